@@ -1,0 +1,86 @@
+"""Every exception that vidnoise raises on purpose.
+
+Each class has :class:`VidnoiseError` as a base, so that one ``except`` catches them all, and the
+matching builtin where there is one, so that ``except FileNotFoundError`` style code works too.
+``exit_code`` is what the command line returns for it.
+"""
+
+from __future__ import annotations
+
+
+class VidnoiseError(Exception):
+    """Root of all errors that vidnoise raises on purpose; its text is one line for the user."""
+
+    exit_code = 1
+
+
+class UsageError(VidnoiseError, ValueError):
+    """An option or argument that makes no sense, alone or beside another one."""
+
+    exit_code = 2
+
+
+class SourceError(VidnoiseError):
+    """Something went wrong while reading. ``uri`` says from where."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, uri: str = "") -> None:
+        super().__init__(message)
+        self.uri = uri
+
+
+class SourceOpenError(SourceError, OSError):
+    """The input is missing, unreadable, or holds no video."""
+
+
+class DecodeError(SourceError, ValueError):
+    """The input opened, but too much of it cannot be decoded."""
+
+
+class SourceLostError(SourceError, ConnectionError):
+    """A live input went away and did not come back."""
+
+
+class SinkError(VidnoiseError):
+    """Something went wrong while writing. ``uri`` says to where."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, uri: str = "") -> None:
+        super().__init__(message)
+        self.uri = uri
+
+
+class SinkOpenError(SinkError, OSError):
+    """The output cannot be created: it exists, its folder does not, or it is not writable."""
+
+
+class EncodeError(SinkError, OSError):
+    """Encoding or writing failed after the output was opened (a full disk, say)."""
+
+
+class FormatError(VidnoiseError, ValueError):
+    """A pixel format, colour space, array kind or size that cannot be handled as asked."""
+
+    exit_code = 5
+
+
+class ModelError(VidnoiseError):
+    """Something is wrong with a model."""
+
+    exit_code = 6
+
+
+class UnknownModelError(ModelError, LookupError):
+    """No model has that name. The message lists those that exist."""
+
+
+class WeightsError(ModelError, ValueError):
+    """A weight file is damaged, or was made for another version."""
+
+
+class DeviceError(VidnoiseError, RuntimeError):
+    """The device does not exist, or ran out of memory. The message names the knob that helps."""
+
+    exit_code = 7
