@@ -1,0 +1,54 @@
+"""What makes one tier differ from another. Saved as JSON inside the weights, loaded strictly."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Sizes of a :class:`~vidnoise.model.network.DenoiseNetwork`."""
+
+    widths: tuple[int, int, int]
+    """Channels of the spatial core at 1/2, 1/4 and 1/8 resolution."""
+    blocks: tuple[int, int, int, int, int]
+    """Residual blocks: down the scales at 1/2 and 1/4, at 1/8, and up again at 1/4 and 1/2."""
+    hidden: int
+    """Recurrent feature channels at 1/4 resolution."""
+    fusion_width: int = 16
+    flow_features: int = 8
+    flow_width: int = 24
+    flow_radius: int = 2
+    """The flow's cost volume spans (2r + 1)² displacements at each level."""
+    refine_width: int = 12
+    """Width of the flow refinement at 1/2 resolution."""
+    noise_width: int = 16
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: for unknown or missing keys.
+        """
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown model settings: {', '.join(sorted(unknown))}")
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except TypeError as ex:
+            raise ValueError(f"incomplete model settings: {ex}") from ex
+
+
+TIERS: dict[str, ModelConfig] = {
+    "fast": ModelConfig(
+        widths=(16, 40, 64), blocks=(0, 1, 1, 1, 1), hidden=12,
+        fusion_width=8, flow_radius=1, flow_width=16, refine_width=8, noise_width=8,
+    ),
+    "standard": ModelConfig(widths=(32, 64, 88), blocks=(1, 1, 2, 1, 1), hidden=16),
+}  # fmt: skip
+"""The tiers by name. A new tier is one entry here and a training configuration."""

@@ -1,0 +1,87 @@
+"""The spatial core: a multi-scale DnCNN under a map of the noise that is left.
+
+Residual learning (the network predicts noise, not the picture) is DnCNN's: Zhang et al., "Beyond a
+Gaussian Denoiser", arXiv:1608.03981. The noise map as an input is FFDNet's: Zhang et al.,
+arXiv:1710.04026. No normalisation layers: batch statistics mean nothing to a stream of one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv3(inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """3×3 convolution with Kaiming initialisation times ``gain``, which lets residual branches start small."""
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    with torch.no_grad():
+        layer.weight.mul_(gain)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """conv, ReLU, conv, added to the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3(channels, channels)
+        self.conv2 = conv3(channels, channels, gain=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+def _stage(channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+
+
+class CoreOutput(NamedTuple):
+    residual: Tensor
+    """``(N, outputs, h, w)``: the noise in units of its own standard deviation."""
+    hidden: Tensor
+    """``(N, hidden, h/2, w/2)``: features for the next frame, in [-1, 1]."""
+
+
+class DnCNN(nn.Module):
+    """Residual blocks at three scales with skips, in a half-resolution domain.
+
+    Args:
+        inputs: channels of the input at 1/2 resolution.
+        outputs: channels of the predicted residual.
+        widths: channels at 1/2, 1/4, 1/8.
+        blocks: residual blocks at 1/2, 1/4 (down), 1/8, 1/4, 1/2 (up).
+        hidden: recurrent channels, read and written at 1/4 resolution.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, widths: tuple[int, int, int], blocks: tuple[int, ...], hidden: int
+    ) -> None:
+        super().__init__()
+        c1, c2, c3 = widths
+        self.stem = conv3(inputs, c1)
+        self.down1 = _stage(c1, blocks[0])
+        self.to2 = nn.Conv2d(c1, c2, 2, stride=2)
+        self.recall = nn.Conv2d(hidden, c2, 1)
+        self.down2 = _stage(c2, blocks[1])
+        self.to3 = nn.Conv2d(c2, c3, 2, stride=2)
+        self.middle = _stage(c3, blocks[2])
+        self.from3 = nn.Conv2d(c3, 4 * c2, 1)
+        self.up2 = _stage(c2, blocks[3])
+        self.memory = nn.Conv2d(c2, hidden, 1)
+        self.from2 = nn.Conv2d(c2, 4 * c1, 1)
+        self.up1 = _stage(c1, blocks[4])
+        self.head = conv3(c1, outputs, gain=0.3)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> CoreOutput:
+        """``x``: ``(N, inputs, h, w)``, h and w multiples of 4; ``hidden``: ``(N, hidden, h/2, w/2)``."""
+        x1 = self.down1(F.relu(self.stem(x)))
+        x2 = self.down2(F.relu(self.to2(x1) + self.recall(hidden)))
+        x3 = self.middle(F.relu(self.to3(x2)))
+        y2 = self.up2(x2 + F.pixel_shuffle(self.from3(x3), 2))
+        y1 = self.up1(x1 + F.pixel_shuffle(self.from2(y2), 2))
+        return CoreOutput(self.head(y1), torch.tanh(self.memory(y2)))

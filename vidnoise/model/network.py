@@ -1,0 +1,164 @@
+"""The recurrent network: noise level, motion, temporal fusion, spatial core; and its explicit state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .dncnn import DnCNN, conv3
+from .flow import FlowEstimator, outside, resize_flow, sampling_grid, warp
+from .noise_level import NoiseLevel
+from .wavelet import haar, inverse_haar, per_band
+
+MULTIPLE = 16
+"""Heights and widths must be multiples of this: the coarsest flow level is at 1/16."""
+
+UNKNOWN = 1e3
+"""A variance ratio so large that the fusion takes the current frame only."""
+
+
+class State(NamedTuple):
+    """All that the network remembers of a stream. Only :class:`vidnoise.Denoiser` holds one for long."""
+
+    fused: Tensor
+    """``(N, 3, H, W)``: motion-compensated running estimate of the noisy frames."""
+    ratio: Tensor
+    """``(N, 2, H/2, W/2)``: variance of the noise left in ``fused``, relative to that of one frame, for
+    the low-pass band and the details. 1/n after n well-aligned frames; ``UNKNOWN`` at the start."""
+    clean: Tensor
+    """``(N, 3, H, W)``: the previous output."""
+    hidden: Tensor
+    """``(N, C, H/4, W/4)``: features of the spatial core."""
+
+    def detach(self) -> State:
+        """The same values without their history, for truncated back-propagation through time."""
+        return State(*(t.detach() for t in self))
+
+
+class Trace(NamedTuple):
+    """What happened inside one step; training and diagnosis look at it."""
+
+    flow: Tensor
+    """``(N, 2, H/2, W/2)``, pixels at 1/2 resolution."""
+    coarse_flow: Tensor
+    """``(N, 2, H/4, W/4)``, pixels at 1/4 resolution."""
+    fused: Tensor
+    ratio: Tensor
+
+
+class TemporalFusion(nn.Module):
+    """A learned Kalman filter per pixel, over motion-compensated noisy frames.
+
+    In units of one frame's noise variance: the warped estimate has variance ``ratio``; a small network
+    predicts the variance ``e`` that misalignment adds; then ``p = ratio + e``, gain ``k = p / (p + 1)``,
+    and the new ratio, ``(1 - k) p``, is ``k`` itself. Low-pass and detail bands have gains of their own:
+    a slight misalignment ruins details long before it harms the low-pass band.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.misalignment = nn.Sequential(
+            conv3(12, width), nn.ReLU(), conv3(width, width, dilation=2), nn.ReLU(), conv3(width, 2, gain=0.1)
+        )
+        with torch.no_grad():
+            self.misalignment[-1].bias.fill_(-1.0)  # type: ignore[union-attr]
+
+    def forward(self, noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """One filter step in the Haar domain.
+
+        Args:
+            noisy, fused: ``(N, 12, h, w)`` bands of the current frame and the warped estimate.
+            clean: ``(N, 3, h, w)`` low-pass band of the warped previous output.
+            sigma: ``(N, 6, h, w)`` noise level of one frame.
+            ratio: ``(N, 2, h, w)`` warped variance ratio.
+
+        Returns:
+            The new estimate's bands and its ratio.
+        """
+        innovation = noisy - fused
+        known = ratio.clamp(max=1.0)
+        deviation = per_band(sigma) * (1 + per_band(known)).sqrt()
+        surprise = (innovation.abs() / deviation).clamp(max=20.0)
+        detail = (surprise[:, 3:6] + surprise[:, 6:9] + surprise[:, 9:12]) / 3
+        drift = ((noisy[:, :3] - clean) / sigma[:, :3]).clamp(-20.0, 20.0)
+        level = sigma.mean(1, keepdim=True).log() * 0.3 + 1.0
+        evidence = torch.cat([surprise[:, :3], detail, drift, known.sqrt(), level], 1)
+        e = torch.exp(self.misalignment(evidence).float().clamp(-8.0, 6.0))
+        p = ratio + e
+        gain = p / (p + 1)
+        return fused + per_band(gain) * innovation, gain
+
+
+class DenoiseNetwork(nn.Module):
+    """One step of a causal recurrent video denoiser: ``clean, state = network(noisy, sigma, state)``.
+
+    The network holds no state, so it serves any number of streams. The design follows EMVD (Maggioni
+    et al., CVPR 2021: recursive fusion, then spatial denoising), with an optical flow, a Kalman gain
+    and a DnCNN as the spatial stage.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.noise_level = NoiseLevel(config.noise_width)
+        self.motion = FlowEstimator(config.flow_features, config.flow_width, config.flow_radius, config.refine_width)
+        self.fusion = TemporalFusion(config.fusion_width)
+        self.core = DnCNN(12 + 12 + 12 + 6, 12, config.widths, config.blocks, config.hidden)
+
+    def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
+        """A state that knows nothing: the first frame is denoised as a still picture."""
+        return State(
+            torch.zeros(n, 3, height, width, device=device),
+            torch.full((n, 2, height // 2, width // 2), UNKNOWN, device=device),
+            torch.zeros(n, 3, height, width, device=device),
+            torch.zeros(n, self.config.hidden, height // 4, width // 4, device=device),
+        )
+
+    def estimate_sigma(self, noisy: Tensor) -> Tensor:
+        """Blind noise level of one frame: ``(N, 3, H, W)`` to ``(N, 6, H/2, W/2)``, in [0, 1] units."""
+        return self.noise_level(haar(noisy))
+
+    def forward(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State]:
+        """Denoise one frame.
+
+        Args:
+            noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
+            sigma: ``(N, 6, H/2, W/2)``: from :meth:`estimate_sigma` or ``uniform_sigma``.
+            state: of the previous frame, or :meth:`initial_state`.
+
+        Returns:
+            The clean frame ``(N, 3, H, W)`` and the next state.
+        """
+        clean, state, _ = self.step(noisy, sigma, state)
+        return clean, state
+
+    def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
+        """As :meth:`forward`, with a :class:`Trace` of the inside."""
+        bands = haar(noisy)
+        half_clean = F.avg_pool2d(state.clean, 2)
+        level = sigma.mean(1, keepdim=True)
+        flow, coarse = self.motion(bands[:, :3] * 0.5, half_clean, level)
+        half_grid = sampling_grid(flow)
+        grid = sampling_grid(resize_flow(flow, 2))
+        # Bicubic: repeated bilinear warps would blur the running estimate away.
+        fused, clean = warp(torch.cat([state.fused, state.clean], 1), grid, mode="bicubic").chunk(2, dim=1)
+        ratio = warp(state.ratio, half_grid) + UNKNOWN * outside(half_grid)
+        hidden = warp(state.hidden, sampling_grid(resize_flow(flow, 0.5)))
+
+        known = (ratio[:, :1] < 10).float()
+        clean_bands = haar(clean)
+        fused_bands, gain = self.fusion(bands, haar(fused), clean_bands[:, :3], sigma, ratio)
+        # Where nothing is known of the past, the fused frame stands in for the previous output.
+        guide = fused_bands + known * (clean_bands - fused_bands)
+        left = gain.sqrt().repeat_interleave(3, 1) * sigma
+        core = self.core(
+            torch.cat([fused_bands, bands, guide, left * 4], 1), hidden * F.max_pool2d(known, 2)
+        )
+        clean = inverse_haar(fused_bands - per_band(left) * core.residual.float())
+        fused = inverse_haar(fused_bands)
+        state = State(fused, gain, clean, core.hidden.float())
+        return clean, state, Trace(flow, coarse, fused, gain)

@@ -1,0 +1,64 @@
+"""Blind noise level: how strong the noise is, per pixel, colour channel and Haar band."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .dncnn import conv3
+
+SIGMA_MIN = 0.25 / 255
+"""Half the rounding error of 8-bit samples: no footage is cleaner, and it keeps divisions finite."""
+
+
+def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
+    """A known noise level as the network wants it.
+
+    Args:
+        sigma: standard deviation in [0, 1] units: a number, or ``(N,)`` one per clip.
+        noisy: ``(N, 3, H, W)``, for size and device.
+
+    Returns:
+        ``(N, 6, H/2, W/2)``: low-pass RGB, then details RGB; equal, since white noise has the same
+        level in all bands.
+    """
+    n, _, h, w = noisy.shape
+    level = torch.as_tensor(sigma, dtype=torch.float32, device=noisy.device).reshape(-1, 1, 1, 1)
+    return level.clamp(min=SIGMA_MIN).expand(n, 6, h // 2, w // 2)
+
+
+class NoiseLevel(nn.Module):
+    """Estimates the noise level from one frame.
+
+    Per location and colour channel the variance is taken as affine in the signal, ``a·I + b`` (Foi et
+    al., "Practical Poissonian-Gaussian noise modeling and fitting", 2008), with ``a`` and ``b`` from
+    a small network that sees the frame at 1/8 resolution and its mean over the frame, so that flat and
+    textured areas of one frame inform each other.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # The 21 inputs: 12 Haar bands and the magnitudes of the 9 details.
+        self.encoder = nn.Sequential(
+            conv3(21, width, stride=2), nn.ReLU(), conv3(width, 2 * width, stride=2), nn.ReLU(),
+            conv3(2 * width, 2 * width), nn.ReLU(), conv3(2 * width, 2 * width, dilation=2), nn.ReLU(),
+        )  # fmt: skip
+        self.globally = nn.Conv2d(2 * width, 2 * width, 1)
+        self.head = nn.Conv2d(2 * width, 12, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        with torch.no_grad():
+            self.head.bias.copy_(torch.tensor([-5.0] * 6 + [-3.0] * 6))  # type: ignore[union-attr]
+
+    def forward(self, bands: Tensor) -> Tensor:
+        """``bands``: ``(N, 12, h, w)`` from :func:`~vidnoise.model.wavelet.haar`; returns ``(N, 6, h, w)``."""
+        low, detail = bands[:, :3], bands[:, 3:]
+        # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
+        x = self.encoder(torch.cat([low, detail * 4, detail.abs() * 4], 1))
+        x = x + F.relu(self.globally(x.mean((2, 3), keepdim=True)))
+        affine = F.interpolate(self.head(x).float(), size=bands.shape[-2:], mode="bilinear", align_corners=False)
+        slope, offset = torch.exp(affine.clamp(-12, 2)).chunk(2, dim=1)
+        signal = (low.float() * 0.5).clamp(0, 1)  # the low-pass band of a constant c is 2c
+        # Squares, so that both parts are positive and small levels are learnt as well as large ones.
+        variance = slope.square() * torch.cat([signal, signal], 1) + offset.square()
+        return variance.sqrt().clamp(min=SIGMA_MIN)
