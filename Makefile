@@ -1,0 +1,59 @@
+# `make demo`, `make test`, `make lint`, `make type`, `make bench`: each sets up .venv first, once.
+# Needs Python 3.10 or newer: `make test PYTHON=python3.12` picks another one than python3.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Made anew when what is to be installed changes.
+STAMP := $(VENV)/.vidnoise-installed
+
+SAMPLE := samples/city-night.mp4
+DEMO := demo/clean.mp4
+DEMO_PICTURE := demo/before-after.png
+
+.PHONY: help demo test test-all lint type bench clean
+
+help:
+	@echo "make demo    denoise $(SAMPLE) and draw a before/after picture"
+	@echo "make test    run the tests (make test-all: the slow ones too)"
+	@echo "make lint    ruff: errors and formatting"
+	@echo "make type    pyright"
+	@echo "make bench   speed of each tier on this machine"
+	@echo "make clean   remove .venv, demo and caches"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+		echo "vidnoise needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+		echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+		echo "Could not make a virtual environment (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	@mkdir -p $(dir $(DEMO))
+	$(BIN)/vidnoise $(SAMPLE) -o $(DEMO) -y
+	@$(BIN)/python samples/before_after.py $(SAMPLE) $(DEMO) $(DEMO_PICTURE)
+	@echo
+	@echo "noisy:   $(SAMPLE)"
+	@echo "clean:   $(DEMO)"
+	@echo "picture: $(DEMO_PICTURE)"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -q -m ""
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(STAMP)
+	$(BIN)/pyright
+
+bench: $(STAMP)
+	$(BIN)/vidnoise bench
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache
