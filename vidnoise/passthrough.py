@@ -1,0 +1,51 @@
+"""What a source hands to a sink beside the pictures: the streams and tags to be copied (no av here).
+
+``StreamInfo.passthrough`` holds a :class:`Passthrough` for sources that read containers. It lives
+below sources and sinks so that neither has to import the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedStream:
+    """A stream whose packets travel on ``Frame.packets`` untouched."""
+
+    index: int
+    """Its index in the source; ``Packet.stream_index`` refers to it."""
+    kind: StreamKind
+    codec: str
+    """FFmpeg's codec name, ``"unknown"`` where this build has none."""
+    template: Any
+    """An ``av`` stream that outlives the source's container, or None where none could be made."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    disposition: int = 0
+
+    def __str__(self) -> str:
+        language = self.metadata.get("language")
+        return f"{self.kind} stream #{self.index} ({self.codec}{', ' + language if language else ''})"
+
+
+@dataclass(frozen=True, slots=True)
+class Passthrough:
+    """Everything that is copied from a container to a container."""
+
+    uri: str = ""
+    """Where the source reads from, so that a sink can refuse to overwrite it."""
+    container: str = ""
+    """FFmpeg's name of the source's container format."""
+    streams: tuple[CopiedStream, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+    video_metadata: dict[str, str] = field(default_factory=dict)
+    video_disposition: int = 0
+    chapters: tuple[dict[str, Any], ...] = ()
+    """As ``av`` gives them: id, start, end, time_base, metadata."""
+    display_matrix: tuple[int, ...] | None = None
+    """The nine numbers of FFmpeg's display matrix; None for the identity."""
+    hdr: dict[str, Any] = field(default_factory=dict)
+    """HDR10 static metadata: ``mastering_display`` and ``content_light`` (see ``sinks.hdr``)."""

@@ -1,0 +1,381 @@
+"""Files, URLs, filter graphs and pipes: everything that libav opens as a container."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+
+from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
+from vidnoise.frame import Frame, Packet, StreamInfo
+from vidnoise.sources.decoding import DecodedStream, reason
+from vidnoise.sources.description import copied_streams, describe, main_video, to_fraction
+from vidnoise.sources.picture import PictureReader
+from vidnoise.sources.trim import TimeRange
+
+logger = logging.getLogger(__name__)
+
+_URL_TIMEOUTS = (15.0, 30.0)
+"""Seconds to wait for a URL to open, and for its next packet; without them a dead server blocks for ever."""
+
+_SEEK_LEADS = (0, 3, 15)
+"""Seconds before the wanted time at which to look for a key frame, in this order; then from the beginning."""
+
+_HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
+
+
+class ContainerSource:
+    """Reads the main video stream of a container once, front to back, in constant memory.
+
+    All other streams are handed through as packets. Not thread-safe: the thread that iterates is the one
+    that closes; :meth:`close` from another thread waits for the frame in progress.
+
+    Args:
+        uri: A path, a URL, ``lavfi:<graph>``, or ``-`` for standard input.
+        start: Begin at the first picture at or after this many seconds, and count time from it.
+        duration: Seconds to read from there.
+        threads: Decoder threads; 0 lets the decoder choose.
+        format: FFmpeg's name of the container, where it cannot be guessed.
+        options: Options of FFmpeg's demuxer.
+        timeout: Seconds to wait for data; the default waits on URLs only for a while, on files for ever.
+
+    Raises:
+        SourceOpenError: Missing, unreadable, or no video in it.
+        DecodeError: No picture could be decoded.
+        FormatError: Its pixel format cannot be processed without loss.
+        UsageError: ``start`` lies behind the end.
+    """
+
+    info: StreamInfo
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        start: float | None = None,
+        duration: float | None = None,
+        threads: int = 0,
+        format: str | None = None,
+        options: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.uri = uri
+        self.trailing_packets: tuple[Packet, ...] = ()
+        self.ended_early_seconds = 0.0
+        """How much shorter than its header says the input turned out to be; 0 for a whole one."""
+        self._range = TimeRange(start, duration)
+        self._reader = PictureReader(uri)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._started = False
+        self._last_seconds = Fraction(0)
+        self._container = _open(uri, format, options, timeout)
+        try:
+            self._prepare(threads)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def n_corrupt(self) -> int:
+        return self._decoded.n_corrupt
+
+    def close(self) -> None:
+        with self._lock:
+            self._close_container()
+
+    def _close_container(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._container.close()
+
+    def _prepare(self, threads: int) -> None:
+        container = self._container
+        video = main_video(container)
+        if video is None:
+            has_cover = any(True for _ in container.streams.video)
+            what = "only a cover picture" if has_cover else "no video stream"
+            raise SourceOpenError(f"{self.uri}: holds {what}", self.uri)
+        if video.codec_context is None:
+            raise SourceOpenError(f"{self.uri}: its video codec is not supported by this build of FFmpeg", self.uri)
+        self._video = video
+        self._time_base = to_fraction(video.time_base) or Fraction(1, 90000)
+        self._begin = self._beginning()
+        copied = copied_streams(container, video)
+        wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
+        self._kinds = {s.index: (s.kind, bool(s.disposition & av.stream.Disposition.attached_pic)) for s in wanted}
+        others = [container.streams[s.index] for s in wanted]
+        self._decoded = DecodedStream(container, video, others, uri=self.uri, threads=threads)
+        self._first, self._held = self._find_first()
+        format = self._reader.format_of(self._first)
+        color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
+        total = video.duration * self._time_base if video.duration else None
+        if total is None and container.duration:
+            total = Fraction(container.duration, av.time_base)
+        self.info = describe(
+            container,
+            video,
+            self._first,
+            format,
+            color,
+            uri=self.uri,
+            others=copied,
+            chapters=self._range.place_chapters(container.chapters()),
+            trimmed_seconds=self._trimmed_seconds(total),
+            is_trimmed=self._range.start is not None or self._range.duration is not None,
+            is_live="://" in self.uri and total is None,
+        )
+        self._total_seconds = total
+
+    def _beginning(self) -> Fraction:
+        """Time of the input's beginning on its own clock, in seconds."""
+        if self._container.start_time is not None:
+            return Fraction(self._container.start_time, av.time_base)
+        return (self._video.start_time or 0) * self._time_base
+
+    def _trimmed_seconds(self, total: Fraction | None) -> float | None:
+        left = None if total is None else max(total - (self._range.start or 0), Fraction(0))
+        if self._range.duration is not None:
+            left = self._range.duration if left is None else min(left, self._range.duration)
+        return None if left is None else float(left)
+
+    def _find_first(self) -> tuple[av.VideoFrame, list[av.Packet]]:
+        """The first wanted picture, and the packets of other streams that came before it."""
+        start = self._range.start
+        if start is None:
+            self._events = iter(self._decoded)
+            picture, held = self._next_picture(None)
+        else:
+            wanted = self._begin + start
+            picture, held = self._seek_to(wanted)
+        if picture is None:
+            if start and self._decoded.n_lost == 0:
+                raise UsageError(f"{self.uri}: start {float(start):g} s is behind the end of the video")
+            raise DecodeError(f"{self.uri}: not one picture could be decoded", self.uri)
+        self._range.origin_seconds = self._seconds(picture, None)
+        return picture, held
+
+    def _seek_to(self, wanted: Fraction) -> tuple[av.VideoFrame | None, list[av.Packet]]:
+        for lead in _SEEK_LEADS:
+            target = wanted - lead
+            if target <= self._begin:
+                break
+            try:
+                self._container.seek(int(target / self._time_base), stream=self._video, backward=True)
+            except (av.error.FFmpegError, OSError) as ex:
+                logger.debug("%s: cannot seek (%s); reading from the beginning", self.uri, reason(ex))
+                break
+            self._events = iter(self._decoded)
+            picture, held = self._next_picture(None)
+            # Some containers seek by decoding time and land behind the wanted picture.
+            if picture is not None and self._seconds(picture, None) <= wanted:
+                return self._skip_to(wanted, picture, held)
+        try:
+            self._container.seek(int(self._begin / self._time_base) - 1, stream=self._video, backward=True)
+        except (av.error.FFmpegError, OSError):
+            logger.debug("%s: cannot seek back", self.uri)
+        self._events = iter(self._decoded)
+        picture, held = self._next_picture(None)
+        return (None, held) if picture is None else self._skip_to(wanted, picture, held)
+
+    def _skip_to(
+        self, wanted: Fraction, picture: av.VideoFrame | None, held: list[av.Packet]
+    ) -> tuple[av.VideoFrame | None, list[av.Packet]]:
+        previous: Fraction | None = None
+        while picture is not None:
+            previous = self._seconds(picture, previous)
+            # Half a tick of tolerance: 0.1 s is no whole number of ticks in most time bases.
+            if previous + self._time_base / 2 >= wanted:
+                self._decoded.forget_damage()
+                break
+            picture, more = self._next_picture(None)
+            held = [p for p in held + more if _ends_after(p, wanted) or self._kinds[p.stream_index][1]]
+        return picture, held
+
+    def _next_picture(self, held: list[av.Packet] | None) -> tuple[av.VideoFrame | None, list[av.Packet]]:
+        held = [] if held is None else held
+        for event in self._events:
+            if isinstance(event, av.VideoFrame):
+                return event, held
+            held.append(event)
+        return None, held
+
+    def _seconds(self, picture: av.VideoFrame, previous: Fraction | None) -> Fraction:
+        stamp = picture.pts if picture.pts is not None else picture.dts
+        if stamp is None:
+            return self._begin if previous is None else previous + self._ticks_per_frame() * self._time_base
+        return stamp * self._time_base
+
+    def _ticks_per_frame(self) -> int:
+        rate = to_fraction(self._video.average_rate) or to_fraction(self._video.guessed_rate) or Fraction(25)
+        return max(1, round(1 / (rate * self._time_base)))
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._started:
+            raise SourceError(f"{self.uri}: a source can be read only once; open it again", self.uri)
+        self._started = True
+        return self._frames()
+
+    def _frames(self) -> Iterator[Frame]:
+        picture: av.VideoFrame | None = self._first
+        held = self._held
+        del self._first, self._held
+        previous: Frame | None = None
+        n_frames = 0
+        try:
+            while True:
+                with self._lock:
+                    if self._closed:
+                        return
+                    if picture is None:
+                        picture, held = self._next_picture(None)
+                    packets = self._place(held)
+                    if picture is None:
+                        self._finish(packets, n_frames)
+                        return
+                    frame = self._frame(picture, packets, previous, n_frames)
+                    if self._range.is_past_end((frame.pts or 0) * self._time_base + self._shift_seconds()):
+                        self.trailing_packets = packets + self._read_tail()
+                        return
+                    picture, held = None, []
+                    n_frames += 1
+                    previous = frame
+                yield frame
+        finally:
+            self.close()
+
+    def _shift_seconds(self) -> Fraction:
+        return self._range.shift(self._time_base) * self._time_base
+
+    def _frame(self, picture: av.VideoFrame, packets: tuple[Packet, ...], previous: Frame | None, count: int) -> Frame:
+        info = self.info
+        format, planes = self._reader.read(picture)
+        if (picture.height, picture.width) != (info.height, info.width) or format != info.format:
+            self._refuse_change(picture, count)
+        stamp = picture.pts if picture.pts is not None else picture.dts
+        if stamp is not None:
+            pts = stamp - self._range.shift(self._time_base)
+        elif previous is None or previous.pts is None:
+            pts = 0
+        else:
+            pts = previous.pts + (previous.duration or self._ticks_per_frame())
+        return Frame(
+            planes=planes,
+            format=format,
+            color=self._reader.color_of(picture, format, info.codec),
+            pts=pts,
+            duration=picture.duration or None,
+            time_base=self._time_base,
+            index=count + self._decoded.n_lost,
+            discontinuity=previous is None and bool(self._range.start),
+            packets=packets,
+        )
+
+    def _refuse_change(self, picture: av.VideoFrame, count: int) -> None:
+        info = self.info
+        seconds = float(self._seconds(picture, None) - self._begin)
+        raise FormatError(
+            f"{self.uri}: frame {count} (at {seconds:.3f} s) changes from {info.width}x{info.height} "
+            f"{info.format.name} to {picture.width}x{picture.height} {picture.format.name}; one output holds one size, "
+            f"so process the parts apart (duration {seconds:.3f} for this one, start {seconds:.3f} for the next)"
+        )
+
+    def _place(self, held: list[av.Packet]) -> tuple[Packet, ...]:
+        placed = []
+        for packet in held:
+            self._note_time(packet)
+            kind, is_picture = self._kinds[packet.stream_index]
+            moved = self._range.place(packet, kind, is_picture=is_picture)
+            if moved is not None:
+                placed.append(moved)
+        return tuple(placed)
+
+    def _note_time(self, packet: av.Packet) -> None:
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is not None:
+            end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
+            self._last_seconds = max(self._last_seconds, end)
+
+    def _read_tail(self) -> tuple[Packet, ...]:
+        """Packets of the other streams up to the end of the range; pictures behind it are not decoded."""
+        waiting = {index for index, (kind, _) in self._kinds.items() if kind == "audio"}
+        self._decoded.skips_video = True
+        tail: list[Packet] = []
+        origin = self._range.origin_seconds or Fraction(0)
+        for event in self._events if waiting else ():
+            if isinstance(event, av.VideoFrame):
+                continue
+            stamp = event.pts if event.pts is not None else event.dts
+            if stamp is not None:
+                seconds = stamp * Fraction(event.time_base)
+                if self._range.is_past_end(seconds):
+                    waiting.discard(event.stream_index)
+                if not waiting or (self._range.duration and seconds - origin > self._range.duration + 5):
+                    break
+            tail.extend(self._place([event]))
+        return tuple(tail)
+
+    def _finish(self, packets: tuple[Packet, ...], n_frames: int) -> None:
+        self.trailing_packets = packets
+        end = max(self._last_seconds, self._decoded.last_seconds)
+        if self._total_seconds and any(k in self._container.format.name for k in _HEADER_KNOWS_DURATION):
+            missing = float(self._total_seconds - (end - self._begin))
+            if missing > max(0.25, 0.01 * float(self._total_seconds)):
+                self.ended_early_seconds = missing
+                logger.warning(
+                    "%s: ended %.2f s before the end that its header gives; it seems to be cut off", self.uri, missing
+                )
+        if self.n_corrupt:
+            logger.warning("%s: %d damaged packets or pictures", self.uri, self.n_corrupt)
+
+
+def _ends_after(packet: av.Packet, seconds: Fraction) -> bool:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    if stamp is None:
+        return True
+    return (stamp + (packet.duration or 0)) * Fraction(packet.time_base) >= seconds
+
+
+def _open(
+    uri: str, format: str | None, options: dict[str, str] | None, timeout: float | None
+) -> av.container.InputContainer:
+    name, waits = uri, None
+    if uri == "-":
+        name = "pipe:0"
+    elif uri.startswith("lavfi:"):
+        name, format = uri[len("lavfi:") :], "lavfi"
+    elif "://" in uri or uri.startswith("pipe:"):
+        waits = _URL_TIMEOUTS
+    elif format is None or os.path.exists(uri):
+        name = _local(uri)
+    if timeout is not None:
+        waits = (timeout, timeout)
+    try:
+        return av.open(name, "r", format=format, options=options, timeout=waits, metadata_errors="replace")
+    except av.error.PermissionError as ex:
+        raise SourceOpenError(f"{uri}: permission denied", uri) from ex
+    except av.error.InvalidDataError as ex:
+        raise SourceOpenError(f"{uri}: not a video, or damaged beyond reading (an unfinished recording?)", uri) from ex
+    except av.error.EOFError as ex:
+        raise SourceOpenError(f"{uri}: no data", uri) from ex
+    except (av.error.ExitError, av.error.TimeoutError) as ex:
+        raise SourceOpenError(f"{uri}: no answer in time", uri) from ex
+    except (av.error.FFmpegError, OSError, ValueError) as ex:
+        raise SourceOpenError(f"{uri}: cannot be opened: {reason(ex)}", uri) from ex
+
+
+def _local(path: str) -> str:
+    """The address of a local file for libav, which would take the ``a:`` of ``a:b.mp4`` for a protocol."""
+    if os.path.isdir(path):
+        raise SourceOpenError(f"{path}: is a directory", path)
+    if not os.path.exists(path):
+        if "%" in os.path.basename(path):  # a numbered sequence of pictures
+            return path
+        raise SourceOpenError(f"{path}: no such file", path)
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise SourceOpenError(f"{path}: is an empty file", path)
+    return "file:" + path

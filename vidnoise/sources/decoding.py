@@ -1,0 +1,167 @@
+"""Packets in, pictures out, with damage counted: the loop around libav's demuxer and decoder."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import av
+from av.codec.context import ThreadType
+
+from vidnoise.errors import DecodeError, SourceLostError
+
+logger = logging.getLogger(__name__)
+
+MAX_CONSECUTIVE_FAILURES = 300
+"""Damaged packets in a row before we give up.
+
+Isolated damage is skipped, and a stream joined between two key frames may fail for a whole group of
+pictures (10 s at 30 frames/s); an input that fails for longer is not going to become a video.
+"""
+
+
+def reason(error: BaseException) -> str:
+    """One line of plain words for an error of libav."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).splitlines()[0].strip()
+
+
+class DecodedStream:
+    """Iterates over what a container holds: pictures of one stream, and packets of others, in file order.
+
+    Passive and not thread-safe.
+    """
+
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        video: av.VideoStream,
+        others: Sequence[av.stream.Stream],
+        *,
+        uri: str,
+        threads: int,
+    ) -> None:
+        self._container = container
+        self._video = video
+        self._streams = [video, *others]
+        self._uri = uri
+        self.n_corrupt = 0
+        self.n_lost = 0
+        """Packets that gave no picture because they could not be decoded."""
+        self.skips_video = False
+        """Set to stop decoding: only packets of the other streams come then."""
+        self.last_seconds = Fraction(0)
+        """End of the last video packet read, on the input's clock."""
+        self._failures = 0
+        self._counted: deque[int] = deque(maxlen=64)
+        video.codec_context.thread_type = ThreadType.AUTO
+        video.codec_context.thread_count = threads
+
+    def forget_damage(self) -> None:
+        """Set the counts to zero (after a seek, pictures before the wanted one do not matter)."""
+        self.n_corrupt = self.n_lost = self._failures = 0
+
+    def __iter__(self) -> Iterator[av.Packet | av.VideoFrame]:
+        index = self._video.index
+        flushed = False
+        for packet in self._packets():
+            if packet.stream_index != index or packet.stream is not self._video:
+                if packet.size or packet.dts is not None:
+                    yield packet
+            elif self.skips_video:
+                flushed = True
+            elif packet.size:
+                self._note_time(packet)
+                yield from self._decode(packet)
+            elif packet.pts is None and packet.dts is None:
+                flushed = True
+                yield from self._drain()
+            # An empty packet with a time stamp (AVI's "frame dropped") would put the decoder into draining: leave it.
+        if not flushed:
+            yield from self._drain()
+
+    def _packets(self) -> Iterator[av.Packet]:
+        failures = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._streams):
+                    failures = 0
+                    yield packet
+                return
+            except av.error.InvalidDataError as ex:
+                # The demuxer lost its place; it resynchronises when asked again.
+                failures += 1
+                self._count_failure(ex, lost=False)
+                if failures >= 8:
+                    logger.warning("%s: stopped at unreadable data", self._uri)
+                    return
+            except (av.error.ExitError, av.error.TimeoutError) as ex:
+                raise SourceLostError(f"{self._uri}: no data came in time", self._uri) from ex
+            except (av.error.FFmpegError, OSError) as ex:
+                raise DecodeError(f"{self._uri}: reading failed: {reason(ex)}", self._uri) from ex
+
+    def _note_time(self, packet: av.Packet) -> None:
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is not None:
+            end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
+            self.last_seconds = max(self.last_seconds, end)
+
+    def _decode(self, packet: av.Packet) -> Iterator[av.VideoFrame]:
+        damaged = packet.is_corrupt
+        try:
+            pictures = self._video.decode(packet)
+        except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.ExternalError) as ex:
+            self._note(packet.pts)
+            self._count_failure(ex, lost=True)
+            return
+        except av.error.MemoryError as ex:
+            raise DecodeError(f"{self._uri}: out of memory while decoding", self._uri) from ex
+        except (av.error.FFmpegError, OSError, ValueError) as ex:
+            # Frame threads report a packet's error late and under other names; all of them skip the packet.
+            self._note(packet.pts)
+            self._count_failure(ex, lost=True)
+            return
+        if damaged and self._note(packet.pts):
+            self.n_corrupt += 1
+        yield from self._checked(pictures)
+
+    def _drain(self) -> Iterator[av.VideoFrame]:
+        while True:
+            try:
+                pictures = self._video.decode(None)
+            except av.error.EOFError:
+                return
+            except (av.error.FFmpegError, OSError, ValueError) as ex:
+                self._count_failure(ex, lost=True)
+                continue
+            yield from self._checked(pictures)
+            return
+
+    def _checked(self, pictures: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for picture in pictures:
+            self._failures = 0
+            if picture.is_corrupt and self._note(picture.pts):
+                self.n_corrupt += 1
+            yield picture
+
+    def _note(self, pts: int | None) -> bool:
+        """Whether the picture at ``pts`` was not counted yet: packet and picture may both be marked."""
+        if pts is None:
+            return True
+        if pts in self._counted:
+            return False
+        self._counted.append(pts)
+        return True
+
+    def _count_failure(self, error: BaseException, *, lost: bool) -> None:
+        self.n_corrupt += 1
+        self.n_lost += lost
+        self._failures += 1
+        logger.debug("%s: damaged packet: %s", self._uri, reason(error))
+        if self._failures > MAX_CONSECUTIVE_FAILURES:
+            raise DecodeError(
+                f"{self._uri}: more than {MAX_CONSECUTIVE_FAILURES} damaged packets in a row ({reason(error)}); gave up",
+                self._uri,
+            ) from error

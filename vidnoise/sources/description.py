@@ -1,0 +1,145 @@
+"""What is known of an opened container: :class:`StreamInfo` of its video, and the rest that is copied."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from vidnoise.frame import ColorInfo, PixelFormat, StreamInfo
+from vidnoise.passthrough import CopiedStream, Passthrough
+
+logger = logging.getLogger(__name__)
+
+_IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+
+def to_fraction(value: Any) -> Fraction | None:
+    """A rational of any av version as a Fraction; None for unset or zero ones."""
+    return Fraction(value.numerator, value.denominator) if value else None
+
+
+def main_video(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The stream to denoise: the default one among real videos (cover pictures are none), else the first."""
+    videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    marked = [s for s in videos if s.disposition & av.stream.Disposition.default]
+    return (marked or videos or [None])[0]
+
+
+def copied_streams(container: av.container.InputContainer, video: av.VideoStream) -> tuple[CopiedStream, ...]:
+    """Descriptions of all streams but ``video``.
+
+    Their templates live in a container of their own that is never written, so that they stay valid when
+    the source is closed (a stream of a closed container points to freed memory).
+    """
+    keeper = av.open("templates", "w", format="null")
+    has_chapters = bool(container.chapters())
+    found = []
+    for stream in container.streams:
+        if stream.index == video.index:
+            continue
+        if has_chapters and stream.type == "data" and stream.name == "bin_data" and "mp4" in container.format.name:
+            continue  # mp4 stores chapter titles in a track; chapters are copied as chapters.
+        name = stream.codec_context.name if stream.codec_context is not None else getattr(stream, "name", None)
+        if stream.codec_context is not None:
+            name = stream.codec_context.codec.canonical_name
+        elif stream.type == "attachment":
+            name = stream.metadata.get("filename") or stream.metadata.get("mimetype")
+        try:
+            template = keeper.add_stream_from_template(stream, opaque=True)
+        except (ValueError, av.error.FFmpegError) as ex:
+            logger.debug("no template for stream #%d: %s", stream.index, ex)
+            template = None
+        found.append(
+            CopiedStream(
+                index=stream.index,
+                kind=stream.type,
+                codec=name or "unknown",
+                template=template,
+                metadata=dict(stream.metadata),
+                disposition=int(stream.disposition),
+            )
+        )
+    return tuple(found)
+
+
+def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+    """The nine numbers of the picture's display matrix, or None where it changes nothing."""
+    for item in picture.side_data:
+        if item.type.name == "DISPLAYMATRIX":
+            matrix = struct.unpack("=9i", bytes(item)[:36])
+            return None if matrix == _IDENTITY else matrix
+    return None
+
+
+def hdr_metadata(picture: av.VideoFrame) -> dict[str, Any]:
+    """Static HDR10 metadata of a picture as plain numbers; empty where it has none.
+
+    ``mastering_display``: red, green, blue and white x, y, then the least and greatest luminance in cd/m².
+    ``content_light``: MaxCLL and MaxFALL in cd/m².
+    """
+    found: dict[str, Any] = {}
+    for item in picture.side_data:
+        data = bytes(item)
+        if item.type.name == "MASTERING_DISPLAY_METADATA" and len(data) >= 88:
+            numbers = struct.unpack("=20i2i", data[:88])
+            pairs = [numbers[i : i + 2] for i in range(0, 20, 2)]
+            if numbers[20] and numbers[21] and all(d for _, d in pairs):
+                found["mastering_display"] = tuple(Fraction(n, d) for n, d in pairs)
+        elif item.type.name == "CONTENT_LIGHT_LEVEL" and len(data) >= 8:
+            found["content_light"] = struct.unpack("=2I", data[:8])
+    return found
+
+
+def describe(
+    container: av.container.InputContainer,
+    video: av.VideoStream,
+    first: av.VideoFrame,
+    format: PixelFormat,
+    color: ColorInfo,
+    *,
+    uri: str,
+    others: tuple[CopiedStream, ...],
+    chapters: tuple[dict[str, Any], ...],
+    trimmed_seconds: float | None,
+    is_trimmed: bool,
+    is_live: bool,
+) -> StreamInfo:
+    """Everything known before the first frame is handed out."""
+    time_base = to_fraction(video.time_base) or Fraction(1, 90000)
+    if video.duration:
+        duration: float | None = float(video.duration * time_base)
+    elif container.duration:
+        duration = container.duration / av.time_base
+    else:
+        duration = None
+    passthrough = Passthrough(
+        uri=uri,
+        container=container.format.name,
+        streams=others,
+        metadata=dict(container.metadata),
+        video_metadata=dict(video.metadata),
+        video_disposition=int(video.disposition),
+        chapters=chapters,
+        display_matrix=display_matrix(first),
+        hdr=hdr_metadata(first),
+    )
+    return StreamInfo(
+        width=first.width,
+        height=first.height,
+        format=format,
+        time_base=time_base,
+        rate=to_fraction(video.average_rate) or to_fraction(video.guessed_rate),
+        color=color,
+        sample_aspect_ratio=to_fraction(video.sample_aspect_ratio),
+        rotation=int(round(first.rotation)) % 360,
+        n_frames=(video.frames or None) if not is_trimmed else None,
+        duration_seconds=trimmed_seconds if is_trimmed else duration,
+        is_live=is_live,
+        codec=video.codec_context.codec.canonical_name,
+        bit_rate=video.codec_context.bit_rate or container.bit_rate or None,
+        passthrough=passthrough,
+    )

@@ -1,0 +1,116 @@
+"""A decoded picture as tensors: zero-copy where its pixel format is one of ours, repacked without loss elsewhere."""
+
+from __future__ import annotations
+
+import logging
+
+import av
+import torch
+from torch import Tensor
+
+from vidnoise.errors import FormatError
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, PixelFormat
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.float32}
+
+# Formats that swscale turns into one of ours by moving samples only (or, for packed RGB below 8 bits
+# and palettes, by widening them reversibly).
+_REPACKED = {
+    "yuyv422": "yuv422p", "uyvy422": "yuv422p", "yvyu422": "yuv422p", "uyyvyy411": "yuv411p",
+    "nv42": "yuv444p", "nv20le": "yuv422p10le", "y210le": "yuv422p10le", "y212le": "yuv422p12le",
+    "xv30le": "yuv444p10le", "xv36le": "yuv444p12le", "vuyx": "yuv444p", "vuya": "yuva444p", "ayuv": "yuva444p",
+    "p012le": "yuv420p12le", "p212le": "yuv422p12le", "p216le": "yuv422p16le",
+    "p412le": "yuv444p12le", "p416le": "yuv444p16le",
+    "pal8": "rgba", "monow": "gray", "monob": "gray",
+    "rgb4_byte": "rgb24", "bgr4_byte": "rgb24", "rgb8": "rgb24", "bgr8": "rgb24",
+    "rgb444le": "rgb24", "bgr444le": "rgb24", "rgb555le": "rgb24", "bgr555le": "rgb24",
+    "rgb565le": "rgb24", "bgr565le": "rgb24",
+    "x2rgb10le": "gbrp10le", "x2bgr10le": "gbrp10le",
+}  # fmt: skip
+
+
+def target_format(name: str) -> PixelFormat | None:
+    """The format in which pictures of FFmpeg's format ``name`` are processed; None if there is none."""
+    if name in PIXEL_FORMATS:
+        return PIXEL_FORMATS[name]
+    if name in _REPACKED:
+        return PIXEL_FORMATS.get(_REPACKED[name])
+    if name.endswith("be"):
+        return target_format(name[:-2] + "le")
+    return None
+
+
+def plane_views(picture: av.VideoFrame, format: PixelFormat) -> tuple[Tensor, ...]:
+    """Tensors over the memory of ``picture``, row padding skipped; they keep it alive.
+
+    Args:
+        picture: A picture in main memory whose format is ``format``.
+        format: Its layout.
+
+    Returns:
+        One tensor a plane, ``(H, W)`` or ``(H, W, C)``.
+    """
+    size = format.bytes_per_sample
+    views = []
+    for i, plane in enumerate(picture.planes[: len(format.layout)]):
+        shape = format.plane_shape(i, picture.height, picture.width)
+        pitch = abs(plane.line_size) // size
+        channels = shape[2] if len(shape) == 3 else 1
+        strides = (pitch, channels, 1)[: len(shape)] if len(shape) == 3 else (pitch, 1)
+        view = torch.frombuffer(plane, dtype=_DTYPES[size]).as_strided(shape, strides)
+        # A negative pitch means that rows lie bottom-up; torch has no negative strides.
+        views.append(view.flip(0) if plane.line_size < 0 else view)
+    return tuple(views)
+
+
+class PictureReader:
+    """Turns the pictures of one stream into planes; passive, not thread-safe."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._source_name: str | None = None
+        self._format: PixelFormat | None = None
+        self._color = ColorInfo()
+
+    def format_of(self, picture: av.VideoFrame) -> PixelFormat:
+        """The format in which ``picture`` will be processed.
+
+        Raises:
+            FormatError: There is no lossless way into a format that we process.
+        """
+        name = picture.format.name
+        if name != self._source_name or self._format is None:
+            format = target_format(name)
+            if format is None:
+                raise FormatError(
+                    f"{self._uri}: pixel format {name} cannot be processed without loss; convert it first, for example "
+                    f"with: ffmpeg -i INPUT -pix_fmt yuv444p16le -c:v ffv1 OUTPUT.mkv"
+                )
+            if format.name != name:
+                logger.info("%s: pixel format %s is processed as %s (same samples)", self._uri, name, format.name)
+            self._source_name, self._format = name, format
+        return self._format
+
+    def read(self, picture: av.VideoFrame) -> tuple[PixelFormat, tuple[Tensor, ...]]:
+        """Format and planes of ``picture``."""
+        format = self.format_of(picture)
+        if picture.format.name != format.name:
+            # Range and matrix stay as they are: samples only change places.
+            picture = picture.reformat(format=format.name)
+        return format, plane_views(picture, format)
+
+    def color_of(self, picture: av.VideoFrame, format: PixelFormat, codec: str | None) -> ColorInfo:
+        """Colour tags of ``picture``, as the stream gives them."""
+        color = ColorInfo(
+            matrix=int(picture.colorspace),
+            range=2 if format.name.startswith("yuvj") else int(picture.color_range),
+            primaries=int(picture.color_primaries),
+            transfer=int(picture.color_trc),
+            # av does not show the chroma location; these two codecs define theirs as the centre.
+            chroma_location=2 if codec in ("mjpeg", "mpeg1video") else 0,
+        )
+        if color != self._color:
+            self._color = color
+        return self._color

@@ -1,0 +1,82 @@
+"""Cutting a time range out of a container's streams, and moving it to time zero."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+
+from vidnoise.frame import Packet
+
+
+class TimeRange:
+    """The wanted part of a timeline; knows how copied packets are cut and moved.
+
+    ``origin_seconds`` becomes time zero (None: times are left as they are) and must be set before
+    :meth:`place` is called when a start was asked for.
+    """
+
+    def __init__(self, start: float | None, duration: float | None) -> None:
+        self.start = None if start is None else Fraction(start).limit_denominator(1_000_000)
+        self.duration = None if duration is None else Fraction(duration).limit_denominator(1_000_000)
+        self.origin_seconds: Fraction | None = None
+        """Time of the first wanted picture, on the input's clock."""
+
+    def is_past_end(self, seconds: Fraction) -> bool:
+        """Whether a picture or packet at ``seconds`` on the input's clock comes after the range."""
+        if self.duration is None or self.origin_seconds is None:
+            return False
+        return seconds - self.origin_seconds >= self.duration
+
+    def shift(self, time_base: Fraction) -> int:
+        """Ticks to take off a time stamp; 0 unless a start was asked for."""
+        if self.start is None or self.origin_seconds is None:
+            return 0
+        return round(self.origin_seconds / time_base)
+
+    def place(self, packet: av.Packet, kind: str, *, is_picture: bool = False) -> Packet | None:
+        """``packet`` on the output's clock, or None where it lies outside the range.
+
+        Args:
+            packet: Changed in place.
+            kind: Kind of its stream. A subtitle that began before the range is kept, and shortened.
+            is_picture: A cover picture, which belongs to no time.
+        """
+        time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if is_picture or stamp is None or self.origin_seconds is None:
+            return Packet(packet.stream_index, packet)
+        if self.is_past_end(stamp * time_base):
+            return None
+        if self.start is None:
+            return Packet(packet.stream_index, packet)
+        shift = self.shift(time_base)
+        begin, end = stamp - shift, stamp - shift + (packet.duration or 0)
+        if begin < 0:
+            if kind != "subtitle" or end <= 0:
+                return None
+            packet.pts = packet.dts = 0
+            packet.duration = end
+            return Packet(packet.stream_index, packet)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        return Packet(packet.stream_index, packet)
+
+    def place_chapters(self, chapters: list[dict]) -> tuple[dict, ...]:
+        """The chapters that lie in the range, cut to it."""
+        if self.origin_seconds is None or (self.start is None and self.duration is None):
+            return tuple(chapters)
+        placed = []
+        for chapter in chapters:
+            tick = chapter["time_base"]
+            if not tick:
+                continue
+            time_base = Fraction(tick.numerator, tick.denominator)
+            begin, end = chapter["start"], chapter["end"]
+            if self.is_past_end(begin * time_base) or end * time_base <= self.origin_seconds:
+                continue
+            if self.duration is not None:
+                end = min(end, round((self.origin_seconds + self.duration) / time_base))
+            shift = self.shift(time_base)
+            placed.append({**chapter, "start": max(begin - shift, 0 if self.start is not None else begin), "end": end - shift})
+        return tuple(placed)
