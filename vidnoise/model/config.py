@@ -46,9 +46,9 @@ class ModelConfig:
 
 TIERS: dict[str, ModelConfig] = {
     "fast": ModelConfig(
-        widths=(16, 40, 64), blocks=(0, 1, 1, 1, 1), hidden=12,
+        widths=(16, 40, 56), blocks=(0, 1, 1, 1, 1), hidden=12,
         fusion_width=8, flow_radius=1, flow_width=16, refine_width=8, noise_width=8,
     ),
-    "standard": ModelConfig(widths=(32, 64, 88), blocks=(1, 1, 2, 1, 1), hidden=16),
+    "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 2, 1, 1), hidden=16),
 }  # fmt: skip
 """The tiers by name. A new tier is one entry here and a training configuration."""

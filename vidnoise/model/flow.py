@@ -50,7 +50,7 @@ def resize_flow(flow: Tensor, scale: float) -> Tensor:
 def cost_volume(current: Tensor, previous: Tensor, radius: int) -> Tensor:
     """Mean product of features over all displacements up to ``radius``: ``(N, (2r+1)², h, w)``."""
     h, w = current.shape[-2:]
-    padded = F.pad(previous, [radius] * 4, mode="replicate")
+    padded = F.pad(previous, [radius] * 4)  # beyond the frame nothing matches
     size = 2 * radius + 1
     costs = [(current * padded[..., i : i + h, j : j + w]).mean(1) for i in range(size) for j in range(size)]
     return torch.stack(costs, dim=1)

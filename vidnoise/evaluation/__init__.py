@@ -1,0 +1,1 @@
+"""Measuring: metrics, the protocols, and the peers we compare with (extra ``[bench]``)."""

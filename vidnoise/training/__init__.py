@@ -1,0 +1,1 @@
+"""Training: ``vidnoise train CONFIG`` (extra ``[train]``)."""

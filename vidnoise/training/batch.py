@@ -1,0 +1,82 @@
+"""Batches: clean clips, their noisy versions, and the true noise level of each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..model.noise_level import SIGMA_MIN
+from ..model.wavelet import haar
+from ..noise import NOISES
+from .data import ClipSampler
+
+
+class Batch(NamedTuple):
+    clean: Tensor
+    """``(T, N, 3, H, W)`` in [0, 1]."""
+    noisy: Tensor
+    """Likewise, not clipped."""
+    sigma: Tensor
+    """``(T, N, 6, H/2, W/2)``: true noise level per Haar band and colour."""
+    mean_sigma: Tensor
+    """``(N,)``: root mean square of the noise."""
+
+
+def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
+    """Local standard deviation of known noise, the same for every noise type.
+
+    Args:
+        noise: ``(T, 3, H, W)``, one clip; its statistics are taken to be steady over T.
+        window: half-resolution pixels over which squares are averaged.
+
+    Returns:
+        ``(6, H/2, W/2)``.
+    """
+    energy = haar(noise).square().mean(0)
+    energy = torch.cat([energy[:3], (energy[3:6] + energy[6:9] + energy[9:]) / 3])
+    small = F.avg_pool2d(energy.unsqueeze(0), window // 2, ceil_mode=True)
+    small = F.avg_pool2d(F.pad(small, [1] * 4, mode="replicate"), 3, stride=1)
+    smooth = F.interpolate(small, size=energy.shape[-2:], mode="bilinear", align_corners=False)
+    return smooth[0].sqrt().clamp(min=SIGMA_MIN)
+
+
+class BatchMaker:
+    """Draws noise for the sampler's clips."""
+
+    def __init__(self, sampler: ClipSampler, noise: dict[str, float], quantised: float, seed: int) -> None:
+        self.sampler = sampler
+        self.names = list(noise)
+        weights = np.array([noise[n] for n in self.names], float)
+        self.weights = weights / weights.sum()
+        self.quantised = quantised
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def make(self, n: int, frames: int, patch: int) -> Batch:
+        """A batch of ``n`` clips."""
+        clean, noisy, sigma = [], [], []
+        rng = self.sampler.rng
+        for _ in range(n):
+            clip = self.sampler.sample(frames, patch)
+            name = self.names[rng.choice(len(self.names), p=self.weights)]
+            noised = NOISES[name](clip, self.generator)
+            if rng.random() < self.quantised:
+                noised = (noised.clamp(0, 1) * 255).round() / 255
+            level = measured_sigma(noised - clip)
+            clean.append(clip)
+            noisy.append(noised)
+            sigma.append(level.expand(frames, *level.shape))
+        stacked = [torch.stack(t, 1) for t in (clean, noisy, sigma)]
+        mean_sigma = (stacked[1] - stacked[0]).square().mean((0, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
+        return Batch(*stacked, mean_sigma)
+
+    def state(self) -> dict:
+        """For resuming exactly here."""
+        return {"generator": self.generator.get_state(), "rng": self.sampler.rng.bit_generator.state}
+
+    def restore(self, state: dict) -> None:
+        self.generator.set_state(state["generator"])
+        self.sampler.rng.bit_generator.state = state["rng"]

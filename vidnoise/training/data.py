@@ -1,0 +1,179 @@
+"""Clean clips for training: decoded once into a cache, then cropped and augmented at random.
+
+Decoding is OpenCV's, so that training runs where PyAV is not installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import SourceOpenError
+from .motion import moving_photo
+
+CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"}
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+logger = logging.getLogger(__name__)
+
+
+def find_data(option: str | os.PathLike[str] | None = None) -> Path:
+    """The data folder: the option, or the environment variable ``VIDNOISE_DATA``.
+
+    Raises:
+        SourceOpenError: neither is given, or it is not a folder.
+    """
+    value = option or os.environ.get("VIDNOISE_DATA")
+    if not value:
+        raise SourceOpenError("no data folder: give --data DIR or set VIDNOISE_DATA")
+    path = Path(value)
+    if not path.is_dir():
+        raise SourceOpenError(f"the data folder does not exist: {path}", str(path))
+    return path
+
+
+def read_clip(path: Path, n_frames: int | None = None) -> np.ndarray:
+    """Decode a clip to ``(T, H, W, 3)`` uint8 RGB.
+
+    Raises:
+        SourceOpenError: nothing can be decoded.
+    """
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while n_frames is None or len(frames) < n_frames:
+        ok, frame = capture.read()
+        if not ok:
+            break
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    capture.release()
+    if not frames:
+        raise SourceOpenError(f"cannot decode {path}", str(path))
+    return np.stack(frames)
+
+
+def _read_photo(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise SourceOpenError(f"cannot decode {path}", str(path))
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)[None]
+
+
+class ClipPack:
+    """All clips and photos below a folder, decoded once into a memory-mapped file.
+
+    Args:
+        folder: searched recursively for videos and pictures.
+        cache: where the decoded file is kept; named by the folder's contents, so a change makes it anew.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in CLIP_SUFFIXES | PHOTO_SUFFIXES)
+        if not files:
+            raise SourceOpenError(f"no clips or photos below {folder}", str(folder))
+        listing = "\n".join(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files)
+        stem = cache / f"pack-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+        if not stem.with_suffix(".json").is_file():
+            self._decode(files, stem)
+        self.shapes: list[tuple[int, ...]] = [tuple(s) for s in json.loads(stem.with_suffix(".json").read_text())]
+        data = np.memmap(stem.with_suffix(".raw"), np.uint8, "r")
+        self.clips: list[np.ndarray] = []
+        offset = 0
+        for shape in self.shapes:
+            size = int(np.prod(shape))
+            self.clips.append(data[offset : offset + size].reshape(shape))
+            offset += size
+        self.videos = [c for c in self.clips if len(c) > 1]
+        self.photos = [c[0] for c in self.clips if len(c) == 1]
+
+    @staticmethod
+    def _decode(files: list[Path], stem: Path) -> None:
+        logger.info("decoding %d clips and photos to %s.raw (once)", len(files), stem)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        shapes = []
+        part = stem.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as out:
+            for path in files:
+                clip = _read_photo(path) if path.suffix.lower() in PHOTO_SUFFIXES else read_clip(path)
+                shapes.append(clip.shape)
+                out.write(clip.tobytes())
+        os.replace(part, stem.with_suffix(".raw"))
+        stem.with_suffix(".json").write_text(json.dumps(shapes))  # last: its presence says the rest is there
+
+
+class ClipSampler:
+    """Endless random clean clips ``(T, 3, patch, patch)`` float32 in [0, 1].
+
+    Real clips are cropped, played at single or double speed, backwards or forwards; photos are moved
+    synthetically. All are flipped, transposed and jittered in brightness, contrast and colour.
+    """
+
+    def __init__(self, pack: ClipPack, *, synthetic: float, rng: np.random.Generator) -> None:
+        self.pack = pack
+        self.synthetic = synthetic if pack.videos else 1.0
+        self.rng = rng
+        # Long, large clips hold more to see; photos are drawn evenly.
+        sizes = np.array([float(np.prod(v.shape)) ** 0.5 for v in pack.videos]) if pack.videos else np.ones(1)
+        self.video_weights = sizes / sizes.sum()
+
+    def clips(self, frames: int, patch: int) -> Iterator[Tensor]:
+        """Clips of the given size, for ever."""
+        while True:
+            yield self.sample(frames, patch)
+
+    def sample(self, frames: int, patch: int) -> Tensor:
+        """One clip."""
+        rng = self.rng
+        if self.pack.photos and rng.random() < self.synthetic:
+            clip = moving_photo(self.pack.photos, frames, patch, rng)
+        else:
+            clip = self._crop(self.pack.videos[rng.choice(len(self.video_weights), p=self.video_weights)], frames, patch)
+        if rng.random() < 0.5:
+            clip = clip[:, :, ::-1]
+        if rng.random() < 0.5:
+            clip = clip[:, ::-1]
+        if rng.random() < 0.5:
+            clip = clip.transpose(0, 2, 1, 3)
+        tensor = torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2))).float().div_(255)
+        return self._jitter(tensor)
+
+    def _crop(self, video: np.ndarray, frames: int, patch: int) -> np.ndarray:
+        rng = self.rng
+        length, height, width, _ = video.shape
+        stride = 2 if length >= 2 * frames and rng.random() < 0.15 else 1
+        if rng.random() < 0.08:  # a still camera on a still scene
+            index = np.full(frames, rng.integers(length))
+        else:
+            span = (frames - 1) * stride + 1
+            index = rng.integers(max(1, length - span + 1)) + stride * np.arange(frames)
+            # Clips shorter than asked are played to and fro.
+            index = index % (2 * length - 2)
+            index = np.where(index >= length, 2 * length - 2 - index, index)
+            if rng.random() < 0.5:
+                index = index[::-1]
+        top, left = rng.integers(max(1, height - patch + 1)), rng.integers(max(1, width - patch + 1))
+        clip = video[index, top : top + patch, left : left + patch]
+        missing = [(0, max(0, patch - n)) for n in clip.shape[1:3]]
+        return np.pad(clip, [(0, 0), *missing, (0, 0)], mode="symmetric") if any(m[1] for m in missing) else clip
+
+    def _jitter(self, clip: Tensor) -> Tensor:
+        rng = self.rng
+        if rng.random() < 0.4:
+            contrast, brightness = rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)
+            clip = (clip - 0.5) * contrast + 0.5 + brightness
+        if rng.random() < 0.3:
+            gray = clip.mean(1, keepdim=True)
+            clip = gray + (clip - gray) * rng.uniform(0.6, 1.3)
+        if rng.random() < 0.3:
+            clip = clip * torch.tensor(rng.uniform(0.85, 1.1, 3), dtype=torch.float32).view(3, 1, 1)
+        if rng.random() < 0.2:  # night: noisy footage is dark footage
+            clip = clip.clamp(0, 1) ** rng.uniform(1.0, 2.0) * rng.uniform(0.4, 1.0)
+        return clip.clamp(0, 1)

@@ -1,0 +1,57 @@
+"""Muon for convolution weights, AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic Newton-Schulz iteration, from Jordan et al., "Muon" (2024)."""
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrix, roughly (singular values 0.7 to 1.2), by Newton-Schulz in bfloat16."""
+    a, b, c = _COEFFICIENTS
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class Muon(Optimizer):
+    """Momentum whose update is orthogonalised, on weights reshaped to (outputs, inputs · k · k)."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update. Gradients must be there; a closure is not supported."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.mul_(group["momentum"]).add_(p.grad)
+                update = p.grad + group["momentum"] * momentum  # Nesterov
+                matrix = update.reshape(p.shape[0], -1)
+                scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(orthogonalise(matrix).reshape(p.shape), alpha=-group["lr"] * scale)
+
+
+def make_optimizers(network: nn.Module, muon_lr: float, adam_lr: float) -> list[Optimizer]:
+    """Muon for convolutions of 8 or more outputs, AdamW for biases and narrow heads."""
+    wide = [p for p in network.parameters() if p.ndim == 4 and p.shape[0] >= 8]
+    chosen = {id(p) for p in wide}
+    rest = [p for p in network.parameters() if id(p) not in chosen]
+    return [Muon(wide, muon_lr), AdamW(rest, adam_lr, betas=(0.9, 0.99), weight_decay=0.0)]
