@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 
 import av
-import torch
 from torch import Tensor
 
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, PixelFormat
+from vidnoise.picture_planes import plane_views
 
 logger = logging.getLogger(__name__)
-
-_DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.float32}
 
 # Formats that swscale turns into one of ours by moving samples only (or, for packed RGB below 8 bits
 # and palettes, by widening them reversibly).
@@ -40,29 +38,6 @@ def target_format(name: str) -> PixelFormat | None:
     if name.endswith("be"):
         return target_format(name[:-2] + "le")
     return None
-
-
-def plane_views(picture: av.VideoFrame, format: PixelFormat) -> tuple[Tensor, ...]:
-    """Tensors over the memory of ``picture``, row padding skipped; they keep it alive.
-
-    Args:
-        picture: A picture in main memory whose format is ``format``.
-        format: Its layout.
-
-    Returns:
-        One tensor a plane, ``(H, W)`` or ``(H, W, C)``.
-    """
-    size = format.bytes_per_sample
-    views = []
-    for i, plane in enumerate(picture.planes[: len(format.layout)]):
-        shape = format.plane_shape(i, picture.height, picture.width)
-        pitch = abs(plane.line_size) // size
-        channels = shape[2] if len(shape) == 3 else 1
-        strides = (pitch, channels, 1)[: len(shape)] if len(shape) == 3 else (pitch, 1)
-        view = torch.frombuffer(plane, dtype=_DTYPES[size]).as_strided(shape, strides)
-        # A negative pitch means that rows lie bottom-up; torch has no negative strides.
-        views.append(view.flip(0) if plane.line_size < 0 else view)
-    return tuple(views)
 
 
 class PictureReader:

@@ -1,0 +1,68 @@
+"""Re-encoding of an audio stream, for containers that cannot hold its codec."""
+
+from __future__ import annotations
+
+import logging
+
+import av
+
+from vidnoise.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus", "flac": "flac"}
+"""Values of the ``audio`` option that re-encode."""
+
+_BITS_PER_CHANNEL = 96_000
+_OPUS_RATE = 48_000
+
+
+def check_audio_option(audio: str) -> None:
+    """Raises UsageError where ``audio`` is none of the known words."""
+    if audio not in ("copy", "none", *AUDIO_ENCODERS):
+        raise UsageError(f"audio must be copy, none, {', '.join(AUDIO_ENCODERS)}; got {audio!r}")
+
+
+class AudioReencoder:
+    """Decodes packets of one stream and encodes them anew. Not thread-safe.
+
+    Args:
+        container: The output, before its header is written.
+        template: The stream to decode (see ``CopiedStream.template``).
+        audio: One of :data:`AUDIO_ENCODERS`.
+    """
+
+    def __init__(self, container: av.container.OutputContainer, template: av.AudioStream, audio: str) -> None:
+        self._decoder = template.codec_context
+        rate = _OPUS_RATE if audio == "opus" else self._decoder.sample_rate
+        self.stream = container.add_stream(AUDIO_ENCODERS[audio], rate=rate)
+        encoder = self.stream.codec_context
+        encoder.layout = self._decoder.layout.name
+        if audio != "flac":
+            encoder.bit_rate = _BITS_PER_CHANNEL * self._decoder.layout.nb_channels
+        encoder.open()
+        self._resampler = av.AudioResampler(
+            format=encoder.format, layout=encoder.layout, rate=rate, frame_size=encoder.frame_size or None
+        )
+        self.n_corrupt = 0
+
+    def packets(self, packet: av.Packet | None) -> list[av.Packet]:
+        """Encoded packets for one more of the source's; None at the end."""
+        try:
+            frames = self._decoder.decode(packet)
+        except av.error.EOFError:
+            frames = []
+        except av.error.InvalidDataError:
+            self.n_corrupt += 1
+            if self.n_corrupt == 1:
+                logger.warning("a damaged audio packet was skipped while re-encoding")
+            return []
+        encoded: list[av.Packet] = []
+        for frame in frames:
+            for chunk in self._resampler.resample(frame):
+                encoded += self.stream.encode(chunk)
+        if packet is None:
+            for chunk in self._resampler.resample(None):
+                encoded += self.stream.encode(chunk)
+            encoded += self.stream.encode(None)
+        return encoded

@@ -1,0 +1,154 @@
+"""Which encoder, with which options: names that users know, good defaults, and what each encoder cannot do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import av
+
+from vidnoise.errors import UsageError
+from vidnoise.frame import PixelFormat
+
+CODECS: dict[str, tuple[str, ...]] = {
+    "h264": ("libx264", "libopenh264"),
+    "hevc": ("libx265",),
+    "av1": ("libsvtav1", "libaom-av1", "librav1e"),
+    "vp9": ("libvpx-vp9",),
+    "ffv1": ("ffv1",),
+    "prores": ("prores_ks",),
+}
+"""Codec names of the ``codec`` option to FFmpeg encoders, best first. Any other encoder's name works too."""
+
+_LIKE_INPUT = {
+    "h264": "h264", "hevc": "hevc", "av1": "av1", "vp9": "vp9", "vp8": "vp9", "ffv1": "ffv1", "prores": "prores",
+}  # fmt: skip
+
+_SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+_EVEN_SIZES_ONLY = ("libx264", "libx265", "libsvtav1", "libopenh264", "h264_", "hevc_", "av1_")
+"""Encoders (or beginnings of names) that refuse odd sizes where chroma is subsampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Quality:
+    """How an encoder is told its quality and speed."""
+
+    default_crf: float | None = None
+    crf_option: str = "crf"
+    preset_option: str | None = "preset"
+    default_preset: str | None = None
+    speeds: tuple[str, ...] = _SPEEDS
+    """The encoder's words for :data:`_SPEEDS`."""
+    fixed: dict[str, str] = field(default_factory=dict)
+
+
+_QUALITY: dict[str, _Quality] = {
+    "libx264": _Quality(18),
+    "libx264rgb": _Quality(18),
+    "libx265": _Quality(20, fixed={"x265-params": "log-level=error"}),
+    "libsvtav1": _Quality(28, default_preset="8", speeds=("12", "11", "10", "9", "8", "7", "5", "4", "3")),
+    "libaom-av1": _Quality(28, preset_option="cpu-used", default_preset="6",
+                           speeds=("8", "8", "8", "7", "6", "5", "4", "3", "2"), fixed={"row-mt": "1"}),
+    "libvpx-vp9": _Quality(24, preset_option="cpu-used", default_preset="3",
+                           speeds=("8", "7", "6", "5", "4", "3", "2", "1", "0"),
+                           fixed={"b": "0", "row-mt": "1", "deadline": "good"}),
+    "ffv1": _Quality(None, preset_option=None, fixed={"level": "3", "slicecrc": "1"}),
+    "prores_ks": _Quality(None, preset_option=None, fixed={"vendor": "apl0"}),
+    "mjpeg": _Quality(None, preset_option=None, fixed={"strict": "unofficial"}),
+}  # fmt: skip
+
+
+def find_encoder(name: str) -> av.codec.Codec:
+    """The encoder for a codec's or encoder's name.
+
+    Raises:
+        UsageError: This build of FFmpeg has no such video encoder.
+    """
+    for encoder in CODECS.get(name, (name,)):
+        try:
+            codec = av.codec.Codec(encoder, "w")
+        except (ValueError, av.error.FFmpegError):
+            continue
+        if codec.type == "video":
+            return codec
+    if name in CODECS:
+        raise UsageError(f"codec {name}: this build of FFmpeg has no encoder for it ({', '.join(CODECS[name])})")
+    raise UsageError(f"unknown codec {name!r}; use {', '.join(CODECS)}, or the name of an FFmpeg video encoder")
+
+
+def rgb_encoder(codec: av.codec.Codec, format: PixelFormat) -> av.codec.Codec:
+    """The sibling of ``codec`` that takes RGB, where encoders are split (libx264)."""
+    if codec.name == "libx264" and format.family == "rgb" and format.bit_depth == 8:
+        try:
+            return av.codec.Codec("libx264rgb", "w")
+        except (ValueError, av.error.FFmpegError):
+            return codec
+    return codec
+
+
+def default_codecs(input_codec: str | None, container_codec: str) -> list[str]:
+    """Codec names to try in order, when the user named none: like the input, then what keeps most."""
+    first = _LIKE_INPUT.get(input_codec or "", "h264")
+    return list(dict.fromkeys([first, "h264", "hevc", "vp9", "av1", "ffv1", container_codec]))
+
+
+def takes_size(codec: av.codec.Codec, format: PixelFormat, width: int, height: int) -> bool:
+    """Whether the encoder takes pictures of this size in this format."""
+    if not codec.name.startswith(_EVEN_SIZES_ONLY):
+        return True
+    return not (width % (1 << format.log2_chroma_w) or height % (1 << format.log2_chroma_h))
+
+
+def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None) -> dict[str, str]:
+    """Options of the encoder for the asked quality and speed.
+
+    Raises:
+        UsageError: The encoder has no such knob.
+    """
+    known = _known_options(codec)
+    quality = _QUALITY.get(codec.name) or _guess_quality(known)
+    options = dict(quality.fixed)
+    if crf is None:
+        crf = quality.default_crf
+    elif quality.default_crf is None and quality.crf_option not in known:
+        what = "is lossless and" if codec.lossless and not codec.lossy else ""
+        raise UsageError(f"codec {codec.name} {what} has no crf option".replace("  ", " "))
+    if crf is not None:
+        options[quality.crf_option] = f"{crf:g}"
+    if preset is not None and quality.preset_option is None:
+        raise UsageError(f"codec {codec.name} has no preset option")
+    if preset in _SPEEDS:
+        preset = quality.speeds[_SPEEDS.index(preset)]
+    elif preset is not None and quality.speeds is not _SPEEDS and not preset.lstrip("-").isdigit():
+        raise UsageError(f"unknown preset {preset!r}; use {', '.join(_SPEEDS)}, or a number of {codec.name}'s own")
+    if preset is None:
+        preset = quality.default_preset
+    if preset is not None and quality.preset_option is not None:
+        options[quality.preset_option] = preset
+    return options
+
+
+def _guess_quality(known: set[str]) -> _Quality:
+    """For encoders we know nothing of: whichever constant-quality option they have."""
+    preset = "preset" if "preset" in known else None
+    for option in ("crf", "cq", "qp"):
+        if option in known:
+            # NVENC's cq needs its own rate control; its default bit rate is far too low for a master.
+            fixed = {"rc": "vbr", "b": "0"} if option == "cq" and "rc" in known else {}
+            return _Quality(20, crf_option=option, preset_option=preset, fixed=fixed, speeds=_guess_speeds(known))
+    return _Quality(None, preset_option=preset)
+
+
+def _guess_speeds(known: set[str]) -> tuple[str, ...]:
+    # NVENC's p1 (fastest) to p7.
+    return ("p1", "p1", "p2", "p3", "p3", "p4", "p5", "p6", "p7") if "rc-lookahead" in known else _SPEEDS
+
+
+def _known_options(codec: av.codec.Codec) -> set[str]:
+    return {option.name for option in av.CodecContext.create(codec, "w").supported_options.private}
+
+
+def needs_fixed_quantiser(codec: av.codec.Codec, options: dict[str, str]) -> bool:
+    """Whether the encoder would fall back to FFmpeg's 200 kbit/s because nothing sets its quality."""
+    lossless = codec.lossless and not codec.lossy
+    return not lossless and codec.name not in _QUALITY and not {"crf", "cq", "qp"} & options.keys()

@@ -1,0 +1,137 @@
+"""Streams that are copied beside the video: what the output's container can hold, and muxing them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Sequence
+
+import av
+
+from vidnoise.errors import SinkOpenError
+from vidnoise.frame import Packet
+from vidnoise.passthrough import CopiedStream
+from vidnoise.sinks.audio import AUDIO_ENCODERS, AudioReencoder
+
+logger = logging.getLogger(__name__)
+
+_NEEDS_VIDEO = ("mxf", "gxf")
+"""Muxers that cannot be tried with one stream that is no video."""
+
+
+def fits(container_format: str, stream: CopiedStream) -> bool:
+    """Whether a container holds a stream: asked of the muxer itself, with a trial in memory."""
+    if stream.template is None:
+        return False
+    trial = av.open(io.BytesIO(), "w", format=container_format)
+    try:
+        trial.add_stream_from_template(stream.template, opaque=True)
+        if container_format not in _NEEDS_VIDEO:
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError, OSError) as ex:
+        logger.debug("%s cannot hold %s: %s", container_format, stream, ex)
+        return False
+    finally:
+        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+            trial.close()
+    return True
+
+
+class CopiedStreams:
+    """The other streams of one output. Not thread-safe.
+
+    Args:
+        container: The output, before its header is written.
+        streams: What the source has beside the video.
+        audio: ``copy``, ``none``, or an encoder's name.
+        uri: The output, for messages.
+
+    Raises:
+        SinkOpenError: An audio stream does not fit; nothing of the sound is ever dropped unasked.
+    """
+
+    def __init__(
+        self, container: av.container.OutputContainer, streams: Sequence[CopiedStream], *, audio: str, uri: str
+    ) -> None:
+        self._container = container
+        self._outputs: dict[int, av.stream.Stream] = {}
+        self._reencoders: dict[int, AudioReencoder] = {}
+        self._next_dts: dict[int, int] = {}
+        self._n_mended = 0
+        name = container.format.name
+        for stream in streams:
+            if stream.kind == "audio":
+                self._add_audio(stream, audio, uri)
+            elif fits(name, stream):
+                self._add(stream)
+            else:
+                remedy = "" if name == "matroska" else "; an .mkv file holds most kinds"
+                logger.warning("%s: %s is left out: %s cannot hold it%s", uri, stream, name, remedy)
+
+    def _add(self, stream: CopiedStream) -> None:
+        output = self._container.add_stream_from_template(stream.template, opaque=True)
+        self._tag(output, stream)
+        self._outputs[stream.index] = output
+        if stream.kind == "video" and not stream.disposition & av.stream.Disposition.attached_pic:
+            logger.warning("%s is copied as it is, not denoised", stream)
+
+    def _add_audio(self, stream: CopiedStream, audio: str, uri: str) -> None:
+        if audio == "none":
+            logger.info("%s is left out, as asked", stream)
+            return
+        name = self._container.format.name
+        if audio in AUDIO_ENCODERS and stream.codec != audio:
+            if stream.template is None:
+                raise SinkOpenError(f"{uri}: {stream} cannot be decoded, so not re-encoded; use audio none", uri)
+            try:
+                reencoder = AudioReencoder(self._container, stream.template, audio)
+            except (av.error.FFmpegError, ValueError, OSError) as ex:
+                raise SinkOpenError(f"{uri}: {stream} cannot be encoded as {audio} in {name}: {ex}", uri) from ex
+            self._tag(reencoder.stream, stream)
+            self._reencoders[stream.index] = reencoder
+        elif fits(name, stream):
+            self._add(stream)
+        else:
+            remedy = "opus" if name == "webm" else "aac"
+            raise SinkOpenError(
+                f"{uri}: {name} cannot hold {stream}; write an .mkv file, or re-encode the sound (audio {remedy}), "
+                f"or leave it out (audio none)",
+                uri,
+            )
+
+    @staticmethod
+    def _tag(output: av.stream.Stream, stream: CopiedStream) -> None:
+        output.metadata.update(stream.metadata)
+        output.disposition = stream.disposition
+
+    def mux(self, packets: Sequence[Packet]) -> None:
+        """Write packets that the source handed over; those of streams left out are dropped."""
+        for packet in packets:
+            if packet.stream_index in self._reencoders:
+                self._container.mux(self._reencoders[packet.stream_index].packets(packet.data))
+            elif packet.stream_index in self._outputs:
+                self._mux_copy(packet.data, self._outputs[packet.stream_index])
+
+    def finish(self) -> None:
+        """Write what the audio encoders still hold."""
+        for reencoder in self._reencoders.values():
+            self._container.mux(reencoder.packets(None))
+        if self._n_mended:
+            logger.warning("%d time stamps of copied packets ran backwards and were mended", self._n_mended)
+
+    def _mux_copy(self, packet: av.Packet, output: av.stream.Stream) -> None:
+        """Muxers refuse missing and backward decoding times, which real files have after damage."""
+        low = self._next_dts.get(output.index)
+        dts = packet.dts if packet.dts is not None else packet.pts
+        if dts is None:
+            dts = low or 0
+        elif low is not None and dts < low:
+            dts = low
+            self._n_mended += 1
+        packet.dts = dts
+        packet.pts = dts if packet.pts is None or packet.pts < dts else packet.pts
+        step = 0 if output.type in ("subtitle", "data") else 1
+        self._next_dts[output.index] = dts + step
+        packet.stream = output
+        self._container.mux_one(packet)

@@ -1,0 +1,62 @@
+"""A file under construction: written as ``<name>.part``, renamed when whole; remembers the first write error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+
+
+class PartFile:
+    """The object that libav writes into.
+
+    libav's own file output forgets errors that happen while the trailer is written or the file is
+    closed, so a full disk would leave a broken file that looks finished.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.part_path = path + ".part"
+        self.error: OSError | None = None
+        self._file = open(self.part_path, "w+b", buffering=0)  # noqa: SIM115 (lives as long as this object)
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as ex:
+            self.error = self.error or ex
+            raise
+        return len(data)
+
+    def read(self, n: int = -1) -> bytes:
+        return self._file.read(n) or b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def finish(self) -> None:
+        """Close and give the file its final name.
+
+        Raises:
+            OSError: A write failed, now or before.
+        """
+        if self.error is not None:
+            raise self.error
+        self._file.close()
+        os.replace(self.part_path, self.path)
+
+    def discard(self) -> None:
+        """Close and remove."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            os.remove(self.part_path)

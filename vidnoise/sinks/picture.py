@@ -1,0 +1,133 @@
+"""Frames into pictures for an encoder, in the pixel format that it takes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import av
+from av.codec.codec import PixFmtLoss, find_best_pix_fmt_of_list
+
+from vidnoise.errors import FormatError
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat, StreamInfo
+from vidnoise.picture_planes import plane_views
+from vidnoise.sinks.codecs import takes_size
+from vidnoise.sinks.repack import canonical, components, lossless_target, repack
+
+logger = logging.getLogger(__name__)
+
+_DEVICE_FORMATS = ("cuda", "vaapi", "qsv", "d3d11", "d3d12", "vulkan", "videotoolbox", "mediacodec", "drm_prime", "amf")
+
+_LOSSES = {
+    PixFmtLoss.RESOLUTION: "chroma resolution",
+    PixFmtLoss.DEPTH: "bit depth",
+    PixFmtLoss.COLORSPACE: "the colour model",
+    PixFmtLoss.ALPHA: "transparency",
+    PixFmtLoss.COLORQUANT: "colours (palette)",
+    PixFmtLoss.CHROMA: "all colour",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FormatChoice:
+    """The pixel format to encode in, and whether it holds the source's samples unchanged."""
+
+    name: str
+    is_lossless: bool
+    loss: str = ""
+    """What is lost, in words."""
+
+
+def choose_format(info: StreamInfo, codec: av.codec.Codec) -> FormatChoice | None:
+    """The encoder's format that is nearest to the source's; None where it takes none of this size."""
+    names = [f.name for f in codec.video_formats or ()]
+    if not names:  # an encoder that does not say takes what it gets, or complains when it is opened
+        return FormatChoice(canonical(info.format).name, True)
+
+    def fits(name: str) -> bool:
+        format = PIXEL_FORMATS.get(name)
+        return format is None or takes_size(codec, format, info.width, info.height)
+
+    names = [n for n in names if not n.startswith(_DEVICE_FORMATS) and fits(n)]
+    if not names:
+        return None
+    target = lossless_target(info.format, names)
+    if target is not None:
+        return FormatChoice(target.name, True)
+    source = canonical(info.format)
+    best, loss = find_best_pix_fmt_of_list(names, source.name, "a" in components(source))
+    if best is None:
+        return None
+    words = [text for flag, text in _LOSSES.items() if loss & flag]
+    return FormatChoice(best.name, False, " and ".join(words) or "nothing but rounding")
+
+
+def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
+    """Colour tags of the output: the source's, unless the colour model changes on the way."""
+    target = PIXEL_FORMATS.get(target_name)
+    source = canonical(info.format)
+    color = replace(info.color, range=2) if info.format.name.startswith("yuvj") else info.color
+    if target is None or target.family == source.family or source.family == "gray":
+        return color
+    if target.family == "rgb":
+        return replace(color, matrix=0, range=2)
+    from vidnoise.color import resolve_color  # late: only this rare conversion needs the rule for untagged video
+
+    resolved = resolve_color(ColorInfo(range=1), target, info.height, info.width)
+    return replace(color, matrix=resolved.matrix, range=1)
+
+
+class PictureWriter:
+    """Makes pictures of one stream; passive, not thread-safe.
+
+    The samples are copied once: encoders with frame threads keep a picture for longer than the frame's
+    planes are ours (they may be slots of a ring), and libav wants its own alignment and padding.
+    """
+
+    def __init__(self, info: StreamInfo, choice: FormatChoice) -> None:
+        self._info = info
+        self._choice = choice
+        self._format: PixelFormat = canonical(info.format)
+        if choice.is_lossless and choice.name in PIXEL_FORMATS:
+            self._format = PIXEL_FORMATS[choice.name]
+        self.color = output_color(info, choice.name)
+
+    def picture(self, frame: Frame) -> av.VideoFrame:
+        """``frame`` as a picture in the chosen format, without a time stamp.
+
+        Raises:
+            FormatError: The frame is of another size or format than the output.
+        """
+        info = self._info
+        if (frame.height, frame.width) != (info.height, info.width) or frame.format != info.format:
+            raise FormatError(
+                f"frame {frame.index} is {frame.width}x{frame.height} {frame.format.name}, but the output was begun "
+                f"with {info.width}x{info.height} {info.format.name}"
+            )
+        planes = repack(frame.planes, frame.format, self._format)
+        picture = av.VideoFrame(info.width, info.height, self._format.name)
+        for view, plane in zip(plane_views(picture, self._format), planes, strict=True):
+            view.copy_(plane)
+        source = info.color
+        picture.colorspace = source.matrix
+        picture.color_range = self.color.range if self._choice.is_lossless else source.range
+        picture.color_primaries, picture.color_trc = source.primaries, source.transfer
+        if self._choice.is_lossless or self._format.name == self._choice.name:
+            return picture
+        return self._convert(picture)
+
+    def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:
+        from vidnoise.color import resolve_color
+
+        info = self._info
+        source = resolve_color(info.color, self._format, info.height, info.width)
+        target = self.color
+        source_matrix = source.matrix if self._format.family == "yuv" else target.matrix
+        target_matrix = source.matrix if target.matrix in (0, 2) else target.matrix
+        return picture.reformat(
+            format=self._choice.name,
+            src_colorspace=source_matrix or 1,
+            dst_colorspace=target_matrix or source_matrix or 1,
+            src_color_range=source.range,
+            dst_color_range=target.range or source.range,
+        )
