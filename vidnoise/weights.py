@@ -79,7 +79,9 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         raise UnknownModelError(f"model file does not exist: {path}")
     near = difflib.get_close_matches(text, shipped, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UnknownModelError(f"unknown model {text!r}{hint} (there are: {', '.join(shipped)}, or give a .safetensors file)")
+    raise UnknownModelError(
+        f"unknown model {text!r}{hint} (there are: {', '.join(shipped)}, or give a .safetensors file)"
+    )
 
 
 def read_card(path: Path) -> tuple[ModelCard, dict[str, Any]]:

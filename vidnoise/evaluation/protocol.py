@@ -76,7 +76,9 @@ def score(method: Method, name: str, clean: Tensor, sigma: float) -> dict[str, f
     }  # fmt: skip
 
 
-def evaluate(method: Method, folder: Path, sigmas: tuple[float, ...], n_frames: int = 20) -> dict[str, dict[str, dict[str, float]]]:
+def evaluate(
+    method: Method, folder: Path, sigmas: tuple[float, ...], n_frames: int = 20
+) -> dict[str, dict[str, dict[str, float]]]:
     """Scores by sigma, then by clip, with the mean over clips under ``"mean"``."""
     result: dict[str, dict[str, dict[str, float]]] = {}
     for sigma in sigmas:

@@ -38,6 +38,11 @@ class State(NamedTuple):
         """The same values without their history, for truncated back-propagation through time."""
         return State(*(t.detach() for t in self))
 
+    def keep(self, known: Tensor) -> State:
+        """This state where the boolean scalar ``known`` is true, else one that knows nothing; no branch on its value."""
+        ratio = torch.where(known, self.ratio, torch.full_like(self.ratio, UNKNOWN))
+        return State(self.fused * known, ratio, self.clean * known, self.hidden * known)
+
 
 class Trace(NamedTuple):
     """What happened inside one step; training and diagnosis look at it."""
@@ -67,7 +72,9 @@ class TemporalFusion(nn.Module):
         with torch.no_grad():
             self.misalignment[-1].bias.fill_(-1.0)  # type: ignore[union-attr]
 
-    def forward(self, noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """One filter step in the Haar domain.
 
         Args:
@@ -155,9 +162,7 @@ class DenoiseNetwork(nn.Module):
         # Where nothing is known of the past, the fused frame stands in for the previous output.
         guide = fused_bands + known * (clean_bands - fused_bands)
         left = gain.sqrt().repeat_interleave(3, 1) * sigma
-        core = self.core(
-            torch.cat([fused_bands, bands, guide, left * 4], 1), hidden * F.max_pool2d(known, 2)
-        )
+        core = self.core(torch.cat([fused_bands, bands, guide, left * 4], 1), hidden * F.max_pool2d(known, 2))
         clean = inverse_haar(fused_bands - per_band(left) * core.residual.float())
         fused = inverse_haar(fused_bands)
         state = State(fused, gain, clean, core.hidden.float())

@@ -1,7 +1,4 @@
-"""Clean clips for training: decoded once into a cache, then cropped and augmented at random.
-
-Decoding is OpenCV's, so that training runs where PyAV is not installed.
-"""
+"""Clean clips for training: decoded once into a cache, then cropped and augmented at random."""
 
 from __future__ import annotations
 
@@ -18,46 +15,12 @@ import torch
 from torch import Tensor
 
 from ..errors import SourceOpenError
+from ..evaluation.clips import CLIP_SUFFIXES, read_clip
 from .motion import moving_photo
 
-CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"}
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 logger = logging.getLogger(__name__)
-
-
-def find_data(option: str | os.PathLike[str] | None = None) -> Path:
-    """The data folder: the option, or the environment variable ``VIDNOISE_DATA``.
-
-    Raises:
-        SourceOpenError: neither is given, or it is not a folder.
-    """
-    value = option or os.environ.get("VIDNOISE_DATA")
-    if not value:
-        raise SourceOpenError("no data folder: give --data DIR or set VIDNOISE_DATA")
-    path = Path(value)
-    if not path.is_dir():
-        raise SourceOpenError(f"the data folder does not exist: {path}", str(path))
-    return path
-
-
-def read_clip(path: Path, n_frames: int | None = None) -> np.ndarray:
-    """Decode a clip to ``(T, H, W, 3)`` uint8 RGB.
-
-    Raises:
-        SourceOpenError: nothing can be decoded.
-    """
-    capture = cv2.VideoCapture(str(path))
-    frames = []
-    while n_frames is None or len(frames) < n_frames:
-        ok, frame = capture.read()
-        if not ok:
-            break
-        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    capture.release()
-    if not frames:
-        raise SourceOpenError(f"cannot decode {path}", str(path))
-    return np.stack(frames)
 
 
 def _read_photo(path: Path) -> np.ndarray:
@@ -135,7 +98,9 @@ class ClipSampler:
         if self.pack.photos and rng.random() < self.synthetic:
             clip = moving_photo(self.pack.photos, frames, patch, rng)
         else:
-            clip = self._crop(self.pack.videos[rng.choice(len(self.video_weights), p=self.video_weights)], frames, patch)
+            clip = self._crop(
+                self.pack.videos[rng.choice(len(self.video_weights), p=self.video_weights)], frames, patch
+            )
         if rng.random() < 0.5:
             clip = clip[:, :, ::-1]
         if rng.random() < 0.5:

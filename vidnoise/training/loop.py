@@ -37,7 +37,9 @@ def schedule(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
 
-def clip_loss(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
+def clip_loss(
+    network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConfig
+) -> tuple[Tensor, dict[str, float]]:
     """Loss of one batch, back-propagated through all its frames.
 
     Args:
@@ -65,7 +67,9 @@ def clip_loss(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: Trai
             coarse = (F.avg_pool2d(p, 2) for p in (now, before))
             for flow, (a, b) in ((trace.flow, (now, before)), (trace.coarse_flow, tuple(coarse))):
                 photometric = charbonnier(warp(b, sampling_grid(flow)) - a)
-                parts["flow"] = parts["flow"] + photometric.mean() + 1e-4 * resize_flow(flow, 0.5).diff(dim=-1).abs().mean()
+                parts["flow"] = (
+                    parts["flow"] + photometric.mean() + 1e-4 * resize_flow(flow, 0.5).diff(dim=-1).abs().mean()
+                )
     loss = parts["clean"] / frames + config.noise_weight * parts["noise"] / frames
     if frames > 1:
         loss = loss + (config.fused_weight * parts["fused"] + config.flow_weight * parts["flow"]) / (frames - 1)
@@ -76,7 +80,13 @@ class Trainer:
     """One run in a folder: ``checkpoint.pt``, ``log.csv``, ``<name>.safetensors``, ``progress.png``."""
 
     def __init__(
-        self, config: TrainConfig, data: Path, run: Path, *, device: str = "cpu", cache: Path = Path("cache"),
+        self,
+        config: TrainConfig,
+        data: Path,
+        run: Path,
+        *,
+        device: str = "cpu",
+        cache: Path = Path("cache"),
         minutes: float | None = None,
     ) -> None:
         torch.manual_seed(config.seed)

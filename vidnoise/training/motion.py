@@ -32,7 +32,9 @@ def _path(frames: int, patch: int, size: tuple[int, int], rng: np.random.Generat
 
 def _render(photo: np.ndarray, maps: list[np.ndarray], patch: int) -> np.ndarray:
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return np.stack([cv2.warpAffine(photo, m, (patch, patch), flags=flags, borderMode=cv2.BORDER_REFLECT) for m in maps])
+    return np.stack(
+        [cv2.warpAffine(photo, m, (patch, patch), flags=flags, borderMode=cv2.BORDER_REFLECT) for m in maps]
+    )
 
 
 def _blob(patch: int, rng: np.random.Generator) -> np.ndarray:

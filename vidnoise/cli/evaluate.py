@@ -1,0 +1,109 @@
+"""``vidnoise evaluate``: quality by the protocol, ours beside the classic filters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.command()
+@click.argument("clips", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--model", "models", multiple=True, help="Model to evaluate; may be repeated.  [all that are shipped]")
+@click.option(
+    "--peers", default="all", show_default=True, help="Comma-separated: hqdn3d,nlmeans,opencv-nlm; all, or none."
+)
+@click.option(
+    "--sigma", "sigmas", multiple=True, type=click.FloatRange(0, 255), default=(10, 30, 50), show_default=True
+)
+@click.option("--frames", type=click.IntRange(2), default=20, show_default=True, help="Frames of each clip.")
+@click.option("--blind", is_flag=True, help="Estimate sigma instead of telling it.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON result; a Markdown table goes beside it. Earlier results in it for other methods are kept.",
+)
+def evaluate(
+    clips: Path,
+    models: tuple[str, ...],
+    peers: str,
+    sigmas: tuple[float, ...],
+    frames: int,
+    blind: bool,
+    device: str,
+    threads: int | None,
+    output: Path | None,
+) -> None:
+    """Measure PSNR, SSIM and temporal error on the clean CLIPS folder under Gaussian noise.
+
+    Classic filters get the strength that is best for them on these very clips at each sigma.
+    """
+    import torch
+    from rich.console import Console
+
+    from ..denoiser import resolve_device
+    from ..errors import UsageError
+    from ..evaluation.peers import PEERS
+    from ..evaluation.protocol import evaluate as run_protocol
+    from ..evaluation.protocol import network_method
+    from ..weights import list_models, load_model
+
+    if threads:
+        torch.set_num_threads(threads)
+    console = Console(stderr=True, highlight=False)
+    chosen = {"all": list(PEERS), "none": []}.get(peers, peers.split(","))
+    if unknown := [p for p in chosen if p not in PEERS]:
+        raise UsageError(f"unknown peer {unknown[0]!r}; there are: {', '.join(PEERS)}")
+    results: dict[str, Any] = json.loads(output.read_text()) if output and output.is_file() else {}
+    target = resolve_device(device)
+    for name in models or list_models():
+        network, card = load_model(name, target)
+        label = card.name + (" (blind)" if blind else "")
+        results[label] = run_protocol(network_method(network, blind=blind, device=target), clips, sigmas, frames)
+        _report(console, label, results[label])
+    for name in chosen:
+        peer = PEERS[name]
+        results[name] = {}
+        for sigma in sigmas:
+            tries = {}
+            for strength in peer.strengths(sigma):
+                method = lambda noisy, _, s=strength: peer.denoise(noisy, s)  # noqa: E731
+                tries[strength] = run_protocol(method, clips, (sigma,), frames)[f"{sigma:g}"]
+            best = max(tries, key=lambda s: tries[s]["mean"]["psnr"])
+            results[name][f"{sigma:g}"] = {**tries[best], "strength": best}
+        _report(console, name, results[name])
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(results, indent=1) + "\n")
+        output.with_suffix(".md").write_text(markdown(results))
+        console.print(f"written: {output} and {output.with_suffix('.md')}")
+    else:
+        click.echo(markdown(results))
+
+
+def _report(console: Console, name: str, result: dict[str, Any]) -> None:
+    console.print(f"{name}: " + "  ".join(f"sigma {s}: {r['mean']['psnr']:.2f} dB" for s, r in result.items()))
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table: PSNR in dB / SSIM / temporal error, one column a sigma."""
+    sigmas = sorted({s for r in results.values() for s in r}, key=float)
+    lines = ["PSNR (dB) / SSIM / temporal error, mean over clips.", ""]
+    lines += ["| method | " + " | ".join(f"sigma {s}" for s in sigmas) + " |", "|---" * (len(sigmas) + 1) + "|"]
+    for name, result in results.items():
+        cells = [
+            f"{m['psnr']:.2f} / {m['ssim']:.3f} / {m['temporal_error']:.1f}"
+            if (m := result.get(s, {}).get("mean"))
+            else "–"
+            for s in sigmas
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,199 @@
+"""One stream's session: the only holder of a network's state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .color import apply_correction, to_rgb
+from .cuts import CutMemory, detect_cut, thumbnail
+from .errors import DeviceError, UsageError
+from .frame import Frame
+from .model import DenoiseNetwork, State, uniform_sigma
+from .model.network import MULTIPLE
+from .weights import load_model
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """The device for a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        DeviceError: it does not exist here. Nothing else is used in its place.
+    """
+    if isinstance(name, torch.device):
+        name = str(name)
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(number or 0) >= count:
+            have = f"this machine has {count}" if count else "no CUDA device was found"
+            raise DeviceError(f"device {name!r} is not available: {have}; use --device cpu or auto")
+        return torch.device(f"cuda:{number or 0}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps' is not available on this machine; use --device cpu or auto")
+    return torch.device(kind)
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of the network's convolutions: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        UsageError: the name is unknown, or the device cannot do it.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        # Without native instructions, bfloat16 on a CPU is emulated and slower than float32.
+        return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
+    if name not in PRECISIONS:
+        raise UsageError(f"unknown precision {name!r}; use auto, {', '.join(PRECISIONS)}")
+    if device.type != "cuda" and name == "fp16":
+        raise UsageError(f"precision fp16 is for CUDA devices; on {device.type} use bf16 or fp32")
+    return PRECISIONS[name]
+
+
+class Denoiser:
+    """Denoises one stream of frames, in order, keeping what it learnt of the past.
+
+    Causal and without delay: each frame pushed comes back at once. Not thread-safe; a network may be
+    shared by any number of denoisers.
+
+    Args:
+        model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, or a loaded network.
+        sigma: standard deviation of the noise in 8-bit units (25 means 25/255); ``None`` estimates it,
+            per pixel, channel and frame.
+        strength: 0 returns the input bit for bit, 1 removes what the network takes for noise; values in
+            between mix; values up to 2 take the noise to be that many times as strong.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        detect_cuts: forget the past at scene cuts.
+
+    Raises:
+        UsageError: a value out of range.
+        UnknownModelError, WeightsError: see :func:`vidnoise.load_model`.
+        DeviceError: the device does not exist, or runs out of memory.
+    """
+
+    latency_frames = 0
+    """Frames that must be pushed before the first one comes back, less one."""
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | DenoiseNetwork = "standard",
+        *,
+        sigma: float | None = None,
+        strength: float = 1.0,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        detect_cuts: bool = True,
+    ) -> None:
+        if sigma is not None and not 0 <= sigma <= 255:
+            raise UsageError(f"sigma must be between 0 and 255 (8-bit units), got {sigma:g}")
+        if not 0 <= strength <= 2:
+            raise UsageError(f"strength must be between 0 and 2, got {strength:g}")
+        self.device = resolve_device(device)
+        self.dtype = resolve_precision(precision, self.device)
+        if isinstance(model, DenoiseNetwork):
+            self.network, self.model_name = model.to(self.device), "custom"
+        else:
+            self.network, card = load_model(model, self.device)
+            self.model_name = card.name
+        self.sigma = sigma
+        self.strength = strength
+        self.detect_cuts = detect_cuts
+        self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._level: Tensor | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the next frame is denoised as the first of a stream."""
+        self._state: State | None = None
+        self._cut_memory: CutMemory | None = None
+        self._shape: tuple[int, int] | None = None
+
+    @property
+    def estimated_sigma(self) -> float | None:
+        """Noise level of the last frame, mean over the picture, 8-bit units; ``None`` before the first."""
+        return None if self._level is None else float(self._level) * 255
+
+    @property
+    def n_cuts(self) -> int:
+        """Scene cuts detected so far."""
+        return int(self._cuts)
+
+    def push(self, frame: Frame) -> list[Frame]:
+        """Take the next frame; returns those that are finished (one).
+
+        Args:
+            frame: on the denoiser's device, of any format. ``frame.discontinuity`` forgets the past.
+
+        Raises:
+            DeviceError: the device ran out of memory. The frame is not lost: push it again.
+        """
+        noisy = to_rgb(frame)
+        if frame.discontinuity or (frame.height, frame.width) != self._shape:
+            self.reset()
+            self._shape = (frame.height, frame.width)
+        try:
+            correction = self._correct(noisy)
+        except torch.OutOfMemoryError as ex:
+            raise DeviceError(
+                f"{self.device} ran out of memory at {frame.width}x{frame.height}; try --model fast"
+            ) from ex
+        return [apply_correction(frame, correction)]
+
+    def flush(self) -> list[Frame]:
+        """End of the stream: returns what is still inside (nothing, as nothing is delayed)."""
+        return []
+
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Denoise a stream of frames lazily."""
+        for frame in frames:
+            yield from self.push(frame)
+        yield from self.flush()
+
+    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @torch.inference_mode()
+    def _correct(self, noisy: Tensor) -> Tensor:
+        """What to add to the frame, ``(1, 3, H, W)`` RGB; advances the state."""
+        _, _, height, width = noisy.shape
+        x = _pad(noisy)
+        if self._state is None:
+            state = self.network.initial_state(1, *x.shape[-2:], device=self.device)
+        else:
+            state = self._state
+        if self.detect_cuts:
+            cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
+            state = state.keep(~cut)
+            self._cuts += cut
+        with self._arithmetic():
+            level = self.network.estimate_sigma(x) if self.sigma is None else uniform_sigma(self.sigma / 255, x)
+            clean, self._state = self.network(x, level * max(1.0, self.strength), state)
+        self._level = level.float().square().mean().sqrt()
+        return (clean.float() - x)[..., :height, :width] * min(1.0, self.strength)
+
+
+def _pad(rgb: Tensor) -> Tensor:
+    """Extend to a multiple of what the network needs by reflection; pictures too small for that repeat their border."""
+    height, width = rgb.shape[-2:]
+    bottom, right = -height % MULTIPLE, -width % MULTIPLE
+    if not bottom and not right:
+        return rgb
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(rgb, [0, right, 0, bottom], mode=mode)
