@@ -174,10 +174,7 @@ class Denoiser:
         """What to add to the frame, ``(1, 3, H, W)`` RGB; advances the state."""
         _, _, height, width = noisy.shape
         x = _pad(noisy)
-        if self._state is None:
-            state = self.network.initial_state(1, *x.shape[-2:], device=self.device)
-        else:
-            state = self._state
+        state = self._state or self.network.initial_state(1, *x.shape[-2:], device=self.device)
         if self.detect_cuts:
             cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
             state = state.keep(~cut)

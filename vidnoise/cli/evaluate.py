@@ -75,8 +75,7 @@ def evaluate(
         for sigma in sigmas:
             tries = {}
             for strength in peer.strengths(sigma):
-                method = lambda noisy, _, s=strength: peer.denoise(noisy, s)  # noqa: E731
-                tries[strength] = run_protocol(method, clips, (sigma,), frames)[f"{sigma:g}"]
+                tries[strength] = run_protocol(peer.method(strength), clips, (sigma,), frames)[f"{sigma:g}"]
             best = max(tries, key=lambda s: tries[s]["mean"]["psnr"])
             results[name][f"{sigma:g}"] = {**tries[best], "strength": best}
         _report(console, name, results[name])
@@ -99,11 +98,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = ["PSNR (dB) / SSIM / temporal error, mean over clips.", ""]
     lines += ["| method | " + " | ".join(f"sigma {s}" for s in sigmas) + " |", "|---" * (len(sigmas) + 1) + "|"]
     for name, result in results.items():
-        cells = [
-            f"{m['psnr']:.2f} / {m['ssim']:.3f} / {m['temporal_error']:.1f}"
-            if (m := result.get(s, {}).get("mean"))
-            else "–"
-            for s in sigmas
-        ]
+        means = [result.get(s, {}).get("mean") for s in sigmas]
+        cells = [f"{m['psnr']:.2f} / {m['ssim']:.3f} / {m['temporal_error']:.1f}" if m else "–" for m in means]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

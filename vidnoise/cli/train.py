@@ -52,8 +52,8 @@ def train(
     from rich.console import Console
 
     from ..denoiser import resolve_device
+    from ..evaluation.clips import find_data
     from ..training.config import load_config
-    from ..training.data import find_data
     from ..training.loop import Trainer, describe
     from ..training.plot import plot_log
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .protocol import Method
 
 Run = Callable[[np.ndarray, float], np.ndarray]
 """``(noisy (T, H, W, 3) uint8, strength) -> clean`` likewise."""
@@ -38,10 +39,14 @@ class Peer:
         low, high = self.limits
         return sorted({round(min(high, max(low, f * sigma + self.offset)), 2) for f in self.factors})
 
-    def denoise(self, noisy: Tensor, strength: float) -> Tensor:
-        """``(T, 3, H, W)`` in [0, 1] in and out."""
-        pictures = (noisy.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-        return torch.from_numpy(self.run(pictures, strength)).permute(0, 3, 1, 2).float() / 255
+    def method(self, strength: float) -> Method:
+        """This filter at one strength, as the protocol wants it."""
+
+        def denoise(noisy: Tensor, _: float) -> Tensor:
+            pictures = (noisy.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+            return torch.from_numpy(self.run(pictures, strength)).permute(0, 3, 1, 2).float() / 255
+
+        return denoise
 
 
 def _ffmpeg(filter_name: str, options: Callable[[float], dict[str, float]]) -> Run:

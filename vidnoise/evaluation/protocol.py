@@ -19,11 +19,14 @@ from torch import Tensor
 from ..errors import SourceOpenError
 from ..model import DenoiseNetwork, uniform_sigma
 from ..model.network import MULTIPLE
-from ..training.data import CLIP_SUFFIXES, read_clip
+from .clips import CLIP_SUFFIXES, read_clip
 from .metrics import psnr, ssim, temporal_error
 
 Method = Callable[[Tensor, float], Tensor]
 """``(noisy (T, 3, H, W), sigma in [0, 1] units) -> clean``: what is evaluated."""
+
+Scores = dict[str, dict[str, dict[str, float]]]
+"""By sigma, by clip (and ``"mean"``), by metric."""
 
 
 def clean_clips(folder: Path, n_frames: int = 20) -> Iterator[tuple[str, Tensor]]:
@@ -76,11 +79,9 @@ def score(method: Method, name: str, clean: Tensor, sigma: float) -> dict[str, f
     }  # fmt: skip
 
 
-def evaluate(
-    method: Method, folder: Path, sigmas: tuple[float, ...], n_frames: int = 20
-) -> dict[str, dict[str, dict[str, float]]]:
+def evaluate(method: Method, folder: Path, sigmas: tuple[float, ...], n_frames: int = 20) -> Scores:
     """Scores by sigma, then by clip, with the mean over clips under ``"mean"``."""
-    result: dict[str, dict[str, dict[str, float]]] = {}
+    result: Scores = {}
     for sigma in sigmas:
         rows = {name: score(method, name, clean, sigma) for name, clean in clean_clips(folder, n_frames)}
         keys = next(iter(rows.values()))
@@ -99,7 +100,7 @@ def _crops(folder: Path, n_frames: int, size: int) -> list[tuple[str, Tensor]]:
 
 
 def quick_validation(network: DenoiseNetwork, folder: Path, *, device: torch.device | str = "cpu") -> dict[str, float]:
-    """PSNR by sigma (10, 30, 50, and blind at 30) on centre crops of the clips' first frames: a compass for training."""
+    """PSNR by sigma (10, 30, 50, blind at 30) on centre crops of the first frames: a compass for training."""
     known, blind = (network_method(network, blind=b, device=device) for b in (False, True))
     crops = _crops(folder, 10, 192)
     result = {}

@@ -39,7 +39,7 @@ class State(NamedTuple):
         return State(*(t.detach() for t in self))
 
     def keep(self, known: Tensor) -> State:
-        """This state where the boolean scalar ``known`` is true, else one that knows nothing; no branch on its value."""
+        """This state if the boolean scalar ``known`` is true, else one that knows nothing (without a branch)."""
         ratio = torch.where(known, self.ratio, torch.full_like(self.ratio, UNKNOWN))
         return State(self.fused * known, ratio, self.clean * known, self.hidden * known)
 
