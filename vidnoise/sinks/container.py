@@ -173,7 +173,7 @@ class ContainerSink:
             if choice is not None:
                 found.append((name, encoder, choice))
         if not found:
-            raise FormatError(f"{self.path}: nothing that {self._format_name} holds takes such video; write an .mkv file")
+            raise FormatError(f"{self.path}: nothing that {self._format_name} holds takes such video; write an .mkv")
         name, encoder, choice = next((f for f in found if f[2].is_lossless), found[0])
         if name != info.codec:
             logger.info("%s: encoding as %s (the input is %s)", self.path, name, info.codec or "not encoded")

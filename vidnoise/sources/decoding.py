@@ -162,6 +162,6 @@ class DecodedStream:
         logger.debug("%s: damaged packet: %s", self._uri, reason(error))
         if self._failures > MAX_CONSECUTIVE_FAILURES:
             raise DecodeError(
-                f"{self._uri}: more than {MAX_CONSECUTIVE_FAILURES} damaged packets in a row ({reason(error)}); gave up",
+                f"{self._uri}: gave up after {self._failures} damaged packets in a row ({reason(error)})",
                 self._uri,
             ) from error

@@ -135,7 +135,7 @@ def describe(
         rate=to_fraction(video.average_rate) or to_fraction(video.guessed_rate),
         color=color,
         sample_aspect_ratio=to_fraction(video.sample_aspect_ratio),
-        rotation=int(round(first.rotation)) % 360,
+        rotation=round(first.rotation) % 360,
         n_frames=(video.frames or None) if not is_trimmed else None,
         duration_seconds=trimmed_seconds if is_trimmed else duration,
         is_live=is_live,

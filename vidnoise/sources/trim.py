@@ -78,5 +78,7 @@ class TimeRange:
             if self.duration is not None:
                 end = min(end, round((self.origin_seconds + self.duration) / time_base))
             shift = self.shift(time_base)
-            placed.append({**chapter, "start": max(begin - shift, 0 if self.start is not None else begin), "end": end - shift})
+            if self.start is not None:
+                begin = max(begin - shift, 0)
+            placed.append({**chapter, "start": begin, "end": end - shift})
         return tuple(placed)

@@ -1,0 +1,40 @@
+"""Fixtures for all tests: clips made on demand, and no thread left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import clips as clip_kitchen
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], clip_kitchen.Clip]:
+    """``clips("vfr")`` is that clip of ``clips.CLIPS``, made when first asked for."""
+    folder: Path = tmp_path_factory.mktemp("clips")
+    made: dict[str, clip_kitchen.Clip] = {}
+
+    def get(name: str) -> clip_kitchen.Clip:
+        if name not in made:
+            made[name] = clip_kitchen.build(name, folder)
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 2
+    while left := [t for t in threading.enumerate() if t not in before and t.is_alive()]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"threads left alive: {', '.join(t.name for t in left)}")
+        time.sleep(0.01)
