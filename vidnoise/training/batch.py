@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UsageError
 from ..model.noise_level import SIGMA_MIN
 from ..model.wavelet import haar
-from ..noise import NOISES
+from ..noise import NOISES, Noise
 from .data import ClipSampler
 
 
@@ -44,12 +45,28 @@ def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
     return smooth[0].sqrt().clamp(min=SIGMA_MIN)
 
 
+def noise_type(name: str) -> Noise:
+    """A noise type by name: those of :data:`vidnoise.noise.NOISES`, and ``h264``.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name == "h264":
+        from .codec_noise import h264  # needs PyAV, which not every training machine has
+
+        return h264
+    if name not in NOISES:
+        raise UsageError(f"unknown noise type {name!r}; there are: {', '.join(NOISES)}, h264")
+    return NOISES[name]
+
+
 class BatchMaker:
     """Draws noise for the sampler's clips."""
 
     def __init__(self, sampler: ClipSampler, noise: dict[str, float], quantised: float, seed: int) -> None:
         self.sampler = sampler
         self.names = list(noise)
+        self.types = {name: noise_type(name) for name in noise}
         weights = np.array([noise[n] for n in self.names], float)
         self.weights = weights / weights.sum()
         self.quantised = quantised
@@ -62,7 +79,7 @@ class BatchMaker:
         for _ in range(n):
             clip = self.sampler.sample(frames, patch)
             name = self.names[rng.choice(len(self.names), p=self.weights)]
-            noised = NOISES[name](clip, self.generator)
+            noised = self.types[name](clip, self.generator)
             if rng.random() < self.quantised:
                 noised = (noised.clamp(0, 1) * 255).round() / 255
             level = measured_sigma(noised - clip)
