@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,3 +39,11 @@ def _no_thread_left() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"threads left alive: {', '.join(t.name for t in left)}")
         time.sleep(0.01)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """``needs_cuda`` skips where there is no GPU; ``FAIL_WITHOUT_CUDA=1`` (the GPU job) makes that a failure."""
+    if item.get_closest_marker("needs_cuda") and not torch.cuda.is_available():
+        if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+            pytest.fail("FAIL_WITHOUT_CUDA is set, and there is no CUDA device")
+        pytest.skip("no CUDA device")

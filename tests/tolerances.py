@@ -1,0 +1,14 @@
+"""Every tolerance of the test suite, each with its reason. A test that needs another one adds it here."""
+
+from __future__ import annotations
+
+COLOR_REFERENCE = 2e-6
+"""to_rgb against float64: a dozen float32 operations on values up to about 2, each off by at most 2^-24 relative."""
+
+SWSCALE_CODES = 1.5
+"""swscale converts through integer tables that truncate; the sums of three of them are up to this far below."""
+
+CONSTANT_CORRECTION_CODES = 1.25
+"""A constant correction comes back through Y'CbCr within this many codes per channel: three rounded samples, each
+off by half a code, times the row sums of the matrix (at most 1 + 1.8814 for BT.2020 blue, whose chroma is then
+rescaled by 224/219)."""
