@@ -142,6 +142,7 @@ def write(path: Path, recipe: Recipe) -> Clip:
                 {"id": 2, "start": half, "end": 2 * half, "time_base": Fraction(1, 1000), "metadata": {"title": "Two"}},
             ])  # fmt: skip
         container.start_encoding()
+        packets: list[av.Packet] = []
         for i, tick in enumerate(recipe.ticks):
             frame = picture(recipe, i)
             frame.pts, frame.time_base = tick, recipe.time_base
@@ -151,8 +152,12 @@ def write(path: Path, recipe: Recipe) -> Clip:
                 frame.duration = recipe.ticks[i + 1] - tick
             else:
                 frame.duration = round(1 / recipe.rate / recipe.time_base)
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        for packet in packets:
+            if recipe.durations:  # encoders forget how long the last frame is shown
+                packet.duration = recipe.durations[recipe.ticks.index(packet.pts)]
+            container.mux(packet)
         for number, track in enumerate(tracks):
             for frame in _audio_frames(track, float(end), 330 * (number + 1)):
                 container.mux(track.encode(frame))

@@ -12,7 +12,7 @@ import av
 from av.codec.context import ThreadType
 
 from vidnoise.errors import EncodeError, FormatError, SinkOpenError, UsageError
-from vidnoise.frame import Frame, Packet, StreamInfo
+from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.audio import check_audio_option
 from vidnoise.sinks.codecs import (
@@ -22,11 +22,14 @@ from vidnoise.sinks.codecs import (
     find_encoder,
     needs_fixed_quantiser,
     rgb_encoder,
+    takes_size,
 )
+from vidnoise.sinks.capability import holds_video
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.hdr import hdr_options
 from vidnoise.sinks.output_file import PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, choose_format
+from vidnoise.sinks.repack import is_lossless
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class ContainerSink:
         if codec is not None:
             encoder = find_encoder(codec)
             encoder_options(encoder, crf, preset)
-            if not _holds(self._format_name, encoder):
+            if not holds_video(self._format_name, encoder):
                 raise UsageError(f"{path}: {self._format_name} cannot hold codec {codec}; use another one, or .mkv")
         if pix_fmt is not None:
             _check_pix_fmt(pix_fmt)
@@ -169,7 +172,7 @@ class ContainerSink:
                 encoder_options(encoder, self._crf, self._preset)
             except UsageError:
                 continue
-            choice = self._choose_format(info, encoder) if _holds(self._format_name, encoder) else None
+            choice = self._choose_format(info, encoder) if holds_video(self._format_name, encoder) else None
             if choice is not None:
                 found.append((name, encoder, choice))
         if not found:
@@ -362,14 +365,6 @@ def _container_format(path: str) -> tuple[str, str]:
     return probe.format.name, codec
 
 
-def _holds(container_format: str, codec: av.codec.Codec) -> bool:
-    try:
-        av.open("probe", "w", format=container_format).add_stream(codec.name, rate=25)
-    except (ValueError, av.error.FFmpegError):
-        return False
-    return True
-
-
 def _check_pix_fmt(name: str) -> None:
     try:
         av.VideoFormat(name)
@@ -383,10 +378,6 @@ def _forced_format(info: StreamInfo, encoder: av.codec.Codec, name: str) -> Form
     Raises:
         UsageError: The encoder does not take it.
     """
-    from vidnoise.frame import PIXEL_FORMATS
-    from vidnoise.sinks.codecs import takes_size
-    from vidnoise.sinks.repack import is_lossless
-
     names = [f.name for f in encoder.video_formats or ()]
     if names and name not in names:
         raise UsageError(f"{encoder.name} does not take pix_fmt {name}; it takes {', '.join(names)}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from collections.abc import Sequence
 
@@ -13,30 +11,9 @@ from vidnoise.errors import SinkOpenError
 from vidnoise.frame import Packet
 from vidnoise.passthrough import CopiedStream
 from vidnoise.sinks.audio import AUDIO_ENCODERS, AudioReencoder
+from vidnoise.sinks.capability import holds_copy
 
 logger = logging.getLogger(__name__)
-
-_NEEDS_VIDEO = ("mxf", "gxf")
-"""Muxers that cannot be tried with one stream that is no video."""
-
-
-def fits(container_format: str, stream: CopiedStream) -> bool:
-    """Whether a container holds a stream: asked of the muxer itself, with a trial in memory."""
-    if stream.template is None:
-        return False
-    trial = av.open(io.BytesIO(), "w", format=container_format)
-    try:
-        trial.add_stream_from_template(stream.template, opaque=True)
-        if container_format not in _NEEDS_VIDEO:
-            trial.start_encoding()
-    except (av.error.FFmpegError, ValueError, OSError) as ex:
-        logger.debug("%s cannot hold %s: %s", container_format, stream, ex)
-        return False
-    finally:
-        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
-            trial.close()
-    return True
-
 
 class CopiedStreams:
     """The other streams of one output. Not thread-safe.
@@ -63,7 +40,7 @@ class CopiedStreams:
         for stream in streams:
             if stream.kind == "audio":
                 self._add_audio(stream, audio, uri)
-            elif fits(name, stream):
+            elif holds_copy(name, stream):
                 self._add(stream)
             else:
                 remedy = "" if name == "matroska" else "; an .mkv file holds most kinds"
@@ -90,7 +67,7 @@ class CopiedStreams:
                 raise SinkOpenError(f"{uri}: {stream} cannot be encoded as {audio} in {name}: {ex}", uri) from ex
             self._tag(reencoder.stream, stream)
             self._reencoders[stream.index] = reencoder
-        elif fits(name, stream):
+        elif holds_copy(name, stream):
             self._add(stream)
         else:
             remedy = "opus" if name == "webm" else "aac"

@@ -1,0 +1,83 @@
+"""What a container can hold, asked of libav's muxer itself by a trial in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable
+from fractions import Fraction
+
+import av
+
+from vidnoise.passthrough import CopiedStream
+
+logger = logging.getLogger(__name__)
+
+_NEEDS_VIDEO = ("mxf", "gxf")
+"""Muxers that cannot be tried with one stream that is no video."""
+
+_NEEDS_HEADERS = ("h264", "hevc")
+"""Codecs whose parameter sets some muxers want to see, which a trial does not have."""
+
+_READABLE: dict[str, dict[str, frozenset[str]]] = {
+    "mpegts": {
+        "video": frozenset({"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc", "vvc"}),
+        "audio": frozenset({"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus", "s302m"}),
+        "subtitle": frozenset({"dvb_subtitle", "dvb_teletext"}),
+        "data": frozenset({"klv", "scte_35", "timed_id3"}),
+    },
+    "mpeg": {
+        "video": frozenset({"mpeg1video", "mpeg2video", "h264"}),
+        "audio": frozenset({"mp1", "mp2", "mp3", "ac3", "dts", "pcm_dvd"}),
+        "subtitle": frozenset({"dvd_subtitle"}),
+        "data": frozenset(),
+    },
+}
+"""These muxers write whatever they get, as private data that nobody can read again."""
+
+
+def _is_readable(container_format: str, kind: str, codec: str) -> bool:
+    table = _READABLE.get(container_format)
+    return table is None or codec in table.get(kind, ())
+
+
+def _try(container_format: str, add: Callable[[av.container.OutputContainer], object], *, header: bool) -> str:
+    """Empty where the muxer takes the stream, else why not."""
+    trial = av.open(io.BytesIO(), "w", format=container_format)
+    try:
+        add(trial)
+        if header:
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError, OSError) as ex:
+        return str(ex) or type(ex).__name__
+    finally:
+        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+            trial.close()
+    return ""
+
+
+def holds_copy(container_format: str, stream: CopiedStream) -> bool:
+    """Whether packets of ``stream`` can be copied into a container."""
+    if stream.template is None or not _is_readable(container_format, stream.kind, stream.codec):
+        return False
+    error = _try(
+        container_format,
+        lambda trial: trial.add_stream_from_template(stream.template, opaque=True),
+        header=container_format not in _NEEDS_VIDEO,
+    )
+    if error:
+        logger.debug("%s cannot hold %s: %s", container_format, stream, error)
+    return not error
+
+
+def holds_video(container_format: str, encoder: av.codec.Codec) -> bool:
+    """Whether a container holds what ``encoder`` makes."""
+    name = encoder.canonical_name
+    if not _is_readable(container_format, "video", name):
+        return False
+
+    def add(trial: av.container.OutputContainer) -> None:
+        trial.add_mux_stream(name, rate=25, width=64, height=64, time_base=Fraction(1, 25))
+
+    return not _try(container_format, add, header=name not in _NEEDS_HEADERS and container_format not in _NEEDS_VIDEO)
