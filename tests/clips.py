@@ -173,7 +173,8 @@ def write(path: Path, recipe: Recipe) -> Clip:
 
 
 _B_FRAMES = {"preset": "fast", "bf": "2", "b_strategy": "0", "crf": "18"}
-_FFV1 = Recipe(".mkv", "ffv1", {}, time_base=Fraction(1, 1000), ticks=tuple(40 * i for i in range(N_FRAMES)))
+_FFV1 = Recipe(".mkv", "ffv1", {}, time_base=Fraction(1, 1000), ticks=tuple(40 * i for i in range(N_FRAMES)),
+               gop=1)  # fmt: skip
 _TONE = ("aac", "deu")
 
 CLIPS: dict[str, Recipe] = {

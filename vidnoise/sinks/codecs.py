@@ -52,7 +52,7 @@ _QUALITY: dict[str, _Quality] = {
     "libvpx-vp9": _Quality(24, preset_option="cpu-used", default_preset="3",
                            speeds=("8", "7", "6", "5", "4", "3", "2", "1", "0"),
                            fixed={"b": "0", "row-mt": "1", "deadline": "good"}),
-    "ffv1": _Quality(None, preset_option=None, fixed={"level": "3", "slicecrc": "1"}),
+    "ffv1": _Quality(None, preset_option=None, fixed={"level": "3", "slicecrc": "1", "g": "1"}),
     "prores_ks": _Quality(None, preset_option=None, fixed={"vendor": "apl0"}),
     "mjpeg": _Quality(None, preset_option=None, fixed={"strict": "unofficial"}),
 }  # fmt: skip

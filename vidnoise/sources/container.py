@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import av
 from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.sources.decoding import DecodedStream, reason
-from vidnoise.sources.description import copied_streams, describe, main_video, to_fraction
+from vidnoise.sources.description import copied_streams, describe, main_video, to_fraction, total_seconds
 from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.trim import TimeRange
 
@@ -113,9 +114,7 @@ class ContainerSource:
         self._first, self._held = self._find_first()
         format = self._reader.format_of(self._first)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
-        total = video.duration * self._time_base if video.duration else None
-        if total is None and container.duration:
-            total = Fraction(container.duration, av.time_base)
+        total = total_seconds(container, video)
         self.info = describe(
             container,
             video,
@@ -225,6 +224,7 @@ class ContainerSource:
         held = self._held
         del self._first, self._held
         previous: Frame | None = None
+        seconds: Fraction | None = None
         n_frames = 0
         try:
             while True:
@@ -237,19 +237,17 @@ class ContainerSource:
                     if picture is None:
                         self._finish(packets, n_frames)
                         return
-                    frame = self._frame(picture, packets, previous, n_frames)
-                    if self._range.is_past_end((frame.pts or 0) * self._time_base + self._shift_seconds()):
+                    seconds = self._seconds(picture, seconds)
+                    if self._range.is_past_end(seconds):
                         self.trailing_packets = packets + self._read_tail()
                         return
+                    frame = self._frame(picture, packets, previous, n_frames)
                     picture, held = None, []
                     n_frames += 1
                     previous = frame
                 yield frame
         finally:
             self.close()
-
-    def _shift_seconds(self) -> Fraction:
-        return self._range.shift(self._time_base) * self._time_base
 
     def _frame(self, picture: av.VideoFrame, packets: tuple[Packet, ...], previous: Frame | None, count: int) -> Frame:
         info = self.info
@@ -277,7 +275,8 @@ class ContainerSource:
 
     def _refuse_change(self, picture: av.VideoFrame, count: int) -> None:
         info = self.info
-        seconds = float(self._seconds(picture, None) - self._begin)
+        # Rounded down, so that both parts are cut before this frame.
+        seconds = math.floor((self._seconds(picture, None) - self._begin) * 1000) / 1000
         raise FormatError(
             f"{self.uri}: frame {count} (at {seconds:.3f} s) changes from {info.width}x{info.height} "
             f"{info.format.name} to {picture.width}x{picture.height} {picture.format.name}; one output holds one size, "
@@ -324,7 +323,7 @@ class ContainerSource:
         end = max(self._last_seconds, self._decoded.last_seconds)
         if self._total_seconds and any(k in self._container.format.name for k in _HEADER_KNOWS_DURATION):
             missing = float(self._total_seconds - (end - self._begin))
-            if missing > max(0.25, 0.01 * float(self._total_seconds)):
+            if missing > max(0.1, 0.01 * float(self._total_seconds)):
                 self.ended_early_seconds = missing
                 logger.warning(
                     "%s: ended %.2f s before the end that its header gives; it seems to be cut off", self.uri, missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from fractions import Fraction
 from typing import Any
@@ -20,6 +21,16 @@ _IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 def to_fraction(value: Any) -> Fraction | None:
     """A rational of any av version as a Fraction; None for unset or zero ones."""
     return Fraction(value.numerator, value.denominator) if value else None
+
+
+def total_seconds(container: av.container.InputContainer, video: av.VideoStream) -> Fraction | None:
+    """Length of the video by its header: the stream's own, else the longest stream's."""
+    if video.duration:
+        return video.duration * Fraction(video.time_base)
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", video.metadata.get("DURATION", "").strip())
+    if tag:  # Matroska
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
+    return Fraction(container.duration, av.time_base) if container.duration else None
 
 
 def main_video(container: av.container.InputContainer) -> av.VideoStream | None:
@@ -110,12 +121,7 @@ def describe(
 ) -> StreamInfo:
     """Everything known before the first frame is handed out."""
     time_base = to_fraction(video.time_base) or Fraction(1, 90000)
-    if video.duration:
-        duration: float | None = float(video.duration * time_base)
-    elif container.duration:
-        duration = container.duration / av.time_base
-    else:
-        duration = None
+    total = total_seconds(container, video)
     passthrough = Passthrough(
         uri=uri,
         container=container.format.name,
@@ -137,7 +143,7 @@ def describe(
         sample_aspect_ratio=to_fraction(video.sample_aspect_ratio),
         rotation=round(first.rotation) % 360,
         n_frames=(video.frames or None) if not is_trimmed else None,
-        duration_seconds=trimmed_seconds if is_trimmed else duration,
+        duration_seconds=trimmed_seconds if is_trimmed else None if total is None else float(total),
         is_live=is_live,
         codec=video.codec_context.codec.canonical_name,
         bit_rate=video.codec_context.bit_rate or container.bit_rate or None,
