@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tolerances
 import torch
 
+import tolerances
 from vidnoise import color as color_module
 from vidnoise.chroma import downsample, upsample
 from vidnoise.color import apply_correction, resolve_color, to_rgb

@@ -1,0 +1,174 @@
+"""The two places where a thread joins the pipeline: :func:`prefetch` behind the source, :func:`drain` before the sink.
+
+Both bound what lies between the threads, hand errors over with their traceback, and return only when their
+thread has ended, whatever happened. They know nothing of frames: any item will do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import Generic, Literal, TypeVar
+
+T = TypeVar("T")
+Policy = Literal["block", "drop_oldest"]
+
+# Waits are woken by the other side; the time-out only lets Ctrl-C through where a lock is not interruptible (Windows).
+_WAKE_SECONDS = 0.25
+
+
+class FrameQueue(Generic[T]):
+    """A bounded queue between one producer and one consumer, which either side can end.
+
+    Args:
+        depth: Items that may wait, at least 1.
+        policy: What a full queue does with one more. ``block`` makes the producer wait (files: nothing is lost);
+            ``drop_oldest`` throws the longest waiting item away at once (live: the lag is bounded).
+        on_drop: Called as ``on_drop(dropped, following)`` on the producer's thread; what it returns takes the
+            place of ``following``, so that it can say that something is missing before it.
+
+    Raises:
+        ValueError: ``depth`` is less than 1.
+    """
+
+    def __init__(self, depth: int, policy: Policy = "block", on_drop: Callable[[T, T], T] | None = None) -> None:
+        if depth < 1:
+            raise ValueError(f"a queue needs a depth of at least 1, got {depth}")
+        self.depth = depth
+        self._policy = policy
+        self._on_drop = on_drop
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._finished = False
+        self._error: BaseException | None = None
+
+    def put(self, item: T) -> bool:
+        """Add an item; waits for room under ``block``. False means that nobody wants items any more."""
+        with self._changed:
+            while len(self._items) >= self.depth and not self._stopped and self._policy == "block":
+                self._changed.wait(_WAKE_SECONDS)
+            if self._stopped:
+                return False
+            self._items.append(item)
+            if len(self._items) > self.depth:
+                dropped = self._items.popleft()
+                if self._on_drop is not None:
+                    self._items[0] = self._on_drop(dropped, self._items[0])
+            self._changed.notify_all()
+            return True
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """No more items will come; the consumer still gets those that wait, then ``error`` if there is one."""
+        with self._changed:
+            self._finished = True
+            self._error = error
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """No more items are wanted; a waiting producer is let go and what waits is forgotten."""
+        with self._changed:
+            self._stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def __iter__(self) -> Generator[T, None, None]:
+        while True:
+            with self._changed:
+                while not self._items and not self._finished and not self._stopped:
+                    self._changed.wait(_WAKE_SECONDS)
+                if self._stopped or not self._items:
+                    break
+                item = self._items.popleft()
+                self._changed.notify_all()
+            yield item
+            del item  # or one more item than `depth` stays alive while we wait
+        if self._error is not None and not self._stopped:
+            raise self._error
+
+
+def prefetch(
+    upstream: Iterable[T],
+    depth: int = 4,
+    policy: Policy = "block",
+    on_drop: Callable[[T, T], T] | None = None,
+) -> Generator[T, None, None]:
+    """Iterate ``upstream`` on a thread of its own, up to ``depth`` items ahead.
+
+    The thread starts at the first ``next()`` and has ended when the generator has: at the end, when the consumer
+    closes it early, and after an error. It is also the thread that closes ``upstream``'s iterator, because a
+    container must not be closed while another thread is reading from it.
+
+    Raises:
+        Exception: Whatever ``upstream`` raised, after the items that came before it.
+    """
+    queue: FrameQueue[T] = FrameQueue(depth, policy, on_drop)
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            iterator = iter(upstream)
+            try:
+                for item in iterator:
+                    if not queue.put(item):
+                        break
+                    del item
+            finally:
+                close = getattr(iterator, "close", None)
+                if close is not None:
+                    close()
+        except BaseException as ex:  # handed over, whatever it is: the consumer decides
+            error = ex
+        queue.finish(error)
+
+    thread = threading.Thread(target=work, name="vidnoise-source", daemon=True)
+    thread.start()
+    try:
+        yield from queue
+    finally:
+        queue.stop()
+        thread.join()
+
+
+def drain(frames: Iterable[T], write: Callable[[T], None], depth: int = 4) -> None:
+    """Pull ``frames`` on this thread and ``write`` them on another one, up to ``depth`` behind.
+
+    Returns when everything is written. If pulling fails, what waits to be written is dropped and the error
+    raised; after Ctrl-C (``KeyboardInterrupt``) it is written first. If writing fails, pulling stops.
+
+    Raises:
+        Exception: Whatever ``frames`` or ``write`` raised.
+    """
+    queue: FrameQueue[T] = FrameQueue(depth)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for item in queue:
+                write(item)
+                del item
+        except BaseException as ex:  # raised again below, on the caller's thread
+            errors.append(ex)
+        queue.stop()
+
+    thread = threading.Thread(target=work, name="vidnoise-sink", daemon=True)
+    thread.start()
+    try:
+        for item in frames:
+            if not queue.put(item):
+                break
+            del item
+        queue.finish()
+        thread.join()
+    except KeyboardInterrupt:
+        queue.finish()
+        thread.join()
+        if errors:
+            raise errors[0] from None
+        raise
+    finally:
+        queue.stop()
+        thread.join()
+    if errors:
+        raise errors[0]
