@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 WIDTH, HEIGHT, RATE = 640, 360, 25
-PARTS = ((62, 122), (149, 189))
+PARTS = ((62, 115), (149, 189))
 """First and last frame of each part; training clips from the same source use other frames."""
 SHOT, READ, GAINS = 0.006, 0.010, (1.7, 1.0, 1.9)
 GAMMA = 2.2

@@ -56,8 +56,7 @@ def detect_cut(picture: Tensor, memory: CutMemory | None) -> tuple[Tensor, CutMe
     correlation = (a * b).mean() / (a.square().mean() * b.square().mean()).sqrt().clamp(min=1e-8)
     first = memory.usual < 0
     cut = (change > MIN_CHANGE) & (correlation < MAX_CORRELATION) & (first | (change > RISE * memory.usual))
-    # The jump itself says nothing of how the new scene moves.
-    usual = torch.where(
-        cut, torch.full_like(change, -1.0), torch.where(first, change, 0.8 * memory.usual + 0.2 * change)
-    )
+    running = torch.where(first, change, 0.8 * memory.usual + 0.2 * change)
+    # A jump says little of how the new scene moves; a part of it keeps a wild pan from being cut at every frame.
+    usual = torch.where(cut, 0.6 * change, running)
     return cut, CutMemory(picture, usual)

@@ -151,4 +151,5 @@ def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike
     }  # fmt: skip
     part = Path(f"{os.fspath(path)}.part")
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part, metadata=metadata)
+    part.chmod(0o644)  # safetensors makes its files private
     os.replace(part, path)

@@ -1,0 +1,177 @@
+"""A stream's session: resets, padding, strength, cuts, several streams on one network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from vidnoise.cuts import detect_cut, thumbnail
+from vidnoise.denoiser import Denoiser, resolve_device, resolve_precision
+from vidnoise.errors import DeviceError, UnknownModelError, UsageError
+from vidnoise.frame import PIXEL_FORMATS, Frame
+from vidnoise.model import DenoiseNetwork
+
+from tests.test_model import TINY
+
+RGB = PIXEL_FORMATS["gbrpf32le"]
+
+
+@pytest.fixture
+def network() -> DenoiseNetwork:
+    torch.manual_seed(0)
+    return DenoiseNetwork(TINY).eval().requires_grad_(False)
+
+
+def frames(n: int, height: int = 32, width: int = 48, seed: int = 0) -> list[Frame]:
+    """A smooth random scene under noise, as planar float RGB."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 5, 7, generator=generator)
+    scene = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")[0]
+    pictures = [scene + 0.05 * torch.randn(scene.shape, generator=generator) for _ in range(n)]
+    return [Frame(tuple(p), RGB, index=i, pts=i) for i, p in enumerate(pictures)]
+
+
+def values(frame: Frame) -> torch.Tensor:
+    return torch.stack(frame.planes)
+
+
+def denoise(network: DenoiseNetwork, stream: list[Frame], **options: object) -> list[torch.Tensor]:
+    denoiser = Denoiser(network, device="cpu", precision="fp32", **{"sigma": 13, **options})  # type: ignore[arg-type]
+    return [values(f) for f in denoiser(stream)]
+
+
+def test_every_frame_comes_back_with_its_time(network: DenoiseNetwork) -> None:
+    out = list(Denoiser(network, sigma=13, device="cpu")(frames(4)))
+    assert [(f.index, f.pts) for f in out] == [(i, i) for i in range(4)]
+
+
+def test_strength_zero_is_the_identity(network: DenoiseNetwork) -> None:
+    stream = frames(3)
+    for before, after in zip(stream, denoise(network, stream, strength=0.0), strict=True):
+        assert torch.equal(values(before), after)
+
+
+def test_strength_mixes_linearly(network: DenoiseNetwork) -> None:
+    stream = frames(2)
+    full, half = (denoise(network, stream, strength=s)[1] for s in (1.0, 0.5))
+    torch.testing.assert_close(half, (full + values(stream[1])) / 2, rtol=0, atol=1e-5)
+
+
+def test_reset_equals_a_fresh_session(network: DenoiseNetwork) -> None:
+    stream = frames(4)
+    denoiser = Denoiser(network, sigma=13, device="cpu", precision="fp32")
+    for frame in stream[:2]:
+        denoiser.push(frame)
+    denoiser.reset()
+    out = [values(denoiser.push(f)[0]) for f in stream[2:]]
+    for a, b in zip(out, denoise(network, stream[2:]), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_discontinuity_forgets_the_past(network: DenoiseNetwork) -> None:
+    stream = frames(3)
+    jump = [*stream[:2], replace(stream[2], discontinuity=True)]
+    assert torch.equal(denoise(network, jump)[2], denoise(network, stream[2:])[0])
+    assert not torch.equal(denoise(network, stream)[2], denoise(network, stream[2:])[0])
+
+
+def test_size_change_starts_anew(network: DenoiseNetwork) -> None:
+    small, large = frames(2), frames(1, 40, 64)
+    assert torch.equal(denoise(network, small + large)[2], denoise(network, large)[0])
+
+
+def test_interleaved_streams_do_not_touch_each_other(network: DenoiseNetwork) -> None:
+    a, b = frames(3, seed=1), frames(3, seed=2)
+    first, second = (Denoiser(network, sigma=13, device="cpu", precision="fp32") for _ in range(2))
+    mixed = [(values(first.push(x)[0]), values(second.push(y)[0])) for x, y in zip(a, b, strict=True)]
+    for (x, y), alone_x, alone_y in zip(mixed, denoise(network, a), denoise(network, b), strict=True):
+        assert torch.equal(x, alone_x)
+        assert torch.equal(y, alone_y)
+
+
+@pytest.mark.parametrize("size", [(33, 47), (16, 16), (7, 5), (1, 1)])
+def test_any_size_works(network: DenoiseNetwork, size: tuple[int, int]) -> None:
+    for out in denoise(network, frames(2, *size)):
+        assert out.shape == (3, *size)
+        assert torch.isfinite(out).all()
+
+
+def cut_indices(pictures: list[torch.Tensor]) -> list[int]:
+    memory, cuts = None, []
+    for index, picture in enumerate(pictures):
+        cut, memory = detect_cut(thumbnail(picture[None]), memory)
+        if cut:
+            cuts.append(index)
+    return cuts
+
+
+def moving_scene(seed: int, n: int, speed: int) -> list[torch.Tensor]:
+    """A textured scene panned by ``speed`` pixels a frame, with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 12, 60, generator=generator)
+    scene = torch.nn.functional.interpolate(coarse, size=(144, 960), mode="bicubic")[0]
+    pictures = [scene[..., i * speed : i * speed + 256] for i in range(n)]
+    return [p + 0.1 * torch.randn(p.shape, generator=generator) for p in pictures]
+
+
+def test_cuts_are_found_and_nothing_else() -> None:
+    a, b, c = (moving_scene(seed, 8, speed) for seed, speed in ((1, 0), (2, 6), (3, 2)))
+    assert cut_indices(a + b + c) == [8, 16]
+
+
+@pytest.mark.parametrize("change", ["pan", "flash", "fade", "noise"])
+def test_what_is_not_a_cut(change: str) -> None:
+    pictures = moving_scene(4, 12, 8 if change == "pan" else 0)
+    if change == "flash":
+        pictures[6] = pictures[6] * 0.5 + 0.5
+    elif change == "fade":
+        pictures = [p * (1 - i / 12) for i, p in enumerate(pictures)]
+    elif change == "noise":
+        generator = torch.Generator().manual_seed(0)
+        pictures = [p + 0.25 * torch.randn(p.shape, generator=generator) for p in pictures]
+    assert cut_indices(pictures) == []
+
+
+def test_a_wild_pan_is_cut_once_at_most() -> None:
+    assert len(cut_indices(moving_scene(4, 12, 24))) <= 1
+
+
+def test_nothing_crosses_a_cut(network: DenoiseNetwork) -> None:
+    """The frame after a cut comes out as if it were the first of a stream, and the cut is counted."""
+    pictures = moving_scene(1, 4, 0) + moving_scene(2, 3, 0)
+    stream = [Frame(tuple(p), RGB, index=i) for i, p in enumerate(pictures)]
+    denoiser = Denoiser(network, sigma=25, device="cpu", precision="fp32")
+    out = [values(denoiser.push(f)[0]) for f in stream]
+    assert denoiser.n_cuts == 1
+    alone = denoise(network, stream[4:], sigma=25)
+    for a, b in zip(out[4:], alone, strict=True):
+        assert torch.equal(a, b)
+    kept = denoise(network, stream, sigma=25, detect_cuts=False)
+    assert not torch.equal(kept[4], alone[0])
+
+
+def test_bad_options_are_refused(network: DenoiseNetwork) -> None:
+    for options, match in (({"sigma": -1}, "sigma"), ({"sigma": 256}, "sigma"), ({"strength": 3}, "strength")):
+        with pytest.raises(UsageError, match=match):
+            Denoiser(network, device="cpu", **options)
+    with pytest.raises(UnknownModelError):
+        Denoiser("none-such", device="cpu")
+
+
+def test_devices_and_precisions_are_never_swapped_silently() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    for name in ("gpu", "cuda:x", "cpu:1", "cuda:99"):
+        with pytest.raises(DeviceError):
+            resolve_device(name)
+    with pytest.raises(UsageError, match="fp16"):
+        resolve_precision("fp16", torch.device("cpu"))
+    with pytest.raises(UsageError, match="fp64"):
+        resolve_precision("fp64", torch.device("cpu"))
+
+
+def test_known_sigma_is_reported(network: DenoiseNetwork) -> None:
+    denoiser = Denoiser(network, sigma=25, device="cpu")
+    assert denoiser.estimated_sigma is None
+    denoiser.push(frames(1)[0])
+    assert denoiser.estimated_sigma == pytest.approx(25, abs=0.1)

@@ -1,0 +1,155 @@
+"""The network's contracts: exact transforms, flow convention, causality, explicit state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
+from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
+from vidnoise.model.network import UNKNOWN, TemporalFusion
+from vidnoise.model.wavelet import haar, inverse_haar, per_band
+
+TINY = ModelConfig(
+    widths=(8, 8, 8),
+    blocks=(0, 1, 1, 0, 0),
+    hidden=4,
+    fusion_width=8,
+    flow_features=4,
+    flow_width=8,
+    flow_radius=1,
+    refine_width=8,
+    noise_width=4,
+)
+
+
+@pytest.fixture
+def network() -> DenoiseNetwork:
+    torch.manual_seed(0)
+    return DenoiseNetwork(TINY).eval().requires_grad_(False)
+
+
+def noisy_frames(n: int, height: int = 32, width: int = 48) -> torch.Tensor:
+    return torch.rand(n, 1, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def run(network: DenoiseNetwork, frames: torch.Tensor, sigma: float = 0.1) -> list[torch.Tensor]:
+    state = network.initial_state(frames.shape[1], *frames.shape[-2:])
+    outputs = []
+    for frame in frames:
+        clean, state = network(frame, uniform_sigma(sigma, frame), state)
+        outputs.append(clean)
+    return outputs
+
+
+def test_haar_is_orthonormal_and_inverted() -> None:
+    image = torch.rand(2, 3, 12, 20)
+    bands = haar(image)
+    assert bands.shape == (2, 12, 6, 10)
+    torch.testing.assert_close(bands.square().sum(), image.square().sum())
+    torch.testing.assert_close(inverse_haar(bands), image)
+
+
+def test_haar_keeps_white_noise_white() -> None:
+    noise = torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(2)) * 0.1
+    deviations = haar(noise).std((0, 2, 3))
+    # 65,536 samples a band: the standard error of a deviation is 0.3 %.
+    torch.testing.assert_close(deviations, torch.full((12,), 0.1), rtol=0.015, atol=0)
+
+
+def test_per_band_spreads_low_and_detail() -> None:
+    levels = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
+    assert per_band(levels).flatten().tolist() == [1.0] * 3 + [2.0] * 9
+
+
+def test_warp_samples_where_the_flow_points() -> None:
+    image = torch.rand(1, 3, 16, 20)
+    flow = torch.empty(1, 2, 16, 20)
+    flow[:, 0], flow[:, 1] = 3.0, -2.0
+    for mode in ("bilinear", "bicubic"):
+        moved = warp(image, sampling_grid(flow), mode=mode)
+        torch.testing.assert_close(moved[..., 2:, :-3], image[..., :-2, 3:], rtol=0, atol=1e-4)
+
+
+def test_outside_marks_samples_beyond_the_frame() -> None:
+    flow = torch.zeros(1, 2, 8, 10)
+    assert not outside(sampling_grid(flow)).any()
+    flow[:, 0] = 4
+    mask = outside(sampling_grid(flow))[0, 0]
+    assert not mask[:, :6].any()
+    assert mask[:, 7:].all()
+
+
+def test_resize_flow_scales_vectors() -> None:
+    flow = torch.ones(1, 2, 8, 8)
+    torch.testing.assert_close(resize_flow(flow, 2), torch.full((1, 2, 16, 16), 2.0))
+    torch.testing.assert_close(resize_flow(flow, 0.5), torch.full((1, 2, 4, 4), 0.5))
+
+
+def test_fusion_averages_a_static_scene_like_a_kalman_filter() -> None:
+    """With no misalignment the gain after n frames is 1/n, so noise falls like 1/sqrt(n)."""
+    fusion = TemporalFusion(8)
+    for parameter in fusion.parameters():
+        torch.nn.init.zeros_(parameter)
+    fusion.misalignment[-1].bias.data.fill_(-100.0)  # e = exp(-8), the least the filter admits
+    frames = [torch.full((1, 12, 4, 4), float(i)) for i in range(1, 6)]
+    fused, ratio = torch.zeros(1, 12, 4, 4), torch.full((1, 2, 4, 4), UNKNOWN)
+    for frame in frames:
+        fused, ratio = fusion(frame, fused, torch.zeros(1, 3, 4, 4), torch.full((1, 6, 4, 4), 0.1), ratio)
+    torch.testing.assert_close(ratio, torch.full((1, 2, 4, 4), 0.2), rtol=0.01, atol=0)
+    torch.testing.assert_close(fused, torch.full((1, 12, 4, 4), 3.0), rtol=0.01, atol=0)
+
+
+def test_output_does_not_depend_on_later_frames(network: DenoiseNetwork) -> None:
+    frames = noisy_frames(4)
+    other = frames.clone()
+    other[3] = 0.5
+    for a, b in zip(run(network, frames)[:3], run(network, other)[:3], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_fresh_state_knows_nothing(network: DenoiseNetwork) -> None:
+    """What a state held before ``keep(False)`` leaves no trace."""
+    frames = noisy_frames(3)
+    state = network.initial_state(1, 32, 48)
+    for frame in frames[:2]:
+        _, state = network(frame, uniform_sigma(0.1, frame), state)
+    sigma = uniform_sigma(0.1, frames[2])
+    fresh = network(frames[2], sigma, network.initial_state(1, 32, 48))[0]
+    assert torch.equal(network(frames[2], sigma, state.keep(torch.tensor(False)))[0], fresh)
+    assert not torch.equal(network(frames[2], sigma, state.keep(torch.tensor(True)))[0], fresh)
+
+
+def test_streams_in_a_batch_do_not_mix(network: DenoiseNetwork) -> None:
+    frames = noisy_frames(3)
+    both = torch.cat([frames, frames.flip(0)], dim=1)
+    together = run(network, both)
+    apart = run(network, frames)
+    for a, b in zip(together, apart, strict=True):
+        torch.testing.assert_close(a[:1], b, rtol=0, atol=1e-5)
+
+
+def test_sigma_near_zero_is_near_identity(network: DenoiseNetwork) -> None:
+    frame = noisy_frames(1)[0]
+    clean = run(network, frame[None], sigma=0.0)[0]
+    # The residual is scaled by sigma, whose floor is a quarter of an 8-bit step.
+    assert (clean - frame).abs().max() < 20 * 0.25 / 255
+
+
+def test_config_round_trip_is_strict() -> None:
+    for config in TIERS.values():
+        assert ModelConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="unknown model settings: depth"):
+        ModelConfig.from_dict({**TINY.to_dict(), "depth": 3})
+    with pytest.raises(ValueError, match="incomplete"):
+        ModelConfig.from_dict({"hidden": 4})
+
+
+@pytest.mark.parametrize(("tier", "limit"), [("fast", 10.0), ("standard", 32.0)])
+def test_tiers_keep_to_their_cost(tier: str, limit: float) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = DenoiseNetwork(TIERS[tier]).requires_grad_(False)
+    frame = torch.rand(1, 3, 64, 64)
+    with FlopCounterMode(display=False) as counter:
+        network(frame, network.estimate_sigma(frame), network.initial_state(1, 64, 64))
+    assert counter.get_total_flops() / 2 / 64**2 / 1000 <= limit  # kMAC per pixel
