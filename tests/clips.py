@@ -229,10 +229,8 @@ EXACT_FORMATS = (
 
 def build(name: str, folder: Path) -> Clip:
     """Make the clip ``name`` of :data:`CLIPS`, or ``exact_<pix_fmt>`` for a lossless one in that format."""
-    if name.startswith("exact_"):
-        recipe = replace(_FFV1, pix_fmt=name[len("exact_") :])
-    else:
-        recipe = CLIPS[name]
+    exact = name.startswith("exact_")
+    recipe = replace(_FFV1, pix_fmt=name[len("exact_") :]) if exact else CLIPS[name]
     return write(folder / (name + recipe.extension), recipe)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -288,7 +289,7 @@ def test_hdr10_metadata_travels(tmp_path: Path, extension: str) -> None:
 def test_other_containers(clips: Clips, tmp_path: Path, extension: str, codec: str | None) -> None:
     target = through(clips("cfr"), tmp_path / f"out{extension}", codec=codec)
     found = times(target)
-    steps = {b - a for a, b in zip(found, found[1:], strict=False)}
+    steps = {b - a for a, b in itertools.pairwise(found)}
     assert len(found) == 10
     assert steps == {Fraction(1, 25)}
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import cast
 
 import av
+import av.container
+import av.error
 
 from vidnoise.errors import UsageError
 
@@ -35,7 +38,7 @@ class AudioReencoder:
     def __init__(self, container: av.container.OutputContainer, template: av.AudioStream, audio: str) -> None:
         self._decoder = template.codec_context
         rate = _OPUS_RATE if audio == "opus" else self._decoder.sample_rate
-        self.stream = container.add_stream(AUDIO_ENCODERS[audio], rate=rate)
+        self.stream = cast(av.AudioStream, container.add_stream(AUDIO_ENCODERS[audio], rate=rate))
         encoder = self.stream.codec_context
         encoder.layout = self._decoder.layout.name
         if audio != "flac":

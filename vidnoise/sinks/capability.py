@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Callable
 from fractions import Fraction
 
 import av
+import av.codec.codec
+import av.container
+import av.error
 
+from vidnoise.errors import FormatError
 from vidnoise.passthrough import CopiedStream
 
 logger = logging.getLogger(__name__)
@@ -35,6 +40,27 @@ _READABLE: dict[str, dict[str, frozenset[str]]] = {
     },
 }
 """These muxers write whatever they get, as private data that nobody can read again."""
+
+
+def container_format(path: str) -> tuple[str, str]:
+    """FFmpeg's name of the container that the extension stands for, and the codec it likes best.
+
+    Raises:
+        FormatError: The extension stands for none, or for one without video.
+    """
+    extension = os.path.splitext(path)[1]
+    hint = "use .mp4, .mkv, .mov, .webm, .avi or .ts"
+    if not extension:
+        raise FormatError(f"{path}: has no extension that would tell the container; {hint}")
+    try:
+        # Nothing is created before the header is written.
+        probe = av.open("probe" + extension.lower(), "w")
+    except (ValueError, av.error.FFmpegError) as ex:
+        raise FormatError(f"{path}: {extension} is no known video container; {hint}") from ex
+    codec = probe.default_video_codec
+    if codec in ("none", "wrapped_avframe") or probe.format.no_file or probe.format.name in ("mp3", "flac", "image2"):
+        raise FormatError(f"{path}: {extension} is no container for encoded video; {hint}")
+    return probe.format.name, codec
 
 
 def _is_readable(container_format: str, kind: str, codec: str) -> bool:

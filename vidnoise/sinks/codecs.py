@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import av
+import av.codec.codec
+import av.error
 
 from vidnoise.errors import UsageError
 from vidnoise.frame import PixelFormat

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Sequence
 
 import av
+import av.container
+import av.error
+import av.stream
 
 from vidnoise.errors import SinkOpenError
 from vidnoise.frame import Packet
@@ -80,7 +83,7 @@ class CopiedStreams:
     @staticmethod
     def _tag(output: av.stream.Stream, stream: CopiedStream) -> None:
         output.metadata.update(stream.metadata)
-        output.disposition = stream.disposition
+        output.disposition = av.stream.Disposition(stream.disposition)
 
     def mux(self, packets: Sequence[Packet]) -> None:
         """Write packets that the source handed over; those of streams left out are dropped."""

@@ -6,13 +6,15 @@ import logging
 from dataclasses import dataclass, replace
 
 import av
+import av.codec.codec
+import av.error
 from av.codec.codec import PixFmtLoss, find_best_pix_fmt_of_list
 
-from vidnoise.errors import FormatError
+from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat, StreamInfo
 from vidnoise.picture_planes import plane_views
 from vidnoise.sinks.codecs import takes_size
-from vidnoise.sinks.repack import canonical, components, lossless_target, repack
+from vidnoise.sinks.repack import canonical, components, is_lossless, lossless_target, repack
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,30 @@ def choose_format(info: StreamInfo, codec: av.codec.Codec) -> FormatChoice | Non
         return None
     words = [text for flag, text in _LOSSES.items() if loss & flag]
     return FormatChoice(best.name, False, " and ".join(words) or "nothing but rounding")
+
+
+def check_pix_fmt(name: str) -> None:
+    try:
+        av.VideoFormat(name)
+    except (ValueError, av.error.FFmpegError) as ex:
+        raise UsageError(f"unknown pixel format {name!r}; yuv420p, yuv420p10le and yuv444p are common ones") from ex
+
+
+def forced_format(info: StreamInfo, encoder: av.codec.Codec, name: str) -> FormatChoice | None:
+    """The format that the user asked for.
+
+    Raises:
+        UsageError: The encoder does not take it.
+    """
+    names = [f.name for f in encoder.video_formats or ()]
+    if names and name not in names:
+        raise UsageError(f"{encoder.name} does not take pix_fmt {name}; it takes {', '.join(names)}")
+    target = PIXEL_FORMATS.get(name)
+    if target is not None and not takes_size(encoder, target, info.width, info.height):
+        return None
+    if target is not None and is_lossless(info.format, target):
+        return FormatChoice(name, True)
+    return FormatChoice(name, False, "what that format has no room for")
 
 
 def output_color(info: StreamInfo, target_name: str) -> ColorInfo:

@@ -78,7 +78,7 @@ def repack(planes: Sequence[Tensor], source: PixelFormat, target: PixelFormat) -
             found[name] = plane if len(names) == 1 else plane[..., i]
     height, width = planes[0].shape[:2]
     shift = target.msb_shift - source.msb_shift
-    top = 1.0 if target.is_float else (1 << target.bit_depth) - 1
+    top = 1 if target.is_float else ((1 << target.bit_depth) - 1) << target.msb_shift
     result = []
     for i, names in enumerate(target.layout):
         shape = target.plane_shape(i, height, width)
@@ -90,7 +90,7 @@ def repack(planes: Sequence[Tensor], source: PixelFormat, target: PixelFormat) -
             elif name in "uv":
                 slot.fill_((1 << (target.bit_depth - 1)) << target.msb_shift)
             else:
-                slot.fill_(top if target.is_float else top << target.msb_shift)
+                slot.fill_(top)
         result.append(plane)
     return tuple(result)
 

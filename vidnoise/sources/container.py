@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+import av.container
+import av.error
+import av.stream
 
 from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import av
+import av.codec.codec
+import av.container
+import av.error
+import av.stream
 from av.codec.context import ThreadType
 
 from vidnoise.errors import DecodeError, SourceLostError

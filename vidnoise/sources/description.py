@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import av
+import av.container
+import av.error
+import av.stream
+from av.sidedata.sidedata import SideData
 
 from vidnoise.frame import ColorInfo, PixelFormat, StreamInfo
 from vidnoise.passthrough import CopiedStream, Passthrough
@@ -26,7 +31,7 @@ def to_fraction(value: Any) -> Fraction | None:
 def total_seconds(container: av.container.InputContainer, video: av.VideoStream) -> Fraction | None:
     """Length of the video by its header: the stream's own, else the longest stream's."""
     if video.duration:
-        return video.duration * Fraction(video.time_base)
+        return video.duration * (to_fraction(video.time_base) or Fraction(0))
     tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", video.metadata.get("DURATION", "").strip())
     if tag:  # Matroska
         return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
@@ -77,9 +82,14 @@ def copied_streams(container: av.container.InputContainer, video: av.VideoStream
     return tuple(found)
 
 
+def _side_data(picture: av.VideoFrame) -> Iterator[SideData]:
+    # av's type hints call this a mapping, but it iterates over its values.
+    return cast("Iterator[SideData]", iter(picture.side_data))
+
+
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     """The nine numbers of the picture's display matrix, or None where it changes nothing."""
-    for item in picture.side_data:
+    for item in _side_data(picture):
         if item.type.name == "DISPLAYMATRIX":
             matrix = struct.unpack("=9i", bytes(item)[:36])
             return None if matrix == _IDENTITY else matrix
@@ -93,7 +103,7 @@ def hdr_metadata(picture: av.VideoFrame) -> dict[str, Any]:
     ``content_light``: MaxCLL and MaxFALL in cd/m².
     """
     found: dict[str, Any] = {}
-    for item in picture.side_data:
+    for item in _side_data(picture):
         data = bytes(item)
         if item.type.name == "MASTERING_DISPLAY_METADATA" and len(data) >= 88:
             numbers = struct.unpack("=20i2i", data[:88])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -62,7 +64,7 @@ class TimeRange:
         packet.dts = None if packet.dts is None else packet.dts - shift
         return Packet(packet.stream_index, packet)
 
-    def place_chapters(self, chapters: list[dict]) -> tuple[dict, ...]:
+    def place_chapters(self, chapters: Sequence[Any]) -> tuple[dict[str, Any], ...]:
         """The chapters that lie in the range, cut to it."""
         if self.origin_seconds is None or (self.start is None and self.duration is None):
             return tuple(chapters)

@@ -1,0 +1,127 @@
+"""The encoded video stream of an output: its tags, its clock, its packets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import cast
+
+import av
+import av.codec.codec
+import av.container
+import av.format
+import av.stream
+from av.codec.context import ThreadType
+
+from vidnoise.frame import ColorInfo, Frame, StreamInfo
+from vidnoise.passthrough import Passthrough
+from vidnoise.sinks.codecs import needs_fixed_quantiser
+
+_DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_")
+"""Beginnings of tags (in lower case) that tell of the input's encoded stream, not of the video."""
+
+
+class VideoStreamWriter:
+    """Encodes pictures and muxes the packets. Not thread-safe.
+
+    Args:
+        container: The output, before its header is written.
+        encoder: The encoder.
+        pix_fmt: Pixel format of the pictures that :meth:`write` gets.
+        options: Of the encoder.
+        info: What the source says of the video.
+        copies: Tags to be carried over.
+        color: Colour tags of the output.
+        threads: Encoder threads; 0 lets it choose.
+    """
+
+    def __init__(
+        self,
+        container: av.container.OutputContainer,
+        encoder: av.codec.codec.Codec,
+        pix_fmt: str,
+        options: dict[str, str],
+        info: StreamInfo,
+        copies: Passthrough,
+        *,
+        color: ColorInfo,
+        threads: int,
+    ) -> None:
+        self._container = container
+        self.n_mended = 0
+        """Frames whose time did not come after the one before."""
+        self._last_pts: int | None = None
+        self._durations: dict[int, int] = {}
+        has_free_times = bool(container.format.flags & av.format.Flags.variable_fps.value)
+        rate = info.rate
+        # The source's own clock: with the default of one tick a frame, variable rates would be rounded away.
+        self._time_base = info.time_base
+        if not has_free_times:
+            # Such containers (AVI) know a constant rate only.
+            rate = rate or Fraction(25)
+            self._time_base = 1 / rate
+        stream = cast(
+            av.VideoStream,
+            container.add_stream(encoder.name, rate=rate or 25, options=options, time_base=self._time_base),
+        )
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = info.width, info.height, pix_fmt
+        if rate is None:
+            context.framerate = Fraction(0, 1)  # unknown, rather than a guess in the file's header
+        # Tags on frames do not reach the file: they must be on the context before it opens.
+        context.colorspace, context.color_range = color.matrix, color.range
+        context.color_primaries, context.color_trc = color.primaries, color.transfer
+        if info.sample_aspect_ratio:
+            context.sample_aspect_ratio = info.sample_aspect_ratio
+        context.thread_count = threads
+        context.thread_type = ThreadType.AUTO
+        if not has_free_times:
+            context.max_b_frames = 0  # no presentation times to reorder by
+        if needs_fixed_quantiser(encoder, options):
+            context.qscale = True
+            context.global_quality = 2
+        if encoder.canonical_name == "hevc" and container.format.name in ("mp4", "mov", "ipod"):
+            context.codec_tag = "hvc1"  # Apple's players know HEVC under this name only
+        if copies.display_matrix is not None:
+            stream.set_display_matrix(copies.display_matrix)
+        elif info.rotation:
+            stream.set_display_rotation(info.rotation)
+        tags = {k: v for k, v in copies.video_metadata.items() if not k.lower().startswith(_DEAD_TAGS)}
+        stream.metadata.update(tags)
+        if copies.video_disposition:
+            stream.disposition = av.stream.Disposition(copies.video_disposition)
+        self._stream = stream
+        self._nominal_duration = max(1, round(1 / (rate or Fraction(25)) / self._time_base))
+
+    def write(self, frame: Frame, picture: av.VideoFrame) -> None:
+        """Encode ``picture``, which shows ``frame``, at the frame's time."""
+        picture.pts, picture.duration = self._time(frame)
+        picture.time_base = self._time_base
+        self._durations[picture.pts] = picture.duration
+        self._mux(self._stream.encode(picture))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds."""
+        self._mux(self._stream.encode(None))
+
+    def _time(self, frame: Frame) -> tuple[int, int]:
+        """Presentation time and duration of ``frame`` in the encoder's ticks; times always go up."""
+        scale = frame.time_base / self._time_base
+        duration = max(round(frame.duration * scale), 0) if frame.duration else 0
+        if frame.pts is not None:
+            pts = round(frame.pts * scale)
+        else:
+            pts = 0 if self._last_pts is None else self._last_pts + (duration or self._nominal_duration)
+        if self._last_pts is not None and pts <= self._last_pts:
+            pts = self._last_pts + 1
+            self.n_mended += 1
+        self._last_pts = pts
+        return pts, duration
+
+    def _mux(self, packets: Iterable[av.Packet]) -> None:
+        for packet in packets:
+            # Some encoders forget durations; the last frame's would be lost.
+            duration = self._durations.pop(packet.pts, 0) if packet.pts is not None else 0
+            if duration:
+                packet.duration = duration
+            self._container.mux_one(packet)
