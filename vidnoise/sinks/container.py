@@ -135,9 +135,11 @@ class ContainerSink:
             raise
 
     def _check_not_input(self, uri: str) -> None:
+        is_input = False
         with contextlib.suppress(OSError, ValueError):
-            if uri and os.path.exists(self.path) and os.path.samefile(uri, self.path):
-                raise SinkOpenError(f"{self.path}: is the input itself; choose another name", self.path)
+            is_input = bool(uri) and os.path.exists(self.path) and os.path.samefile(uri, self.path)
+        if is_input:
+            raise SinkOpenError(f"{self.path}: is the input itself; choose another name", self.path)
 
     def _choose(self, info: StreamInfo) -> tuple[av.codec.Codec, FormatChoice]:
         """The encoder and the pixel format, with a message where anything changes."""

@@ -100,7 +100,8 @@ def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
     from vidnoise.color import resolve_color  # late: only this rare conversion needs the rule for untagged video
 
     resolved = resolve_color(ColorInfo(range=1), target, info.height, info.width)
-    return replace(color, matrix=resolved.matrix, range=1)
+    # 5 and 6 are the same BT.601, but ProRes knows the name 6 only.
+    return replace(color, matrix=6 if resolved.matrix == 5 else resolved.matrix, range=1)
 
 
 class PictureWriter:
@@ -134,26 +135,26 @@ class PictureWriter:
         picture = av.VideoFrame(info.width, info.height, self._format.name)
         for view, plane in zip(plane_views(picture, self._format), planes, strict=True):
             view.copy_(plane)
-        source = info.color
-        picture.colorspace = source.matrix
-        picture.color_range = self.color.range if self._choice.is_lossless else source.range
-        picture.color_primaries, picture.color_trc = source.primaries, source.transfer
-        if self._choice.is_lossless or self._format.name == self._choice.name:
-            return picture
-        return self._convert(picture)
+        if not self._choice.is_lossless and self._format.name != self._choice.name:
+            picture = self._convert(picture)
+        # Most encoders take the tags from their context, ProRes takes them from the picture.
+        color = self.color
+        picture.colorspace, picture.color_range = color.matrix, color.range
+        picture.color_primaries, picture.color_trc = color.primaries, color.transfer
+        return picture
 
     def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:
         from vidnoise.color import resolve_color
 
         info = self._info
         source = resolve_color(info.color, self._format, info.height, info.width)
-        target = self.color
-        source_matrix = source.matrix if self._format.family == "yuv" else target.matrix
-        target_matrix = source.matrix if target.matrix in (0, 2) else target.matrix
+        # swscale's numbers: RGB has no matrix (the other side's counts), and 5 stands for both names of BT.601.
+        matrices = [m for m in (source.matrix, self.color.matrix) if m not in (0, 2)] or [1]
+        matrices = [5 if m == 6 else m for m in matrices]
         return picture.reformat(
             format=self._choice.name,
-            src_colorspace=source_matrix or 1,
-            dst_colorspace=target_matrix or source_matrix or 1,
+            src_colorspace=matrices[0],
+            dst_colorspace=matrices[-1],
             src_color_range=source.range,
-            dst_color_range=target.range or source.range,
+            dst_color_range=self.color.range or source.range,
         )
