@@ -1,0 +1,256 @@
+"""run() with stand-ins for its ends: what is closed, aborted and counted, whatever happens in between."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from vidnoise.errors import DecodeError, DeviceError, EncodeError, SinkOpenError
+from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
+from vidnoise.pipeline import run
+from vidnoise.run_stats import Percentiles, Progress
+
+GRAY = PIXEL_FORMATS["gray"]
+
+
+class FakeSource:
+    """``n`` frames; notes which threads read and closed it."""
+
+    def __init__(self, n: int = 20, *, fail_at: int | None = None, is_live: bool = False, wait: float = 0) -> None:
+        self.info = StreamInfo(8, 6, GRAY, Fraction(1, 25), Fraction(25), n_frames=n, is_live=is_live)
+        self.n_corrupt = 2
+        self.trailing_packets: tuple[Packet, ...] = ()
+        self.fail_at, self.wait = fail_at, wait
+        self.n_read = 0
+        self.iterator_closed_by = ""
+        self.closed = False
+
+    def __iter__(self):
+        try:
+            for i in range(self.info.n_frames or 0):
+                if i == self.fail_at:
+                    raise DecodeError("damaged beyond reading")
+                self.n_read += 1
+                yield Frame(
+                    (torch.full((6, 8), i % 200, dtype=torch.uint8),),
+                    GRAY,
+                    pts=i,
+                    duration=1,
+                    time_base=Fraction(1, 25),
+                    index=i,
+                    packets=(Packet(1, f"sound {i}"),),
+                )
+                if self.wait:
+                    time.sleep(self.wait)
+            self.trailing_packets = (Packet(1, "last sound"),)
+        finally:
+            self.iterator_closed_by = threading.current_thread().name
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeDenoiser:
+    """Adds 1; may fail, or be slow."""
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+    model_name = "plus one"
+    n_cuts = 3
+    estimated_sigma = 12.5
+
+    def __init__(self, *, fail_at: int | None = None, wait: float = 0, interrupt_at: int | None = None) -> None:
+        self.fail_at, self.wait, self.interrupt_at = fail_at, wait, interrupt_at
+        self.seen: list[Frame] = []
+
+    def __call__(self, frames):
+        for frame in frames:
+            if frame.index == self.fail_at:
+                raise DeviceError("out of memory; try --model fast")
+            if frame.index == self.interrupt_at:
+                signal.raise_signal(signal.SIGINT)
+            if self.wait:
+                time.sleep(self.wait)
+            self.seen.append(replace(frame, planes=(), packets=()))
+            yield replace(frame, planes=(frame.planes[0] + 1,))
+
+
+class FakeSink:
+    def __init__(self, *, fail_at: int | None = None, fail_open: bool = False, fail_close: bool = False) -> None:
+        self.fail_at, self.fail_open, self.fail_close = fail_at, fail_open, fail_close
+        self.events: list[str] = []
+        self.frames: list[Frame] = []
+        self.trailing: tuple[Packet, ...] = ()
+
+    def open(self, info: StreamInfo) -> None:
+        if self.fail_open:
+            raise SinkOpenError("exists already")
+        self.events.append("open")
+
+    def write(self, frame: Frame) -> None:
+        if frame.index == self.fail_at:
+            raise EncodeError("disk full")
+        self.frames.append(frame)
+
+    def close(self, trailing_packets=()) -> None:
+        if self.fail_close:
+            raise EncodeError("disk full at the end")
+        self.trailing = tuple(trailing_packets)
+        self.events.append("close")
+
+    def abort(self) -> None:
+        self.events.append("abort")
+
+
+def test_every_frame_goes_through_in_order_with_its_packets():
+    source, sink = FakeSource(50), FakeSink()
+    stats = run(source, FakeDenoiser(), sink, depth=2)
+    assert [f.index for f in sink.frames] == list(range(50))
+    assert all(int(f.planes[0][0, 0]) == f.index + 1 for f in sink.frames)
+    assert [f.packets[0].data for f in sink.frames] == [f"sound {i}" for i in range(50)]
+    assert sink.trailing == (Packet(1, "last sound"),)
+    assert sink.events == ["open", "close"]
+    assert source.closed
+    assert source.iterator_closed_by == "vidnoise-source"
+    assert (stats.frames_in, stats.frames_out, stats.frames_dropped, stats.packets_corrupt) == (50, 50, 0, 2)
+    assert (stats.n_cuts, stats.sigma_mean, stats.model, stats.device) == (3, 12.5, "plus one", "cpu")
+    assert stats.video_seconds == pytest.approx(2.0)
+    assert not stats.interrupted
+    assert stats.fps == pytest.approx(50 / stats.seconds)
+
+
+@pytest.mark.parametrize(
+    ("ends", "error", "events"),
+    [
+        ({"source": {"fail_at": 7}}, DecodeError, ["open", "abort"]),
+        ({"source": {"fail_at": 0}}, DecodeError, ["open", "abort"]),
+        ({"denoiser": {"fail_at": 5}}, DeviceError, ["open", "abort"]),
+        ({"sink": {"fail_at": 5}}, EncodeError, ["open", "abort"]),
+        ({"sink": {"fail_at": 19}}, EncodeError, ["open", "abort"]),
+        ({"sink": {"fail_close": True}}, EncodeError, ["open", "abort"]),
+        ({"sink": {"fail_open": True}}, SinkOpenError, ["abort"]),
+    ],
+)
+def test_an_error_anywhere_aborts_the_sink_and_closes_the_source(ends, error, events):
+    source = FakeSource(**ends.get("source", {}))
+    sink = FakeSink(**ends.get("sink", {}))
+    with pytest.raises(error):
+        run(source, FakeDenoiser(**ends.get("denoiser", {})), sink, depth=2)
+    assert sink.events == events
+    assert source.closed
+    # No thread is left: conftest checks that after each test.
+
+
+def test_should_stop_finishes_the_file_so_far():
+    source, sink = FakeSource(10_000), FakeSink()
+    stats = run(source, FakeDenoiser(), sink, should_stop=lambda: len(sink.frames) >= 12)
+    assert stats.interrupted
+    assert sink.events == ["open", "close"]
+    assert 12 <= len(sink.frames) < 30
+    assert stats.frames_out == len(sink.frames)
+    assert [f.index for f in sink.frames] == list(range(len(sink.frames)))
+    assert source.n_read < 50
+
+
+def test_stopping_before_the_first_frame_leaves_no_file():
+    sink = FakeSink()
+    stats = run(FakeSource(), FakeDenoiser(), sink, should_stop=lambda: True)
+    assert stats.interrupted
+    assert stats.frames_out == 0
+    assert sink.events == ["open", "abort"]
+
+
+def test_ctrl_c_finishes_the_file_and_goes_on():
+    source, sink = FakeSource(10_000), FakeSink()
+    with pytest.raises(KeyboardInterrupt):
+        run(source, FakeDenoiser(interrupt_at=9), sink)
+    assert sink.events == ["open", "close"]
+    assert [f.index for f in sink.frames] == list(range(9))
+    assert source.closed
+
+
+def test_a_live_source_drops_the_oldest_counts_it_and_keeps_its_sound():
+    source, denoiser, sink = FakeSource(60, is_live=True, wait=0.001), FakeDenoiser(wait=0.01), FakeSink()
+    stats = run(source, denoiser, sink, depth=2)
+    assert stats.frames_dropped > 10
+    assert stats.frames_out == 60 - stats.frames_dropped
+    assert stats.frames_in == 60
+    indices = [f.index for f in sink.frames]
+    assert indices == sorted(indices)
+    for before, after in zip(indices, denoiser.seen[1:], strict=False):
+        assert after.discontinuity == (after.index != before + 1)
+    assert [p.data for f in sink.frames for p in f.packets] == [f"sound {i}" for i in range(60)]
+
+
+def test_a_file_never_drops():
+    stats = run(FakeSource(60), FakeDenoiser(wait=0.002), FakeSink(), depth=1)
+    assert (stats.frames_out, stats.frames_dropped) == (60, 0)
+
+
+def test_progress_goes_up_to_the_end():
+    told: list[Progress] = []
+    run(FakeSource(40), FakeDenoiser(wait=0.01), FakeSink(), on_progress=told.append)
+    assert 3 <= len(told) <= 20
+    assert [p.frames for p in told] == sorted(p.frames for p in told)
+    assert told[-1].frames == told[-1].total_frames == 40
+    assert told[-1].eta_seconds == 0
+    assert told[-1].sigma == 12.5
+    assert 5 < told[-1].fps < 100
+
+
+def test_stage_times_are_told_apart():
+    stats = run(FakeSource(15, wait=0.004), FakeDenoiser(wait=0.01), FakeSink(), depth=2)
+    assert stats.ms_p50 >= 9.9
+    assert stats.stage_ms["denoise"] >= 10
+    assert 4 <= stats.stage_ms["decode"] < stats.stage_ms["denoise"]
+    assert stats.stage_ms["encode"] < 4
+
+
+def test_stats_become_json():
+    import json
+
+    stats = run(FakeSource(5), FakeDenoiser(), FakeSink())
+    assert json.loads(json.dumps(stats.to_dict()))["frames_out"] == 5
+
+
+def test_percentiles_are_within_a_hundredth():
+    percentiles = Percentiles()
+    assert percentiles.quantile(0.5) == 0
+    for i in range(1, 1001):
+        percentiles.add(i / 10)
+    assert percentiles.quantile(0.5) == pytest.approx(50, rel=0.011)
+    assert percentiles.quantile(0.95) == pytest.approx(95, rel=0.011)
+
+
+def test_memory_does_not_grow_with_the_length():
+    """At no time are more frames alive than the two queues and the hands between them hold."""
+    import weakref
+
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = 0
+
+    class Watched(FakeSource):
+        def __iter__(self):
+            nonlocal most
+            for frame in super().__iter__():
+                alive.add(frame.planes[0])
+                most = max(most, len(alive))
+                yield frame
+                del frame
+
+    class Forgetting(FakeSink):
+        def write(self, frame: Frame) -> None:
+            pass
+
+    class Light(FakeDenoiser):
+        def __call__(self, frames):
+            yield from frames
+
+    run(Watched(400), Light(), Forgetting(), depth=2)
+    assert most <= 2 * 2 + 6

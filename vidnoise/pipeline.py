@@ -1,0 +1,189 @@
+"""From a source through a denoiser into a sink: the whole main job, on one screen."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from .denoiser import Denoiser
+from .frame import Frame
+from .frame_queue import drain, prefetch
+from .run_stats import Percentiles, Progress, RunStats, Stopwatch
+from .sinks import Sink
+from .sources import Source
+from .transfer import Transfer, make_transfer
+
+PROGRESS_SECONDS = 0.1
+"""Time between two calls of ``on_progress``."""
+
+SIGMA_EVERY = 10
+"""Frames between two looks at the noise level: on a GPU each look waits for the device."""
+
+
+def run(
+    source: Source,
+    denoiser: Denoiser,
+    sink: Sink,
+    *,
+    transfer: Transfer | None = None,
+    depth: int = 4,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> RunStats:
+    """Denoise all of ``source`` into ``sink``, in constant memory; both are closed when it returns or raises.
+
+    Reading and writing happen on threads of their own, which have ended by then too. On an error the sink is
+    aborted, so that nothing half-written gets its final name. On Ctrl-C what was read so far is written and
+    finished properly before ``KeyboardInterrupt`` goes on.
+
+    Args:
+        source: What to read; a live one drops the oldest waiting frames when it is too fast.
+        denoiser: The stream's session; it is used from this thread only.
+        sink: Where to write; not open yet.
+        transfer: The way to the denoiser's device and back; by default the one for ``denoiser.device``.
+        depth: Frames that may wait at each joint.
+        on_progress: Called on this thread about ten times a second and once at the end.
+        should_stop: Asked before each frame; when it says yes, the run ends as if the source had.
+
+    Raises:
+        VidnoiseError: Whatever the source, denoiser or sink raised.
+    """
+    meter = _Meter(source, denoiser, on_progress)
+    transfer = transfer or make_transfer(denoiser.device, depth)
+    policy = "drop_oldest" if source.info.is_live else "block"
+    try:
+        sink.open(source.info)
+        with contextlib.ExitStack() as stages:  # closes the last stage first, each on the thread that runs it
+
+            def stage(frames: Iterable[Frame]) -> Iterable[Frame]:
+                stages.callback(getattr(frames, "close", lambda: None))
+                return frames
+
+            frames = stage(prefetch(meter.decode.iterate(source), depth, policy, meter.dropped))
+            frames = stage(meter.arriving(frames, should_stop))
+            frames = stage(transfer.upload(frames))
+            frames = stage(denoiser(frames))
+            # A frame may wait in the queue, be with the sink, and be in our hand.
+            frames = stage(transfer.download(frames, held=depth + 2))
+            drain(meter.leaving(frames), meter.encode.call(sink.write), depth)
+        meter.finish(sink)
+    except KeyboardInterrupt:
+        meter.interrupted = True
+        meter.finish(sink)
+        raise
+    except BaseException:
+        sink.abort()
+        raise
+    finally:
+        source.close()
+    return meter.stats()
+
+
+class _Meter:
+    """Counts and times one run."""
+
+    def __init__(self, source: Source, denoiser: Denoiser, on_progress: Callable[[Progress], None] | None) -> None:
+        self._source = source
+        self._denoiser = denoiser
+        self._on_progress = on_progress
+        self._start = time.perf_counter()
+        self._last_progress = 0.0
+        self._frames_in = self._frames_pulled = self._frames_dropped = 0
+        self._sigma_sum = 0.0
+        self._sigma_count = 0
+        self._sigma: float | None = None
+        self._video_seconds = 0.0
+        self._first_seconds: float | None = None
+        self._frame_ms = Percentiles()
+        self.decode, self.encode, self._wait, self._device = Stopwatch(), Stopwatch(), Stopwatch(), Stopwatch()
+        self.interrupted = False
+
+    def dropped(self, frame: Frame, following: Frame) -> Frame:
+        """Frame ``following`` after a live source's ``frame`` was dropped: its sound must not be lost with it."""
+        self._frames_dropped += 1
+        return replace(following, discontinuity=True, packets=(*frame.packets, *following.packets))
+
+    def arriving(self, frames: Iterable[Frame], should_stop: Callable[[], bool] | None) -> Iterator[Frame]:
+        for frame in self._wait.iterate(frames):
+            if should_stop is not None and should_stop():
+                self.interrupted = True
+                return
+            self._frames_in += 1
+            yield frame
+
+    def leaving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        before = 0.0
+        for frame in self._device.iterate(frames):
+            now = self._device.seconds - self._wait.seconds
+            self._frame_ms.add(1e3 * (now - before))
+            before = now
+            if self._frames_pulled % SIGMA_EVERY == 0:
+                self._look_at_sigma()
+            self._frames_pulled += 1
+            self._note_time(frame)
+            yield frame
+            if time.perf_counter() - self._last_progress >= PROGRESS_SECONDS:
+                self._tell()
+
+    def _look_at_sigma(self) -> None:
+        self._sigma = self._denoiser.estimated_sigma
+        if self._sigma is not None:
+            self._sigma_sum += self._sigma
+            self._sigma_count += 1
+
+    def _note_time(self, frame: Frame) -> None:
+        if frame.pts is None:
+            return
+        seconds = float(frame.pts * frame.time_base)
+        if self._first_seconds is None:
+            self._first_seconds = seconds
+        length = float((frame.duration or 0) * frame.time_base)
+        self._video_seconds = max(self._video_seconds, seconds + length - self._first_seconds)
+
+    def _tell(self) -> None:
+        self._last_progress = time.perf_counter()
+        if self._on_progress is None:
+            return
+        info, seconds = self._source.info, self._last_progress - self._start
+        total = info.n_frames
+        if total is None and info.duration_seconds and info.rate:
+            total = round(info.duration_seconds * info.rate)
+        fps = self._frames_pulled / max(seconds, 1e-9)
+        self._on_progress(Progress(self._frames_pulled, total, seconds, fps, self._sigma, self._frames_dropped))
+
+    def finish(self, sink: Sink) -> None:
+        """Close the sink, or take it away if the user stopped before the first frame."""
+        if self.interrupted and self.encode.count == 0:
+            sink.abort()
+            return
+        sink.close(self._source.trailing_packets)
+        self._tell()
+
+    def stats(self) -> RunStats:
+        seconds = time.perf_counter() - self._start
+        denoiser, n_out = self._denoiser, self.encode.count
+        busy = max(0.0, self._device.seconds - self._wait.seconds)
+        return RunStats(
+            frames_in=self._frames_in + self._frames_dropped,
+            frames_out=n_out,
+            frames_dropped=self._frames_dropped,
+            packets_corrupt=self._source.n_corrupt,
+            n_cuts=denoiser.n_cuts,
+            sigma_mean=self._sigma_sum / self._sigma_count if self._sigma_count else None,
+            seconds=seconds,
+            fps=n_out / max(seconds, 1e-9),
+            video_seconds=self._video_seconds,
+            ms_p50=self._frame_ms.quantile(0.5),
+            ms_p95=self._frame_ms.quantile(0.95),
+            stage_ms={
+                "decode": self.decode.mean_ms,
+                "denoise": 1e3 * busy / max(1, self._frames_pulled),
+                "encode": self.encode.mean_ms,
+            },
+            device=str(denoiser.device),
+            model=denoiser.model_name,
+            precision=str(denoiser.dtype).removeprefix("torch."),
+            interrupted=self.interrupted,
+        )
