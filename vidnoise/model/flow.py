@@ -56,6 +56,26 @@ def cost_volume(current: Tensor, previous: Tensor, radius: int) -> Tensor:
     return torch.stack(costs, dim=1)
 
 
+STILL_MARGIN, STILL_SOFTNESS = 0.06, 0.04
+"""Of :func:`moving`, in units of the noise variance; chosen on the validation clips."""
+
+
+def moving(noisy: Tensor, still: Tensor, aligned: Tensor, sigma: Tensor) -> Tensor:
+    """How surely the flow explains the frame better than no motion does: ``(N, 1, h, w)`` in [0, 1].
+
+    A network's flow is never exactly zero. Where nothing moves its jitter would blur, frame after frame, what
+    the recurrence could keep for ever; so motion must prove itself over a 9×9 neighbourhood.
+
+    Args:
+        noisy: ``(N, 3, h, w)`` current frame at 1/2 resolution.
+        still, aligned: the previous clean frame, as it was and warped.
+        sigma: ``(N, 1, h, w)`` noise level at full resolution (half of it remains at 1/2).
+    """
+    gain = ((noisy - still).square() - (noisy - aligned).square()).mean(1, keepdim=True) / (0.5 * sigma).square()
+    gain = F.avg_pool2d(gain, 9, stride=1, padding=4, count_include_pad=False)
+    return torch.sigmoid((gain - STILL_MARGIN) / STILL_SOFTNESS)
+
+
 class FlowEstimator(nn.Module):
     """Flow at 1/2 resolution from noisy current and clean previous pictures."""
 
@@ -105,4 +125,6 @@ class FlowEstimator(nn.Module):
             flow = flow + self.step(torch.cat([costs, current, flow], 1)).float()
         half = resize_flow(flow, 2)
         aligned = warp(previous, sampling_grid(half))
-        return half + self.refine(torch.cat([noisy, aligned, half * 0.1, sigma], 1)).float(), flow
+        half = half + self.refine(torch.cat([noisy, aligned, half * 0.1, sigma], 1)).float()
+        aligned = warp(previous, sampling_grid(half))
+        return half * moving(noisy.float(), previous, aligned, sigma), flow
