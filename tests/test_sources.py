@@ -324,6 +324,48 @@ def test_size_change_is_refused_by_name(clips: Clips, tmp_path: Path) -> None:
     assert [(f.width, f.height) for f in rest] == [(96, 64)] * 6
 
 
+@pytest.mark.parametrize("second_start", [90000, 90000 * 500])
+def test_clock_that_jumps_runs_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, second_start: int
+) -> None:
+    parts = []
+    for number, start in enumerate((90000 * 3, second_start)):
+        recipe = replace(CLIPS["gops_ts"], ticks=tuple(start + 3600 * i for i in range(30)), audio=())
+        parts.append(write(tmp_path / f"{number}.ts", recipe).path)
+    source = open_source(join_ts(parts, tmp_path / "joined.ts"), threads=1)
+    frames = list(source)
+    steps = [float((b.pts - a.pts) * b.time_base) for a, b in itertools.pairwise(frames)]
+    assert len(frames) == 60
+    # The joint may be off by what the encoder's reordering delays the first decoding time.
+    assert [f.index for f in frames if f.discontinuity] == [30]
+    assert steps[:29] + steps[30:] == pytest.approx([0.04] * 58)
+    assert 0 < steps[29] <= 0.2
+    assert caplog.text.count("the clock jumps") == 1
+
+
+def test_sound_stays_in_step_over_a_clock_jump(tmp_path: Path) -> None:
+    recipe = replace(CLIPS["gops_ts"], ticks=tuple(3600 * i for i in range(75)))
+    part = write(tmp_path / "part.ts", recipe).path
+    joined = join_ts([part, part], tmp_path / "joined.ts")
+
+    def sound_times(path: Path) -> tuple[list[Frame], list[Fraction]]:
+        source = open_source(path)
+        frames = list(source)
+        packets = [p for f in frames for p in f.packets] + list(source.trailing_packets)
+        return frames, [p.data.pts * Fraction(p.data.time_base) for p in packets]
+
+    frames, times = sound_times(joined)
+    one_frames, one_times = sound_times(part)
+    assert len(frames) == 150
+    second = [f.pts * f.time_base for f in frames[75:]]
+    # Sound and picture of the second part moved by the same amount.
+    shift = second[0] - one_frames[0].pts * one_frames[0].time_base
+    assert shift > 2
+    moved = times[-len(one_times) + 10 :]
+    assert moved == pytest.approx([t + shift for t in one_times[10:]], abs=1e-4)
+    assert all(a < b for a, b in itertools.pairwise(times))
+
+
 # --- what is no video -----------------------------------------------------------------------------
 
 

@@ -90,6 +90,8 @@ def open_sink(
         UsageError: An unknown codec, or options that do not go together.
     """
     text = os.fspath(uri)
+    if text.startswith("file:"):
+        text = text[len("file:") :]
     if not text:
         raise SinkOpenError("no output given", text)
     module, _, name = SINKS[sink_kind(text)].partition(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import av
@@ -54,6 +55,10 @@ _QUALITY: dict[str, _Quality] = {
     "libvpx-vp9": _Quality(24, preset_option="cpu-used", default_preset="3",
                            speeds=("8", "7", "6", "5", "4", "3", "2", "1", "0"),
                            fixed={"b": "0", "row-mt": "1", "deadline": "good"}),
+    # NVENC's cq needs its own rate control: its default bit rate is far too low for a master.
+    **{name: _Quality(20, crf_option="cq", fixed={"rc": "vbr", "b": "0"},
+                      speeds=("p1", "p1", "p2", "p3", "p3", "p4", "p5", "p6", "p7"))
+       for name in ("h264_nvenc", "hevc_nvenc", "av1_nvenc")},
     "ffv1": _Quality(None, preset_option=None, fixed={"level": "3", "slicecrc": "1", "g": "1"}),
     "prores_ks": _Quality(None, preset_option=None, fixed={"vendor": "apl0"}),
     "mjpeg": _Quality(None, preset_option=None, fixed={"strict": "unofficial"}),
@@ -66,6 +71,8 @@ def find_encoder(name: str) -> av.codec.Codec:
     Raises:
         UsageError: This build of FFmpeg has no such video encoder.
     """
+    # SVT-AV1 talks to stderr unless told by this variable, and by nothing else, to report errors only.
+    os.environ.setdefault("SVT_LOG", "1")
     for encoder in CODECS.get(name, (name,)):
         try:
             codec = av.codec.Codec(encoder, "w")
@@ -107,12 +114,11 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
     Raises:
         UsageError: The encoder has no such knob.
     """
-    known = _known_options(codec)
-    quality = _QUALITY.get(codec.name) or _guess_quality(known)
+    quality = _QUALITY.get(codec.name) or _guess_quality(_known_options(codec))
     options = dict(quality.fixed)
     if crf is None:
         crf = quality.default_crf
-    elif quality.default_crf is None and quality.crf_option not in known:
+    elif quality.default_crf is None:
         what = "is lossless and" if codec.lossless and not codec.lossy else ""
         raise UsageError(f"codec {codec.name} {what} has no crf option".replace("  ", " "))
     if crf is not None:
@@ -135,19 +141,14 @@ def _guess_quality(known: set[str]) -> _Quality:
     preset = "preset" if "preset" in known else None
     for option in ("crf", "cq", "qp"):
         if option in known:
-            # NVENC's cq needs its own rate control; its default bit rate is far too low for a master.
-            fixed = {"rc": "vbr", "b": "0"} if option == "cq" and "rc" in known else {}
-            return _Quality(20, crf_option=option, preset_option=preset, fixed=fixed, speeds=_guess_speeds(known))
+            return _Quality(20, crf_option=option, preset_option=preset)
     return _Quality(None, preset_option=preset)
 
 
-def _guess_speeds(known: set[str]) -> tuple[str, ...]:
-    # NVENC's p1 (fastest) to p7.
-    return ("p1", "p1", "p2", "p3", "p3", "p4", "p5", "p6", "p7") if "rc-lookahead" in known else _SPEEDS
-
-
-def _known_options(codec: av.codec.Codec) -> set[str]:
-    return {option.name for option in av.CodecContext.create(codec, "w").supported_options.private}
+def _known_options(codec: av.codec.codec.Codec) -> set[str]:
+    context = av.CodecContext.create(codec, "w")
+    options = getattr(context, "supported_options", None)  # new in av 18
+    return {option.name for option in options.private} if options is not None else set()
 
 
 def needs_fixed_quantiser(codec: av.codec.Codec, options: dict[str, str]) -> bool:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import av
 import av.codec.codec
 import av.error
-from av.codec.codec import PixFmtLoss, find_best_pix_fmt_of_list
 
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat, StreamInfo
@@ -19,16 +18,6 @@ from vidnoise.sinks.repack import canonical, components, is_lossless, lossless_t
 logger = logging.getLogger(__name__)
 
 _DEVICE_FORMATS = ("cuda", "vaapi", "qsv", "d3d11", "d3d12", "vulkan", "videotoolbox", "mediacodec", "drm_prime", "amf")
-
-_LOSSES = {
-    PixFmtLoss.RESOLUTION: "chroma resolution",
-    PixFmtLoss.DEPTH: "bit depth",
-    PixFmtLoss.COLORSPACE: "the colour model",
-    PixFmtLoss.ALPHA: "transparency",
-    PixFmtLoss.COLORQUANT: "colours (palette)",
-    PixFmtLoss.CHROMA: "all colour",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class FormatChoice:
@@ -56,12 +45,32 @@ def choose_format(info: StreamInfo, codec: av.codec.Codec) -> FormatChoice | Non
     target = lossless_target(info.format, names)
     if target is not None:
         return FormatChoice(target.name, True)
-    source = canonical(info.format)
-    best, loss = find_best_pix_fmt_of_list(names, source.name, "a" in components(source))
-    if best is None:
-        return None
-    words = [text for flag, text in _LOSSES.items() if loss & flag]
+    known = [PIXEL_FORMATS[n] for n in names if n in PIXEL_FORMATS and not n.startswith("yuvj")]
+    if not known:  # palettes and the like
+        return FormatChoice(names[0], False, "colours")
+    best = min(known, key=lambda target: [weight for weight, _ in _losses(info.format, target)])
+    words = [text for weight, text in _losses(info.format, best) if weight > 0 and text]
     return FormatChoice(best.name, False, " and ".join(words) or "nothing but rounding")
+
+
+def _losses(source: PixelFormat, target: PixelFormat) -> list[tuple[int, str]]:
+    """What ``target`` cannot hold of ``source``, worst first: how much, and in words."""
+    source, target = canonical(source), canonical(target)
+    return [
+        (int(target.family == "gray" != source.family), "all colour"),
+        (int("a" in components(source) - components(target)), "transparency"),
+        (max(_coarseness(target) - _coarseness(source), 0), "chroma resolution"),
+        (max(source.bit_depth - target.bit_depth, 0), "bit depth"),
+        (int(source.family != target.family), "the colour model"),
+        # No loss, but a tie to be broken: nothing bigger than needed.
+        (abs(_coarseness(target) - _coarseness(source)), ""),
+        (abs(target.bit_depth - source.bit_depth), ""),
+        (int("a" in components(target) - components(source)), ""),
+    ]
+
+
+def _coarseness(format: PixelFormat) -> int:
+    return format.log2_chroma_w + format.log2_chroma_h
 
 
 def check_pix_fmt(name: str) -> None:

@@ -21,6 +21,10 @@ _DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes
 """Beginnings of tags (in lower case) that tell of the input's encoded stream, not of the video."""
 
 
+_MAX_DELAY = 1024
+"""No encoder holds back more frames than this."""
+
+
 class VideoStreamWriter:
     """Encodes pictures and muxes the packets. Not thread-safe.
 
@@ -125,3 +129,5 @@ class VideoStreamWriter:
             if duration:
                 packet.duration = duration
             self._container.mux_one(packet)
+        while len(self._durations) > _MAX_DELAY:  # an encoder that changes times
+            del self._durations[next(iter(self._durations))]

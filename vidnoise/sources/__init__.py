@@ -75,6 +75,8 @@ def open_source(
         UsageError: ``start`` or ``duration`` make no sense for it.
     """
     text = os.fspath(uri)
+    if text.startswith("file:"):
+        text = text[len("file:") :]
     if not text:
         raise SourceOpenError("no input given", text)
     if start is not None and not 0 <= start < float("inf"):

@@ -272,9 +272,17 @@ class ContainerSource:
             duration=picture.duration or None,
             time_base=self._time_base,
             index=count + self._decoded.n_lost,
-            discontinuity=previous is None and bool(self._range.start),
+            discontinuity=self._is_cut(stamp) or (previous is None and bool(self._range.start)),
             packets=packets,
         )
+
+    def _is_cut(self, stamp: int | None) -> bool:
+        """Whether the input's clock jumped between the previous picture and the one at ``stamp``."""
+        jumps = self._decoded.jumps
+        if not jumps or stamp is None or stamp < jumps[0]:
+            return False
+        jumps.popleft()
+        return True
 
     def _refuse_change(self, picture: av.VideoFrame, count: int) -> None:
         info = self.info

@@ -11,10 +11,12 @@ import av
 import av.codec.codec
 import av.container
 import av.error
+import av.format
 import av.stream
 from av.codec.context import ThreadType
 
 from vidnoise.errors import DecodeError, SourceLostError
+from vidnoise.sources.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,10 @@ class DecodedStream:
         """Set to stop decoding: only packets of the other streams come then."""
         self.last_seconds = Fraction(0)
         """End of the last video packet read, on the input's clock."""
+        self.jumps: deque[int] = deque()
+        """Times at which the input's clock jumped: what comes from there does not follow from what was."""
+        has_leaps = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        self._timeline = Timeline(has_leaps=has_leaps, uri=uri)
         self._failures = 0
         self._counted: deque[int] = deque(maxlen=64)
         video.codec_context.thread_type = ThreadType.AUTO
@@ -70,7 +76,11 @@ class DecodedStream:
     def __iter__(self) -> Iterator[av.Packet | av.VideoFrame]:
         index = self._video.index
         flushed = False
+        self._timeline.restart()
+        self.jumps.clear()
         for packet in self._packets():
+            if self._timeline.place(packet) and packet.stream_index == index:
+                self.jumps.append(packet.dts or 0 if packet.pts is None else packet.pts)
             if packet.stream_index != index or packet.stream is not self._video:
                 if packet.size or packet.dts is not None:
                     yield packet
