@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+
+from test_model import TINY
 from vidnoise.cuts import detect_cut, thumbnail
 from vidnoise.denoiser import Denoiser, resolve_device, resolve_precision
 from vidnoise.errors import DeviceError, UnknownModelError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame
 from vidnoise.model import DenoiseNetwork
-
-from tests.test_model import TINY
 
 RGB = PIXEL_FORMATS["gbrpf32le"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from test_model import TINY
 from vidnoise.errors import UnknownModelError, WeightsError
 from vidnoise.model import DenoiseNetwork
 from vidnoise.weights import ModelCard, list_models, load_model, read_card, save_model
-
-from tests.test_model import TINY
 
 
 @pytest.fixture
@@ -25,7 +25,11 @@ def saved(tmp_path: Path) -> Path:
 
 def rewrite(path: Path, **metadata: str) -> None:
     card, config = read_card(path)
-    base = {"vidnoise_format": "1", "config": json.dumps(config), "card": json.dumps({"name": card.name, "tier": "fast"})}
+    base = {
+        "vidnoise_format": "1",
+        "config": json.dumps(config),
+        "card": json.dumps({"name": card.name, "tier": "fast"}),
+    }
     save_file(load_file(path), path, metadata={**base, **metadata})
 
 
