@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.stream
 import numpy as np
 import pytest
 import torch
@@ -87,6 +88,12 @@ def test_times_are_exact_in_mp4_and_mov(clips: Clips, tmp_path: Path, name: str,
     audio = "aac" if name == "everything" else "copy"
     target = through(clip, tmp_path / f"out{extension}", preset="ultrafast", audio=audio)
     assert times(target) == clip.seconds
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9", "ffv1", "mjpeg"])
+def test_times_are_exact_whatever_the_codec(clips: Clips, tmp_path: Path, codec: str) -> None:
+    clip = clips("vfr")
+    assert times(through(clip, tmp_path / "out.mp4", codec=codec)) == clip.seconds
 
 
 @pytest.mark.parametrize("name", ["vfr", "vfr_mkv", "ntsc", "late_start", "gops", "everything", "audio"])
@@ -192,6 +199,39 @@ def test_chapters_and_title_in_mp4(clips: Clips, tmp_path: Path) -> None:
         assert [c["metadata"]["title"] for c in container.chapters()] == ["One", "Two"]
         assert (container.metadata["title"], container.metadata["artist"]) == ("Two", "Some")
         assert sum(s.type == "data" for s in container.streams) == 1  # the track of chapter titles, once
+
+
+def test_cover_picture_and_second_video_are_copied(
+    clips: Clips, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "cover.mp4"
+    with av.open(str(clips("audio"))) as reader, av.open(str(source), "w") as writer:
+        outputs = {s.index: writer.add_stream_from_template(s, opaque=True) for s in reader.streams}
+        second = writer.add_stream("libx264", rate=25, time_base=Fraction(1, 25))
+        second.codec_context.width, second.codec_context.height = 32, 32
+        cover = writer.add_stream("mjpeg", rate=25, time_base=Fraction(1, 25), options={"strict": "unofficial"})
+        cover.codec_context.width, cover.codec_context.height = 32, 32
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame(32, 32, "yuv420p")
+        for plane in picture.planes:
+            plane.update(bytes([77]) * plane.buffer_size)
+        picture.pts, picture.time_base = 0, Fraction(1, 25)
+        for stream in (cover, second):
+            writer.mux(stream.encode(picture))
+            writer.mux(stream.encode(None))
+        for packet in reader.demux():
+            if packet.size:
+                packet.stream = outputs[packet.stream_index]
+                writer.mux(packet)
+    with caplog.at_level(logging.WARNING):
+        target = through(source, tmp_path / "out.mp4")
+    assert "is copied as it is, not denoised" in caplog.text
+    with av.open(str(target)) as container:
+        kinds = [(s.type, bool(s.disposition & av.stream.Disposition.attached_pic)) for s in container.streams]
+        assert kinds == [("video", False), ("audio", False), ("video", False), ("video", True)]
+        assert container.streams[0].width == 64
+    before, after = packets(source, "video"), packets(target, "video")
+    assert after[1:] == before[1:]
 
 
 def test_subtitles_that_do_not_fit_are_dropped_aloud(

@@ -77,6 +77,8 @@ BAD_OUTPUTS: dict[str, tuple[str, dict, type[VidnoiseError], str]] = {
     "crf of a lossless codec": ("out.mkv", {"codec": "ffv1", "crf": 20}, UsageError, "has no crf option"),
     "preset without any": ("out.mkv", {"codec": "ffv1", "preset": "fast"}, UsageError, "has no preset option"),
     "preset": ("out.mkv", {"codec": "vp9", "preset": "hasty"}, UsageError, "unknown preset 'hasty'; use ultrafast"),
+    "preset of x264": ("out.mkv", {"codec": "h264", "preset": "hasty"}, UsageError, "unknown preset 'hasty'"),
+    "crf": ("out.mkv", {"codec": "h264", "crf": 52}, UsageError, "crf of libx264 must be from 0 to 51, got 52"),
     "pixel format": ("out.mkv", {"pix_fmt": "yuv42"}, UsageError, "unknown pixel format 'yuv42'"),
     "audio": ("out.mkv", {"audio": "loud"}, UsageError, "audio must be copy, none, aac"),
     "threads": ("out.mkv", {"threads": -1}, UsageError, "threads must be 0"),

@@ -37,6 +37,7 @@ class _Quality:
     """How an encoder is told its quality and speed."""
 
     default_crf: float | None = None
+    max_crf: float = 51
     crf_option: str = "crf"
     preset_option: str | None = "preset"
     default_preset: str | None = None
@@ -49,10 +50,10 @@ _QUALITY: dict[str, _Quality] = {
     "libx264": _Quality(18),
     "libx264rgb": _Quality(18),
     "libx265": _Quality(20, fixed={"x265-params": "log-level=error"}),
-    "libsvtav1": _Quality(28, default_preset="8", speeds=("12", "11", "10", "9", "8", "7", "5", "4", "3")),
-    "libaom-av1": _Quality(28, preset_option="cpu-used", default_preset="6",
+    "libsvtav1": _Quality(28, 63, default_preset="8", speeds=("12", "11", "10", "9", "8", "7", "5", "4", "3")),
+    "libaom-av1": _Quality(28, 63, preset_option="cpu-used", default_preset="6",
                            speeds=("8", "8", "8", "7", "6", "5", "4", "3", "2"), fixed={"row-mt": "1"}),
-    "libvpx-vp9": _Quality(24, preset_option="cpu-used", default_preset="3",
+    "libvpx-vp9": _Quality(24, 63, preset_option="cpu-used", default_preset="3",
                            speeds=("8", "7", "6", "5", "4", "3", "2", "1", "0"),
                            fixed={"b": "0", "row-mt": "1", "deadline": "good"}),
     # NVENC's cq needs its own rate control: its default bit rate is far too low for a master.
@@ -121,19 +122,28 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
     elif quality.default_crf is None:
         what = "is lossless and" if codec.lossless and not codec.lossy else ""
         raise UsageError(f"codec {codec.name} {what} has no crf option".replace("  ", " "))
+    elif not 0 <= crf <= quality.max_crf:
+        raise UsageError(f"crf of {codec.name} must be from 0 to {quality.max_crf:g}, got {crf:g}")
     if crf is not None:
         options[quality.crf_option] = f"{crf:g}"
     if preset is not None and quality.preset_option is None:
         raise UsageError(f"codec {codec.name} has no preset option")
     if preset in _SPEEDS:
         preset = quality.speeds[_SPEEDS.index(preset)]
-    elif preset is not None and quality.speeds is not _SPEEDS and not preset.lstrip("-").isdigit():
-        raise UsageError(f"unknown preset {preset!r}; use {', '.join(_SPEEDS)}, or a number of {codec.name}'s own")
+    elif preset is not None and codec.name in _QUALITY and not _is_own_preset(preset, quality):
+        own = f", or a number of {codec.name}'s own" if quality.speeds[0].isdigit() else ""
+        raise UsageError(f"unknown preset {preset!r}; use {', '.join(_SPEEDS)}{own}")
     if preset is None:
         preset = quality.default_preset
     if preset is not None and quality.preset_option is not None:
         options[quality.preset_option] = preset
     return options
+
+
+def _is_own_preset(preset: str, quality: _Quality) -> bool:
+    if quality.speeds[0].isdigit():
+        return preset.lstrip("-").isdigit()
+    return preset == "placebo" if quality.speeds is _SPEEDS else preset in quality.speeds
 
 
 def _guess_quality(known: set[str]) -> _Quality:
@@ -153,5 +163,6 @@ def _known_options(codec: av.codec.codec.Codec) -> set[str]:
 
 def needs_fixed_quantiser(codec: av.codec.Codec, options: dict[str, str]) -> bool:
     """Whether the encoder would fall back to FFmpeg's 200 kbit/s because nothing sets its quality."""
-    lossless = codec.lossless and not codec.lossy
-    return not lossless and codec.name not in _QUALITY and not {"crf", "cq", "qp"} & options.keys()
+    if codec.name in ("ffv1", "prores_ks") or (codec.lossless and not codec.lossy):
+        return False
+    return not {"crf", "cq", "qp"} & options.keys()

@@ -17,7 +17,7 @@ import av.stream
 from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.sources.decoding import DecodedStream, reason
-from vidnoise.sources.description import copied_streams, describe, main_video, to_fraction, total_seconds
+from vidnoise.sources.description import copied_streams, describe, main_video, side_data, to_fraction, total_seconds
 from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.trim import TimeRange
 
@@ -132,6 +132,17 @@ class ContainerSource:
             is_live="://" in self.uri and total is None,
         )
         self._total_seconds = total
+        self._warn_of_losses(self._first)
+
+    def _warn_of_losses(self, picture: av.VideoFrame) -> None:
+        """Say what pictures carry that frames do not."""
+        if picture.interlaced_frame:
+            logger.warning(
+                "%s: interlaced; both fields are denoised as one picture, and the output is progressive. "
+                "Deinterlace it first for the best result", self.uri,
+            )  # fmt: skip
+        if any(item.type.name == "A53_CC" for item in side_data(picture)):
+            logger.warning("%s: the closed captions inside the pictures are not carried over", self.uri)
 
     def _beginning(self) -> Fraction:
         """Time of the input's beginning on its own clock, in seconds."""

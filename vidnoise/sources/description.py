@@ -82,14 +82,15 @@ def copied_streams(container: av.container.InputContainer, video: av.VideoStream
     return tuple(found)
 
 
-def _side_data(picture: av.VideoFrame) -> Iterator[SideData]:
+def side_data(picture: av.VideoFrame) -> Iterator[SideData]:
+    """What travels with a picture beside its samples."""
     # av's type hints call this a mapping, but it iterates over its values.
     return cast("Iterator[SideData]", iter(picture.side_data))
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     """The nine numbers of the picture's display matrix, or None where it changes nothing."""
-    for item in _side_data(picture):
+    for item in side_data(picture):
         if item.type.name == "DISPLAYMATRIX":
             matrix = struct.unpack("=9i", bytes(item)[:36])
             return None if matrix == _IDENTITY else matrix
@@ -103,7 +104,7 @@ def hdr_metadata(picture: av.VideoFrame) -> dict[str, Any]:
     ``content_light``: MaxCLL and MaxFALL in cd/m².
     """
     found: dict[str, Any] = {}
-    for item in _side_data(picture):
+    for item in side_data(picture):
         data = bytes(item)
         if item.type.name == "MASTERING_DISPLAY_METADATA" and len(data) >= 88:
             numbers = struct.unpack("=20i2i", data[:88])
