@@ -1,0 +1,162 @@
+"""What most users of the library need: :func:`denoise` for pictures, :func:`denoise_file` for files."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from .denoiser import Denoiser
+from .frame import Frame
+from .pictures import PictureAdapter, Restore
+from .pipeline import run
+from .run_stats import Progress, RunStats
+from .sinks import open_sink
+from .sources import open_source
+from .transfer import HostTransfer, make_transfer
+
+if TYPE_CHECKING:
+    import av
+    import numpy as np
+
+    Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
+else:
+    Picture = TypeVar("Picture")
+
+
+def denoise(
+    frames: Iterable[Picture],
+    *,
+    model: str | os.PathLike[str] = "standard",
+    sigma: float | None = None,
+    strength: float = 1.0,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    detect_cuts: bool = True,
+) -> Iterator[Picture]:
+    """Denoise the consecutive pictures of one video, lazily and in constant memory.
+
+    Args:
+        frames: numpy arrays ``(H, W, 3)`` RGB or ``(H, W)`` gray, torch tensors ``(3, H, W)`` RGB, each in uint8,
+            uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); ``av.VideoFrame``; or
+            :class:`Frame`. A change of size starts afresh.
+        model: a name from :func:`list_models`, or a ``.safetensors`` file.
+        sigma: standard deviation of the noise in 8-bit units (25 means 25/255); ``None`` measures it.
+        strength: 0 changes nothing, 1 removes what the network takes for noise, up to 2 removes more.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the network runs.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        detect_cuts: start afresh at scene cuts.
+
+    Returns:
+        An iterator of as many pictures of the same kind: sample type, shape, range, device; an ``av.VideoFrame``
+        keeps its format, time and colour tags. They are yours: nothing overwrites them later.
+
+    Raises:
+        UsageError: an option out of range (at the call).
+        UnknownModelError, WeightsError, DeviceError: no such model or device (at the call).
+        FormatError: a picture of another kind, sample type or shape (when it is reached).
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> noisy = [np.clip(rng.normal(128, 20, (48, 64)), 0, 255).astype(np.uint8) for _ in range(4)]
+    >>> clean = list(denoise(noisy, sigma=20))
+    >>> len(clean), clean[3].shape, clean[3].dtype
+    (4, (48, 64), dtype('uint8'))
+    >>> bool(clean[3].std() < 0.5 * noisy[3].std())
+    True
+    """
+    denoiser = Denoiser(
+        model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=detect_cuts
+    )
+    return _denoise(frames, denoiser)
+
+
+def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Picture]:
+    adapter = PictureAdapter()
+    ways_back: deque[Restore] = deque()
+
+    def adapted() -> Iterator[Frame]:
+        for picture in pictures:
+            frame, restore = adapter.frame(picture)
+            ways_back.append(restore)
+            yield frame
+
+    with contextlib.ExitStack() as stages:
+        arriving = adapted()
+        first = next(arriving, None)
+        if first is None:
+            return
+        is_there = all(plane.device == denoiser.device for plane in first.planes)
+        transfer = HostTransfer() if is_there else make_transfer(denoiser.device)
+        uploaded = stages.enter_context(contextlib.closing(transfer.upload(itertools.chain([first], arriving))))
+        del first
+        clean = stages.enter_context(contextlib.closing(transfer.download(denoiser(uploaded))))
+        for frame in clean:
+            yield ways_back.popleft()(frame)
+
+
+def denoise_file(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    overwrite: bool = False,
+    model: str | os.PathLike[str] = "standard",
+    sigma: float | None = None,
+    strength: float = 1.0,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    detect_cuts: bool = True,
+    start: float | None = None,
+    duration: float | None = None,
+    codec: str | None = None,
+    crf: float | None = None,
+    preset: str | None = None,
+    pix_fmt: str | None = None,
+    audio: str = "copy",
+    threads: int = 0,
+) -> RunStats:
+    """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
+
+    Sound, subtitles, chapters, metadata, time stamps, rotation and colour tags are kept. ``dst`` appears under its
+    name only when it is complete; on Ctrl-C it is finished with what was done so far.
+
+    Args:
+        src: a path or URL.
+        dst: a path; its extension chooses the container.
+        progress: called about ten times a second, and at the end.
+        should_stop: asked before each frame; when it says yes, the file ends there.
+        overwrite: whether ``dst`` may exist.
+        model, sigma, strength, device, precision, detect_cuts: see :func:`denoise`.
+        start, duration: seconds; the part of ``src`` that is wanted.
+        codec, crf, preset, pix_fmt, audio: see :func:`open_sink`.
+        threads: for decoder, encoder and, in the whole process, torch; 0 lets each choose.
+
+    Raises:
+        SourceError, SinkError, FormatError, ModelError, DeviceError, UsageError: all are ``VidnoiseError``; each
+            text is one line.
+
+    >>> import tempfile, os
+    >>> folder = tempfile.mkdtemp()
+    >>> stats = denoise_file("lavfi:testsrc2=size=64x48:rate=25:duration=0.2", os.path.join(folder, "clean.mkv"))
+    >>> stats.frames_out
+    5
+    """
+    # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
+    sink = open_sink(
+        dst, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads
+    )
+    source = open_source(src, start=start, duration=duration, threads=threads)
+    with contextlib.closing(source):
+        if threads:
+            torch.set_num_threads(threads)
+        denoiser = Denoiser(
+            model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=detect_cuts
+        )
+        return run(source, denoiser, sink, on_progress=progress, should_stop=should_stop)

@@ -1,0 +1,112 @@
+"""The command line. Each subcommand is a file here and a line in :data:`COMMANDS`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ..errors import VidnoiseError
+
+COMMANDS: dict[str, str] = {
+    "run": "vidnoise.cli.run:run",
+    "models": "vidnoise.cli.models:models",
+    "evaluate": "vidnoise.cli.evaluate:evaluate",
+    "train": "vidnoise.cli.train:train",
+}
+"""Subcommand to ``module:command``, imported on use."""
+
+DEFAULT = "run"
+"""What is meant where no subcommand is named: ``vidnoise FILE`` is ``vidnoise run FILE``."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is asked for, and takes anything else as the default's arguments."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if args and args[0] not in COMMANDS and args[0] not in own:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.7)
+            if near and len(args) == 1 and not os.path.exists(args[0]):
+                raise click.UsageError(f"there is no file or command {args[0]!r}; did you mean {near[0]!r}?", ctx)
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("vidnoise", "INPUT -o OUTPUT [OPTIONS]")
+        formatter.write_usage("vidnoise", "COMMAND ...", prefix="       ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        command = self.get_command(ctx, DEFAULT)
+        assert command is not None
+        command.format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from .. import __version__
+
+        click.echo(f"vidnoise {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
+def group() -> None:
+    """Removes noise from a video. Sound, subtitles, chapters, times and colour tags are kept.
+
+    Example: vidnoise night.mp4 -o clean.mp4
+    """
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status.
+
+    0 done, 1 failure, 2 usage, 3 input, 4 output, 5 format, 6 model, 7 device, 130 interrupted.
+    """
+    try:
+        result: Any = group.main(args, prog_name="vidnoise", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as ex:
+        click.echo(ex.format_message(), err=True)
+        return ex.exit_code
+    except click.UsageError as ex:
+        return _fail(f"{ex.format_message()} (vidnoise --help shows the options)", ex.exit_code)
+    except click.ClickException as ex:
+        return _fail(ex.format_message(), ex.exit_code)
+    except VidnoiseError as ex:
+        return _fail(str(ex), ex.exit_code, ex)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`vidnoise models | head -1`): not our failure, but nothing more to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as ex:  # a mistake of ours: still one line, and the traceback with -v
+        return _fail(f"internal error: {type(ex).__name__}: {ex} (please report it, with the output of -v)", 1, ex)
+
+
+def _fail(message: str, code: int, error: BaseException | None = None) -> int:
+    if error is not None:
+        logging.getLogger("vidnoise").debug("traceback of the error below", exc_info=error)
+    click.echo("vidnoise: " + " ".join(message.split()), err=True)
+    return code

@@ -1,0 +1,84 @@
+"""What is shown while a command runs: messages and a progress bar, all on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from ..run_stats import Progress
+
+_LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log records as single lines above the progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        text = f"vidnoise: {kind}{record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def open_console(verbosity: int) -> Console:
+    """A console on standard error that also shows vidnoise's log records.
+
+    Args:
+        verbosity: -1 errors only, 0 warnings, 1 what is chosen and why, 2 tracebacks.
+    """
+    console = Console(stderr=True, highlight=False)
+    logger = logging.getLogger("vidnoise")
+    for handler in [h for h in logger.handlers if isinstance(h, _ConsoleHandler)]:
+        logger.removeHandler(handler)
+    logger.addHandler(_ConsoleHandler(console))
+    logger.setLevel(_LEVELS[max(-1, min(verbosity, 2))])
+    logger.propagate = False
+    return console
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, name: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar with frames, speed, time left and the measured noise, for as long as the block runs."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}  {task.fields[left]}  {task.fields[noise]}"),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(name, total=None, speed="", left="", noise="")
+
+        def show(progress: Progress) -> None:
+            eta = progress.eta_seconds
+            bar.update(
+                task,
+                completed=progress.frames,
+                total=max(progress.total_frames, progress.frames) if progress.total_frames else None,
+                speed=f"{progress.fps:.1f} fps",
+                left="" if eta is None else f"ETA {clock(eta)}",
+                noise="" if progress.sigma is None else f"noise {progress.sigma:.1f}",
+            )
+
+        yield show
+
+
+def clock(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour up."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM: the first asks the run to stop and finish its file, the second does not wait."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+
+@contextlib.contextmanager
+def stop_on_signal(on_first: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Within the block, signals set what the yielded function returns.
+
+    Args:
+        on_first: Called at the first signal, to tell the user.
+    """
+    stopping = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            raise KeyboardInterrupt
+        stopping = True
+        on_first()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may handle signals; whoever runs us elsewhere handles them
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
