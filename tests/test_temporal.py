@@ -1,0 +1,55 @@
+"""What the shipped models do with the past: use it where it holds, drop it where it does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from test_evaluation import scene
+from vidnoise.evaluation.metrics import psnr, temporal_error
+from vidnoise.evaluation.protocol import network_method, noisy_clip
+from vidnoise.weights import load_model
+
+NAMES = ("fast", "standard")
+SIGMA = 25
+
+
+def run(name: str, clean: torch.Tensor, *, blind: bool = True) -> torch.Tensor:
+    network, _ = load_model(name)
+    return network_method(network, blind=blind)(noisy_clip("t", clean, SIGMA), SIGMA / 255).clamp(0, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_still_scene_gets_cleaner_with_time(name: str) -> None:
+    clean = scene(1).expand(12, -1, -1, -1)
+    out = run(name, clean)
+    quality = psnr(out, clean)
+    assert quality[-1] > quality[0] + 1.5
+    assert temporal_error(out[4:], clean[4:]) < 0.25 * temporal_error(noisy_clip("t", clean, SIGMA)[4:], clean[4:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_trails_behind_a_moving_object(name: str) -> None:
+    """Where a bright square has just been, the error is no worse than in a first frame, within 0.5 dB."""
+    background = scene(1)[0]
+    frames = []
+    for t in range(10):
+        frame = background.clone()
+        frame[:, 36:60, 4 + 6 * t : 28 + 6 * t] = torch.tensor([0.95, 0.9, 0.2]).view(3, 1, 1)
+        frames.append(frame)
+    clean = torch.stack(frames)
+    out = run(name, clean)
+    left = 4 + 6 * 9
+    trail = (..., slice(36, 60), slice(left - 12, left))
+    # The same background as the network sees it with no past at all.
+    first = run(name, clean[-1:])
+    assert psnr(out[-1:][trail], clean[-1:][trail]) > psnr(first[trail], clean[-1:][trail]) - 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quality_does_not_drift(name: str) -> None:
+    """Over 200 frames of a camera that pans to and fro, the last pass is as good as the first."""
+    there = scene(50, 64, speed=1)
+    clean = torch.cat([there, there.flip(0)] * 2)
+    quality = psnr(run(name, clean), clean)
+    assert quality[150:].mean() > quality[50:100].mean() - 0.1
