@@ -200,6 +200,25 @@ def test_frame_of_another_kind(tmp_path: Path, change: dict) -> None:
         sink.write(frame_of(info_of(), 2))
 
 
+def test_interrupted_write_leaves_a_file_that_can_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = open_sink(tmp_path / "out.mp4")
+    sink.open(info_of())
+    for i in range(3):
+        sink.write(frame_of(info_of(), i))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vidnoise.sinks.picture.PictureWriter.picture", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sink.write(frame_of(info_of(), 3))
+    sink.close()
+    assert stored(tmp_path / "out.mp4")[2] == 3
+
+
 def test_unwritable_directory_or_part(tmp_path: Path) -> None:
     (tmp_path / "out.mp4.part").mkdir()
     sink = open_sink(tmp_path / "out.mp4")
@@ -379,6 +398,14 @@ def test_no_format_changes_in_silence(tmp_path: Path, caplog: pytest.LogCaptureF
     caplog.clear()
     write_all(open_sink(tmp_path / "same.mkv", codec="h264"), info_of("yuv422p"))
     assert not caplog.records
+
+
+def test_options_that_the_usual_codec_lacks_choose_another_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_all(open_sink(tmp_path / "out.mkv", crf=30), info_of(codec="ffv1"))
+    assert stored(tmp_path / "out.mkv")[0] == "h264"
+    assert "encoding as h264 instead of ffv1: codec ffv1 is lossless and has no crf option" in caplog.text
 
 
 def test_lossless_h264_of_rgb(tmp_path: Path) -> None:

@@ -166,11 +166,13 @@ class ContainerSink:
     def _choose_default(self, info: StreamInfo) -> tuple[av.codec.Codec, FormatChoice]:
         found: list[tuple[str, av.codec.Codec, FormatChoice]] = []
         names = default_codecs(info.codec, self._container_codec)
+        why_not = ""
         for name in names:
             try:
                 encoder = rgb_encoder(find_encoder(name), info.format)
                 encoder_options(encoder, self._crf, self._preset)
-            except UsageError:
+            except UsageError as ex:
+                why_not = why_not or str(ex)
                 continue
             choice = self._choose_format(info, encoder) if holds_video(self._format_name, encoder) else None
             if choice is not None:
@@ -178,7 +180,9 @@ class ContainerSink:
         if not found:
             raise FormatError(f"{self.path}: nothing that {self._format_name} holds takes such video; write an .mkv")
         name, encoder, choice = next((f for f in found if f[2].is_lossless), found[0])
-        if name != info.codec:
+        if why_not and name != names[0]:
+            logger.warning("%s: encoding as %s instead of %s: %s", self.path, name, names[0], why_not)
+        elif name != info.codec:
             logger.info("%s: encoding as %s (the input is %s)", self.path, name, info.codec or "not encoded")
         return encoder, choice
 
@@ -252,9 +256,10 @@ class ContainerSink:
             message = f"{self.path}: writing failed: {self._reason(ex)}"
             self.abort()
             raise EncodeError(message, self.path) from ex
-        except BaseException:
+        except Exception:
             self.abort()
             raise
+        # Ctrl-C is no failure: whoever catches it may still close the file, which then holds what came so far.
 
     def _reason(self, error: BaseException) -> str:
         if self._file is not None and self._file.error is not None:
