@@ -12,7 +12,7 @@ import vidnoise
 
 MODULES = [
     "vidnoise",
-    *(m.name for m in pkgutil.walk_packages(vidnoise.__path__, "vidnoise.") if "__main__" not in m.name),
+    *(m.name for m in pkgutil.walk_packages(vidnoise.__path__, "vidnoise.") if not m.name.endswith("__main__")),
 ]
 
 

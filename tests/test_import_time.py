@@ -9,7 +9,7 @@ import sys
 import pytest
 
 IMPORT_SECONDS = 0.1
-"""What `import vidnoise` may add to starting Python. Measured: 0.01 to 0.04 s; `import torch` alone takes 1 s or more."""
+"""What `import vidnoise` may add to starting Python. Measured: 0.01 to 0.04 s; `import torch` alone takes over 1 s."""
 
 
 def python(code: str) -> str:
