@@ -102,7 +102,7 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as ex:  # a mistake of ours: still one line, and the traceback with -v
-        return _fail(f"internal error: {type(ex).__name__}: {ex} (please report it, with the output of -v)", 1, ex)
+        return _fail(f"internal error: {type(ex).__name__}: {ex} (please report it, with the output of -vv)", 1, ex)
 
 
 def _fail(message: str, code: int, error: BaseException | None = None) -> int:
