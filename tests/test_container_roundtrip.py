@@ -241,6 +241,7 @@ def test_subtitles_that_do_not_fit_are_dropped_aloud(
         target = through(clips("everything"), tmp_path / "out.mp4")
     assert "subtitle stream #3 (subrip, fra) is left out" in caplog.text
     assert "attachment stream" in caplog.text
+    assert "mp4 has no place for the tags DIRECTOR" in caplog.text
     assert len(packets(target, "audio")) == 2
 
 

@@ -180,6 +180,20 @@ def test_output_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> Non
     assert target.read_bytes() == b"someone else's"
 
 
+def test_finished_work_survives_a_name_that_was_taken(tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    sink = open_sink(target)
+    sink.open(info_of())
+    sink.write(frame_of(info_of(), 0))
+    target.write_bytes(b"someone else's")
+    with pytest.raises(EncodeError, match=r"complete, but stays as .*out\.mkv\.part: a file of that name"):
+        sink.close()
+    sink.abort()
+    assert target.read_bytes() == b"someone else's"
+    (tmp_path / "rescued.mkv").write_bytes((tmp_path / "out.mkv.part").read_bytes())
+    assert stored(tmp_path / "rescued.mkv")[2] == 1
+
+
 def test_no_frame_no_file(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.mp4")
     sink.open(info_of())
@@ -365,6 +379,8 @@ def test_packets_of_unknown_streams_are_ignored(tmp_path: Path) -> None:
         (".mkv", "png", "rgb48le", ("ffv1", "gbrp16le")),
         (".mkv", "hevc", "gray10le", ("hevc", "gray10le")),
         (".mkv", "vp9", "yuva420p", ("vp9", "yuv420p")),  # alpha is stored beside; the native decoder drops it
+        (".mp4", "gif", "bgra", ("h264", "gbrp")),
+        (".mov", "prores", "yuva444p10le", ("prores", "yuva444p12le")),  # the decoder gives 12 bits
         (".avi", "mpeg4", "yuv420p", ("h264", "yuv420p")),
     ],
 )
@@ -480,6 +496,28 @@ def test_crf_changes_the_size(tmp_path: Path) -> None:
 def test_rotation_without_a_container_behind_it(tmp_path: Path) -> None:
     write_all(open_sink(tmp_path / "out.mp4"), replace(info_of(), rotation=90))
     assert open_source(tmp_path / "out.mp4").info.rotation == 90
+
+
+@pytest.mark.parametrize(
+    ("extension", "tags", "warns"),
+    [
+        (".mp4", {"title": "T", "keywords": "k", "location": "+10.0000+020.0000/"}, False),
+        (".mp4", {"title": "T", "com.apple.quicktime.make": "Apple", "com.apple.quicktime.model": "X"}, False),
+        (".mov", {"title": "T", "director": "D", "show": "S"}, False),
+        (".mkv", {"title": "T", "DIRECTOR": "D"}, False),
+        (".mp4", {"title": "T", "director": "D"}, True),
+    ],
+)
+def test_tags_are_kept_or_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, extension: str, tags: dict[str, str], warns: bool
+) -> None:
+    write_all(
+        open_sink(tmp_path / f"out{extension}"), replace(info_of(codec="h264"), passthrough=Passthrough(metadata=tags))
+    )
+    with av.open(str(tmp_path / f"out{extension}")) as container:
+        lost = {k for k, v in tags.items() if container.metadata.get(k) != v}
+    assert lost == ({"director"} if warns else set())
+    assert ("has no place for the tags director" in caplog.text) == warns
 
 
 def test_stale_tags_are_not_copied(tmp_path: Path) -> None:

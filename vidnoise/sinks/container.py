@@ -29,14 +29,12 @@ from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.hdr import hdr_options
 from vidnoise.sinks.output_file import PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
+from vidnoise.sinks.tags import container_tags
 from vidnoise.sinks.video_stream import VideoStreamWriter
 
 logger = logging.getLogger(__name__)
 
 _BUFFER_SIZE = 1 << 20
-
-_DEAD_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
-"""Tags that tell of the input's muxer, not of the video."""
 
 
 class ContainerSink:
@@ -108,16 +106,21 @@ class ContainerSink:
         except OSError as ex:
             raise SinkOpenError(f"{self.path}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
-            container = av.open(self._file, "w", format=self._format_name, buffer_size=_BUFFER_SIZE)
+            tags, muxer_options = container_tags(copies.metadata, self._format_name, self.path)
+            container = av.open(
+                self._file,
+                "w",
+                format=self._format_name,
+                container_options=muxer_options,
+                buffer_size=_BUFFER_SIZE,
+            )
             self._container = container
             self._writer = PictureWriter(info, choice)
             self._video = VideoStreamWriter(
                 container, encoder, choice.name, options, info, copies, color=self._writer.color, threads=self._threads
             )
             self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.path)
-            container.metadata.update(
-                {k: v for k, v in copies.metadata.items() if k.lower() not in _DEAD_TAGS and v}
-            )
+            container.metadata.update(tags)
             chapters = [dict(c) for c in copies.chapters if c.get("time_base")]
             if chapters:
                 container.set_chapters(cast(Any, chapters))
@@ -179,7 +182,7 @@ class ContainerSink:
                 found.append((name, encoder, choice))
         if not found:
             raise FormatError(f"{self.path}: nothing that {self._format_name} holds takes such video; write an .mkv")
-        name, encoder, choice = next((f for f in found if f[2].is_lossless), found[0])
+        name, encoder, choice = next((f for f in found if _keeps_picture(f[2])), found[0])
         if why_not and name != names[0]:
             logger.warning("%s: encoding as %s instead of %s: %s", self.path, name, names[0], why_not)
         elif name != info.codec:
@@ -229,8 +232,14 @@ class ContainerSink:
             self._copies.finish()
             self._container.close()
             self._container = None
-            self._file.finish()
-            self._file = None
+            self._file.seal()
+        file, self._file = self._file, None
+        try:
+            file.publish(overwrite=self._overwrite)
+        except OSError as ex:  # hours of work are not thrown away for a name
+            raise EncodeError(
+                f"{self.path}: the video is complete, but stays as {file.part_path}: {ex.strerror or ex}", self.path
+            ) from ex
         if self._video.n_mended:
             logger.warning("%s: %d time stamps did not go up and were mended", self.path, self._video.n_mended)
 
@@ -266,6 +275,11 @@ class ContainerSink:
             error = self._file.error
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return str(text).splitlines()[0]
+
+
+def _keeps_picture(choice: FormatChoice) -> bool:
+    """Whether nothing that one sees is lost. Few players show transparency, so it alone does not change the codec."""
+    return choice.is_lossless or choice.loss == "transparency"
 
 
 __all__ = ["CODECS", "ContainerSink"]

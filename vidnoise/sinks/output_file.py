@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 
@@ -43,8 +44,8 @@ class PartFile:
     def tell(self) -> int:
         return self._file.tell()
 
-    def finish(self) -> None:
-        """Close and give the file its final name.
+    def seal(self) -> None:
+        """Close the file, which is complete.
 
         Raises:
             OSError: A write failed, now or before.
@@ -52,6 +53,15 @@ class PartFile:
         if self.error is not None:
             raise self.error
         self._file.close()
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Give the sealed file its final name.
+
+        Raises:
+            OSError: It cannot be renamed, or something else has taken the name meanwhile; the part file stays.
+        """
+        if not overwrite and os.path.exists(self.path):
+            raise FileExistsError(errno.EEXIST, "a file of that name has appeared meanwhile")
         os.replace(self.part_path, self.path)
 
     def discard(self) -> None:

@@ -1,0 +1,43 @@
+"""Which of the input's tags go into the output, and how the MP4 family is told to keep them."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger(__name__)
+
+_DEAD_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Tags that tell of the input's muxer, not of the video."""
+
+_COMMON = "title artist album date comment genre copyright creation_time location"
+_MOV_TAGS = frozenset(f"{_COMMON} make model".split())
+_MP4_TAGS = frozenset(
+    f"{_COMMON} album_artist composer grouping lyrics description synopsis show episode_id network keywords "
+    "episode_sort season_number media_type hd_video gapless_playback compilation track disc".split()
+)
+_STORED = {"mov": _MOV_TAGS, "mp4": _MP4_TAGS, "ipod": _MP4_TAGS}
+"""Tags that FFmpeg's writers of the MP4 family store (tried); others they drop without a word."""
+
+
+def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The tags worth writing, and the muxer's options for them.
+
+    What cannot be written is said in a warning.
+
+    Args:
+        tags: Of the input.
+        container_format: FFmpeg's name of the output's container.
+        uri: The output, for messages.
+    """
+    alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v}
+    stored = _STORED.get(container_format)
+    if stored is None:
+        return alive, {}
+    # "location-eng" is how a location with a language is read; it is written from "location".
+    lost = [k for k in alive if k.lower() not in stored and k.lower().partition("-")[0] not in stored]
+    if lost and (container_format == "mov" or any(k.startswith("com.") for k in lost)):
+        # Apple's free-form list of tags: holds any name, but hides the classic ones from some MP4 players.
+        return alive, {"movflags": "use_metadata_tags"}
+    if lost:
+        logger.warning("%s: %s has no place for the tags %s", uri, container_format, ", ".join(lost))
+    return alive, {}
