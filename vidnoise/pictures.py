@@ -52,7 +52,7 @@ class PictureAdapter:
         if isinstance(picture, Frame):
             return picture, _owned
         if isinstance(picture, np.ndarray):
-            return _from_array(picture, index), _to_array
+            return _from_array(picture, index), lambda frame: _to_array(frame, picture.dtype)
         if isinstance(picture, Tensor):
             device = picture.device
             return _from_tensor(picture, index), lambda frame: _to_tensor(frame, device)
@@ -72,19 +72,19 @@ class PictureAdapter:
 def _from_array(array: np.ndarray, index: int) -> Frame:
     is_gray = array.ndim == 2
     is_rgb = array.ndim == 3 and array.shape[2] == 3
-    if array.dtype not in (np.uint8, np.uint16, np.float32) or not (is_gray or is_rgb):
+    native = array.dtype.newbyteorder("=")
+    if native not in (np.uint8, np.uint16, np.float32) or not (is_gray or is_rgb):
         raise FormatError(f"got a numpy array {array.shape} of {array.dtype}; {ALLOWED}")
     if array.size == 0:
         raise FormatError(f"got an empty numpy array {array.shape}")
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
     # Torch wants memory that goes forward and may be written to, although nobody writes.
-    plane = torch.from_numpy(np.require(native, requirements=["C", "W"]))
+    plane = torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
     packed, gray, _ = _SUFFIXES[plane.dtype]
     return Frame((plane,), PIXEL_FORMATS[f"gray{gray}" if is_gray else f"rgb{packed}"], _FULL, index=index)
 
 
-def _to_array(frame: Frame) -> np.ndarray:
-    return frame.planes[0].cpu().numpy().copy()
+def _to_array(frame: Frame, dtype: np.dtype) -> np.ndarray:
+    return frame.planes[0].cpu().numpy().astype(dtype)
 
 
 def _from_tensor(tensor: Tensor, index: int) -> Frame:
