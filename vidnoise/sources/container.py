@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,13 +17,11 @@ from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenErr
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.sources.decoding import DecodedStream, reason
 from vidnoise.sources.description import copied_streams, describe, main_video, side_data, to_fraction, total_seconds
+from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.trim import TimeRange
 
 logger = logging.getLogger(__name__)
-
-_URL_TIMEOUTS = (15.0, 30.0)
-"""Seconds to wait for a URL to open, and for its next packet; without them a dead server blocks for ever."""
 
 _SEEK_LEADS = (0, 3, 15)
 """Seconds before the wanted time at which to look for a key frame, in this order; then from the beginning."""
@@ -77,7 +74,7 @@ class ContainerSource:
         self._closed = False
         self._started = False
         self._last_seconds = Fraction(0)
-        self._container = _open(uri, format, options, timeout)
+        self._container = open_container(uri, format, options, timeout)
         try:
             self._prepare(threads)
         except BaseException:
@@ -359,44 +356,3 @@ def _ends_after(packet: av.Packet, seconds: Fraction) -> bool:
     if stamp is None:
         return True
     return (stamp + (packet.duration or 0)) * Fraction(packet.time_base) >= seconds
-
-
-def _open(
-    uri: str, format: str | None, options: dict[str, str] | None, timeout: float | None
-) -> av.container.InputContainer:
-    name, waits = uri, None
-    if uri == "-":
-        name = "pipe:0"
-    elif uri.startswith("lavfi:"):
-        name, format = uri[len("lavfi:") :], "lavfi"
-    elif "://" in uri or uri.startswith("pipe:"):
-        waits = _URL_TIMEOUTS
-    elif format is None or os.path.exists(uri):
-        name = _local(uri)
-    if timeout is not None:
-        waits = (timeout, timeout)
-    try:
-        return av.open(name, "r", format=format, options=options, timeout=waits, metadata_errors="replace")
-    except av.error.PermissionError as ex:
-        raise SourceOpenError(f"{uri}: permission denied", uri) from ex
-    except av.error.InvalidDataError as ex:
-        raise SourceOpenError(f"{uri}: not a video, or damaged beyond reading (an unfinished recording?)", uri) from ex
-    except av.error.EOFError as ex:
-        raise SourceOpenError(f"{uri}: no data", uri) from ex
-    except (av.error.ExitError, av.error.TimeoutError) as ex:
-        raise SourceOpenError(f"{uri}: no answer in time", uri) from ex
-    except (av.error.FFmpegError, OSError, ValueError) as ex:
-        raise SourceOpenError(f"{uri}: cannot be opened: {reason(ex)}", uri) from ex
-
-
-def _local(path: str) -> str:
-    """The address of a local file for libav, which would take the ``a:`` of ``a:b.mp4`` for a protocol."""
-    if os.path.isdir(path):
-        raise SourceOpenError(f"{path}: is a directory", path)
-    if not os.path.exists(path):
-        if "%" in os.path.basename(path):  # a numbered sequence of pictures
-            return path
-        raise SourceOpenError(f"{path}: no such file", path)
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        raise SourceOpenError(f"{path}: is an empty file", path)
-    return "file:" + path
