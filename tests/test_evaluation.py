@@ -44,6 +44,14 @@ def test_ssim_of_known_pictures() -> None:
     assert ssim(c, d).item() == pytest.approx((0.48 + 1e-4) / (0.52 + 1e-4), abs=1e-4)
 
 
+def test_ssim_agrees_with_kornia() -> None:
+    kornia = pytest.importorskip("kornia")
+    a = scene(2)
+    b = noisy_clip("s", a, 20).clamp(0, 1)
+    reference = kornia.metrics.ssim(a, b, window_size=11, padding="valid").mean((1, 2, 3))
+    torch.testing.assert_close(ssim(a, b), reference, rtol=0, atol=1e-4)
+
+
 def test_temporal_error_ignores_constant_bias() -> None:
     clean = scene(4)
     assert temporal_error(clean + 0.1, clean) == pytest.approx(0, abs=1e-4)
