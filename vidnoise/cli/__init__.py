@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -94,19 +93,17 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as ex:
         return _fail(ex.format_message(), ex.exit_code)
     except VidnoiseError as ex:
-        return _fail(str(ex), ex.exit_code, ex)
+        return _fail(str(ex), ex.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone (`vidnoise models | head -1`): not our failure, but nothing more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as ex:  # a mistake of ours: still one line, and the traceback with -v
-        return _fail(f"internal error: {type(ex).__name__}: {ex} (please report it, with the output of -vv)", 1, ex)
+    except Exception as ex:  # a mistake of ours: still one line, and the traceback with -vv
+        return _fail(f"internal error: {type(ex).__name__}: {ex} (please report it, with the output of -vv)", 1)
 
 
-def _fail(message: str, code: int, error: BaseException | None = None) -> int:
-    if error is not None:
-        logging.getLogger("vidnoise").debug("traceback of the error below", exc_info=error)
+def _fail(message: str, code: int) -> int:
     click.echo("vidnoise: " + " ".join(message.split()), err=True)
     return code

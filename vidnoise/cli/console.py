@@ -30,20 +30,28 @@ class _ConsoleHandler(logging.Handler):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def open_console(verbosity: int) -> Console:
-    """A console on standard error that also shows vidnoise's log records.
+@contextlib.contextmanager
+def console_for_messages(verbosity: int) -> Iterator[Console]:
+    """A console on standard error that shows vidnoise's log records for as long as the block runs.
 
     Args:
         verbosity: -1 errors only, 0 warnings, 1 what is chosen and why, 2 tracebacks.
     """
     console = Console(stderr=True, highlight=False)
     logger = logging.getLogger("vidnoise")
-    for handler in [h for h in logger.handlers if isinstance(h, _ConsoleHandler)]:
-        logger.removeHandler(handler)
-    logger.addHandler(_ConsoleHandler(console))
+    handler, level, propagate = _ConsoleHandler(console), logger.level, logger.propagate
+    logger.addHandler(handler)
     logger.setLevel(_LEVELS[max(-1, min(verbosity, 2))])
     logger.propagate = False
-    return console
+    try:
+        yield console
+    except Exception:
+        logger.debug("where the error below comes from:", exc_info=True)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 @contextlib.contextmanager

@@ -105,33 +105,33 @@ def run(
     if json_path not in (None, "-"):
         _check_json_path(json_path)
 
-    from .console import open_console, progress_bar
+    from .console import console_for_messages, progress_bar
     from .interrupt import stop_on_signal
 
-    console = open_console(-1 if quiet else verbose)
-
-    def stopping() -> None:
-        if not quiet:
-            console.print("vidnoise: stopping; once more to stop at once", markup=False)
-
     with contextlib.ExitStack() as stack:
-        should_stop = stack.enter_context(stop_on_signal(stopping))
+        console = stack.enter_context(console_for_messages(-1 if quiet else verbose))
+
+        def say(text: str) -> None:
+            if not quiet:
+                console.print(f"vidnoise: {text}", markup=False, soft_wrap=True)
+
+        should_stop = stack.enter_context(stop_on_signal(lambda: say("stopping; once more to stop at once")))
 
         from ..api import denoise_file  # late, and not before signals are handled: it loads torch
 
-        show = None
-        if progress or (progress is None and console.is_terminal and not quiet):
-            show = stack.enter_context(progress_bar(console, os.path.basename(output)))
-        stats = denoise_file(
-            source, output, progress=show, should_stop=should_stop, overwrite=overwrite,
-            model=model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=not no_cuts,
-            start=start, duration=duration,
-            codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads,
-        )  # fmt: skip
-    if not quiet:
-        console.print(f"vidnoise: {summary(stats, output)}", markup=False, soft_wrap=True)
-    if json_path is not None:
-        _write_json(stats, source, output, json_path)
+        with contextlib.ExitStack() as bar:
+            show = None
+            if progress or (progress is None and console.is_terminal and not quiet):
+                show = bar.enter_context(progress_bar(console, os.path.basename(output)))
+            stats = denoise_file(
+                source, output, progress=show, should_stop=should_stop, overwrite=overwrite,
+                model=model, sigma=sigma, strength=strength, device=device, precision=precision,
+                detect_cuts=not no_cuts, start=start, duration=duration,
+                codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads,
+            )  # fmt: skip
+        say(summary(stats, output))
+        if json_path is not None:
+            _write_json(stats, source, output, json_path)
     return 130 if stats.interrupted else 0
 
 
