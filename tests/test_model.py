@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
 from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
 from vidnoise.model.network import UNKNOWN, TemporalFusion
