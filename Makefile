@@ -53,7 +53,7 @@ type: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	$(BIN)/vidnoise bench
+	$(BIN)/python benchmarks/speed.py
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache
