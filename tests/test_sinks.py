@@ -214,9 +214,7 @@ def test_frame_of_another_kind(tmp_path: Path, change: dict) -> None:
         sink.write(frame_of(info_of(), 2))
 
 
-def test_interrupted_write_leaves_a_file_that_can_be_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_write_leaves_a_file_that_can_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = open_sink(tmp_path / "out.mp4")
     sink.open(info_of())
     for i in range(3):
@@ -434,9 +432,7 @@ def test_lossless_h264_of_rgb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "height", "matrix"), [(64, 48, 6), (1280, 720, 1)])
-def test_rgb_to_yuv_uses_the_matrix_that_it_names(
-    tmp_path: Path, width: int, height: int, matrix: int
-) -> None:
+def test_rgb_to_yuv_uses_the_matrix_that_it_names(tmp_path: Path, width: int, height: int, matrix: int) -> None:
     info = info_of("rgb24", width, height)
     plane = torch.zeros(height, width, 3, dtype=torch.uint8)
     plane[..., 0], plane[..., 1], plane[..., 2] = 200, 60, 30

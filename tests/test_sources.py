@@ -333,9 +333,7 @@ def test_size_change_is_refused_by_name(clips: Clips, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("second_start", [90000, 90000 * 500])
-def test_clock_that_jumps_runs_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, second_start: int
-) -> None:
+def test_clock_that_jumps_runs_on(tmp_path: Path, caplog: pytest.LogCaptureFixture, second_start: int) -> None:
     parts = []
     for number, start in enumerate((90000 * 3, second_start)):
         recipe = replace(CLIPS["gops_ts"], ticks=tuple(start + 3600 * i for i in range(30)), audio=())

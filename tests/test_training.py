@@ -82,7 +82,7 @@ def test_absent_data_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SourceOpenError, match="no clips or photos"):
         ClipPack(tmp_path, tmp_path / "cache")
     with pytest.raises(UsageError, match="unknown noise type"):
-        BatchMaker(None, {"smoke": 1.0}, 0.0, 0)  # type: ignore[arg-type]
+        BatchMaker(None, {"smoke": 1.0})  # type: ignore[arg-type]
 
 
 def test_pack_holds_what_the_files_hold(data: Path, tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def chroma_subsampled(clean: Tensor, generator: Generator) -> Tensor:
     return clean + torch.einsum("ij,tjhw->tihw", torch.linalg.inv(_RGB_TO_YUV), yuv)
 
 
+def luma(clean: Tensor, generator: Generator) -> Tensor:
+    """Noise (nearly) equal in red, green and blue, as gray footage and filtered chroma have it.
+
+    A network that has only seen independent channels takes such noise for texture.
+    """
+    base = (poisson_gaussian, gaussian, correlated)[int(_uniform(generator, 0, 3))]
+    noise = base(clean, generator) - clean
+    common = noise.sum(1, keepdim=True) / 3**0.5
+    return clean + common + (noise - common / 3**0.5) * _uniform(generator, 0.0, 0.4) ** 2
+
+
 def salt_and_pepper(clean: Tensor, generator: Generator) -> Tensor:
     """Dead samples, black or white, up to 2 %, over light Gaussian noise."""
     noisy = add_gaussian(clean, _uniform(generator, 0, 15) / 255, generator)
@@ -97,7 +108,9 @@ def compressed(clean: Tensor, generator: Generator) -> Tensor:
     decoded = []
     for picture in pictures:
         _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert picture is not None  # OpenCV reads what it has just written
+        decoded.append(picture[..., ::-1])
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
 
 
@@ -106,6 +119,7 @@ NOISES: dict[str, Noise] = {
     "poisson_gaussian": poisson_gaussian,
     "correlated": correlated,
     "chroma_subsampled": chroma_subsampled,
+    "luma": luma,
     "salt_and_pepper": salt_and_pepper,
     "banding": banding,
     "compressed": compressed,

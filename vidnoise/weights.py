@@ -124,7 +124,6 @@ def load_model(
     >>> card.tier
     'fast'
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -137,7 +136,7 @@ def load_model(
         network.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError, ValueError, TypeError) as ex:
         raise WeightsError(f"{path}: {ex}") from ex
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), card
+    return network.place(device).eval().requires_grad_(False), card
 
 
 def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> None:

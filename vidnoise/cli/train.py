@@ -63,7 +63,7 @@ def train(
         torch.set_num_threads(threads)
     console = Console(stderr=True, highlight=False)
     run = run_folder or Path("runs") / settings.name
-    trainer = Trainer(settings, folder, run, device=resolve_device(device), cache=cache, minutes=minutes)
+    trainer = Trainer(settings, folder, run, device=str(resolve_device(device)), cache=cache, minutes=minutes)
     console.print(describe(trainer))
 
     def show(row: dict[str, float | str], progress: float) -> None:

@@ -125,6 +125,10 @@ class DenoiseNetwork(nn.Module):
             torch.zeros(n, self.config.hidden, height // 4, width // 4, device=device),
         )
 
+    def place(self, device: torch.device | str) -> DenoiseNetwork:
+        """Move to a device, weights laid out channels-last, as fast convolutions want them."""
+        return self.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
     def estimate_sigma(self, noisy: Tensor) -> Tensor:
         """Blind noise level of one frame: ``(N, 3, H, W)`` to ``(N, 6, H/2, W/2)``, in [0, 1] units."""
         return self.noise_level(haar(noisy))

@@ -18,6 +18,7 @@ from vidnoise.sinks.capability import holds_copy
 
 logger = logging.getLogger(__name__)
 
+
 class CopiedStreams:
     """The other streams of one output. Not thread-safe.
 

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _DEVICE_FORMATS = ("cuda", "vaapi", "qsv", "d3d11", "d3d12", "vulkan", "videotoolbox", "mediacodec", "drm_prime", "amf")
 
+
 @dataclass(frozen=True, slots=True)
 class FormatChoice:
     """The pixel format to encode in, and whether it holds the source's samples unchanged."""

@@ -63,13 +63,16 @@ def noise_type(name: str) -> Noise:
 class BatchMaker:
     """Draws noise for the sampler's clips."""
 
-    def __init__(self, sampler: ClipSampler, noise: dict[str, float], quantised: float, seed: int) -> None:
+    def __init__(
+        self, sampler: ClipSampler, noise: dict[str, float], *, quantised: float = 0.0, gray: float = 0.0, seed: int = 0
+    ) -> None:
         self.sampler = sampler
         self.names = list(noise)
         self.types = {name: noise_type(name) for name in noise}
         weights = np.array([noise[n] for n in self.names], float)
         self.weights = weights / weights.sum()
         self.quantised = quantised
+        self.gray = gray
         self.generator = torch.Generator().manual_seed(seed)
 
     def make(self, n: int, frames: int, patch: int) -> Batch:
@@ -80,6 +83,10 @@ class BatchMaker:
             clip = self.sampler.sample(frames, patch)
             name = self.names[rng.choice(len(self.names), p=self.weights)]
             noised = self.types[name](clip, self.generator)
+            if rng.random() < self.gray:
+                # Times sqrt(3), so that averaging three channels does not weaken the noise.
+                clip, noise = (t.mean(1, keepdim=True).expand_as(t) for t in (clip, noised - clip))
+                noised = clip + noise * 3**0.5
             if rng.random() < self.quantised:
                 noised = (noised.clamp(0, 1) * 255).round() / 255
             level = measured_sigma(noised - clip)
@@ -88,7 +95,7 @@ class BatchMaker:
             sigma.append(level.expand(frames, *level.shape))
         stacked = [torch.stack(t, 1) for t in (clean, noisy, sigma)]
         mean_sigma = (stacked[1] - stacked[0]).square().mean((0, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
-        return Batch(*stacked, mean_sigma)
+        return Batch(stacked[0], stacked[1], stacked[2], mean_sigma)
 
     def state(self) -> dict:
         """For resuming exactly here."""

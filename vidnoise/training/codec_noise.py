@@ -19,7 +19,7 @@ from ..noise import NOISES
 from ..sinks import open_sink
 from ..sources import open_source
 
-BASES = ("poisson_gaussian", "poisson_gaussian", "gaussian", "correlated", "chroma_subsampled")
+BASES = ("poisson_gaussian", "poisson_gaussian", "gaussian", "correlated", "chroma_subsampled", "luma")
 """What the camera adds before the encoder sees the picture."""
 
 

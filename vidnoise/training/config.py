@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..errors import UsageError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -67,7 +67,8 @@ class TrainConfig:
     seed: int = 1
     quantised: float = 0.0
     """Share of clips whose noisy frames are rounded to 8 bits and clipped."""
-    extra: dict[str, Any] = field(default_factory=dict)
+    gray: float = 0.0
+    """Share of clips that are gray, noise and all."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -96,12 +96,12 @@ class Trainer:
         run.mkdir(parents=True, exist_ok=True)
         pack = ClipPack(data / "train", cache)
         sampler = ClipSampler(pack, synthetic=config.synthetic, rng=np.random.default_rng(config.seed))
-        self.batches = BatchMaker(sampler, config.noise, config.quantised, config.seed)
+        self.batches = BatchMaker(sampler, config.noise, quantised=config.quantised, gray=config.gray, seed=config.seed)
         if config.initial:
             self.network = load_model(config.initial)[0]
         else:
             self.network = DenoiseNetwork(TIERS[config.tier])
-        self.network.to(self.device, memory_format=torch.channels_last).train()
+        self.network.place(self.device).requires_grad_(True).train()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.stage_index = 0
         self.step = 0
@@ -201,7 +201,7 @@ class Trainer:
         """PSNR of the averaged weights on a part of the validation clips, by sigma."""
         network = DenoiseNetwork(self.network.config)
         network.load_state_dict(self.average)
-        network.to(self.device, memory_format=torch.channels_last).eval()
+        network.place(self.device).eval()
         with self._autocast():
             return quick_validation(network, self.data / "val", device=self.device)
 
