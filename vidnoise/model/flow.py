@@ -60,11 +60,13 @@ STILL_MARGIN, STILL_SOFTNESS = 0.06, 0.04
 """Of :func:`moving`, in units of the noise variance; chosen on the validation clips."""
 
 
+@torch.no_grad()
 def moving(noisy: Tensor, still: Tensor, aligned: Tensor, sigma: Tensor) -> Tensor:
     """How surely the flow explains the frame better than no motion does: ``(N, 1, h, w)`` in [0, 1].
 
     A network's flow is never exactly zero. Where nothing moves its jitter would blur, frame after frame, what
-    the recurrence could keep for ever; so motion must prove itself over a 9×9 neighbourhood.
+    the recurrence could keep for ever; so motion must prove itself over a 9×9 neighbourhood. It is a decision,
+    not a path for gradients, which would grow with 1/sigma².
 
     Args:
         noisy: ``(N, 3, h, w)`` current frame at 1/2 resolution.

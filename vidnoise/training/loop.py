@@ -27,6 +27,9 @@ from .data import ClipPack, ClipSampler
 from .losses import charbonnier, restoration
 from .optimizers import make_optimizers
 
+SPIKE = 6.0
+"""Steps whose gradient is so many times its usual norm are skipped."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -129,7 +132,7 @@ class Trainer:
 
     def _start_stage(self) -> None:
         self.optimizers = make_optimizers(self.network, self.stage.muon_lr, self.stage.adam_lr)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.usual_norm = 0, 0.0, 0.0
 
     def _save(self) -> None:
         part = self.checkpoint.with_suffix(".part")
@@ -137,7 +140,9 @@ class Trainer:
             {
                 "config": self.config.to_dict(), "network": self.network.state_dict(), "average": self.average,
                 "optimizers": [o.state_dict() for o in self.optimizers], "batches": self.batches.state(),
-                "position": [self.stage_index, self.step, self.seconds, self.total_seconds, self.total_steps],
+                "position": [
+                    self.stage_index, self.step, self.seconds, self.total_seconds, self.total_steps, self.usual_norm
+                ],
                 "torch_rng": torch.get_rng_state(),
             },
             part,
@@ -147,10 +152,9 @@ class Trainer:
 
     def _restore(self) -> None:
         saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.stage_index, self.step, self.seconds, self.total_seconds, self.total_steps = saved["position"]
-        position = self.step, self.seconds
+        self.stage_index, *position = saved["position"]
         self._start_stage()
-        self.step, self.seconds = position
+        self.step, self.seconds, self.total_seconds, self.total_steps, self.usual_norm = position
         self.network.load_state_dict(saved["network"])
         self.average = {k: v.to(self.device) for k, v in saved["average"].items()}
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -187,9 +191,11 @@ class Trainer:
             loss, parts = clip_loss(self.network, batch, blind.to(self.device), self.config)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0).item()
-        if math.isfinite(norm):  # a spike must not poison the weights
+        # Muon gives every step the same length, so one spike would count as much as a good gradient: it is left out.
+        if math.isfinite(norm) and (self.step < 20 or norm < SPIKE * self.usual_norm):
             for optimizer in self.optimizers:
                 optimizer.step()
+            self.usual_norm += 0.05 * (norm - self.usual_norm) if self.step else norm
         self.step += 1
         self.total_steps += 1
         decay = min(self.config.ema, (1 + self.total_steps) / (10 + self.total_steps))
