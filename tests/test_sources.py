@@ -491,3 +491,17 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
         Counted(frame)
     assert most == 1
     assert alive == 0
+
+
+def test_rate_of_a_tape(tmp_path: Path) -> None:
+    """FFmpeg's DV demuxer gives each frame one tick of 1/60000 s, which is 60000 frames/s on average."""
+    path = tmp_path / "tape.dv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("dvvideo", rate=Fraction(30000, 1001))
+        stream.width, stream.height, stream.pix_fmt = 720, 480, "yuv411p"
+        for i in range(3):
+            picture = av.VideoFrame(720, 480, "yuv411p")
+            picture.pts = i
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    assert open_source(path).info.rate == Fraction(30000, 1001)

@@ -16,7 +16,15 @@ import av.stream
 from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.sources.decoding import DecodedStream, reason
-from vidnoise.sources.description import copied_streams, describe, main_video, side_data, to_fraction, total_seconds
+from vidnoise.sources.description import (
+    copied_streams,
+    describe,
+    frame_rate,
+    main_video,
+    side_data,
+    to_fraction,
+    total_seconds,
+)
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.trim import TimeRange
@@ -221,7 +229,7 @@ class ContainerSource:
         return stamp * self._time_base
 
     def _ticks_per_frame(self) -> int:
-        rate = to_fraction(self._video.average_rate) or to_fraction(self._video.guessed_rate) or Fraction(25)
+        rate = frame_rate(self._video) or Fraction(25)
         return max(1, round(1 / (rate * self._time_base)))
 
     def __iter__(self) -> Iterator[Frame]:

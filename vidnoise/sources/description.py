@@ -28,6 +28,14 @@ def to_fraction(value: Any) -> Fraction | None:
     return Fraction(value.numerator, value.denominator) if value else None
 
 
+def frame_rate(video: av.VideoStream) -> Fraction | None:
+    """Frames per second by the header, or by a look at the first packets; None where nothing tells."""
+    average, guessed = to_fraction(video.average_rate), to_fraction(video.guessed_rate)
+    if average and guessed and average > 2 * guessed:
+        return guessed  # an average is never above the rate of the ticks: some demuxers (DV) give a frame one tick
+    return average or guessed
+
+
 def total_seconds(container: av.container.InputContainer, video: av.VideoStream) -> Fraction | None:
     """Length of the video by its header: the stream's own, else the longest stream's."""
     if video.duration:
@@ -149,7 +157,7 @@ def describe(
         height=first.height,
         format=format,
         time_base=time_base,
-        rate=to_fraction(video.average_rate) or to_fraction(video.guessed_rate),
+        rate=frame_rate(video),
         color=color,
         sample_aspect_ratio=to_fraction(video.sample_aspect_ratio),
         rotation=round(first.rotation) % 360,
