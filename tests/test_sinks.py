@@ -422,6 +422,25 @@ def test_options_that_the_usual_codec_lacks_choose_another_aloud(
     assert "encoding as h264 instead of ffv1: codec ffv1 is lossless and has no crf option" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crf": 55}, "crf of libx264 must be from 0 to 51, got 55"),
+        ({"preset": "warp"}, "unknown preset 'warp'"),
+        ({"pix_fmt": "rgb24"}, "libx264 does not take pix_fmt rgb24"),
+    ],
+)
+def test_a_bad_value_for_the_usual_codec_is_refused(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_sink(tmp_path / "out.mp4", **options).open(info_of(codec="h264"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_format_that_other_codecs_do_not_take(tmp_path: Path) -> None:
+    write_all(open_sink(tmp_path / "out.mp4", pix_fmt="nv16"), info_of("yuv422p", codec="h264"))
+    assert stored(tmp_path / "out.mp4")[:2] == ("h264", "yuv422p")
+
+
 def test_lossless_h264_of_rgb(tmp_path: Path) -> None:
     info = info_of("rgb24")
     write_all(open_sink(tmp_path / "out.mkv", codec="h264", crf=0), info)

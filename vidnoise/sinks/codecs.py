@@ -66,6 +66,10 @@ _QUALITY: dict[str, _Quality] = {
 }  # fmt: skip
 
 
+class NoSuchKnobError(UsageError):
+    """The encoder has no quality or speed option at all."""
+
+
 def find_encoder(name: str) -> av.codec.Codec:
     """The encoder for a codec's or encoder's name.
 
@@ -113,7 +117,8 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
     """Options of the encoder for the asked quality and speed.
 
     Raises:
-        UsageError: The encoder has no such knob.
+        NoSuchKnobError: The encoder has no such option.
+        UsageError: It has, but not with this value.
     """
     quality = _QUALITY.get(codec.name) or _guess_quality(_known_options(codec))
     options = dict(quality.fixed)
@@ -121,13 +126,13 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
         crf = quality.default_crf
     elif quality.default_crf is None:
         what = "is lossless and" if codec.lossless and not codec.lossy else ""
-        raise UsageError(f"codec {codec.name} {what} has no crf option".replace("  ", " "))
+        raise NoSuchKnobError(f"codec {codec.name} {what} has no crf option".replace("  ", " "))
     elif not 0 <= crf <= quality.max_crf:
         raise UsageError(f"crf of {codec.name} must be from 0 to {quality.max_crf:g}, got {crf:g}")
     if crf is not None:
         options[quality.crf_option] = f"{crf:g}"
     if preset is not None and quality.preset_option is None:
-        raise UsageError(f"codec {codec.name} has no preset option")
+        raise NoSuchKnobError(f"codec {codec.name} has no preset option")
     if preset in _SPEEDS:
         preset = quality.speeds[_SPEEDS.index(preset)]
     elif preset is not None and codec.name in _QUALITY and not _is_own_preset(preset, quality):

@@ -20,6 +20,7 @@ from vidnoise.sinks.audio import check_audio_option
 from vidnoise.sinks.capability import container_format, holds_video
 from vidnoise.sinks.codecs import (
     CODECS,
+    NoSuchKnobError,
     default_codecs,
     encoder_options,
     find_encoder,
@@ -173,11 +174,21 @@ class ContainerSink:
         for name in names:
             try:
                 encoder = rgb_encoder(find_encoder(name), info.format)
-                encoder_options(encoder, self._crf, self._preset)
             except UsageError as ex:
                 why_not = why_not or str(ex)
                 continue
-            choice = self._choose_format(info, encoder) if holds_video(self._format_name, encoder) else None
+            if not holds_video(self._format_name, encoder):
+                continue
+            try:
+                encoder_options(encoder, self._crf, self._preset)
+                choice = self._choose_format(info, encoder)
+            except NoSuchKnobError as ex:
+                why_not = why_not or str(ex)
+                continue
+            except UsageError:
+                if found:
+                    continue
+                raise  # the first choice has the option, but not this value: no reason to take another codec
             if choice is not None:
                 found.append((name, encoder, choice))
         if not found:
