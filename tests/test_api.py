@@ -77,6 +77,15 @@ def test_strength_0_is_the_identity(dtype, shape):
         assert np.array_equal(before, after)
 
 
+def test_a_sample_that_is_no_number_does_not_spread():
+    pictures = [np.full((48, 64, 3), 0.5, np.float32) for _ in range(3)]
+    pictures[0][10, 20], pictures[1][30, 40] = np.nan, np.inf
+    first, second, third = vidnoise.denoise(pictures, **QUICK)
+    assert np.argwhere(~np.isfinite(first)).tolist() == [[10, 20, c] for c in range(3)]
+    assert np.argwhere(~np.isfinite(second)).tolist() == [[30, 40, c] for c in range(3)]
+    assert np.isfinite(third).all()
+
+
 def test_float_pictures_are_not_clipped():
     noisy = [a * 3 - 1 for a in noisy_arrays(np.float32)]
     clean = list(vidnoise.denoise(noisy, strength=0.0, **QUICK))

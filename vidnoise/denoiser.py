@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .color import apply_correction, to_rgb
 from .cuts import CutMemory, detect_cut, thumbnail
-from .errors import DeviceError, UsageError
+from .errors import DeviceError, FormatError, UsageError
 from .frame import Frame
 from .model import DenoiseNetwork, State, uniform_sigma
 from .model.network import MULTIPLE
@@ -141,8 +141,13 @@ class Denoiser:
 
         Raises:
             DeviceError: the device ran out of memory. The frame is not lost: push it again.
+            FormatError: it is no :class:`Frame`.
         """
+        if not isinstance(frame, Frame):
+            raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
         noisy = to_rgb(frame)
+        if frame.format.is_float:  # a sample that is no number stays one, but must not spread through the state
+            noisy = noisy.nan_to_num(nan=0, posinf=1, neginf=0)
         if frame.discontinuity or (frame.height, frame.width) != self._shape:
             self.reset()
             self._shape = (frame.height, frame.width)
