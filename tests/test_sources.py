@@ -317,6 +317,22 @@ def test_whole_files_are_not_called_cut_off(clips: Clips, caplog: pytest.LogCapt
     assert not caplog.records
 
 
+def test_matroska_tells_the_end_and_not_the_length(tmp_path: Path) -> None:
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(25):
+            picture = av.VideoFrame(64, 48, "yuv420p")
+            picture.pts = 125 + i
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    source = open_source(path)
+    assert source.info.duration_seconds == pytest.approx(1)
+    list(source)
+    assert source.ended_early_seconds == 0
+
+
 def test_size_change_is_refused_by_name(clips: Clips, tmp_path: Path) -> None:
     first = write(tmp_path / "1.ts", Recipe(".ts", ticks=tuple(90000 + 3600 * i for i in range(6))))
     second = write(

@@ -40,10 +40,13 @@ def total_seconds(container: av.container.InputContainer, video: av.VideoStream)
     """Length of the video by its header: the stream's own, else the longest stream's."""
     if video.duration:
         return video.duration * (to_fraction(video.time_base) or Fraction(0))
+    total = Fraction(container.duration, av.time_base) if container.duration else None
     tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", video.metadata.get("DURATION", "").strip())
-    if tag:  # Matroska
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
-    return Fraction(container.duration, av.time_base) if container.duration else None
+    if tag:
+        total = int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
+    if total is not None and "matroska" in container.format.name:  # whose headers say when the end is, from time 0
+        total -= Fraction(max(container.start_time or 0, 0), av.time_base)
+    return total if total is None or total > 0 else None
 
 
 def main_video(container: av.container.InputContainer) -> av.VideoStream | None:
