@@ -41,7 +41,7 @@ def noisy_arrays(dtype, shape=(48, 64, 3), n=6, sigma=20 / 255) -> list[np.ndarr
 @pytest.mark.parametrize("shape", [(48, 64, 3), (48, 64), (49, 65, 3)])
 def test_arrays_come_back_as_they_were_and_cleaner(dtype, shape):
     noisy = noisy_arrays(dtype, shape)
-    clean = list(vidnoise.denoise(noisy, sigma=20, **QUICK))
+    clean = list(vidnoise.denoise(noisy, **QUICK))
     assert [(c.dtype, c.shape) for c in clean] == [(n.dtype, n.shape) for n in noisy]
     before, after = (np.std(np.diff(x[-1].astype(np.float64), axis=0)) for x in (noisy, clean))
     assert after < 0.5 * before
@@ -107,7 +107,7 @@ def test_av_frames_keep_format_time_and_colour(format):
         return [np.frombuffer(p, np.uint8).reshape(p.height, -1)[:, : p.width * size] for p in frame.planes]
 
     given = [make(i) for i in range(3)]
-    clean = list(vidnoise.denoise(given, sigma=20, **QUICK))
+    clean = list(vidnoise.denoise(given, **QUICK))
     same = list(vidnoise.denoise(given, strength=0, **QUICK))
     tags = ("colorspace", "color_range", "color_primaries", "color_trc")
     for before, after, copy in zip(given, clean, same, strict=True):
