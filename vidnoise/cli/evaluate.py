@@ -93,11 +93,15 @@ def _report(console: Console, name: str, result: dict[str, Any]) -> None:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table: PSNR in dB / SSIM / temporal error, one column a sigma."""
+    """The table: PSNR in dB / SSIM / temporal error, one column a sigma, best at the strongest noise first."""
     sigmas = sorted({s for r in results.values() for s in r}, key=float)
     lines = ["PSNR (dB) / SSIM / temporal error, mean over clips.", ""]
     lines += ["| method | " + " | ".join(f"sigma {s}" for s in sigmas) + " |", "|---" * (len(sigmas) + 1) + "|"]
-    for name, result in results.items():
+
+    def best_first(item: tuple[str, dict[str, Any]]) -> list[float]:
+        return [-item[1][s]["mean"]["psnr"] for s in reversed(sigmas) if s in item[1]]
+
+    for name, result in sorted(results.items(), key=best_first):
         means = [result.get(s, {}).get("mean") for s in sigmas]
         cells = [f"{m['psnr']:.2f} / {m['ssim']:.3f} / {m['temporal_error']:.1f}" if m else "–" for m in means]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
