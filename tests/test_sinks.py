@@ -508,6 +508,31 @@ def test_crf_changes_the_size(tmp_path: Path) -> None:
     assert sizes[0] > 3 * sizes[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "lost"),
+    [
+        ("out.avi", "h264", "has no place for the rotation by 90 degrees; an"),
+        ("out.ts", "h264", "has no place for the rotation by 90 degrees; an"),
+        ("out.avi", "ffv1", "has no place for the rotation by 90 degrees and the sample aspect ratio 4/3"),
+        ("out.webm", "vp9", "has no place for the sample aspect ratio 4/3"),
+        ("out.mkv", "ffv1", "has no place for the sample aspect ratio 4/3"),
+        ("out.mkv", "mjpeg", ""),
+        ("out.mkv", "h264", ""),
+        ("out.mp4", "vp9", ""),
+    ],
+)
+def test_a_shape_that_gets_lost_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, codec: str, lost: str
+) -> None:
+    info = info_of(rotation=90, sample_aspect_ratio=Fraction(4, 3))
+    write_all(open_sink(tmp_path / name, codec=codec), info)
+    assert lost in caplog.text
+    assert bool(lost) == bool(caplog.text)
+    found = open_source(tmp_path / name).info
+    assert (found.rotation == 90) == ("rotation" not in lost)
+    assert (found.sample_aspect_ratio == Fraction(4, 3)) == ("aspect" not in lost)
+
+
 def test_rotation_without_a_container_behind_it(tmp_path: Path) -> None:
     write_all(open_sink(tmp_path / "out.mp4"), replace(info_of(), rotation=90))
     assert open_source(tmp_path / "out.mp4").info.rotation == 90

@@ -30,7 +30,7 @@ from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.hdr import hdr_options
 from vidnoise.sinks.output_file import PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
-from vidnoise.sinks.tags import container_tags
+from vidnoise.sinks.tags import container_tags, lost_shape
 from vidnoise.sinks.video_stream import VideoStreamWriter
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,12 @@ class ContainerSink:
         self._check_not_input(copies.uri)
         encoder, choice = self._choose(info)
         options = self._options(encoder, copies)
+        lost = lost_shape(info.rotation, info.sample_aspect_ratio, self._format_name, encoder.canonical_name)
+        if lost:
+            logger.warning(
+                "%s: %s with %s has no place for the %s; an .mp4 file has",
+                self.path, self._format_name, encoder.name, " and the ".join(lost),
+            )  # fmt: skip
         try:
             self._file = PartFile(self.path)
         except OSError as ex:

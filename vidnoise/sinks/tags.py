@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from fractions import Fraction
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,32 @@ _MP4_TAGS = frozenset(
 )
 _STORED = {"mov": _MOV_TAGS, "mp4": _MP4_TAGS, "ipod": _MP4_TAGS}
 """Tags that FFmpeg's writers of the MP4 family store (tried); others they drop without a word."""
+
+
+_HOLDS_SHAPE = frozenset({"mov", "mp4", "ipod", "3gp", "3g2", "f4v", "ismv", "psp"})
+"""Containers that store how a picture is turned and how wide its samples are, whatever the codec."""
+
+_HOLDS_ROTATION = _HOLDS_SHAPE | {"matroska", "webm"}
+
+_CODEC_HOLDS_ASPECT = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg")
+"""Codecs that store the sample aspect ratio themselves (tried)."""
+
+
+def lost_shape(rotation: int, aspect: Fraction | None, container_format: str, codec: str) -> list[str]:
+    """What of a picture's shape gets lost, in words.
+
+    Args:
+        rotation: In degrees.
+        aspect: Sample aspect ratio, width by height.
+        container_format: FFmpeg's name of the output's container.
+        codec: FFmpeg's name of the output's codec.
+    """
+    lost = []
+    if rotation and container_format not in _HOLDS_ROTATION:
+        lost.append(f"rotation by {rotation} degrees")
+    if aspect not in (None, 1) and container_format not in _HOLDS_SHAPE and codec not in _CODEC_HOLDS_ASPECT:
+        lost.append(f"sample aspect ratio {aspect}")
+    return lost
 
 
 def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tuple[dict[str, str], dict[str, str]]:
