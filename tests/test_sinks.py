@@ -414,6 +414,19 @@ def test_no_format_changes_in_silence(tmp_path: Path, caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
+def test_a_gif_is_not_made_gray(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    info = info_of("bgra", codec="gif")
+    sink = open_sink(tmp_path / "out.gif")
+    sink.open(info)
+    red = torch.tensor([0, 0, 255, 255], dtype=torch.uint8).expand(48, 64, 4)
+    sink.write(replace(frame_of(info, 0), planes=(red,)))
+    sink.close()
+    assert "converting to rgb8, which loses colours" in caplog.text
+    with av.open(str(tmp_path / "out.gif")) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert picture.mean((0, 1)).tolist() == pytest.approx([255, 0, 0], abs=8)
+
+
 def test_options_that_the_usual_codec_lacks_choose_another_aloud(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -47,8 +47,9 @@ def choose_format(info: StreamInfo, codec: av.codec.Codec) -> FormatChoice | Non
     if target is not None:
         return FormatChoice(target.name, True)
     known = [PIXEL_FORMATS[n] for n in names if n in PIXEL_FORMATS and not n.startswith("yuvj")]
-    if not known:  # palettes and the like
-        return FormatChoice(names[0], False, "colours")
+    others = [n for n in names if n not in PIXEL_FORMATS]
+    if not known or (others and info.format.family != "gray" and all(f.family == "gray" for f in known)):
+        return FormatChoice(others[0], False, "colours")  # palettes and the like
     best = min(known, key=lambda target: [weight for weight, _ in _losses(info.format, target)])
     words = [text for weight, text in _losses(info.format, best) if weight > 0 and text]
     return FormatChoice(best.name, False, " and ".join(words) or "nothing but rounding")
