@@ -380,6 +380,9 @@ def test_packets_of_unknown_streams_are_ignored(tmp_path: Path) -> None:
         (".mp4", "gif", "bgra", ("h264", "gbrp")),
         (".mov", "prores", "yuva444p10le", ("prores", "yuva444p12le")),  # the decoder gives 12 bits
         (".avi", "mpeg4", "yuv420p", ("h264", "yuv420p")),
+        (".mp4", "dvvideo", "yuv411p", ("h264", "yuv422p")),  # MP4 could hold FFV1, but nothing plays that
+        (".mp4", "ffv1", "yuv420p", ("ffv1", "yuv420p")),
+        (".mkv", "dvvideo", "yuv411p", ("ffv1", "yuv411p")),
     ],
 )
 def test_default_codec_and_format(

@@ -100,10 +100,12 @@ def rgb_encoder(codec: av.codec.Codec, format: PixelFormat) -> av.codec.Codec:
     return codec
 
 
-def default_codecs(input_codec: str | None, container_codec: str) -> list[str]:
+def default_codecs(input_codec: str | None, container_format: str, container_codec: str) -> list[str]:
     """Codec names to try in order, when the user named none: like the input, then what keeps most."""
     first = _LIKE_INPUT.get(input_codec or "", "h264")
-    return list(dict.fromkeys([first, "h264", "hevc", "vp9", "av1", "ffv1", container_codec]))
+    # Hardly a player knows FFV1 in MP4.
+    lossless = [] if container_format == "mp4" else ["ffv1"]
+    return list(dict.fromkeys([first, "h264", "hevc", "vp9", "av1", *lossless, container_codec]))
 
 
 def takes_size(codec: av.codec.Codec, format: PixelFormat, width: int, height: int) -> bool:

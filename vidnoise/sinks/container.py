@@ -175,7 +175,7 @@ class ContainerSink:
 
     def _choose_default(self, info: StreamInfo) -> tuple[av.codec.Codec, FormatChoice]:
         found: list[tuple[str, av.codec.Codec, FormatChoice]] = []
-        names = default_codecs(info.codec, self._container_codec)
+        names = default_codecs(info.codec, self._format_name, self._container_codec)
         why_not = ""
         for name in names:
             try:

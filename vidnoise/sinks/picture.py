@@ -61,7 +61,7 @@ def _losses(source: PixelFormat, target: PixelFormat) -> list[tuple[int, str]]:
     return [
         (int(target.family == "gray" != source.family), "all colour"),
         (int("a" in components(source) - components(target)), "transparency"),
-        (max(_coarseness(target) - _coarseness(source), 0), "chroma resolution"),
+        (_lost_coarseness(source, target), "chroma resolution"),
         (max(source.bit_depth - target.bit_depth, 0), "bit depth"),
         (int(source.family != target.family), "the colour model"),
         # No loss, but a tie to be broken: nothing bigger than needed.
@@ -73,6 +73,11 @@ def _losses(source: PixelFormat, target: PixelFormat) -> list[tuple[int, str]]:
 
 def _coarseness(format: PixelFormat) -> int:
     return format.log2_chroma_w + format.log2_chroma_h
+
+
+def _lost_coarseness(source: PixelFormat, target: PixelFormat) -> int:
+    across = max(target.log2_chroma_w - source.log2_chroma_w, 0)
+    return across + max(target.log2_chroma_h - source.log2_chroma_h, 0)
 
 
 def check_pix_fmt(name: str) -> None:
