@@ -134,9 +134,12 @@ class ClipSampler:
         if rng.random() < 0.4:
             contrast, brightness = rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)
             clip = (clip - 0.5) * contrast + 0.5 + brightness
-        if rng.random() < 0.3:
+        if rng.random() < 0.35:
             gray = clip.mean(1, keepdim=True)
-            clip = gray + (clip - gray) * rng.uniform(0.6, 1.3)
+            # Photos are rarely as colourful as drawings and stage lights are.
+            clip = gray + (clip - gray) * rng.uniform(0.5, 1.3 if rng.random() < 0.5 else 3.5)
+        if rng.random() < 0.25:
+            clip = clip[:, rng.permutation(3).tolist()]
         if rng.random() < 0.3:
             clip = clip * torch.tensor(rng.uniform(0.85, 1.1, 3), dtype=torch.float32).view(3, 1, 1)
         if rng.random() < 0.2:  # night: noisy footage is dark footage
