@@ -524,6 +524,19 @@ def test_crf_changes_the_size(tmp_path: Path) -> None:
     assert sizes[0] > 3 * sizes[1]
 
 
+@pytest.mark.parametrize("extension", [".avi", ".mkv"])
+def test_a_variable_rate_on_a_constant_grid_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, extension: str
+) -> None:
+    info = replace(info_of(), time_base=Fraction(1, 1000), rate=Fraction(5))
+    sink = open_sink(tmp_path / f"out{extension}", codec="ffv1")
+    sink.open(info)
+    for i, pts in enumerate((0, 100, 500, 800)):
+        sink.write(frame_of(info, i, pts=pts, time_base=info.time_base))
+    sink.close()
+    assert ("frames were moved by up to 0.100 s" in caplog.text) == (extension == ".avi")
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "lost"),
     [

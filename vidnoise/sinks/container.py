@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 _BUFFER_SIZE = 1 << 20
 
+_MOVED_SECONDS = 0.045
+"""From here on one notices that sound and picture are apart."""
+
 
 class ContainerSink:
     """Encodes frames into a file; see :func:`vidnoise.sinks.open_sink` for the arguments.
@@ -257,7 +260,12 @@ class ContainerSink:
             raise EncodeError(
                 f"{self.path}: the video is complete, but stays as {file.part_path}: {ex.strerror or ex}", self.path
             ) from ex
-        if self._video.n_mended:
+        if self._video.most_moved > _MOVED_SECONDS:
+            logger.warning(
+                "%s: %s knows a constant frame rate only; frames were moved by up to %.3f s. Write an .mp4 or .mkv",
+                self.path, self._format_name, self._video.most_moved,
+            )  # fmt: skip
+        elif self._video.n_mended:
             logger.warning("%s: %d time stamps did not go up and were mended", self.path, self._video.n_mended)
 
     def abort(self) -> None:

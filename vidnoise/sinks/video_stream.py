@@ -54,13 +54,15 @@ class VideoStreamWriter:
         self._container = container
         self.n_mended = 0
         """Frames whose time did not come after the one before."""
+        self.most_moved = Fraction(0)
+        """Seconds by which the grid of a container that knows a constant rate only moved a frame's time at most."""
         self._last_pts: int | None = None
         self._durations: dict[int, int] = {}
-        has_free_times = bool(container.format.flags & av.format.Flags.variable_fps.value)
+        self._has_free_times = bool(container.format.flags & av.format.Flags.variable_fps.value)
         rate = info.rate
         # The source's own clock: with the default of one tick a frame, variable rates would be rounded away.
         self._time_base = info.time_base
-        if not has_free_times:
+        if not self._has_free_times:
             # Such containers (AVI) know a constant rate only.
             rate = rate or Fraction(25)
             self._time_base = 1 / rate
@@ -79,7 +81,7 @@ class VideoStreamWriter:
             context.sample_aspect_ratio = info.sample_aspect_ratio
         context.thread_count = threads
         context.thread_type = ThreadType.AUTO
-        if not has_free_times:
+        if not self._has_free_times:
             context.max_b_frames = 0  # no presentation times to reorder by
         if needs_fixed_quantiser(encoder, options):
             context.qscale = True
@@ -119,6 +121,9 @@ class VideoStreamWriter:
         if self._last_pts is not None and pts <= self._last_pts:
             pts = self._last_pts + 1
             self.n_mended += 1
+        if frame.pts is not None and not self._has_free_times:
+            moved = abs(pts * self._time_base - frame.pts * frame.time_base)
+            self.most_moved = max(self.most_moved, moved)
         self._last_pts = pts
         return pts, duration
 
