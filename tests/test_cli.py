@@ -120,6 +120,12 @@ def test_start_and_duration(clips: Clips, tmp_path, run):
     assert len(components(out)) == 4
 
 
+def test_one_frame_is_no_frames(tmp_path, run):
+    code, err, _ = run("lavfi:testsrc2=size=64x48:rate=25:duration=0.04", "-o", tmp_path / "out.mkv", *QUICK)
+    assert code == 0
+    assert "out.mkv: 1 frame in" in err[0]
+
+
 def test_quiet_says_nothing_and_verbose_says_more(clips: Clips, tmp_path, run):
     assert run(clips("cfr"), "-o", tmp_path / "a.mkv", "-q", *QUICK)[1] == []
     usual = run(clips("cfr"), "-o", tmp_path / "b.webm", *QUICK)[1]

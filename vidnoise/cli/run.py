@@ -147,7 +147,8 @@ def summary(stats: RunStats, output: str) -> str:
     """One line on what was done."""
     if stats.interrupted and not stats.frames_out:
         return "interrupted before the first frame; nothing was written"
-    line = f"{output}: {stats.frames_out} frames in {stats.seconds:.1f} s ({stats.fps:.1f} fps)"
+    frames = "1 frame" if stats.frames_out == 1 else f"{stats.frames_out} frames"
+    line = f"{output}: {frames} in {stats.seconds:.1f} s ({stats.fps:.1f} fps)"
     if stats.sigma_mean is not None:
         line += f", noise {stats.sigma_mean:.1f}/255"
     line += f", model {stats.model} on {stats.device}"
