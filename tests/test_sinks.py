@@ -591,15 +591,14 @@ def test_tags_are_kept_or_named(
 
 def test_stale_tags_are_not_copied(tmp_path: Path) -> None:
     copies = Passthrough(
-        metadata={"title": "T", "major_brand": "isom", "encoder": "Old"},
+        metadata={"title": "T", "major_brand": "isom", "encoder": "Old", "software": "Lavf59.27.100"},
         video_metadata={"language": "eng", "DURATION": "9", "BPS-eng": "1", "encoder": "Old"},
     )
     write_all(open_sink(tmp_path / "out.mkv"), replace(info_of(), passthrough=copies))
     with av.open(str(tmp_path / "out.mkv")) as container:
         tags = {k.lower(): v for k, v in {**container.metadata, **container.streams.video[0].metadata}.items()}
     assert (tags["title"], tags["language"]) == ("T", "eng")
-    assert "major_brand" not in tags
-    assert "bps-eng" not in tags
+    assert not {"major_brand", "bps-eng", "software"} & tags.keys()
     assert "Old" not in tags.values()
 
 

@@ -10,6 +10,9 @@ logger = logging.getLogger(__name__)
 _DEAD_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Tags that tell of the input's muxer, not of the video."""
 
+_MUXER = "Lavf"
+"""So begins the name that FFmpeg's muxers leave, in AVI under "software"."""
+
 _COMMON = "title artist album date comment genre copyright creation_time location"
 _MOV_TAGS = frozenset(f"{_COMMON} make model".split())
 _MP4_TAGS = frozenset(
@@ -56,7 +59,7 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
         container_format: FFmpeg's name of the output's container.
         uri: The output, for messages.
     """
-    alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v}
+    alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v and not v.startswith(_MUXER)}
     stored = _STORED.get(container_format)
     if stored is None:
         return alive, {}
