@@ -30,8 +30,9 @@ def test_a_still_scene_gets_cleaner_with_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_trails_behind_a_moving_object(name: str) -> None:
-    """Where a bright square has just been, the error is no worse than in a first frame, within 0.5 dB."""
+    """Where a bright square has just been, the error is as in the first frame of a stream."""
     background = scene(1)[0]
+    background = background.mean(0, keepdim=True) + 0.3 * (background - background.mean(0, keepdim=True))
     frames = []
     for t in range(10):
         frame = background.clone()
@@ -39,11 +40,14 @@ def test_nothing_trails_behind_a_moving_object(name: str) -> None:
         frames.append(frame)
     clean = torch.stack(frames)
     out = run(name, clean)
-    left = 4 + 6 * 9
-    trail = (..., slice(36, 60), slice(left - 12, left))
-    # The same background as the network sees it with no past at all.
-    first = run(name, clean[-1:])
-    assert psnr(out[-1:][trail], clean[-1:][trail]) > psnr(first[trail], clean[-1:][trail]) - 0.5
+    errors, first_errors = [], []
+    for t in range(3, 10):
+        trail = (..., slice(36, 60), slice(4 + 6 * t - 12, 4 + 6 * t))
+        first = run(name, clean[t : t + 1])
+        errors.append((out[t : t + 1][trail] - clean[t : t + 1][trail]).square().mean())
+        first_errors.append((first[trail] - clean[t : t + 1][trail]).square().mean())
+    # 5 % (0.2 dB) is what the 10 kMAC tier gives away at the edge itself.
+    assert sum(errors) < 1.05 * sum(first_errors)
 
 
 @pytest.mark.parametrize("name", NAMES)
