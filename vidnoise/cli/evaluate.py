@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+SEARCH_FRAMES = 6
+"""Frames of each clip on which a classic filter's best strength is searched."""
+
+
 @click.command()
 @click.argument("clips", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--model", "models", multiple=True, help="Model to evaluate; may be repeated.  [all that are shipped]")
@@ -63,26 +67,34 @@ def evaluate(
     if unknown := [p for p in chosen if p not in PEERS]:
         raise UsageError(f"unknown peer {unknown[0]!r}; there are: {', '.join(PEERS)}")
     results: dict[str, Any] = json.loads(output.read_text()) if output and output.is_file() else {}
+
+    def keep(label: str, result: dict[str, Any]) -> None:
+        """Written at once: a long comparison that is stopped loses only the method it was at."""
+        results[label] = result
+        _report(console, label, result)
+        if output:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(json.dumps(results, indent=1) + "\n")
+            output.with_suffix(".md").write_text(markdown(results))
+
     target = resolve_device(device)
     for name in models or list_models():
         network, card = load_model(name, target)
         label = card.name + (" (blind)" if blind else "")
-        results[label] = run_protocol(network_method(network, blind=blind, device=target), clips, sigmas, frames)
-        _report(console, label, results[label])
+        keep(label, run_protocol(network_method(network, blind=blind, device=target), clips, sigmas, frames))
     for name in chosen:
         peer = PEERS[name]
-        results[name] = {}
+        scores = {}
         for sigma in sigmas:
             tries = {}
             for strength in peer.strengths(sigma):
-                tries[strength] = run_protocol(peer.method(strength), clips, (sigma,), frames)[f"{sigma:g}"]
-            best = max(tries, key=lambda s: tries[s]["mean"]["psnr"])
-            results[name][f"{sigma:g}"] = {**tries[best], "strength": best}
-        _report(console, name, results[name])
+                found = run_protocol(peer.method(strength), clips, (sigma,), min(SEARCH_FRAMES, frames))
+                tries[strength] = found[f"{sigma:g}"]["mean"]["psnr"]
+            best = max(tries, key=lambda s: tries[s])
+            scores |= run_protocol(peer.method(best), clips, (sigma,), frames)
+            scores[f"{sigma:g}"]["strength"] = best
+        keep(name, scores)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(results, indent=1) + "\n")
-        output.with_suffix(".md").write_text(markdown(results))
         console.print(f"written: {output} and {output.with_suffix('.md')}")
     else:
         click.echo(markdown(results))
