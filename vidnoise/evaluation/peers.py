@@ -84,7 +84,7 @@ def _opencv_nlm(pictures: np.ndarray, strength: float) -> np.ndarray:
 PEERS: dict[str, Peer] = {
     p.name: p
     for p in (
-        Peer("hqdn3d", _ffmpeg("hqdn3d", _hqdn3d), (0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4)),
+        Peer("hqdn3d", _ffmpeg("hqdn3d", _hqdn3d), (0.4, 0.75, 1.0, 1.4, 2.0, 2.8, 4.0)),
         Peer("nlmeans", _ffmpeg("nlmeans", lambda s: {"s": s}), (0.3, 0.4, 0.5, 0.6, 0.75, 0.9), limits=(1.0, 30.0)),
         Peer("opencv-nlm", _opencv_nlm, (0.4, 0.55, 0.7, 0.85, 1.0, 1.2)),
     )
