@@ -30,14 +30,12 @@ class Peer:
     name: str
     run: Run
     factors: tuple[float, ...]
-    offset: float = 0.0
-    """Added to factor x sigma."""
     limits: tuple[float, float] = (0.0, 255.0)
 
     def strengths(self, sigma: float) -> list[float]:
         """Strengths to try at a noise level."""
         low, high = self.limits
-        return sorted({round(min(high, max(low, f * sigma + self.offset)), 2) for f in self.factors})
+        return sorted({round(min(high, max(low, f * sigma)), 2) for f in self.factors})
 
     def method(self, strength: float) -> Method:
         """This filter at one strength, as the protocol wants it."""
