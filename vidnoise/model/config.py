@@ -51,5 +51,6 @@ TIERS: dict[str, ModelConfig] = {
         fusion_width=8, flow_radius=1, flow_width=16, refine_width=8, noise_width=8,
     ),
     "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 2, 1, 1), hidden=16),
+    "quality": ModelConfig(widths=(48, 96, 160), blocks=(2, 2, 4, 2, 2), hidden=32, flow_features=16, flow_width=32),
 }  # fmt: skip
 """The tiers by name. A new tier is one entry here and a training configuration."""

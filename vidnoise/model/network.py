@@ -147,6 +147,22 @@ class DenoiseNetwork(nn.Module):
         clean, state, _ = self.step(noisy, sigma, state)
         return clean, state
 
+    def still(self, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """Denoise single pictures: what :meth:`forward` does from an initial state, without motion and fusion.
+
+        Args:
+            noisy: ``(N, 3, H, W)``, H and W multiples of 8.
+            sigma: ``(N, 6, H/2, W/2)``.
+
+        Returns:
+            ``(N, 3, H, W)``.
+        """
+        bands = haar(noisy)
+        n, _, h, w = bands.shape
+        hidden = torch.zeros(n, self.config.hidden, h // 2, w // 2, device=noisy.device)
+        residual = self.core(torch.cat([bands, bands, bands, sigma * 4], 1), hidden).residual
+        return inverse_haar(bands - per_band(sigma) * residual.float())
+
     def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
         """As :meth:`forward`, with a :class:`Trace` of the inside."""
         bands = haar(noisy)
