@@ -154,7 +154,7 @@ def test_one_patch_is_learnt_by_heart() -> None:
     optimizers = make_optimizers(network, 0.01, 2e-3)
     losses = []
     for _ in range(150):
-        loss, parts = clip_loss(network, batch, torch.tensor([False]), config())
+        loss, parts, _ = clip_loss(network, batch, torch.tensor([False]), config())
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()

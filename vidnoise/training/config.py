@@ -1,13 +1,16 @@
-"""Training configurations: TOML files, one for each shipped model under ``configs/``."""
+"""Training configurations: TOML or YAML files; one for each shipped model lies under ``configs/``."""
 
 from __future__ import annotations
 
+import re
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
+from ..model import TIERS, ModelConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,9 +26,9 @@ class Stage:
 
     name: str
     batch: int
-    """Clips a step."""
+    """Clips a step; under torchrun, of each process."""
     frames: int
-    """Frames a clip; errors are propagated back through all of them. 1 trains the spatial core alone."""
+    """Frames a clip. 1 trains the spatial core alone."""
     patch: int
     """Height and width of the clips; a multiple of 16."""
     steps: int | None = None
@@ -35,6 +38,23 @@ class Stage:
     adam_lr: float = 1e-3
     warmup: float = 0.03
     """Share of the stage over which the rates rise from zero."""
+    bptt: int | None = None
+    """Errors are propagated back through so many frames (truncated back-propagation through time), which bounds
+    the memory of long clips; through all frames where it is not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """How likely each change to a clip is; see :mod:`vidnoise.training.augment`. All frames are changed alike."""
+
+    rotate: float = 0.0
+    """Of a turn by up to 15 degrees; real clips only, as moved photos turn anyway."""
+    elastic: float = 0.0
+    """Of an elastic deformation (alpha 30, sigma 5); real clips only."""
+    hsv: float = 0.0
+    """Of a change of hue, saturation and value by up to 0.2."""
+    contrast: float = 0.4
+    """Of another contrast (times 0.8 to 1.2) and brightness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +65,18 @@ class TrainConfig:
     """Of the model that is trained (``standard-awgn``)."""
     tier: str
     noise: dict[str, float]
-    """Weights of the noise types in :data:`vidnoise.noise.NOISES`."""
+    """Weights of the noise types in :data:`vidnoise.noise.NOISES`, and of ``h264``."""
     stages: tuple[Stage, ...]
     initial: str | None = None
     """Model (name or path) to start from."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Settings of :class:`~vidnoise.model.ModelConfig` that differ from the tier's; not beside ``initial``."""
     blind: float = 0.5
     """Share of clips denoised under the estimated noise level; the others are told the true one."""
     loss: str = "charbonnier"
-    """``charbonnier``, or ``l1_ssim`` (0.84 L1 + 0.16 (1 - SSIM))."""
+    """``charbonnier``, ``l1``, or ``l1_ssim``."""
+    alpha: float = 0.84
+    """Of ``l1_ssim``: alpha L1 + (1 - alpha) (1 - SSIM)."""
     sigma_power: float = -0.5
     """Clips are weighted by sigma to this power, which evens out the loss over noise levels."""
     fused_weight: float = 0.15
@@ -61,9 +85,21 @@ class TrainConfig:
     """Of the photometric loss on the flow, over clean frames."""
     noise_weight: float = 0.02
     """Of the loss on the logarithm of the estimated noise level."""
+    temporal_weight: float = 0.0
+    """Of the loss on the change from frame to frame, which punishes flicker."""
     synthetic: float = 0.35
     """Share of clips made by moving photos."""
+    augment: Augment = field(default_factory=Augment)
+    optimizer: str = "muon"
+    """``muon`` (for convolution weights; AdamW for the rest), or ``adamw`` for everything, at ``adam_lr``."""
+    weight_decay: float = 0.0
+    """Of convolution weights; times the learning rate, as AdamW has it."""
+    precision: str = "auto"
+    """Of convolutions: ``fp32``, ``bf16``, ``fp16`` (with a scaled loss), or ``auto``: bf16 where the device has it."""
+    reparameterise: bool = False
+    """Train residual blocks with parallel branches that are folded into plain convolutions in the saved weights."""
     ema: float = 0.998
+    """Of the averaged weights, which are what is saved and validated: share that stays from step to step."""
     seed: int = 1
     quantised: float = 0.0
     """Share of clips whose noisy frames are rounded to 8 bits and clipped."""
@@ -73,22 +109,97 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def model_config(self) -> ModelConfig:
+        """The tier's settings with those of :attr:`model` put in.
 
-def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+        Raises:
+            UsageError: the network has no such setting.
+        """
+        try:
+            return ModelConfig.from_dict({**TIERS[self.tier].to_dict(), **self.model})
+        except ValueError as ex:
+            raise UsageError(f"{self.name}: {ex}") from ex
+
+
+CHOICES = {
+    "tier": tuple(TIERS),
+    "loss": ("charbonnier", "l1", "l1_ssim"),
+    "optimizer": ("muon", "adamw"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
+"""Settings that are one of a few words."""
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from a file is of an annotated type; a number without a point is a float, too."""
+    kinds = tuple(get_origin(h) or h for h in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, (*kinds, int) if float in kinds else kinds)
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: expected settings by name, got {values!r}")
     unknown = set(values) - {f.name for f in fields(cls)}
     if unknown:
-        raise UsageError(f"{where}: unknown setting: {', '.join(sorted(unknown))}")
+        raise UsageError(f"{where}: unknown setting: {', '.join(sorted(map(str, unknown)))}")
+    for key, hint in get_type_hints(cls).items():
+        if key not in values:
+            continue
+        if not _fits(values[key], hint):
+            raise UsageError(f"{where}: {key} cannot be {values[key]!r}")
+        if key in CHOICES and values[key] not in CHOICES[key]:
+            raise UsageError(f"{where}: {key} must be one of {', '.join(CHOICES[key])}; got {values[key]!r}")
     try:
         return cls(**values)
     except TypeError as ex:
         raise UsageError(f"{where}: {str(ex).partition('() ')[2] or ex}") from ex
 
 
+def _parse_yaml(text: str, path: Path) -> Any:
+    try:
+        import yaml
+    except ImportError as ex:
+        raise UsageError(f"{path}: YAML needs PyYAML (pip install 'vidnoise[train]'); TOML needs nothing") from ex
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.1 takes ``1e-3`` for text; here it is the number that everyone means."""
+
+    exponent = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as ex:
+        raise UsageError(f"{path}: {' '.join(str(ex).split())}") from ex
+
+
+def _check(config: TrainConfig, where: str) -> None:
+    if not config.stages:
+        raise UsageError(f"{where}: needs at least one stage")
+    for stage in config.stages:
+        if (stage.steps is None) == (stage.minutes is None):
+            raise UsageError(f"{where}: stage {stage.name!r} needs either steps or minutes")
+        if stage.patch % 16 or stage.patch < 16:
+            raise UsageError(f"{where}: stage {stage.name!r}: patch must be a multiple of 16, got {stage.patch}")
+        counts = [n for n in (stage.batch, stage.frames, stage.steps, stage.bptt) if n is not None]
+        if min(counts) < 1 or (stage.minutes is not None and stage.minutes <= 0):
+            raise UsageError(f"{where}: stage {stage.name!r}: batch, frames, steps, minutes and bptt are above zero")
+    weights = config.noise.values()
+    if not all(_fits(weight, float) and weight >= 0 for weight in weights) or not sum(weights):
+        raise UsageError(f"{where}: noise needs weights of zero or more, one of them above zero")
+    if config.model and config.initial:
+        raise UsageError(f"{where}: initial brings its own model settings: leave out one of initial and model")
+    config.model_config()
+    if not 0 <= config.alpha <= 1:
+        raise UsageError(f"{where}: alpha must be in 0 to 1, got {config.alpha}")
+
+
 def load_config(name_or_path: str) -> TrainConfig:
-    """Read a configuration: a file, or the name of one that comes with the package.
+    """Read a configuration: a file (TOML, or YAML by its suffix), or the name of one that comes with the package.
 
     Raises:
-        UsageError: there is no such file, or it has unknown or missing settings.
+        UsageError: there is no such file, or it has unknown, missing or impossible settings.
     """
     path = Path(name_or_path)
     if not path.suffix:
@@ -97,13 +208,18 @@ def load_config(name_or_path: str) -> TrainConfig:
         known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
         raise UsageError(f"no training configuration {name_or_path!r}; shipped ones: {known}")
     try:
-        values = tomllib.loads(path.read_text())
+        text = path.read_text(encoding="utf-8")
+        values = _parse_yaml(text, path) if path.suffix in (".yaml", ".yml") else tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as ex:
         raise UsageError(f"{path}: {ex}") from ex
-    stages = tuple(_build(Stage, stage, f"{path}: stage {i + 1}") for i, stage in enumerate(values.pop("stages", [])))
-    for stage in stages:
-        if (stage.steps is None) == (stage.minutes is None):
-            raise UsageError(f"{path}: stage {stage.name!r} needs either steps or minutes")
-        if stage.patch % 16:
-            raise UsageError(f"{path}: stage {stage.name!r}: patch must be a multiple of 16, got {stage.patch}")
-    return _build(TrainConfig, {"name": path.stem, **values, "stages": stages}, str(path))
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected settings by name, got {values!r}")
+    values = {"name": path.stem, **values}
+    stages = values.get("stages", [])
+    if not isinstance(stages, list):
+        raise UsageError(f"{path}: stages must be a list, got {stages!r}")
+    values["stages"] = tuple(_build(Stage, stage, f"{path}: stage {i + 1}") for i, stage in enumerate(stages))
+    values["augment"] = _build(Augment, values.get("augment", {}), f"{path}: augment")
+    config = _build(TrainConfig, values, str(path))
+    _check(config, str(path))
+    return config

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from ..errors import SourceOpenError
 from ..evaluation.clips import CLIP_SUFFIXES, read_clip
+from .augment import Augmenter
+from .config import Augment
 from .motion import moving_photo
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -28,6 +31,27 @@ def _read_photo(path: Path) -> np.ndarray:
     if image is None:
         raise SourceOpenError(f"cannot decode {path}", str(path))
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)[None]
+
+
+class Folders(NamedTuple):
+    """Where training data lies; each folder is searched recursively."""
+
+    train: Path
+    """Clips and photos."""
+    val: Path | None
+    """Clips, at least one; ``None``: there is no validation."""
+
+    @classmethod
+    def of(cls, train: Path, val: Path | None) -> Folders:
+        """The folders, without ``val`` if there are no clips in it."""
+        clips = val is not None and any(p.suffix.lower() in CLIP_SUFFIXES for p in val.rglob("*"))
+        return cls(train, val if clips else None)
+
+    @classmethod
+    def below(cls, data: Path) -> Folders:
+        """``data/train`` and ``data/val``; ``data`` itself for training if it has neither."""
+        divided = (data / "train").is_dir() or (data / "val").is_dir()
+        return cls.of(data / "train" if divided else data, data / "val" if divided else None)
 
 
 class ClipPack:
@@ -76,11 +100,16 @@ class ClipSampler:
     """Endless random clean clips ``(T, 3, patch, patch)`` float32 in [0, 1].
 
     Real clips are cropped, played at single or double speed, backwards or forwards; photos are moved
-    synthetically. All are flipped, transposed and jittered in brightness, contrast and colour.
+    synthetically. All are flipped, transposed and jittered in brightness, contrast and colour. ``augment`` adds
+    more: see :mod:`vidnoise.training.augment`.
     """
 
-    def __init__(self, pack: ClipPack, *, synthetic: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, pack: ClipPack, *, synthetic: float, rng: np.random.Generator, augment: Augment | None = None
+    ) -> None:
         self.pack = pack
+        self.augment = augment or Augment()
+        self.augmenter = Augmenter(self.augment)
         self.synthetic = synthetic if pack.videos else 1.0
         self.rng = rng
         # Long, large clips hold more to see; photos are drawn evenly.
@@ -94,13 +123,13 @@ class ClipSampler:
 
     def sample(self, frames: int, patch: int) -> Tensor:
         """One clip."""
-        rng = self.rng
+        rng, deform = self.rng, None
         if self.pack.photos and rng.random() < self.synthetic:
             clip = moving_photo(self.pack.photos, frames, patch, rng)
         else:
-            clip = self._crop(
-                self.pack.videos[rng.choice(len(self.video_weights), p=self.video_weights)], frames, patch
-            )
+            deform = self.augmenter.draw(patch, rng)
+            video = self.pack.videos[rng.choice(len(self.video_weights), p=self.video_weights)]
+            clip = self._crop(video, frames, deform.crop if deform else patch)
         if rng.random() < 0.5:
             clip = clip[:, :, ::-1]
         if rng.random() < 0.5:
@@ -108,7 +137,7 @@ class ClipSampler:
         if rng.random() < 0.5:
             clip = clip.transpose(0, 2, 1, 3)
         tensor = torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2))).float().div_(255)
-        return self._jitter(tensor)
+        return self.augmenter.colour(self._jitter(deform(tensor) if deform else tensor), rng)
 
     def _crop(self, video: np.ndarray, frames: int, patch: int) -> np.ndarray:
         rng = self.rng
@@ -131,7 +160,7 @@ class ClipSampler:
 
     def _jitter(self, clip: Tensor) -> Tensor:
         rng = self.rng
-        if rng.random() < 0.4:
+        if rng.random() < self.augment.contrast:
             contrast, brightness = rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)
             clip = (clip - 0.5) * contrast + 0.5 + brightness
         if rng.random() < 0.35:

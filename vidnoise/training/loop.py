@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import logging
@@ -18,17 +17,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..evaluation.protocol import quick_validation
-from ..model import TIERS, DenoiseNetwork
+from ..model import DenoiseNetwork, ModelConfig, State
 from ..model.flow import resize_flow, sampling_grid, warp
 from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
 from .config import Stage, TrainConfig
-from .data import ClipPack, ClipSampler
-from .losses import charbonnier, restoration
+from .data import ClipPack, ClipSampler, Folders
+from .losses import charbonnier, restoration, temporal
 from .optimizers import make_optimizers
+from .parallel import Ranks
+from .precision import Precision
+from .reparameterise import branch, fold
 
 SPIKE = 6.0
 """Steps whose gradient is so many times its usual norm are skipped."""
+
+PARTS = ("clean", "fused", "flow", "noise", "temporal")
+"""Of the loss, as the log has them: sums over a clip's frames, divided by their number, without their weights."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,33 +46,47 @@ def schedule(progress: float, warmup: float) -> float:
 
 
 def clip_loss(
-    network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConfig
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one batch, back-propagated through all its frames.
+    network: DenoiseNetwork,
+    batch: Batch,
+    blind: Tensor,
+    config: TrainConfig,
+    span: range | None = None,
+    state: State | None = None,
+) -> tuple[Tensor, dict[str, float], State | None]:
+    """Loss of one batch, or of some of its frames.
 
     Args:
         network: in training mode.
         batch: see :class:`Batch`.
         blind: ``(N,)`` bool, the clips that get the estimated noise level.
         config: weights of the loss's parts.
+        span: the frames that count; the losses of spans that make up the clip add up to the clip's.
+        state: after the frames before the span; ``None`` at the first.
 
     Returns:
-        The scalar loss and its parts as numbers.
+        The scalar loss, its parts as numbers, and the state after the span.
     """
     frames, n, _, height, width = batch.clean.shape
+    span = span or range(frames)
     weight = (batch.mean_sigma * 255 / 25).clamp(min=0.15) ** config.sigma_power
     if frames == 1:  # the spatial core alone, several times as fast as a first frame of a clip
         clean = network.still(batch.noisy[0], batch.sigma[0])
-        loss = (weight * restoration(clean, batch.clean[0], config.loss)).mean()
-        return loss, {"clean": loss.item(), "fused": 0.0, "flow": 0.0, "noise": 0.0}
-    state = network.initial_state(n, height, width, device=batch.clean.device)
-    parts = dict.fromkeys(("clean", "fused", "flow", "noise"), torch.zeros((), device=batch.clean.device))
-    for t in range(frames):
+        loss = (weight * restoration(clean, batch.clean[0], config.loss, config.alpha)).mean()
+        return loss, dict.fromkeys(PARTS, 0.0) | {"clean": loss.item()}, None
+    if state is None:
+        state = network.initial_state(n, height, width, device=batch.clean.device)
+    parts = dict.fromkeys(PARTS, torch.zeros((), device=batch.clean.device))
+    for t in span:
+        before = state.clean
         estimate = network.estimate_sigma(batch.noisy[t])
         parts["noise"] = parts["noise"] + (estimate.log() - batch.sigma[t].log()).abs().mean()
         sigma = torch.where(blind.view(-1, 1, 1, 1), estimate.detach(), batch.sigma[t])
         clean, state, trace = network.step(batch.noisy[t], sigma, state)
-        parts["clean"] = parts["clean"] + (weight * restoration(clean, batch.clean[t], config.loss)).mean()
+        distance = restoration(clean, batch.clean[t], config.loss, config.alpha)
+        parts["clean"] = parts["clean"] + (weight * distance).mean()
+        if t and config.temporal_weight:
+            flicker = temporal(clean, before, batch.clean[t], batch.clean[t - 1])
+            parts["temporal"] = parts["temporal"] + (weight * flicker).mean()
         if t:
             parts["fused"] = parts["fused"] + (weight * charbonnier(trace.fused - batch.clean[t])).mean()
             now, before = (F.avg_pool2d(batch.clean[i], 2) for i in (t, t - 1))
@@ -79,34 +98,53 @@ def clip_loss(
                 )
     loss = parts["clean"] / frames + config.noise_weight * parts["noise"] / frames
     loss = loss + (config.fused_weight * parts["fused"] + config.flow_weight * parts["flow"]) / (frames - 1)
-    return loss, {k: v.item() / frames for k, v in parts.items()}
+    loss = loss + config.temporal_weight * parts["temporal"] / (frames - 1)
+    return loss, {k: v.item() / frames for k, v in parts.items()}, state
 
 
 class Trainer:
-    """One run in a folder: ``checkpoint.pt``, ``log.csv``, ``<name>.safetensors``, ``progress.png``."""
+    """One run in a folder: ``checkpoint.pt``, ``log.csv``, ``<name>.safetensors``, ``progress.png``.
+
+    Args:
+        config: what to train, and how.
+        data: a folder (see :meth:`Folders.below`), or the folders themselves.
+        run: where the run is kept; a checkpoint there is gone on from.
+        device: ``cpu``, ``cuda``, ``mps``; ``ranks``, if given, has its own.
+        cache: where decoded clips are kept.
+        minutes: pause after so long.
+        ranks: this process among those that train together (:func:`~vidnoise.training.parallel.processes`).
+    """
 
     def __init__(
         self,
         config: TrainConfig,
-        data: Path,
+        data: Path | Folders,
         run: Path,
         *,
         device: str = "cpu",
         cache: Path = Path("cache"),
         minutes: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        torch.manual_seed(config.seed)
-        self.config, self.data, self.run = config, data, run
-        self.device = torch.device(device)
-        self.minutes = minutes
+        self.config, self.run, self.minutes = config, run, minutes
+        self.folders = data if isinstance(data, Folders) else Folders.below(data)
+        self.ranks = ranks or Ranks(device=torch.device(device))
+        self.device = self.ranks.device
+        self.precision = Precision(config.precision, self.device)
         run.mkdir(parents=True, exist_ok=True)
-        pack = ClipPack(data / "train", cache)
-        sampler = ClipSampler(pack, synthetic=config.synthetic, rng=np.random.default_rng(config.seed))
-        self.batches = BatchMaker(sampler, config.noise, quantised=config.quantised, gray=config.gray, seed=config.seed)
-        if config.initial:
-            self.network = load_model(config.initial)[0]
-        else:
-            self.network = DenoiseNetwork(TIERS[config.tier])
+        with self.ranks.first_alone():
+            pack = ClipPack(self.folders.train, cache)
+        seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
+        rng = np.random.default_rng(seed)
+        sampler = ClipSampler(pack, synthetic=config.synthetic, rng=rng, augment=config.augment)
+        self.batches = BatchMaker(sampler, config.noise, quantised=config.quantised, gray=config.gray, seed=seed)
+        torch.manual_seed(config.seed)
+        trained = load_model(config.initial)[0] if config.initial else None
+        self.network = self.build(trained.config if trained else config.model_config())
+        if trained:
+            self.network.load_state_dict(trained.state_dict())
+        if config.reparameterise:
+            branch(self.network)
         self.network.place(self.device).requires_grad_(True).train()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.stage_index = 0
@@ -114,9 +152,20 @@ class Trainer:
         self.seconds = 0.0  # of the current stage
         self.total_seconds = 0.0
         self.total_steps = 0
+        self.overhead = 1.0  # time that passes, by the time that is spent on steps
         self._start_stage()
         if self.checkpoint.is_file():
             self._restore()
+
+    def build(self, config: ModelConfig) -> DenoiseNetwork:
+        """A network of the kind that is trained; experiments override it."""
+        return DenoiseNetwork(config)
+
+    def averaged(self) -> DenoiseNetwork:
+        """The averaged weights in a plain network: what is validated and saved."""
+        network = self.build(self.network.config)
+        network.load_state_dict(fold(self.average))
+        return network
 
     @property
     def checkpoint(self) -> Path:
@@ -133,20 +182,44 @@ class Trainer:
             return self.seconds / (60 * self.stage.minutes)
         return self.step / (self.stage.steps or 1)
 
+    @property
+    def remaining_seconds(self) -> float:
+        """Time to the end of the last stage, about: a step's time is taken to grow with its pixels."""
+
+        def work(stage: Stage) -> int:
+            return stage.batch * stage.frames * stage.patch**2
+
+        pace = self.seconds / max(1, self.step * work(self.stage))
+        left = -self.seconds if self.stage.minutes is not None else -self.step * work(self.stage) * pace
+        for stage in self.config.stages[self.stage_index :]:
+            left += 60 * stage.minutes if stage.minutes is not None else (stage.steps or 1) * work(stage) * pace
+        return max(0.0, left) * self.overhead
+
     def _start_stage(self) -> None:
-        self.optimizers = make_optimizers(self.network, self.stage.muon_lr, self.stage.adam_lr)
+        stage, config = self.stage, self.config
+        self.optimizers = make_optimizers(
+            self.network, stage.muon_lr, stage.adam_lr, kind=config.optimizer, weight_decay=config.weight_decay
+        )
+        self.rates = (stage.adam_lr,) if config.optimizer == "adamw" else (stage.muon_lr, stage.adam_lr)
         self.step, self.seconds, self.usual_norm = 0, 0.0, 0.0
 
     def _save(self) -> None:
+        mine = {"batches": self.batches.state(), "torch_rng": torch.get_rng_state()}
+        checksum = sum(p.double().sum().item() for p in self.network.parameters())
+        everyone = self.ranks.gather((mine, checksum))
+        if len({c for _, c in everyone}) > 1:
+            raise RuntimeError("the processes' weights have drifted apart: they must run on devices of one kind")
+        if self.ranks.rank:
+            return
         part = self.checkpoint.with_suffix(".part")
         torch.save(
             {
                 "config": self.config.to_dict(), "network": self.network.state_dict(), "average": self.average,
-                "optimizers": [o.state_dict() for o in self.optimizers], "batches": self.batches.state(),
+                "optimizers": [o.state_dict() for o in self.optimizers], "scaler": self.precision.scaler.state_dict(),
                 "position": [
                     self.stage_index, self.step, self.seconds, self.total_seconds, self.total_steps, self.usual_norm
                 ],
-                "torch_rng": torch.get_rng_state(),
+                "ranks": [state for state, _ in everyone],
             },
             part,
         )  # fmt: skip
@@ -162,23 +235,39 @@ class Trainer:
         self.average = {k: v.to(self.device) for k, v in saved["average"].items()}
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        self.batches.restore(saved["batches"])
-        torch.set_rng_state(saved["torch_rng"])
+        if saved.get("scaler"):
+            self.precision.scaler.load_state_dict(saved["scaler"])
+        everyone = saved.get("ranks") or [saved]  # checkpoints of one process once had no list
+        if len(everyone) != self.ranks.count:
+            logger.warning("resumed with %d processes, was saved by %d", self.ranks.count, len(everyone))
+        if self.ranks.rank < len(everyone):
+            self.batches.restore(everyone[self.ranks.rank]["batches"])
+            torch.set_rng_state(everyone[self.ranks.rank]["torch_rng"])
         logger.info("resumed at stage %s, step %d", self.stage.name, self.step)
 
     def export(self, path: Path, metrics: dict | None = None) -> None:
         """Write the averaged weights with their card."""
-        network = DenoiseNetwork(self.network.config)
-        network.load_state_dict(self.average)
         card = ModelCard(
             name=self.config.name, tier=self.config.tier, noise=", ".join(self.config.noise),
             training={**self.config.to_dict(), "steps": self.total_steps, "hours": round(self.total_seconds / 3600, 2)},
             metrics=metrics or {},
         )  # fmt: skip
-        save_model(network, card, path)
+        save_model(self.averaged(), card, path)
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16)
+    def _backward(self, batch: Batch, blind: Tensor) -> dict[str, float]:
+        """Gradients of one batch, added up over its stretches of ``bptt`` frames; returns the parts of the loss."""
+        state, sums = None, {}
+        frames = self.stage.frames
+        stretch = min(self.stage.bptt or frames, frames)
+        for start in range(0, frames, stretch):
+            span = range(start, min(start + stretch, frames))
+            with self.precision.autocast():
+                loss, parts, state = clip_loss(self.network, batch, blind, self.config, span, state)
+            self.precision.scaler.scale(loss).backward()
+            state = state.detach() if state else None
+            for key, value in {"loss": loss.item(), **parts}.items():
+                sums[key] = sums.get(key, 0.0) + value
+        return sums
 
     def train_step(self) -> dict[str, float]:
         """One optimiser step; returns the parts of the loss."""
@@ -187,74 +276,97 @@ class Trainer:
         blind = torch.rand(stage.batch, generator=self.batches.generator) < self.config.blind
         batch = Batch(*(t.to(self.device) for t in batch))
         factor = schedule(self.progress, stage.warmup)
-        for optimizer, rate in zip(self.optimizers, (stage.muon_lr, stage.adam_lr), strict=True):
-            optimizer.param_groups[0]["lr"] = rate * factor
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
             optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss, parts = clip_loss(self.network, batch, blind.to(self.device), self.config)
-        loss.backward()
+        parts = self._backward(batch, blind.to(self.device))
+        self.ranks.average_gradients(self.network.parameters())
+        for optimizer in self.optimizers:
+            self.precision.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0).item()
         # Muon gives every step the same length, so one spike would count as much as a good gradient: it is left out.
         if math.isfinite(norm) and (self.step < 20 or norm < SPIKE * self.usual_norm):
             for optimizer in self.optimizers:
                 optimizer.step()
             self.usual_norm += 0.05 * (norm - self.usual_norm) if self.step else norm
+        self.precision.scaler.update()
         self.step += 1
         self.total_steps += 1
         decay = min(self.config.ema, (1 + self.total_steps) / (10 + self.total_steps))
         for key, value in self.network.state_dict().items():
             self.average[key].lerp_(value.detach(), 1 - decay)
-        return {"loss": loss.item(), "norm": norm, "lr": factor, **parts}
+        return {"norm": norm, "lr": factor, **parts}
 
     def validate(self) -> dict[str, float]:
-        """PSNR of the averaged weights on a part of the validation clips, by sigma."""
-        network = DenoiseNetwork(self.network.config)
-        network.load_state_dict(self.average)
-        network.place(self.device).eval()
-        with self._autocast():
-            return quick_validation(network, self.data / "val", device=self.device)
+        """PSNR of the averaged weights on a part of the validation clips, by sigma; nothing without such clips."""
+        if self.folders.val is None:
+            return {}
+        network = self.averaged().place(self.device).eval()
+        with self.precision.autocast():
+            return quick_validation(network, self.folders.val, device=self.device)
 
     def _log(self, row: dict[str, float | str]) -> None:
         path = self.run / "log.csv"
-        exists = path.is_file()
-        with path.open("a", newline="") as out:
-            writer = csv.DictWriter(out, list(row))
-            if not exists:
-                writer.writeheader()
-            writer.writerow(row)
+        rows: list[dict[str, float | str]] = []
+        if path.is_file():
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        rows.append(row)
+        part = path.with_suffix(".part")
+        with part.open("w", newline="") as out:  # written anew: a run may go on with more columns than it had
+            writer = csv.DictWriter(out, list(dict.fromkeys(key for r in rows for key in r)))
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, path)
 
-    def fit(self, *, every: int = 250, on_log: Callable[[dict[str, float | str], float], None] | None = None) -> None:
+    def fit(
+        self,
+        *,
+        every: int = 250,
+        on_log: Callable[[dict[str, float | str], float], None] | None = None,
+        on_step: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
         """Train to the end of the last stage, or for ``minutes``; checkpoints every ``every`` steps.
 
-        ``on_log`` gets each row of the log and the share of the stage that is done.
+        ``on_log`` gets each row of the log and the share of the stage that is done, ``on_step`` the parts of the
+        loss after each step; both in the first process only.
         """
         begun = time.monotonic()
+        spent = 0.0
         sums: dict[str, float] = {}
         count = 0
         while True:
-            started = time.monotonic()
-            for key, value in self.train_step().items():
-                sums[key] = sums.get(key, 0.0) + value
-            count += 1
-            self.seconds += time.monotonic() - started
-            self.total_seconds += time.monotonic() - started
-            stage_done = self.progress >= 1
-            out_of_time = self.minutes is not None and time.monotonic() - begun > 60 * self.minutes
-            if count == every or stage_done or out_of_time:
-                self._save()
-                row: dict[str, float | str] = {"stage": self.stage.name, "step": self.total_steps}
-                row |= {"hours": round(self.total_seconds / 3600, 4)}
-                row |= {k: round(v / count, 6) for k, v in sums.items()}
-                row |= {f"psnr{k}": round(v, 3) for k, v in self.validate().items()}
-                self._log(row)
-                if on_log:
-                    on_log(row, self.progress)
-                sums, count = {}, 0
-            if stage_done:
+            if self.progress >= 1:  # also where a run was stopped just before its next stage
                 if self.stage_index + 1 == len(self.config.stages):
                     return
                 self.stage_index += 1
                 self._start_stage()
+            started = time.monotonic()
+            parts = self.train_step()
+            for key, value in parts.items():
+                sums[key] = sums.get(key, 0.0) + value
+            count += 1
+            elapsed, session = self.ranks.agree(time.monotonic() - started, time.monotonic() - begun)
+            self.seconds += elapsed
+            self.total_seconds += elapsed
+            spent += elapsed
+            out_of_time = self.minutes is not None and session > 60 * self.minutes
+            if on_step and not self.ranks.rank:
+                on_step(parts)
+            if count == every or self.progress >= 1 or out_of_time:
+                self._save()
+                sums = self.ranks.mean(sums)
+                if not self.ranks.rank:
+                    row: dict[str, float | str] = {"stage": self.stage.name, "step": self.total_steps}
+                    row |= {"hours": round(self.total_seconds / 3600, 4)}
+                    row |= {k: round(v / count, 6) for k, v in sums.items()}
+                    row |= {f"psnr{k}": round(v, 3) for k, v in self.validate().items()}
+                    self._log(row)
+                    self.overhead = (time.monotonic() - begun) / spent
+                    if on_log:
+                        on_log(row, self.progress)
+                sums, count = {}, 0
             if out_of_time:
                 return
 
@@ -263,4 +375,8 @@ def describe(trainer: Trainer) -> str:
     """One line on what is about to be trained."""
     parameters = sum(p.numel() for p in trainer.network.parameters())
     stages = ", ".join(json.dumps(s.name) for s in trainer.config.stages)
-    return f"{trainer.config.name}: {parameters / 1e6:.2f} M parameters, stages {stages}, on {trainer.device}"
+    text = f"{trainer.config.name}: {parameters / 1e6:.2f} M parameters, stages {stages}, on {trainer.device}"
+    if trainer.ranks.count > 1:
+        text += f" and {trainer.ranks.count - 1} more"
+    text += f" in {trainer.precision.name}"
+    return text if trainer.folders.val else f"{text}; no validation clips, so there will be no PSNR"

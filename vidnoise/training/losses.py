@@ -1,4 +1,4 @@
-"""Losses. All take ``(..., 3, H, W)`` in [0, 1] units and return one number per leading index or a scalar."""
+"""Losses, one number a clip. All take ``(N, 3, H, W)`` in [0, 1] units."""
 
 from __future__ import annotations
 
@@ -12,9 +12,26 @@ def charbonnier(error: Tensor, epsilon: float = 2e-3) -> Tensor:
     return (error.square() + epsilon**2).sqrt().mean(tuple(range(1, error.ndim)))
 
 
-def restoration(clean: Tensor, target: Tensor, kind: str) -> Tensor:
-    """Per-clip loss of a batch ``(N, 3, H, W)``: ``charbonnier``, or ``l1_ssim`` (Zhao et al., arXiv:1511.08861)."""
+def restoration(clean: Tensor, target: Tensor, kind: str, alpha: float = 0.84) -> Tensor:
+    """How far a picture is from what it should be.
+
+    Args:
+        clean, target: the network's picture and the true one.
+        kind: ``charbonnier``, ``l1``, or ``l1_ssim``: alpha L1 + (1 - alpha) (1 - SSIM), as in Zhao et al.,
+            "Loss Functions for Image Restoration with Neural Networks", arXiv:1511.08861 (MS-SSIM there).
+        alpha: the share of L1 in ``l1_ssim``.
+    """
     if kind == "charbonnier":
         return charbonnier(clean - target)
     l1 = (clean - target).abs().mean((1, 2, 3))
-    return 0.84 * l1 + 0.16 * (1 - ssim_map(clean.float(), target.float())).mean((1, 2, 3))
+    if kind == "l1":
+        return l1
+    return alpha * l1 + (1 - alpha) * (1 - ssim_map(clean.float(), target.float())).mean((1, 2, 3))
+
+
+def temporal(clean: Tensor, previous: Tensor, target: Tensor, previous_target: Tensor) -> Tensor:
+    """Flicker: how far the change from one frame to the next is from the true change.
+
+    It is blind to an error that stays, which :func:`restoration` sees, and to motion, which is in both changes.
+    """
+    return charbonnier((clean - previous) - (target - previous_target))

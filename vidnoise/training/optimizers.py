@@ -1,4 +1,8 @@
-"""Muon for convolution weights, AdamW for the rest."""
+"""Muon for convolution weights and AdamW for the rest, or AdamW alone.
+
+Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon
+(2024). AdamW: Loshchilov and Hutter, arXiv:1711.05101.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic Newton-Schulz iteration, from Jordan et al., "Muon" (2024)."""
+"""Of the quintic Newton-Schulz iteration."""
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -49,9 +53,23 @@ class Muon(Optimizer):
                 p.add_(orthogonalise(matrix).reshape(p.shape), alpha=-group["lr"] * scale)
 
 
-def make_optimizers(network: nn.Module, muon_lr: float, adam_lr: float) -> list[Optimizer]:
-    """Muon for convolutions of 8 or more outputs, AdamW for biases and narrow heads."""
-    wide = [p for p in network.parameters() if p.ndim == 4 and p.shape[0] >= 8]
+def make_optimizers(
+    network: nn.Module, muon_lr: float, adam_lr: float, *, kind: str = "muon", weight_decay: float = 0.0
+) -> list[Optimizer]:
+    """The optimisers of a network's parameters.
+
+    Args:
+        network: its parameters are split between the optimisers.
+        muon_lr: rate of Muon, for convolutions of 8 or more outputs that mix channels.
+        adam_lr: rate of AdamW, for biases, narrow heads and depthwise convolutions; for everything if ``kind`` is
+            ``adamw``.
+        kind: ``muon`` or ``adamw``.
+        weight_decay: of the convolutions that Muon takes (or would take), times the rate.
+    """
+    wide = [p for p in network.parameters() if p.ndim == 4 and p.shape[0] >= 8 and p.shape[1] > 1]
     chosen = {id(p) for p in wide}
     rest = [p for p in network.parameters() if id(p) not in chosen]
-    return [Muon(wide, muon_lr), AdamW(rest, adam_lr, betas=(0.9, 0.99), weight_decay=0.0)]
+    if kind == "adamw":
+        groups = [{"params": wide, "weight_decay": weight_decay}, {"params": rest}]
+        return [AdamW(groups, adam_lr, betas=(0.9, 0.99), weight_decay=0.0)]
+    return [Muon(wide, muon_lr, weight_decay=weight_decay), AdamW(rest, adam_lr, betas=(0.9, 0.99), weight_decay=0.0)]
