@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..training.data import Folders
+    from ..training.loop import Trainer
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("config")
 @click.option(
-    "--data", metavar="DIR", envvar="VIDNOISE_DATA", help="Folder with train/ and val/ (or set VIDNOISE_DATA)."
+    "--data",
+    metavar="DIR",
+    envvar="VIDNOISE_DATA",
+    help="Folder of clips and photos, or one with train/ and val/ in it (or set VIDNOISE_DATA).",
 )
+@click.option("--train", "train_folder", metavar="DIR", type=_FOLDER, help="Clips and photos.  [default: from --data]")
+@click.option("--val", "val_folder", metavar="DIR", type=_FOLDER, help="Clips for validation.  [default: from --data]")
 @click.option(
     "--run", "run_folder", metavar="DIR", type=click.Path(path_type=Path), help="Where the run is kept.  [runs/NAME]"
 )
@@ -24,6 +40,7 @@ import click
     help="Where decoded training data is kept.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.  [default: from CONFIG]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Pause after so long; run again to go on.")
 @click.option(
@@ -36,48 +53,98 @@ import click
 def train(
     config: str,
     data: str | None,
+    train_folder: Path | None,
+    val_folder: Path | None,
     run_folder: Path | None,
     cache: Path,
     device: str,
+    precision: str | None,
     threads: int | None,
     minutes: float | None,
     every: int,
 ) -> None:
-    """Train the model that CONFIG describes: the name of a shipped configuration or a TOML file.
+    """Train the model that CONFIG describes: the name of a shipped configuration, or a TOML or YAML file.
 
     A run that was stopped goes on from its last checkpoint. The run's folder holds checkpoint.pt,
     log.csv, progress.png and the averaged weights, NAME.safetensors, which --model accepts.
+
+    Several processes, each on clips of its own: torchrun --nproc-per-node 2 -m -- vidnoise train CONFIG
     """
+    from dataclasses import replace
+
     import torch
-    from rich.console import Console
 
     from ..denoiser import resolve_device
-    from ..evaluation.clips import find_data
     from ..training.config import load_config
     from ..training.loop import Trainer, describe
+    from ..training.parallel import processes
     from ..training.plot import plot_log
+    from .console import clock, console_for_messages
 
     settings = load_config(config)
-    folder = find_data(data)
+    if precision:
+        settings = replace(settings, precision=precision)
+    folders = _folders(data, train_folder, val_folder)
     if threads:
         torch.set_num_threads(threads)
-    console = Console(stderr=True, highlight=False)
     run = run_folder or Path("runs") / settings.name
-    trainer = Trainer(settings, folder, run, device=str(resolve_device(device)), cache=cache, minutes=minutes)
-    console.print(describe(trainer))
+    with processes(resolve_device(device)) as ranks, console_for_messages(-1 if ranks.rank else 1) as console:
+        trainer = Trainer(settings, folders, run, cache=cache, minutes=minutes, ranks=ranks)
+        console.quiet = ranks.rank > 0
+        console.print(describe(trainer), soft_wrap=True)
 
-    def show(row: dict[str, float | str], progress: float) -> None:
-        left = trainer.seconds * (1 - progress) / max(progress, 1e-6) / 60
-        scores = "  ".join(f"{k[4:]}: {row[k]:.2f}" for k in row if k.startswith("psnr"))
-        console.print(
-            f"{row['stage']} {progress:4.0%}  step {row['step']}  loss {row['loss']:.4f}  "
-            f"PSNR {scores}  {left:.0f} min left in this stage"
-        )
-        plot_log(run / "log.csv", run / "progress.png")
+        def show(row: dict[str, float | str], progress: float) -> None:
+            scores = "  ".join(f"{k[4:]}: {row[k]:.2f}" for k in row if k.startswith("psnr"))
+            console.print(
+                f"{row['stage']} {progress:4.0%}  step {row['step']}  loss {row['loss']:.4f}  "
+                + (f"PSNR {scores}  " if scores else "")
+                + f"{clock(trainer.remaining_seconds)} left",
+                soft_wrap=True,
+            )
+            plot_log(run / "log.csv", run / "progress.png")
 
-    try:
-        trainer.fit(every=every, on_log=show)
-    except KeyboardInterrupt:
-        console.print(f"interrupted; run the same command to go on from {trainer.checkpoint}")
-        raise
-    console.print(f"weights: {run / (settings.name + '.safetensors')}")
+        try:
+            with _bar(trainer, console) as advance:
+                trainer.fit(every=every, on_log=show, on_step=advance)
+        except KeyboardInterrupt:
+            console.print(f"interrupted; run the same command to go on from {trainer.checkpoint}", soft_wrap=True)
+            raise
+        console.print(f"weights: {run / (settings.name + '.safetensors')}", soft_wrap=True)
+
+
+def _folders(data: str | None, train_folder: Path | None, val_folder: Path | None) -> Folders:
+    from ..errors import SourceOpenError
+    from ..evaluation.clips import find_data
+    from ..training.data import Folders
+
+    folders = Folders(train_folder, None) if train_folder else Folders.below(find_data(data))
+    if val_folder is None:
+        return folders
+    folders = Folders.of(folders.train, val_folder)
+    if folders.val is None:
+        raise SourceOpenError(f"no clips for validation below {val_folder}", str(val_folder))
+    return folders
+
+
+@contextlib.contextmanager
+def _bar(trainer: Trainer, console: Console) -> Iterator[Callable[[dict[str, float]], None]]:
+    """A bar over the whole run, with the loss and the time that is left; on a terminal only."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    from .console import clock
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", left="")
+
+        def advance(parts: dict[str, float]) -> None:
+            left = trainer.remaining_seconds
+            bar.update(
+                task,
+                description=f"{trainer.stage.name}  step {trainer.total_steps}  loss {parts['loss']:.4f}",
+                completed=trainer.total_seconds,
+                total=trainer.total_seconds + left,
+                left=f"ETA {clock(left)}",
+            )
+
+        yield advance

@@ -296,7 +296,7 @@ class Trainer:
         decay = min(self.config.ema, (1 + self.total_steps) / (10 + self.total_steps))
         for key, value in self.network.state_dict().items():
             self.average[key].lerp_(value.detach(), 1 - decay)
-        return {"norm": norm, "lr": factor, **parts}
+        return {"loss": parts.pop("loss"), "norm": norm, "lr": factor, **parts}
 
     def validate(self) -> dict[str, float]:
         """PSNR of the averaged weights on a part of the validation clips, by sigma; nothing without such clips."""
@@ -375,8 +375,8 @@ def describe(trainer: Trainer) -> str:
     """One line on what is about to be trained."""
     parameters = sum(p.numel() for p in trainer.network.parameters())
     stages = ", ".join(json.dumps(s.name) for s in trainer.config.stages)
-    text = f"{trainer.config.name}: {parameters / 1e6:.2f} M parameters, stages {stages}, on {trainer.device}"
-    if trainer.ranks.count > 1:
-        text += f" and {trainer.ranks.count - 1} more"
+    text = f"{trainer.config.name}: {parameters / 1e6:.2f} M parameters, stages {stages}, on {trainer.device.type}"
     text += f" in {trainer.precision.name}"
+    if trainer.ranks.count > 1:
+        text += f", {trainer.ranks.count} processes"
     return text if trainer.folders.val else f"{text}; no validation clips, so there will be no PSNR"
