@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
 from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
 from vidnoise.model.network import UNKNOWN, TemporalFusion
-from vidnoise.model.wavelet import haar, inverse_haar, per_band
+from vidnoise.model.wavelet import TRANSFORMS, haar, inverse_haar, per_band
 
 TINY = ModelConfig(
     widths=(8, 8, 8),
@@ -55,6 +57,22 @@ def test_haar_keeps_white_noise_white() -> None:
     deviations = haar(noise).std((0, 2, 3))
     # 65,536 samples a band: the standard error of a deviation is 0.3 %.
     torch.testing.assert_close(deviations, torch.full((12,), 0.1), rtol=0.015, atol=0)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_every_transform_is_inverted_and_knows_half_size_and_levels(name: str) -> None:
+    transform = TRANSFORMS[name]
+    image = torch.rand(2, 3, 12, 20)
+    bands = transform.forward(image)
+    torch.testing.assert_close(transform.inverse(bands), image)
+    torch.testing.assert_close(transform.half(bands), torch.nn.functional.avg_pool2d(image, 2))
+    # Noise of deviation 0.1 in the low-pass and 0.2 in the details, made in the Haar domain.
+    levels = torch.cat([torch.full((1, 3, 64, 64), 0.1), torch.full((1, 3, 64, 64), 0.2)], 1)
+    noise = torch.randn(1, 12, 64, 64, generator=torch.Generator().manual_seed(3)) * per_band(levels)
+    measured = transform.forward(inverse_haar(noise)).std((2, 3))
+    expected = per_band(transform.levels(levels)).mean((2, 3))
+    # 4,096 samples a band: the standard error of a deviation is 1.1 %.
+    torch.testing.assert_close(measured, expected, rtol=0.05, atol=0)
 
 
 def test_per_band_spreads_low_and_detail() -> None:
@@ -143,6 +161,23 @@ def test_config_round_trip_is_strict() -> None:
         ModelConfig.from_dict({**TINY.to_dict(), "depth": 3})
     with pytest.raises(ValueError, match="incomplete"):
         ModelConfig.from_dict({"hidden": 4})
+    with pytest.raises(ValueError, match="unknown transform"):
+        ModelConfig.from_dict({**TINY.to_dict(), "transform": "fourier"})
+    old = {k: v for k, v in TINY.to_dict().items() if k not in ("transform", "separable")}
+    assert ModelConfig.from_dict(old) == TINY  # files from before these settings
+
+
+@pytest.mark.parametrize("change", [{"transform": "unshuffle"}, {"separable": True}])
+def test_variants_obey_the_contracts(change: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    network = DenoiseNetwork(replace(TINY, **change)).eval().requires_grad_(False)  # type: ignore[arg-type]
+    frames = noisy_frames(3)
+    outputs = run(network, frames)
+    sigma = uniform_sigma(0.1, frames[0])
+    # A past that nobody knows still counts for a thousandth (UNKNOWN).
+    torch.testing.assert_close(network.still(frames[0], sigma), outputs[0], rtol=0, atol=2e-3)
+    assert all(output.isfinite().all() for output in outputs)
+    assert (run(network, frames[:1], sigma=0.0)[0] - frames[0]).abs().max() < 20 * 0.25 / 255
 
 
 @pytest.mark.parametrize(("tier", "limit"), [("fast", 10.0), ("standard", 32.0)])

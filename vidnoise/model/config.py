@@ -24,6 +24,14 @@ class ModelConfig:
     refine_width: int = 12
     """Width of the flow refinement at 1/2 resolution."""
     noise_width: int = 16
+    transform: str = "haar"
+    """Space to depth: ``haar``, or ``unshuffle`` for comparison."""
+    separable: bool = False
+    """Depthwise-separable convolutions in the residual blocks of the spatial core (MobileNets, arXiv:1704.04861)."""
+
+    def __post_init__(self) -> None:
+        if self.transform not in ("haar", "unshuffle"):
+            raise ValueError(f"unknown transform {self.transform!r}; there are haar and unshuffle")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def conv3(inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+def conv3(
+    inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> nn.Conv2d:
     """3×3 convolution with Kaiming initialisation times ``gain``, which lets residual branches start small."""
-    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation)
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     with torch.no_grad():
         layer.weight.mul_(gain)
@@ -24,20 +26,32 @@ def conv3(inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, dila
     return layer
 
 
+def separable3(channels: int, *, gain: float = 1.0) -> nn.Sequential:
+    """A 3×3 convolution of each channel by itself, then a 1×1 across channels; initialised as :func:`conv3`."""
+    # No ReLU comes between the two, so the first must not double the variance as a layer before one does.
+    depthwise = conv3(channels, channels, gain=0.5**0.5, groups=channels)
+    pointwise = nn.Conv2d(channels, channels, 1)
+    nn.init.kaiming_normal_(pointwise.weight, nonlinearity="relu")
+    with torch.no_grad():
+        pointwise.weight.mul_(gain)
+    nn.init.zeros_(pointwise.bias)  # type: ignore[arg-type]
+    return nn.Sequential(depthwise, pointwise)
+
+
 class ResidualBlock(nn.Module):
     """conv, ReLU, conv, added to the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, separable: bool = False) -> None:
         super().__init__()
-        self.conv1 = conv3(channels, channels)
-        self.conv2 = conv3(channels, channels, gain=0.1)
+        self.conv1 = separable3(channels) if separable else conv3(channels, channels)
+        self.conv2 = separable3(channels, gain=0.1) if separable else conv3(channels, channels, gain=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
-def _stage(channels: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+def _stage(channels: int, blocks: int, separable: bool) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels, separable=separable) for _ in range(blocks)))
 
 
 class CoreOutput(NamedTuple):
@@ -56,25 +70,33 @@ class DnCNN(nn.Module):
         widths: channels at 1/2, 1/4, 1/8.
         blocks: residual blocks at 1/2, 1/4 (down), 1/8, 1/4, 1/2 (up).
         hidden: recurrent channels, read and written at 1/4 resolution.
+        separable: depthwise-separable convolutions in the residual blocks.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, widths: tuple[int, int, int], blocks: tuple[int, ...], hidden: int
+        self,
+        inputs: int,
+        outputs: int,
+        widths: tuple[int, int, int],
+        blocks: tuple[int, ...],
+        hidden: int,
+        *,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         c1, c2, c3 = widths
         self.stem = conv3(inputs, c1)
-        self.down1 = _stage(c1, blocks[0])
+        self.down1 = _stage(c1, blocks[0], separable)
         self.to2 = nn.Conv2d(c1, c2, 2, stride=2)
         self.recall = nn.Conv2d(hidden, c2, 1)
-        self.down2 = _stage(c2, blocks[1])
+        self.down2 = _stage(c2, blocks[1], separable)
         self.to3 = nn.Conv2d(c2, c3, 2, stride=2)
-        self.middle = _stage(c3, blocks[2])
+        self.middle = _stage(c3, blocks[2], separable)
         self.from3 = nn.Conv2d(c3, 4 * c2, 1)
-        self.up2 = _stage(c2, blocks[3])
+        self.up2 = _stage(c2, blocks[3], separable)
         self.memory = nn.Conv2d(c2, hidden, 1)
         self.from2 = nn.Conv2d(c2, 4 * c1, 1)
-        self.up1 = _stage(c1, blocks[4])
+        self.up1 = _stage(c1, blocks[4], separable)
         self.head = conv3(c1, outputs, gain=0.3)
 
     def forward(self, x: Tensor, hidden: Tensor) -> CoreOutput:

@@ -12,7 +12,7 @@ from .config import ModelConfig
 from .dncnn import DnCNN, conv3
 from .flow import FlowEstimator, outside, resize_flow, sampling_grid, warp
 from .noise_level import NoiseLevel
-from .wavelet import haar, inverse_haar, per_band
+from .wavelet import TRANSFORMS, haar, per_band
 
 MULTIPLE = 16
 """Heights and widths must be multiples of this: the coarsest flow level is at 1/16."""
@@ -114,7 +114,8 @@ class DenoiseNetwork(nn.Module):
         self.noise_level = NoiseLevel(config.noise_width)
         self.motion = FlowEstimator(config.flow_features, config.flow_width, config.flow_radius, config.refine_width)
         self.fusion = TemporalFusion(config.fusion_width)
-        self.core = DnCNN(12 + 12 + 12 + 6, 12, config.widths, config.blocks, config.hidden)
+        self.core = DnCNN(12 + 12 + 12 + 6, 12, config.widths, config.blocks, config.hidden, separable=config.separable)
+        self.transform = TRANSFORMS[config.transform]
 
     def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
         """A state that knows nothing: the first frame is denoised as a still picture."""
@@ -157,18 +158,18 @@ class DenoiseNetwork(nn.Module):
         Returns:
             ``(N, 3, H, W)``.
         """
-        bands = haar(noisy)
+        bands, sigma = self.transform.forward(noisy), self.transform.levels(sigma)
         n, _, h, w = bands.shape
         hidden = torch.zeros(n, self.config.hidden, h // 2, w // 2, device=noisy.device)
         residual = self.core(torch.cat([bands, bands, bands, sigma * 4], 1), hidden).residual
-        return inverse_haar(bands - per_band(sigma) * residual.float())
+        return self.transform.inverse(bands - per_band(sigma) * residual.float())
 
     def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
         """As :meth:`forward`, with a :class:`Trace` of the inside."""
-        bands = haar(noisy)
+        bands, sigma = self.transform.forward(noisy), self.transform.levels(sigma)
         half_clean = F.avg_pool2d(state.clean, 2)
         level = sigma.mean(1, keepdim=True)
-        flow, coarse = self.motion(bands[:, :3] * 0.5, half_clean, level)
+        flow, coarse = self.motion(self.transform.half(bands), half_clean, level)
         half_grid = sampling_grid(flow)
         grid = sampling_grid(resize_flow(flow, 2))
         # Bicubic: repeated bilinear warps would blur the running estimate away.
@@ -177,13 +178,13 @@ class DenoiseNetwork(nn.Module):
         hidden = warp(state.hidden, sampling_grid(resize_flow(flow, 0.5)))
 
         known = (ratio[:, :1] < 10).float()
-        clean_bands = haar(clean)
-        fused_bands, gain = self.fusion(bands, haar(fused), clean_bands[:, :3], sigma, ratio)
+        clean_bands = self.transform.forward(clean)
+        fused_bands, gain = self.fusion(bands, self.transform.forward(fused), clean_bands[:, :3], sigma, ratio)
         # Where nothing is known of the past, the fused frame stands in for the previous output.
         guide = fused_bands + known * (clean_bands - fused_bands)
         left = gain.sqrt().repeat_interleave(3, 1) * sigma
         core = self.core(torch.cat([fused_bands, bands, guide, left * 4], 1), hidden * F.max_pool2d(known, 2))
-        clean = inverse_haar(fused_bands - per_band(left) * core.residual.float())
-        fused = inverse_haar(fused_bands)
+        clean = self.transform.inverse(fused_bands - per_band(left) * core.residual.float())
+        fused = self.transform.inverse(fused_bands)
         state = State(fused, gain, clean, core.hidden.float())
         return clean, state, Trace(flow, coarse, fused, gain)
