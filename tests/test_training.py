@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
+from training_setup import STAGES, config, make_data
+from vidnoise.cli import main
 from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.evaluation.clips import find_data, read_clip
-from vidnoise.model import TIERS, DenoiseNetwork, uniform_sigma
+from vidnoise.evaluation.metrics import psnr, ssim
+from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
 from vidnoise.training.batch import Batch, BatchMaker, measured_sigma
-from vidnoise.training.config import CONFIGS, Stage, TrainConfig, load_config
-from vidnoise.training.data import ClipPack, ClipSampler
+from vidnoise.training.config import CONFIGS, Augment, Stage, load_config
+from vidnoise.training.data import ClipPack, ClipSampler, Folders
 from vidnoise.training.loop import Trainer, clip_loss, schedule
+from vidnoise.training.losses import restoration, temporal
 from vidnoise.training.motion import moving_photo
 from vidnoise.training.optimizers import make_optimizers, orthogonalise
+from vidnoise.training.plot import plot_log
+from vidnoise.training.reparameterise import branch, fold
+from vidnoise.weights import load_model
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with two short clips and a photo in ``train`` and one clip in ``val``."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for name, shift in (("train/a", 2), ("train/b", 0), ("val/c", 1)):
-        path = root / f"{name}.avi"
-        path.parent.mkdir(exist_ok=True)
-        scene = cv2.resize(rng.integers(0, 256, (20, 40, 3), np.uint8), (400, 200), interpolation=cv2.INTER_CUBIC)
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"FFV1"), 25, (224, 200))
-        for t in range(10):
-            writer.write(np.ascontiguousarray(scene[:, shift * t : shift * t + 224]))
-        writer.release()
-    cv2.imwrite(str(root / "train" / "photo.png"), cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (96, 80)))
-    return root
-
-
-def config(**changes: object) -> TrainConfig:
-    stages = (Stage("spatial", 2, 1, 16, steps=3), Stage("recurrent", 2, 3, 32, steps=3))
-    return replace(TrainConfig("tiny", "fast", {"gaussian": 1.0}, stages), **changes)  # type: ignore[arg-type]
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
 def test_shipped_configurations_load() -> None:
@@ -54,6 +43,7 @@ def test_shipped_configurations_load() -> None:
 
 
 STAGE = 'tier = "fast"\n[noise]\n[[stages]]\nname = "a"\nbatch = 1\nframes = 1\n'
+GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps = 1\n"
 
 
 @pytest.mark.parametrize(
@@ -64,6 +54,17 @@ STAGE = 'tier = "fast"\n[noise]\n[[stages]]\nname = "a"\nbatch = 1\nframes = 1\n
         ('tier = "fast"', "noise"),
         (STAGE + "patch = 16", "either steps or minutes"),
         (STAGE + "patch = 20\nsteps = 1", "multiple of 16"),
+        (STAGE + 'patch = "16"\nsteps = 1', "patch cannot be '16'"),
+        (STAGE + "patch = 16\nsteps = 1\nbptt = 0", "above zero"),
+        (STAGE + "patch = 16\nsteps = 1", "noise needs weights"),
+        (GOOD + '[model]\ntransform = "fourier"', "unknown transform"),
+        (GOOD + "[model]\ndepth = 3", "unknown model settings: depth"),
+        (GOOD + "[augment]\nblur = 0.5", "unknown setting: blur"),
+        ('loss = "l2"\n' + GOOD, "loss must be one of charbonnier, l1, l1_ssim; got 'l2'"),
+        ('optimizer = "sgd"\n' + GOOD, "muon, adamw"),
+        ("alpha = 2\n" + GOOD, "alpha must be in 0 to 1"),
+        ("stages = 3\n" + GOOD.partition("[[")[0], "stages must be a list"),
+        (GOOD.replace('"fast"', '"huge"'), "tier must be one of"),
     ],
 )
 def test_bad_configurations_say_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
@@ -71,6 +72,37 @@ def test_bad_configurations_say_what_is_wrong(tmp_path: Path, text: str, message
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         load_config(str(path))
+
+
+YAML = """
+tier: fast
+noise: {gaussian: 1}
+stages:
+  - {name: a, batch: 1, frames: 1, patch: 16, steps: 1, adam_lr: 1e-3}
+"""
+
+
+def test_yaml_says_the_same_as_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "same.toml").write_text(GOOD + "adam_lr = 1e-3\n")
+    for suffix in ("yaml", "yml"):
+        (tmp_path / f"same.{suffix}").write_text(YAML)
+        assert load_config(str(tmp_path / f"same.{suffix}")) == load_config(str(tmp_path / "same.toml"))
+    for text in ("tier: [", "- 3", "text"):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(UsageError, match=r"bad\.yaml"):
+            load_config(str(tmp_path / "bad.yaml"))
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(UsageError, match="PyYAML"):
+        load_config(str(tmp_path / "same.yaml"))
+
+
+def test_folders_are_found_in_any_layout(data: Path, tmp_path: Path) -> None:
+    assert Folders.below(data) == Folders(data / "train", data / "val")
+    assert Folders.below(data / "train") == Folders(data / "train", None)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "notes.txt").touch()
+    assert Folders.below(tmp_path) == Folders(tmp_path / "train", None)
 
 
 def test_absent_data_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,43 +173,225 @@ def test_orthogonalise_evens_out_singular_values() -> None:
     assert values.max() < 1.4
 
 
+def one_batch(frames: int, clips: int = 1, size: int = 32) -> Batch:
+    """Smooth scenes that move by (1, 2) pixels a frame, under Gaussian noise of 0.1."""
+    generator = torch.Generator().manual_seed(1)
+    scene = torch.rand(clips, 3, 10, 10, generator=generator)
+    whole = torch.nn.functional.interpolate(scene, size=size + 2 * frames, mode="bicubic").clamp(0, 1)
+    clean = torch.stack([whole[..., 2 * t : 2 * t + size, t : t + size] for t in range(frames)])
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=generator)
+    sigma = uniform_sigma(0.1, clean[0]).expand(frames, clips, 6, size // 2, size // 2)
+    return Batch(clean, noisy, sigma, torch.full((clips,), 0.1))
+
+
 def test_one_patch_is_learnt_by_heart() -> None:
-    """The loss of one small clip falls far below where it began: gradients reach everything that matters."""
+    """A network learns one small noisy clip in seconds: gradients reach everything, and the steps go the right way."""
     torch.manual_seed(0)
     network = DenoiseNetwork(TIERS["fast"]).train()
-    generator = torch.Generator().manual_seed(1)
-    scene = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6, generator=generator), size=(32, 32), mode="bicubic")
-    clean = scene.clamp(0, 1).expand(3, 1, 3, 32, 32).contiguous()
-    noisy = clean + 0.1 * torch.randn(clean.shape, generator=generator)
-    sigma = uniform_sigma(0.1, clean[0]).expand(3, 1, 6, 16, 16)
-    batch = Batch(clean, noisy, sigma, torch.tensor([0.1]))
-    optimizers = make_optimizers(network, 0.01, 2e-3)
-    losses = []
-    for _ in range(150):
-        loss, parts, _ = clip_loss(network, batch, torch.tensor([False]), config())
-        for optimizer in optimizers:
+    batch, rates, steps = one_batch(3), (0.02, 4e-3), 90
+    optimizers = make_optimizers(network, *rates)
+    for step in range(steps):
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * schedule(step / steps, 0.05)
             optimizer.zero_grad()
-        loss.backward()
+        clip_loss(network, batch, torch.tensor([False]), config())[0].backward()
         for optimizer in optimizers:
             optimizer.step()
-        losses.append(parts["clean"])
-    assert losses[-1] < 0.4 * losses[0]
-    untouched = [n for n, p in network.named_parameters() if p.grad is None]
-    assert not untouched
+    assert not [n for n, p in network.named_parameters() if p.grad is None]
+    state, outputs = network.initial_state(1, 32, 32), []
+    with torch.no_grad():
+        for noisy, sigma in zip(batch.noisy, batch.sigma, strict=True):
+            clean, state = network(noisy, sigma, state)
+            outputs.append(clean[0])
+    before, after = (psnr(t, batch.clean[:, 0]).mean() for t in (batch.noisy[:, 0], torch.stack(outputs)))
+    assert after > before + 6
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, tmp_path: Path) -> None:
-    whole = Trainer(config(), data, tmp_path / "whole", cache=tmp_path)
+def test_losses_measure_what_they_say() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 2, 3, 24, 24, generator=generator)
+    for kind in ("charbonnier", "l1", "l1_ssim"):
+        assert restoration(a, b, kind).shape == (2,)
+        assert restoration(a, a, kind).max() < 0.0021  # the least Charbonnier admits is its epsilon, 0.002
+    l1 = (a - b).abs().mean((1, 2, 3))
+    torch.testing.assert_close(restoration(a, b, "l1"), l1)
+    torch.testing.assert_close(restoration(a, b, "l1_ssim", 1.0), l1)
+    torch.testing.assert_close(restoration(a, b, "l1_ssim", 0.0), 1 - ssim(a, b))
+    torch.testing.assert_close(restoration(a, b, "l1_ssim", 0.3), 0.3 * l1 + 0.7 * (1 - ssim(a, b)))
+    # An error that stays is no flicker; one that comes is.
+    assert temporal(a + 0.2, b + 0.2, a, b).max() < 0.0021
+    torch.testing.assert_close(temporal(a + 0.2, b, a, b), torch.full((2,), 0.2), rtol=1e-3, atol=0)
+
+
+def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:
+    torch.manual_seed(0)
+    network = DenoiseNetwork(config().model_config()).train()
+    batch, blind, settings = one_batch(4, clips=2), torch.tensor([True, False]), config(temporal_weight=0.5)
+
+    def gradients(stretch: int) -> tuple[float, dict[str, float], torch.Tensor]:
+        network.zero_grad()
+        state, total, sums = None, 0.0, dict.fromkeys(("clean", "fused", "flow", "noise", "temporal"), 0.0)
+        for start in range(0, 4, stretch):
+            span = range(start, min(start + stretch, 4))
+            loss, parts, state = clip_loss(network, batch, blind, settings, span, state)
+            assert state is not None
+            loss.backward()
+            state = state.detach()
+            total += loss.item()
+            sums = {k: sums[k] + v for k, v in parts.items()}
+        return total, sums, torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    whole, parts, gradient = gradients(4)
+    assert all(value > 0 for value in parts.values())
+    for stretch in (2, 3):
+        total, sums, truncated = gradients(stretch)
+        assert total == pytest.approx(whole, rel=1e-5)
+        assert sums == pytest.approx(parts, rel=1e-5)
+        assert not torch.allclose(truncated, gradient, rtol=1e-3)
+    plain = clip_loss(network, batch, blind, settings)[0]
+    assert plain.item() == pytest.approx(whole, rel=1e-6)
+
+
+def test_optimisers_get_the_parameters_that_suit_them() -> None:
+    network = DenoiseNetwork(ModelConfig((8, 8, 8), (0, 1, 1, 0, 0), 4, separable=True))
+    muon, adam = make_optimizers(network, 0.1, 0.1)
+    shapes = [tuple(p.shape) for p in muon.param_groups[0]["params"]]
+    assert all(len(shape) == 4 and shape[0] >= 8 and shape[1] > 1 for shape in shapes)
+    assert (8, 1, 3, 3) in [tuple(p.shape) for p in adam.param_groups[0]["params"]]  # depthwise
+    (alone,) = make_optimizers(network, 0.1, 0.1, kind="adamw", weight_decay=0.5)
+    assert sum(len(group["params"]) for group in alone.param_groups) == len(list(network.parameters()))
+    for optimizers in (make_optimizers(network, 0.1, 0.1, weight_decay=0.5), [alone]):
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+            torch.nn.init.ones_(parameter)
+        for optimizer in optimizers:
+            optimizer.step()
+        assert network.core.stem.weight.max().item() == pytest.approx(0.95)  # times 1 - rate * decay
+        assert network.core.stem.bias.min().item() == 1
+
+
+def test_branches_begin_at_nothing_and_fold_into_plain_weights() -> None:
+    torch.manual_seed(0)
+    plain = DenoiseNetwork(config().model_config()).requires_grad_(False)
+    network = DenoiseNetwork(plain.config).requires_grad_(False)
+    network.load_state_dict(plain.state_dict())
+    branch(network)
+    network.requires_grad_(False)
+    frame = one_batch(1).noisy[0]
+    sigma = uniform_sigma(0.1, frame)
+    assert torch.equal(network.still(frame, sigma), plain.still(frame, sigma))
+    for parameter in network.core.parameters():
+        parameter += 0.05 * torch.randn_like(parameter)
+    plain.load_state_dict(fold(network.state_dict()))
+    difference = (network.still(frame, sigma) - plain.still(frame, sigma)).abs().max()
+    assert difference < 1e-5  # float32, summed in another order
+    assert fold(plain.state_dict()).keys() == plain.state_dict().keys()
+    with pytest.raises(UsageError, match="separable"):
+        branch(DenoiseNetwork(ModelConfig((8, 8, 8), (0, 1, 1, 0, 0), 4, separable=True)))
+
+
+def stop_after(steps: int):
+    """An ``on_log`` that stops a run as Ctrl-C does."""
+
+    def stop(row: dict[str, float | str], progress: float) -> None:
+        if row["step"] == steps:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+MUCH = {
+    "optimizer": "adamw", "weight_decay": 0.01, "loss": "l1_ssim", "temporal_weight": 0.3, "reparameterise": True,
+    "augment": Augment(rotate=0.5, elastic=0.5, hsv=0.5), "precision": "bf16",
+    "stages": (STAGES[0], Stage("long", 1, 5, 32, steps=3, bptt=2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, MUCH, {"precision": "fp16"}], ids=["defaults", "much", "fp16"])
+@pytest.mark.parametrize("steps", [3, 4], ids=["between stages", "within a stage"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    data: Path, tmp_path: Path, changes: dict[str, object], steps: int
+) -> None:
+    settings, folders = config(**changes), Folders(data / "train", None)
+    whole = Trainer(settings, folders, tmp_path / "whole", cache=tmp_path)
     whole.fit(every=2)
+    assert whole.total_steps == 6
     rows = (tmp_path / "whole" / "log.csv").read_text().splitlines()
     assert len(rows) == 1 + 4  # a header; each stage logs after its second and its last step
-    paused = Trainer(config(), data, tmp_path / "paused", cache=tmp_path, minutes=1e-6)
-    paused.fit(every=100)
-    assert paused.total_steps == 1
-    resumed = Trainer(config(), data, tmp_path / "paused", cache=tmp_path)
-    assert resumed.total_steps == 1
+    stopped = Trainer(settings, folders, tmp_path / "stopped", cache=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(every=1, on_log=stop_after(steps))
+    resumed = Trainer(settings, folders, tmp_path / "stopped", cache=tmp_path)
+    assert resumed.total_steps == steps
     resumed.fit(every=100)
     for key, value in whole.network.state_dict().items():
         torch.testing.assert_close(resumed.network.state_dict()[key], value, rtol=0, atol=0)
         torch.testing.assert_close(resumed.average[key], whole.average[key], rtol=0, atol=0)
-    assert (tmp_path / "whole" / "tiny.safetensors").is_file()
+    assert resumed.precision.scaler.state_dict() == whole.precision.scaler.state_dict()
+    saved = load_model(tmp_path / "whole" / "tiny.safetensors")[0].state_dict()
+    for key, value in whole.averaged().state_dict().items():
+        assert torch.equal(saved[key], value)
+    ended = Trainer(settings, folders, tmp_path / "whole", cache=tmp_path)
+    ended.fit()
+    assert ended.total_steps == 6  # nothing is left to do
+
+
+def test_a_run_pauses_in_time_and_knows_what_is_left(data: Path, tmp_path: Path) -> None:
+    stages = (Stage("a", 2, 1, 16, steps=4), Stage("b", 1, 2, 32, steps=8), Stage("c", 1, 2, 32, minutes=2.0))
+    trainer = Trainer(config(stages=stages), Folders(data / "train", None), tmp_path, cache=tmp_path, minutes=1e-6)
+    trainer.fit()
+    assert trainer.total_steps == 1
+    trainer.seconds, trainer.overhead = 10.0, 1.5
+    # 512 pixels took 10 s; 3 such steps are left, then 8 of 2,048 pixels, then two minutes.
+    assert trainer.remaining_seconds == pytest.approx(1.5 * (3 * 10 + 8 * 40 + 120))
+
+
+def test_fp16_scales_the_loss_and_survives_an_overflow(data: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config(precision="fp16"), Folders(data / "train", None), tmp_path, cache=tmp_path)
+    scale = trainer.precision.scaler.get_scale()
+    trainer.train_step()
+    assert trainer.precision.scaler.get_scale() == scale
+    before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    trainer.precision.scaler.update(1e38)  # gradients times this are infinite
+    trainer.train_step()
+    assert trainer.precision.scaler.get_scale() < 1e38
+    assert all(torch.equal(v, before[k]) for k, v in trainer.network.state_dict().items())
+
+
+def test_a_log_goes_on_with_new_columns_and_is_drawn(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("stage,step,hours,clean,fused\na,1,0.1,0.5,0.0\na,2,0.2,0.4,0.0\n")
+    plot_log(log, tmp_path / "without.png")
+    trainer = Trainer.__new__(Trainer)
+    trainer.run = tmp_path
+    trainer._log({"stage": "b", "step": 3, "hours": 0.3, "clean": 0.3, "fused": 0.2, "temporal": 0.1, "psnr10": 30.0})
+    lines = log.read_text().splitlines()
+    assert lines[0] == "stage,step,hours,clean,fused,temporal,psnr10"
+    assert lines[1:] == ["a,1,0.1,0.5,0.0,,", "a,2,0.2,0.4,0.0,,", "b,3,0.3,0.3,0.2,0.1,30.0"]
+    plot_log(log, tmp_path / "with.png")
+    for name in ("without.png", "with.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_trains_with_and_without_validation(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VIDNOISE_DATA", raising=False)
+    path = tmp_path / "tiny.toml"
+    path.write_text(GOOD.replace("steps = 1", "steps = 2") + "[model]\nwidths = [8, 8, 8]\n")
+    where = ["--cache", str(tmp_path), "--run", str(tmp_path / "run")]
+    assert main(["train", str(path), "--train", str(data / "train"), *where]) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "no validation clips" in shown
+    assert "PSNR 10" not in shown
+    where[-1] = str(tmp_path / "run2")
+    assert main(["train", str(path), "--data", str(data), "--precision", "fp32", *where]) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "in fp32" in shown
+    assert "PSNR 10" in shown
+    assert "0:00 left" in shown
+    assert {p.name for p in (tmp_path / "run2").iterdir()} == {
+        "checkpoint.pt", "log.csv", "progress.png", "tiny.safetensors"
+    }  # fmt: skip
+    assert main(["train", str(path), "--data", str(data), "--val", str(tmp_path / "run"), *where]) == 3
+    assert "no clips for validation" in " ".join(capsys.readouterr().err.split())
