@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.model import TIERS, DenoiseNetwork
 from vidnoise.weights import find_model, list_models, read_card
 
@@ -18,27 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "models/README.md")
 
 
-def kilo_macs(tier: str) -> float:
-    """Multiply-adds a pixel, in thousands, noise level and flow included."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    network = DenoiseNetwork(TIERS[tier]).requires_grad_(False)
-    frame = torch.rand(1, 3, 64, 64)
-    with FlopCounterMode(display=False) as counter:
-        network(frame, network.estimate_sigma(frame), network.initial_state(1, 64, 64))
-    return counter.get_total_flops() / 2 / 64**2 / 1000
-
-
 def cards() -> str:
     """One row a model file."""
     lines = ["| model | kMAC/px | parameters | started from | steps | core hours | noise |", "|---" * 7 + "|"]
     for name in list_models():
         card, _ = read_card(find_model(name))
-        parameters = sum(p.numel() for p in DenoiseNetwork(TIERS[card.tier]).parameters())
+        config = TIERS[card.tier]
+        parameters = sum(p.numel() for p in DenoiseNetwork(config).parameters())
         t = card.training
         lines.append(
-            f"| `{name}` | {kilo_macs(card.tier):.1f} | {parameters / 1e6:.2f} M | {t.get('initial') or 'nothing'} "
+            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {t.get('initial') or 'nothing'} "
             f"| {t['steps']:,} | {t['hours']} | {card.noise.replace('_', ' ')} |"
         )
     return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""What a method costs: multiply-adds a pixel, which are exact, and time, which is measured."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..model import DenoiseNetwork, ModelConfig
+
+SIZE = 64
+"""Height and width of the frame on which multiply-adds are counted: all that matters of it is that 16 divides it."""
+
+
+def kilo_macs(config: ModelConfig, *, frame_wise: bool = False) -> float:
+    """Multiply-adds a full-resolution pixel, in thousands, noise level and flow included.
+
+    Args:
+        config: sizes of the network.
+        frame_wise: without motion and fusion, as :meth:`DenoiseNetwork.still` runs.
+    """
+    network = DenoiseNetwork(config).requires_grad_(False)
+    frame = torch.rand(1, 3, SIZE, SIZE)
+    with FlopCounterMode(display=False) as counter:
+        sigma = network.estimate_sigma(frame)
+        if frame_wise:
+            network.still(frame, sigma)
+        else:
+            network(frame, sigma, network.initial_state(1, SIZE, SIZE))
+    return counter.get_total_flops() / 2 / SIZE**2 / 1000
+
+
+def timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """What ``call`` returns, and the wall-clock seconds it took."""
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def ms_per_megapixel(seconds: float, frames: Tensor) -> float:
+    """Milliseconds for a million pixels of a clip ``(T, C, H, W)`` that took so long."""
+    return seconds * 1e9 / (frames.shape[0] * frames.shape[2] * frames.shape[3])
+
+
+def middle(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means over clips of all metrics, but the median of the times: one hiccup of the machine must not count."""
+    mean = {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
+    return mean | {"ms_per_megapixel": statistics.median(row["ms_per_megapixel"] for row in rows)}
