@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
-from vidnoise.errors import SourceOpenError
+from vidnoise.errors import SourceOpenError, UsageError
+from vidnoise.evaluation.cost import kilo_macs, middle
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.evaluation.peers import PEERS
-from vidnoise.evaluation.protocol import evaluate, network_method, noisy_clip
+from vidnoise.evaluation.protocol import (
+    Method,
+    clean_clips,
+    clean_stills,
+    evaluate,
+    network_method,
+    noisy_clip,
+    score,
+)
+from vidnoise.evaluation.results import read_references
+from vidnoise.model import TIERS, uniform_sigma
 from vidnoise.weights import list_models, load_model
 
 
@@ -80,36 +93,257 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_evaluate_averages_over_clips(folder: Path) -> None:
-    result = evaluate(lambda noisy, sigma: noisy, folder, (30.0,), n_frames=4)
+    rows = evaluate(lambda noisy, sigma: noisy, clean_clips(folder, 4), 30.0)
     # Clipping to [0, 1] removes a little of the noise, so the score lies just above the unclipped value.
-    assert 0 < result["30"]["mean"]["psnr"] - 20 * np.log10(255 / 30) < 2
-    assert result["30"]["mean"] == result["30"]["scene"]
+    assert 0 < rows["mean"]["psnr"] - 20 * np.log10(255 / 30) < 2
+    assert rows["mean"] == rows["scene"]
+    assert rows["mean"]["ms_per_megapixel"] > 0
     with pytest.raises(SourceOpenError, match="no clips"):
-        evaluate(lambda noisy, sigma: noisy, folder.parent / "none", (30.0,))
+        evaluate(lambda noisy, sigma: noisy, clean_clips(folder.parent / "none"), 30.0)
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_peers_denoise(name: str) -> None:
-    if name != "opencv-nlm" and shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg binary")
-    clean = scene(4)
-    noisy = noisy_clip("scene", clean, 30)
-    scores = [psnr(PEERS[name].method(s)(noisy, 0.0), clean).mean() for s in PEERS[name].strengths(30)]
-    assert max(scores) > psnr(noisy.clamp(0, 1), clean).mean() + 2
+def test_two_clips_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder / "scene.avi", tmp_path / name)
+    with pytest.raises(SourceOpenError, match="two clips"):
+        list(clean_clips(tmp_path))
 
 
-def test_command_writes_json_and_table(folder: Path, tmp_path: Path) -> None:
+def test_the_time_of_starting_a_program_is_taken_off() -> None:
+    clean = scene(2)
+
+    def sleepy(seconds: float) -> Method:
+        def method(noisy: torch.Tensor, _: float) -> torch.Tensor:
+            time.sleep(seconds)
+            return noisy
+
+        return method
+
+    megapixels = 2 * 96 * 96 / 1e6
+    whole = score(sleepy(0.05), "s", clean, 30)["ms_per_megapixel"] * megapixels
+    net = score(sleepy(0.05), "s", clean, 30, sleepy(0.04))["ms_per_megapixel"] * megapixels
+    none = score(sleepy(0.0), "s", clean, 30, sleepy(0.04))["ms_per_megapixel"]
+    assert whole >= 50
+    assert 0 < net < whole - 30
+    assert none > 0  # lost in the noise, and positive all the same
+
+
+def test_times_are_medians_over_clips() -> None:
+    rows = [{"psnr": p, "ms_per_megapixel": t} for p, t in ((30.0, 10.0), (31.0, 11.0), (35.0, 500.0))]
+    assert middle(rows) == {"psnr": 32.0, "ms_per_megapixel": 11.0}
+
+
+def test_frame_wise_is_the_spatial_core_alone() -> None:
+    network, _ = load_model("fast")
+    noisy = noisy_clip("s", scene(3, size=72), 30)  # 72 is no multiple of 16: it is padded
+    padded = torch.nn.functional.pad(noisy, [0, 8, 0, 8], mode="reflect")
+    with torch.no_grad():
+        expected = network.still(padded, uniform_sigma(30 / 255, padded))[..., :72, :72]
+    alone = network_method(network, frame_wise=True)(noisy, 30 / 255)
+    torch.testing.assert_close(alone, expected, rtol=0, atol=1e-4)
+    kept = network_method(network)(noisy, 30 / 255)
+    apart = (alone - kept).abs().mean((1, 2, 3))
+    assert 20 * apart[0] < apart[2]  # there is no past at first
+
+
+def test_multiply_adds() -> None:
+    whole, alone = (kilo_macs(TIERS["fast"], frame_wise=f) for f in (False, True))
+    assert 0.5 * whole < alone < whole < 10
+
+
+def test_gray_pictures_keep_equal_channels_and_are_judged_on_their_mean(tmp_path: Path) -> None:
+    picture = (scene(1)[0].permute(1, 2, 0).numpy()[..., ::-1] * 255).round().astype(np.uint8)
+    (tmp_path / "set").mkdir()
+    cv2.imwrite(str(tmp_path / "set" / "colour.png"), picture)
+    cv2.imwrite(str(tmp_path / "set" / "gray.png"), cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
+    pictures = dict(clean_stills(tmp_path))
+    assert {name: tuple(p.shape) for name, p in pictures.items()} == {
+        "set/colour": (1, 3, 96, 96), "set/gray": (1, 1, 96, 96)
+    }  # fmt: skip
+    torch.testing.assert_close(pictures["set/colour"], scene(1), rtol=0, atol=0.5 / 255 + 1e-6)
+    seen = []
+
+    def method(noisy: torch.Tensor, sigma: float) -> torch.Tensor:
+        seen.append(noisy)
+        return noisy + torch.tensor([0.1, 0.0, -0.1]).view(1, 3, 1, 1)  # gone in the mean, if that is taken
+
+    rows = evaluate(method, clean_stills(tmp_path), 5.0)
+    colour, gray = seen
+    assert colour.shape == gray.shape == (1, 3, 96, 96)
+    assert torch.equal(gray[:, 0], gray[:, 1])
+    assert not torch.equal(colour[:, 0] - pictures["set/colour"][:, 0], colour[:, 1] - pictures["set/colour"][:, 1])
+    assert set(rows["set/gray"]) == {"psnr", "ssim", "ms_per_megapixel"}
+    assert rows["set/gray"]["psnr"] > 30 > 25 > rows["set/colour"]["psnr"]
+
+
+def run_command(*arguments: object) -> Result:
     from vidnoise.cli.evaluate import evaluate as command
 
-    output = tmp_path / "out" / "quality.json"
-    arguments = [str(folder), "--model", "fast", "--peers", "opencv-nlm", "--sigma", "30", "--frames", "3"]
-    result = CliRunner().invoke(command, [*arguments, "--device", "cpu", "-o", str(output)])
+    return CliRunner().invoke(command, [*(str(a) for a in arguments), "--device", "cpu", "--threads", "1"])
+
+
+def test_command_writes_json_table_and_plot(folder: Path, tmp_path: Path) -> None:
+    output, references = tmp_path / "out" / "quality.json", tmp_path / "references.toml"
+    references.write_text(
+        '[other]\nclips = ["a"]\nframes = 3\n[mine]\nclips = ["scene"]\nframes = 3\n'
+        "[mine.method.FFDNet]\npsnr = { 15 = 30.5, 30 = 29.25 }\nkmac_per_pixel = 213\n"
+    )
+    arguments = [folder, "--model", "fast", "--frame-wise", "--peers", "opencv-nlm", "--frames", "3", "-o", output]
+    result = run_command(*arguments, "--sigma", 30, "--reference", references)
     assert result.exit_code == 0, result.output
-    scores = json.loads(output.read_text())
-    assert set(scores) == {"fast", "opencv-nlm"}
-    assert scores["fast"]["30"]["mean"]["psnr"] > 20
+    written = json.loads(output.read_text())
+    assert written["protocol"].items() >= {
+        "kind": "video", "clips": ["scene"], "frames": 3, "blind": False, "threads": 1, "device": "cpu"
+    }.items()  # fmt: skip
+    assert set(written["methods"]) == {"fast", "fast (frame by frame)", "opencv-nlm"}
+    means = {label: method["sigmas"]["30"]["mean"] for label, method in written["methods"].items()}
+    assert means["fast"]["psnr"] > means["fast (frame by frame)"]["psnr"] > 20
+    assert all(mean["ms_per_megapixel"] > 0 for mean in means.values())
+    macs = [written["methods"][label].get("kmac_per_pixel") for label in means]
+    assert 10 > macs[0] > macs[1] > 5
+    assert macs[2] is None
     table = output.with_suffix(".md").read_text()
-    assert f"{scores['fast']['30']['mean']['psnr']:.2f}" in table
+    assert f"{means['fast']['psnr']:.2f}" in table
+    assert f"{means['fast']['psnr_first']:.2f}" in table
+    assert "| FFDNet (given) | 29.25 |" in table
+    assert output.with_suffix(".png").stat().st_size > 20_000
+    assert cv2.imread(str(output.with_suffix(".png"))).std() > 10
+
+    # Again with one sigma more: what is there is kept, given figures too, and the noise of old levels is the same.
+    result = run_command(*arguments, "--sigma", 30, "--sigma", 15)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("kept from") == 3
+    more = json.loads(output.read_text())
+    assert [list(m["sigmas"]) for m in more["methods"].values()] == [["15", "30"]] * 3
+    assert all(m["sigmas"]["30"]["mean"] == means[label] for label, m in more["methods"].items())
+    assert "| FFDNet (given) | 30.50 | 29.25 |" in output.with_suffix(".md").read_text()
+
+    result = run_command(folder, "--model", "none", "--peers", "opencv-nlm", "--sigma", 30, "--frames", 3, "-o", output,
+                         "--again")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    again = json.loads(output.read_text())["methods"]["opencv-nlm"]["sigmas"]
+    assert again["15"] == more["methods"]["opencv-nlm"]["sigmas"]["15"]
+    assert again["30"]["mean"]["psnr"] == means["opencv-nlm"]["psnr"]
+    assert again["30"]["mean"]["ms_per_megapixel"] != means["opencv-nlm"]["ms_per_megapixel"]
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """A results file of one network, as if it had been measured."""
+    row = {"psnr": 33.0, "ssim": 0.9, "temporal_error": 3.0, "psnr_first": 31.0, "ms_per_megapixel": 50.0}
+    protocol = {"kind": "video", "clips": ["scene"], "frames": 3, "blind": False, "threads": 1, "device": "cpu"}
+    method = {"kmac_per_pixel": 9.0, "weights": "old", "sigmas": {"30": {"scene": row, "mean": row}}}
+    path = tmp_path / "quality.json"
+    path.write_text(json.dumps({"protocol": protocol, "methods": {"fast": method, "other": method}}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--frames", 4], "frames a clip: 3; now: 4"),
+        (["--frames", 3, "--blind"], "blind: no; now: yes"),
+        (["--frames", 3, "--threads", 2], "CPU threads: 1; now: 2"),
+    ],
+)
+def test_other_settings_are_not_mixed(folder: Path, measured: Path, arguments: list[object], words: str) -> None:
+    before = measured.read_text()
+    from vidnoise.cli.evaluate import evaluate as command
+
+    options = [str(a) for a in (folder, "--peers", "none", "--device", "cpu", "--threads", 1, *arguments)]
+    result = CliRunner().invoke(command, [*options, "-o", str(measured)])
+    assert isinstance(result.exception, UsageError)
+    assert words in str(result.exception)
+    assert measured.read_text() == before
+
+
+def test_other_clips_are_not_mixed(folder: Path, measured: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    shutil.copy(folder / "scene.avi", tmp_path / "clips" / "second.avi")
+    result = run_command(tmp_path / "clips", "--model", "none", "--peers", "none", "--frames", 3, "-o", measured)
+    assert isinstance(result.exception, UsageError)
+    assert "clips: scene; now: second" in str(result.exception)
+
+
+def test_what_is_no_results_file_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "quality.json"
+    for text in ("{", "[]", '{"fast": {}}'):
+        path.write_text(text)
+        result = run_command(folder, "--peers", "none", "-o", path)
+        assert isinstance(result.exception, UsageError)
+        assert path.read_text() == text
+
+
+def test_changed_weights_are_measured_again(folder: Path, measured: Path) -> None:
+    result = run_command(folder, "--model", "fast", "--peers", "none", "--frames", 3, "--sigma", 15, "-o", measured)
+    assert result.exit_code == 0, result.output
+    assert "weights have changed" in result.output
+    methods = json.loads(measured.read_text())["methods"]
+    assert list(methods["fast"]["sigmas"]) == ["15"]  # nothing is left of the old weights
+    assert list(methods["other"]["sigmas"]) == ["30"]
+
+
+def test_without_matplotlib_there_is_a_line_instead_of_a_plot(
+    folder: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [m for m in sys.modules if m.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = run_command(folder, "--model", "none", "--peers", "none", "--frames", 3, "-o", measured)
+    assert result.exit_code == 0, result.output
+    assert "no plot" in result.output
+    assert "vidnoise[train]" in result.output
+    assert not measured.with_suffix(".png").exists()
+
+
+def test_labels_of_the_plot_do_not_cover_each_other() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    from vidnoise.evaluation.plot import Point, label_dots, scatter
+
+    figure = Figure(figsize=(6, 5))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    near = [Point(f"method {i}", "vidnoise", 30 + 0.02 * i, 100.0 + i, None) for i in range(8)]
+    far = [Point("far", "other filters", 25.0, 5000.0, None)]
+    scatter(axes, [(p, p.ms or 0) for p in near + far])
+    figure.draw_without_rendering()
+    label_dots(axes)
+    assert [t.get_text() for t in axes.texts] == [*(f"method {i}" for i in range(7, -1, -1)), "far"]
+    boxes = [Text.get_window_extent(t) for t in axes.texts]
+    assert not [(i, k) for i, a in enumerate(boxes) for k, b in enumerate(boxes) if i < k and a.overlaps(b)]
+
+
+def test_stills(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    picture = (scene(1, size=72)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    cv2.imwrite(str(pictures / "gray.png"), picture[..., 1])
+    output = tmp_path / "stills.json"
+    result = run_command(pictures, "--stills", "--model", "fast-awgn", "--peers", "opencv-nlm", "-o", output)
+    assert result.exit_code == 0, result.output
+    written = json.loads(output.read_text())
+    assert (written["protocol"]["kind"], written["protocol"]["frames"]) == ("stills", 1)
+    for label in ("fast-awgn", "opencv-nlm"):
+        sigmas = written["methods"][label]["sigmas"]
+        assert list(sigmas) == ["15", "25", "50"]
+        assert all(rows["mean"]["psnr"] > 20 * np.log10(255 / float(s)) + 1.5 for s, rows in sigmas.items())
+    table = output.with_suffix(".md").read_text()
+    assert "temporal" not in table
+    assert "first frame" not in table
+
+
+def test_reference_figures_need_a_table_for_these_clips(folder: Path) -> None:
+    shipped = Path(__file__).parent.parent / "benchmarks" / "references.toml"
+    result = run_command(folder, "--model", "none", "--peers", "none", "--reference", shipped)
+    assert isinstance(result.exception, UsageError)
+    assert "val, test-video" in str(result.exception)
+    clips = ["davis_lady_running", "vid4_calendar", "vid4_city", "vid4_walk"]
+    given = read_references(shipped, {"clips": clips, "frames": 20})
+    assert given["FFDNet"] == {"psnr": {"10": 36.95, "30": 31.19, "50": 28.63}, "kmac_per_pixel": 213}
 
 
 MARGIN = {"fast": 0.8, "standard": 3.0}

@@ -1,15 +1,19 @@
-"""Classic filters under the same protocol, each at the best of several strengths.
+"""Classic filters under the same protocol, each at its best strength.
 
 FFmpeg's filters run through an ``ffmpeg`` binary (by ffmpeg-python) on 8-bit RGB converted to 4:4:4, as a
-user would run them on video; OpenCV's non-local means runs on 8-bit RGB.
+user would run them on video; OpenCV's non-local means runs on 8-bit RGB; BM3D, by its authors' package, gets
+the unclipped floats that the networks get.
 """
 
 from __future__ import annotations
 
+import importlib
+import math
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -17,10 +21,14 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .protocol import Method
+from .protocol import Method, evaluate
 
 Run = Callable[[np.ndarray, float], np.ndarray]
-"""``(noisy (T, H, W, 3) uint8, strength) -> clean`` likewise."""
+"""``(noisy (T, H, W, 3), strength) -> clean`` likewise: uint8, or float32 in [0, 1] units for a ``floating`` peer."""
+
+
+def _always() -> str | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,61 +38,235 @@ class Peer:
     name: str
     run: Run
     factors: tuple[float, ...]
-    limits: tuple[float, float] = (0.0, 255.0)
+    """From weak to strong; a single one means that nothing is searched."""
+    limits: tuple[float, float] = (0.0, math.inf)
+    """Of the strength."""
+    missing: Callable[[], str | None] = _always
+    """What it needs and this machine lacks, in a few words; None if nothing."""
+    idle: Run | None = None
+    """The same call with no filter in it: what starting a program and piping the frames costs."""
+    floating: bool = False
+    least_frames: int = 1
+    """Shorter clips, or still pictures, are not for it."""
+
+    def unusable(self, n_frames: int) -> str | None:
+        """Why it cannot run here on clips of so many frames, in a few words; None if it can."""
+        if n_frames < self.least_frames:
+            return f"it needs clips of at least {self.least_frames} frames"
+        return self.missing()
 
     def strengths(self, sigma: float) -> list[float]:
-        """Strengths to try at a noise level."""
+        """Strengths to try first at a noise level, from weak to strong."""
         low, high = self.limits
         return sorted({round(min(high, max(low, f * sigma)), 2) for f in self.factors})
 
     def method(self, strength: float) -> Method:
         """This filter at one strength, as the protocol wants it."""
+        return self._as_method(self.run, strength)
 
+    def idle_method(self) -> Method | None:
+        """The call without the filter, if there is such a thing."""
+        return self._as_method(self.idle, 0.0) if self.idle else None
+
+    def _as_method(self, run: Run, strength: float) -> Method:
         def denoise(noisy: Tensor, _: float) -> Tensor:
-            pictures = (noisy.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-            return torch.from_numpy(self.run(pictures, strength)).permute(0, 3, 1, 2).float() / 255
+            if len(noisy) < self.least_frames:
+                raise UsageError(f"{self.name} needs clips of at least {self.least_frames} frames, got {len(noisy)}")
+            frames = noisy.permute(0, 2, 3, 1)
+            if not self.floating:
+                frames = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
+            clean = torch.from_numpy(run(frames.contiguous().numpy(), strength)).permute(0, 3, 1, 2).float()
+            return clean if self.floating else clean / 255
 
         return denoise
 
 
-def _ffmpeg(filter_name: str, options: Callable[[float], dict[str, float]]) -> Run:
-    def run(pictures: np.ndarray, strength: float) -> np.ndarray:
+def search(peer: Peer, clips: Iterable[tuple[str, Tensor]], sigma: float) -> tuple[float, bool]:
+    """The strength with the highest PSNR at a sigma (8-bit units): the best of the table, or halfway to a neighbour.
+
+    Returns:
+        The strength, and whether it is the weakest or strongest of those tried: then a better one may lie beyond,
+        or the filter goes no further.
+    """
+    grid = peer.strengths(sigma)
+    if len(grid) == 1:
+        return grid[0], False
+    clips = list(clips)
+    tried: dict[float, float] = {}
+
+    def best_of(strengths: Sequence[float]) -> float:
+        for s in strengths:
+            tried[s] = evaluate(peer.method(s), clips, sigma)["mean"]["psnr"]
+        return max(tried, key=lambda s: tried[s])
+
+    i = grid.index(best_of(grid))
+    between = {round(math.sqrt(grid[i] * grid[j]), 2) for j in (i - 1, i + 1) if 0 <= j < len(grid)}
+    best = best_of(sorted(between - tried.keys()))
+    return best, best in (grid[0], grid[-1])
+
+
+PATIENCE_SECONDS = (60.0, 60.0)
+"""Time for a call of ffmpeg, and for each megapixel on top: 20 times what the slowest filter takes on one core.
+Some filters never end on input that they did not expect."""
+
+
+@lru_cache(maxsize=1)
+def _ffmpeg_filters(binary: str) -> frozenset[str]:
+    listing = subprocess.run([binary, "-v", "error", "-filters"], capture_output=True, text=True, check=False).stdout
+    return frozenset(words[1] for line in listing.splitlines() if len(words := line.split()) > 2)
+
+
+def _ffmpeg(
+    filter_name: str,
+    options: Callable[[float], dict[str, float | str]],
+    factors: tuple[float, ...],
+    *,
+    name: str = "",
+    limits: tuple[float, float] = (0.0, math.inf),
+    least_frames: int = 1,
+) -> Peer:
+    """A filter of FFmpeg as a peer; ``options`` by strength."""
+
+    def missing() -> str | None:
+        binary = shutil.which("ffmpeg")
+        if binary is None:
+            return "there is no ffmpeg binary on PATH"
+        if filter_name not in _ffmpeg_filters(binary):
+            return f"{binary} was built without the filter {filter_name}"
+        return _no_module("ffmpeg", "ffmpeg-python", "bench")
+
+    def pipe(pictures: np.ndarray, arguments: dict[str, float | str] | None) -> np.ndarray:
         import ffmpeg
 
-        if shutil.which("ffmpeg") is None:
-            raise UsageError("the ffmpeg filters need an ffmpeg binary on PATH; leave them out with --peers none")
-        _, height, width, _ = pictures.shape
+        n, height, width, _ = pictures.shape
         raw = {"format": "rawvideo", "pix_fmt": "rgb24"}
+        stream = ffmpeg.input("pipe:", s=f"{width}x{height}", r=25, **raw).filter("format", "yuv444p")
+        if arguments is not None:
+            stream = stream.filter(filter_name, **arguments)
         command = (
-            ffmpeg.input("pipe:", s=f"{width}x{height}", r=25, **raw)
-            .filter("format", "yuv444p")
-            .filter(filter_name, **options(strength))
-            .output("pipe:", **raw, sws_flags="bicubic+accurate_rnd+full_chroma_int")
-            .global_args("-v", "error", "-nostdin")
+            stream.output("pipe:", **raw, sws_flags="bicubic+accurate_rnd+full_chroma_int")
+            .global_args("-v", "error", "-nostdin", "-filter_threads", str(torch.get_num_threads()))
             .compile()
         )
-        done = subprocess.run(command, input=pictures.tobytes(), capture_output=True, check=False)
+        patience = PATIENCE_SECONDS[0] + PATIENCE_SECONDS[1] * n * height * width / 1e6
+        try:
+            done = subprocess.run(command, input=pictures.tobytes(), capture_output=True, check=False, timeout=patience)
+        except FileNotFoundError as ex:
+            raise UsageError(f"{filter_name}: there is no ffmpeg binary on PATH") from ex
+        except subprocess.TimeoutExpired as ex:
+            raise UsageError(f"ffmpeg's {filter_name} did not end within {patience:.0f} s") from ex
         if done.returncode:
             raise UsageError(f"ffmpeg's {filter_name} failed: {done.stderr.decode(errors='replace').strip()[:200]}")
-        return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3).copy()
+        if len(done.stdout) != pictures.size:
+            got = len(done.stdout) // (height * width * 3)
+            raise UsageError(f"ffmpeg's {filter_name} gave {got} frames for {n}")
+        return np.frombuffer(done.stdout, np.uint8).reshape(pictures.shape).copy()
 
-    return run
+    return Peer(
+        name or filter_name,
+        lambda pictures, strength: pipe(pictures, options(strength)),
+        factors,
+        limits,
+        missing,
+        idle=lambda pictures, _: pipe(pictures, None),
+        least_frames=least_frames,
+    )
 
 
-def _hqdn3d(s: float) -> dict[str, float]:
+def _no_module(module: str, package: str, extra: str) -> str | None:
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as ex:  # OSError: its compiled part does not load on this machine
+        return f"the Python package {package} is not usable ({ex}): pip install 'vidnoise[{extra}]'"
+    return None
+
+
+def _hqdn3d(s: float) -> dict[str, float | str]:
     return {"luma_spatial": s, "chroma_spatial": 0.75 * s, "luma_tmp": 1.5 * s, "chroma_tmp": 1.125 * s}
 
 
+def _atadenoise(s: float) -> dict[str, float | str]:
+    # Thresholds are shares of the full range: A for a single pixel's difference (0.3 at most), B for their sum.
+    return {f"{plane}{k}": f * s / 255 for plane in range(3) for k, f in (("a", 1), ("b", 2))}
+
+
+def _vaguedenoiser(s: float) -> dict[str, float | str]:
+    # Better by up to 1 dB than its defaults, which stop at 85 % under one threshold for all bands.
+    return {"threshold": s, "method": "garrote", "percent": 100, "type": "bayes"}
+
+
 def _opencv_nlm(pictures: np.ndarray, strength: float) -> np.ndarray:
-    return np.stack([cv2.fastNlMeansDenoisingColored(p, None, strength, strength, 7, 21) for p in pictures])
+    """``pictures`` go in as BGR, which OpenCV takes colour pictures for."""
+    clean = [cv2.fastNlMeansDenoisingColored(p[..., ::-1], None, strength, strength, 7, 21) for p in pictures]
+    return np.stack(clean)[..., ::-1].copy()
+
+
+def _opencv_nlm_multi(pictures: np.ndarray, strength: float) -> np.ndarray:
+    frames = [np.ascontiguousarray(p[..., ::-1]) for p in pictures]
+    clean = []
+    for i in range(len(frames)):
+        reach = min(2, i, len(frames) - 1 - i)  # towards the ends the window shrinks to what fits
+        window = 2 * reach + 1
+        clean.append(cv2.fastNlMeansDenoisingColoredMulti(frames, i, window, None, strength, strength, 7, 21))
+    return np.stack(clean)[..., ::-1].copy()
+
+
+def _bm3d(pictures: np.ndarray, strength: float) -> np.ndarray:
+    """In colour by luminance-chrominance, or, where all channels are equal, as one gray picture."""
+    import bm3d
+
+    gray = bool((pictures == pictures[..., :1]).all())
+    clean = []
+    for p in pictures:
+        if gray:
+            clean.append(np.stack([bm3d.bm3d(p[..., 0], strength / 255)] * 3, axis=-1))
+        else:
+            clean.append(bm3d.bm3d_rgb(p, strength / 255))
+    return np.stack(clean).astype(np.float32)
 
 
 PEERS: dict[str, Peer] = {
     p.name: p
     for p in (
-        Peer("hqdn3d", _ffmpeg("hqdn3d", _hqdn3d), (0.4, 0.75, 1.0, 1.4, 2.0, 2.8, 4.0)),
-        Peer("nlmeans", _ffmpeg("nlmeans", lambda s: {"s": s}), (0.3, 0.4, 0.5, 0.6, 0.75, 0.9), limits=(1.0, 30.0)),
-        Peer("opencv-nlm", _opencv_nlm, (0.4, 0.55, 0.7, 0.85, 1.0, 1.2)),
+        _ffmpeg("hqdn3d", _hqdn3d, (0.5, 0.8, 1.25, 2.0, 3.2)),
+        # It averages over 9 frames; on clips of less than 4, FFmpeg 5.1 hangs.
+        _ffmpeg("atadenoise", _atadenoise, (0.5, 1.0, 2.0, 4.0, 8.0), limits=(0.0, 0.3 * 255), least_frames=4),
+        _ffmpeg("vaguedenoiser", _vaguedenoiser, (0.4, 0.6, 0.9, 1.3, 2.0)),
+        _ffmpeg("owdenoise", lambda s: {"ls": s, "cs": s}, (0.25, 0.4, 0.6, 0.9, 1.4), limits=(0.0, 1000.0)),
+        _ffmpeg(
+            "fftdnoiz", lambda s: {"sigma": s, "prev": 1, "next": 1}, (0.5, 0.8, 1.25, 2.0, 3.2), limits=(0.0, 100.0)
+        ),
+        _ffmpeg("nlmeans", lambda s: {"s": s}, (0.25, 0.35, 0.5, 0.7, 1.0), limits=(1.0, 30.0)),
+        _ffmpeg("bm3d", lambda s: {"sigma": s}, (0.8, 1.2, 1.7, 2.4, 3.4), name="bm3d-ffmpeg"),
+        Peer("opencv-nlm", _opencv_nlm, (0.4, 0.55, 0.75, 1.0, 1.4)),
+        Peer("opencv-nlm-multi", _opencv_nlm_multi, (0.3, 0.4, 0.55, 0.75, 1.0), least_frames=2),
+        Peer("bm3d-pypi", _bm3d, (1.0,), missing=lambda: _no_module("bm3d", "bm3d", "peers"), floating=True),
     )
 }
-"""Peers by name."""
+"""Peers by name, roughly from fast to slow."""
+
+
+def choose(names: str, n_frames: int) -> tuple[list[Peer], list[str]]:
+    """Peers by a comma-separated list, by ``all`` or by ``none``, for clips of so many frames (1: still pictures).
+
+    Returns:
+        The peers, and a line about each that ``all`` would have meant but that cannot run.
+
+    Raises:
+        UsageError: one that was named does not exist or cannot run.
+    """
+    if names == "none":
+        return [], []
+    if names == "all":
+        reasons = {name: peer.unusable(n_frames) for name, peer in PEERS.items()}
+        lines = [f"{name} is left out: {reason}" for name, reason in reasons.items() if reason]
+        return [PEERS[name] for name, reason in reasons.items() if not reason], lines
+    chosen = []
+    for name in names.split(","):
+        peer = PEERS.get(name)
+        if peer is None:
+            raise UsageError(f"unknown peer {name!r}; there are: {', '.join(PEERS)}")
+        if reason := peer.unusable(n_frames):
+            raise UsageError(f"{name} cannot run: {reason}; leave it out of --peers")
+        chosen.append(peer)
+    return chosen, []

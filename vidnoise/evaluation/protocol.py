@@ -2,16 +2,18 @@
 
 ``awgn``: a clean 8-bit RGB clip, float Gaussian noise (not clipped), seeded per clip and sigma; sigma is
 given; the output is clipped to [0, 1]; PSNR and SSIM are means over frames, then over clips. ``blind`` is
-the same with sigma estimated.
+the same with sigma estimated. ``stills`` is the same on single pictures, the state forgotten at each; a gray
+picture goes in as three equal channels under equal noise, and the mean of the three that come out is judged.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,26 +22,56 @@ from ..errors import SourceOpenError
 from ..model import DenoiseNetwork, uniform_sigma
 from ..model.network import MULTIPLE
 from .clips import CLIP_SUFFIXES, read_clip
+from .cost import middle, ms_per_megapixel, timed
 from .metrics import psnr, ssim, temporal_error
 
 Method = Callable[[Tensor, float], Tensor]
 """``(noisy (T, 3, H, W), sigma in [0, 1] units) -> clean``: what is evaluated."""
 
-Scores = dict[str, dict[str, dict[str, float]]]
-"""By sigma, by clip (and ``"mean"``), by metric."""
+Rows = dict[str, dict[str, float]]
+"""By clip (and ``"mean"``), by metric."""
+
+
+def find_clips(folder: Path, *, stills: bool = False) -> dict[str, Path]:
+    """All clips, or all PNG pictures, below a folder, by the names that seed their noise.
+
+    Raises:
+        SourceOpenError: there are none, or two clips share a name.
+    """
+    if stills:
+        found = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.png"))}
+    else:
+        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in CLIP_SUFFIXES)
+        found = {p.stem: p for p in paths}
+        if twice := [p for p in paths if found[p.stem] != p]:
+            raise SourceOpenError(f"two clips below {folder} are called {twice[0].stem}", str(folder))
+    if not found:
+        raise SourceOpenError(f"no {'PNG pictures' if stills else 'clips'} below {folder}", str(folder))
+    return found
 
 
 def clean_clips(folder: Path, n_frames: int = 20) -> Iterator[tuple[str, Tensor]]:
     """Names and frames ``(T, 3, H, W)`` in [0, 1] of all clips below a folder.
 
     Raises:
-        SourceOpenError: there are none.
+        SourceOpenError: there are none, or one cannot be read.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in CLIP_SUFFIXES)
-    if not paths:
-        raise SourceOpenError(f"no clips below {folder}", str(folder))
-    for path in paths:
-        yield path.stem, torch.from_numpy(read_clip(path, n_frames)).permute(0, 3, 1, 2).float() / 255
+    for name, path in find_clips(folder).items():
+        yield name, torch.from_numpy(read_clip(path, n_frames)).permute(0, 3, 1, 2).float() / 255
+
+
+def clean_stills(folder: Path, limit: int | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Names and pictures ``(1, C, H, W)`` in [0, 1], gray (C = 1) or RGB, of the (first) PNG files below a folder.
+
+    Raises:
+        SourceOpenError: there are none, or one cannot be read.
+    """
+    for name, path in list(find_clips(folder, stills=True).items())[:limit]:
+        picture = cv2.imread(str(path), cv2.IMREAD_ANYCOLOR)
+        if picture is None:
+            raise SourceOpenError(f"cannot decode {path}", str(path))
+        picture = picture[..., None] if picture.ndim == 2 else picture[..., ::-1]
+        yield name, torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float32)) / 255
 
 
 def noisy_clip(name: str, clean: Tensor, sigma: float) -> Tensor:
@@ -48,8 +80,17 @@ def noisy_clip(name: str, clean: Tensor, sigma: float) -> Tensor:
     return clean + torch.from_numpy(rng.standard_normal(clean.shape, np.float32)) * (sigma / 255)
 
 
-def network_method(network: DenoiseNetwork, *, blind: bool = False, device: torch.device | str = "cpu") -> Method:
-    """A network as a method: frame by frame, the state kept, as it runs in a stream."""
+def network_method(
+    network: DenoiseNetwork, *, blind: bool = False, frame_wise: bool = False, device: torch.device | str = "cpu"
+) -> Method:
+    """A network as a method: frame by frame, the state kept, as it runs in a stream.
+
+    Args:
+        network: in evaluation mode, on ``device``.
+        blind: sigma is estimated instead of told.
+        frame_wise: the state is forgotten at every frame: the spatial core and its noise map alone.
+        device: where it runs.
+    """
 
     @torch.no_grad()
     def method(noisy: Tensor, sigma: float) -> Tensor:
@@ -59,35 +100,53 @@ def network_method(network: DenoiseNetwork, *, blind: bool = False, device: torc
         for frame in noisy:
             x = torch.nn.functional.pad(frame[None].to(device), [0, right, 0, bottom], mode="reflect")
             x = x.contiguous(memory_format=torch.channels_last)
-            if state is None:
-                state = network.initial_state(1, *x.shape[-2:], device=device)
             level = network.estimate_sigma(x) if blind else uniform_sigma(sigma, x)
-            clean, state = network(x, level, state)
+            if frame_wise:
+                clean = network.still(x, level)
+            else:
+                if state is None:
+                    state = network.initial_state(1, *x.shape[-2:], device=device)
+                clean, state = network(x, level, state)
             out.append(clean[0, :, :height, :width].float().cpu())
         return torch.stack(out)
 
     return method
 
 
-def score(method: Method, name: str, clean: Tensor, sigma: float) -> dict[str, float]:
-    """PSNR, SSIM, temporal error and the first frame's PSNR of one clip at one sigma (8-bit units)."""
-    out = method(noisy_clip(name, clean, sigma), sigma / 255).clamp(0, 1)
+def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method | None = None) -> dict[str, float]:
+    """All metrics of one clip at one sigma (8-bit units).
+
+    PSNR and SSIM are means over frames. ``temporal_error`` and the first frame's PSNR are left out for a single
+    picture. ``ms_per_megapixel`` is the time of the method's one call.
+
+    Args:
+        method: what is judged.
+        name: of the clip; seeds the noise.
+        clean: ``(T, C, H, W)``, C of 1 or 3.
+        sigma: standard deviation of the noise.
+        idle: the same call with nothing to do in it; its time (the shorter of two runs) is taken off.
+    """
+    noisy = noisy_clip(name, clean, sigma)
+    gray = clean.shape[1] == 1
+    given = noisy.expand(-1, 3, -1, -1).contiguous() if gray else noisy
+    out, seconds = timed(partial(method, given, sigma / 255))
+    if idle is not None:
+        starts = [timed(partial(idle, given, sigma / 255))[1] for _ in range(2)]
+        # A filter that is lost in the noise of starting its program still took some time.
+        seconds = max(seconds - min(starts), 0.01 * seconds)
+    out = out.clamp(0, 1)
+    out = out.mean(1, keepdim=True) if gray else out
     frames = psnr(out, clean)
-    return {
-        "psnr": frames.mean().item(), "ssim": ssim(out, clean).mean().item(),
-        "temporal_error": temporal_error(out, clean), "psnr_first": frames[0].item(),
-    }  # fmt: skip
+    scores = {"psnr": frames.mean().item(), "ssim": ssim(out, clean).mean().item()}
+    if len(clean) > 1:
+        scores |= {"temporal_error": temporal_error(out, clean), "psnr_first": frames[0].item()}
+    return scores | {"ms_per_megapixel": ms_per_megapixel(seconds, clean)}
 
 
-def evaluate(method: Method, folder: Path, sigmas: tuple[float, ...], n_frames: int = 20) -> Scores:
-    """Scores by sigma, then by clip, with the mean over clips under ``"mean"``."""
-    result: Scores = {}
-    for sigma in sigmas:
-        rows = {name: score(method, name, clean, sigma) for name, clean in clean_clips(folder, n_frames)}
-        keys = next(iter(rows.values()))
-        rows["mean"] = {k: sum(r[k] for r in rows.values()) / len(rows) for k in keys}
-        result[f"{sigma:g}"] = rows
-    return result
+def evaluate(method: Method, clips: Iterable[tuple[str, Tensor]], sigma: float, *, idle: Method | None = None) -> Rows:
+    """Scores by clip at one sigma (8-bit units), and over all clips under ``"mean"``."""
+    rows = {name: score(method, name, clean, sigma, idle) for name, clean in clips}
+    return rows | {"mean": middle(list(rows.values()))}
 
 
 @lru_cache(maxsize=1)
