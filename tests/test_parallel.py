@@ -14,6 +14,7 @@ import torch
 import torch.multiprocessing as mp
 
 from training_setup import config, make_data
+from vidnoise.errors import DeviceError
 from vidnoise.model import DenoiseNetwork, uniform_sigma
 from vidnoise.training.batch import Batch
 from vidnoise.training.data import Folders
@@ -101,7 +102,7 @@ def _drift(ranks: Ranks, folder: Path) -> object:
     trainer = Trainer(config(), Folders(folder / "train", None), folder / "run", cache=folder / "cache", ranks=ranks)
     with torch.no_grad():
         next(trainer.network.parameters()).add_(float(ranks.rank))
-    with pytest.raises(RuntimeError, match="drifted apart"):
+    with pytest.raises(DeviceError, match="drifted apart"):
         trainer._save()
     return True
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import DeviceError
 from ..evaluation.protocol import quick_validation
 from ..model import DenoiseNetwork, ModelConfig, State
 from ..model.flow import resize_flow, sampling_grid, warp
@@ -208,7 +209,7 @@ class Trainer:
         checksum = sum(p.double().sum().item() for p in self.network.parameters())
         everyone = self.ranks.gather((mine, checksum))
         if len({c for _, c in everyone}) > 1:
-            raise RuntimeError("the processes' weights have drifted apart: they must run on devices of one kind")
+            raise DeviceError("the processes' weights have drifted apart: they must run on devices of one kind")
         if self.ranks.rank:
             return
         part = self.checkpoint.with_suffix(".part")
