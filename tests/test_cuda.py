@@ -31,7 +31,8 @@ def test_network_agrees_with_the_cpu(name: str) -> None:
         state = network.initial_state(1, 32, 48, device=device)
         for frame in noisy_frames(4):
             noisy = frame.to(device)
-            clean, state = network(noisy, network.estimate_sigma(noisy), state)
+            sigma, state = network.estimate_sigma(noisy, state)
+            clean, state = network(noisy, sigma, state)
         results.append(clean.cpu())
     torch.testing.assert_close(*results, rtol=0, atol=1e-3)
 

@@ -20,7 +20,7 @@ def test_gaussian_has_the_stated_deviation_and_is_not_clipped() -> None:
     assert noise.min() < 0
 
 
-@pytest.mark.parametrize("name", NOISES)
+@pytest.mark.parametrize("name", sorted(set(NOISES) - {"none"}))
 def test_every_type_is_reproducible_and_adds_noise(name: str) -> None:
     clean = torch.full((3, 3, 32, 32), 0.4)
     # Strength is drawn at random, and compression wipes out weak noise: look at several draws.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.evaluation.clips import find_data, read_clip
 from vidnoise.evaluation.metrics import psnr, ssim
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
-from vidnoise.training.batch import Batch, BatchMaker, measured_sigma
+from vidnoise.training.batch import Batch, BatchMaker, measured_sigma, with_graphics
 from vidnoise.training.config import CONFIGS, Augment, Stage, load_config
 from vidnoise.training.data import ClipPack, ClipSampler, Folders
 from vidnoise.training.loop import PARTS, Trainer, clip_loss, schedule
@@ -24,6 +25,7 @@ from vidnoise.training.motion import moving_photo
 from vidnoise.training.optimizers import make_optimizers, orthogonalise
 from vidnoise.training.plot import plot_log
 from vidnoise.training.reparameterise import branch, fold
+from vidnoise.training.teacher import teacher_flow, teacher_loss
 from vidnoise.weights import load_model
 
 
@@ -223,10 +225,40 @@ def test_losses_measure_what_they_say() -> None:
     torch.testing.assert_close(temporal(a + 0.2, b, a, b), torch.full((2,), 0.2), rtol=1e-3, atol=0)
 
 
+def test_the_teacher_finds_a_shift() -> None:
+    rng = np.random.default_rng(3)
+    scene = cv2.resize(rng.random((24, 24, 3), np.float32), (160, 160), interpolation=cv2.INTER_CUBIC)
+    clip = torch.from_numpy(np.stack([scene[16:112, 16 + 4 * t : 112 + 4 * t] for t in range(3)])).permute(0, 3, 1, 2)
+    flow = teacher_flow(clip)  # what is at x now was at x + 4 a frame before: 2 pixels at half resolution
+    assert flow.shape == (2, 2, 48, 48)
+    inside = flow[..., 8:-8, 8:-8]
+    assert inside[:, 0].median().item() == pytest.approx(2, abs=0.1)
+    assert inside[:, 1].median().item() == pytest.approx(0, abs=0.1)
+    assert teacher_loss(flow, flow) < 0.1 < teacher_loss(flow + 1, flow)
+    assert (
+        teacher_loss(torch.nn.functional.avg_pool2d(flow, 2) / 2, flow) < 0.2
+    )  # coarser flows are compared at their size
+
+
+def test_graphics_are_free_of_noise() -> None:
+    clean = torch.full((2, 3, 48, 48), 0.5)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    for seed in range(8):
+        a, b = with_graphics(clean, noisy, np.random.default_rng(seed))
+        free = (a == b).all(0).all(0)
+        assert 0.02 < free.float().mean() < 0.9
+        level = measured_sigma(b - a)
+        whole = torch.nn.functional.max_pool2d(1 - free[None].float(), 33, 1, 16)[0, ::2, ::2] == 0
+        assert level[:, whole].numel() == 0 or level[:, whole].max() < 1 / 255
+    assert torch.equal(clean, torch.full((2, 3, 48, 48), 0.5))  # the originals are left as they were
+
+
 def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:
     torch.manual_seed(0)
     network = DenoiseNetwork(config().model_config()).train()
-    batch, blind, settings = one_batch(4, clips=2), torch.tensor([True, False]), config(temporal_weight=0.5)
+    batch, blind = one_batch(4, clips=2), torch.tensor([True, False])
+    batch = batch._replace(flow=torch.stack([teacher_flow(clip) for clip in batch.clean.unbind(1)], 1))
+    settings = config(temporal_weight=0.5, teacher_weight=0.1)
 
     def gradients(stretch: int) -> tuple[float, dict[str, float], torch.Tensor]:
         network.zero_grad()

@@ -185,7 +185,10 @@ class Denoiser:
             state = state.keep(~cut)
             self._cuts += cut
         with self._arithmetic():
-            level = self.network.estimate_sigma(x) if self.sigma is None else uniform_sigma(self.sigma / 255, x)
+            if self.sigma is None:
+                level, state = self.network.estimate_sigma(x, state)
+            else:
+                level = uniform_sigma(self.sigma / 255, x)
             clean, self._state = self.network(x, level * max(1.0, self.strength), state)
         # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
         low, detail = level.float().square().mean((0, 2, 3)).view(2, 3).mean(1)

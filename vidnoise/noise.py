@@ -32,6 +32,11 @@ def _normal(like: Tensor, generator: Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator)
 
 
+def none(clean: Tensor, generator: Generator) -> Tensor:
+    """No noise at all: what must come out untouched."""
+    return clean.clone()
+
+
 def add_gaussian(clean: Tensor, sigma: float, generator: Generator) -> Tensor:
     """White Gaussian noise of standard deviation ``sigma`` ([0, 1] units), not clipped."""
     return clean + sigma * _normal(clean, generator)
@@ -115,6 +120,7 @@ def compressed(clean: Tensor, generator: Generator) -> Tensor:
 
 
 NOISES: dict[str, Noise] = {
+    "none": none,
     "gaussian": gaussian,
     "poisson_gaussian": poisson_gaussian,
     "correlated": correlated,

@@ -26,11 +26,11 @@ def kilo_macs(config: ModelConfig, *, frame_wise: bool = False) -> float:
     network = DenoiseNetwork(config).requires_grad_(False)
     frame = torch.rand(1, 3, SIZE, SIZE)
     with FlopCounterMode(display=False) as counter:
-        sigma = network.estimate_sigma(frame)
+        sigma, state = network.estimate_sigma(frame, network.initial_state(1, SIZE, SIZE))
         if frame_wise:
             network.still(frame, sigma)
         else:
-            network(frame, sigma, network.initial_state(1, SIZE, SIZE))
+            network(frame, sigma, state)
     return counter.get_total_flops() / 2 / SIZE**2 / 1000
 
 

@@ -100,12 +100,15 @@ def network_method(
         for frame in noisy:
             x = torch.nn.functional.pad(frame[None].to(device), [0, right, 0, bottom], mode="reflect")
             x = x.contiguous(memory_format=torch.channels_last)
-            level = network.estimate_sigma(x) if blind else uniform_sigma(sigma, x)
+            if state is None or frame_wise:
+                state = network.initial_state(1, *x.shape[-2:], device=device)
+            if blind:
+                level, state = network.estimate_sigma(x, state)
+            else:
+                level = uniform_sigma(sigma, x)
             if frame_wise:
                 clean = network.still(x, level)
             else:
-                if state is None:
-                    state = network.initial_state(1, *x.shape[-2:], device=device)
                 clean, state = network(x, level, state)
             out.append(clean[0, :, :height, :width].float().cpu())
         return torch.stack(out)

@@ -11,11 +11,24 @@ are integers (``align_corners=False`` after normalising); :func:`warp` is the on
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dncnn import conv3
+
+
+class Motion(NamedTuple):
+    """Flow by stages; only the last one moves pictures."""
+
+    coarse: Tensor
+    """``(N, 2, h/2, w/2)``: before refinement."""
+    refined: Tensor
+    """``(N, 2, h, w)``: what the network found."""
+    flow: Tensor
+    """``(N, 2, h, w)``: the same, zero where it explains the frame no better than standing still."""
 
 
 def sampling_grid(flow: Tensor) -> Tensor:
@@ -95,16 +108,13 @@ class FlowEstimator(nn.Module):
             conv3(refine_width, 2, gain=0.1),
         )  # fmt: skip
 
-    def forward(self, noisy: Tensor, previous: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, noisy: Tensor, previous: Tensor, sigma: Tensor) -> Motion:
         """Estimate the flow.
 
         Args:
             noisy: ``(N, 3, h, w)``, the current frame at 1/2 resolution.
             previous: the previous clean frame, likewise.
             sigma: ``(N, 1, h, w)``, mean noise level.
-
-        Returns:
-            Flow at 1/2 resolution and the flow at 1/4 before refinement.
         """
         quarter_sigma = F.avg_pool2d(sigma, 2)
         quarters = (F.avg_pool2d(noisy, 2), F.avg_pool2d(previous, 2))
@@ -129,4 +139,4 @@ class FlowEstimator(nn.Module):
         aligned = warp(previous, sampling_grid(half))
         half = half + self.refine(torch.cat([noisy, aligned, half * 0.1, sigma], 1)).float()
         aligned = warp(previous, sampling_grid(half))
-        return half * moving(noisy.float(), previous, aligned, sigma), flow
+        return Motion(flow, half, half * moving(noisy.float(), previous, aligned, sigma))

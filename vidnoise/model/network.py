@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .dncnn import DnCNN, conv3
-from .flow import FlowEstimator, outside, resize_flow, sampling_grid, warp
+from .flow import FlowEstimator, Motion, outside, resize_flow, sampling_grid, warp
 from .noise_level import NoiseLevel
 from .wavelet import TRANSFORMS, haar, per_band
 
@@ -33,6 +33,8 @@ class State(NamedTuple):
     """``(N, 3, H, W)``: the previous output."""
     hidden: Tensor
     """``(N, C, H/4, W/4)``: features of the spatial core."""
+    noise: Tensor
+    """``(N, 13, H/8, W/8)``: parameters of the noise, see :meth:`NoiseLevel.remember`."""
 
     def detach(self) -> State:
         """The same values without their history, for truncated back-propagation through time."""
@@ -41,16 +43,14 @@ class State(NamedTuple):
     def keep(self, known: Tensor) -> State:
         """This state if the boolean scalar ``known`` is true, else one that knows nothing (without a branch)."""
         ratio = torch.where(known, self.ratio, torch.full_like(self.ratio, UNKNOWN))
-        return State(self.fused * known, ratio, self.clean * known, self.hidden * known)
+        return State(self.fused * known, ratio, self.clean * known, self.hidden * known, self.noise * known)
 
 
 class Trace(NamedTuple):
     """What happened inside one step; training and diagnosis look at it."""
 
-    flow: Tensor
-    """``(N, 2, H/2, W/2)``, pixels at 1/2 resolution."""
-    coarse_flow: Tensor
-    """``(N, 2, H/4, W/4)``, pixels at 1/4 resolution."""
+    motion: Motion
+    """Flows, in pixels at 1/2 resolution (the coarse one: at 1/4)."""
     fused: Tensor
     ratio: Tensor
 
@@ -124,15 +124,29 @@ class DenoiseNetwork(nn.Module):
             torch.full((n, 2, height // 2, width // 2), UNKNOWN, device=device),
             torch.zeros(n, 3, height, width, device=device),
             torch.zeros(n, self.config.hidden, height // 4, width // 4, device=device),
+            torch.zeros(n, 13, height // 8, width // 8, device=device),
         )
 
     def place(self, device: torch.device | str) -> DenoiseNetwork:
         """Move to a device, weights laid out channels-last, as fast convolutions want them."""
         return self.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def estimate_sigma(self, noisy: Tensor) -> Tensor:
-        """Blind noise level of one frame: ``(N, 3, H, W)`` to ``(N, 6, H/2, W/2)``, in [0, 1] units."""
-        return self.noise_level(haar(noisy))
+    def estimate_sigma(self, noisy: Tensor, state: State) -> tuple[Tensor, State]:
+        """Blind noise level of one frame, and the state with what was learnt of the noise.
+
+        Args:
+            noisy: ``(N, 3, H, W)``.
+            state: of the previous frame, or :meth:`initial_state`.
+
+        Returns:
+            ``(N, 6, H/2, W/2)`` in [0, 1] units: the levels of the low-pass RGB bands, then of the details; and
+            the state for :meth:`forward`.
+        """
+        bands = haar(noisy)
+        known = (state.ratio[:, :1] < UNKNOWN / 2).float()
+        parameters = self.noise_level(bands, haar(state.fused), known)
+        memory = self.noise_level.remember(state.noise, parameters)
+        return self.noise_level.level(memory[:, :12], bands[:, :3]), state._replace(noise=memory)
 
     def forward(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State]:
         """Denoise one frame.
@@ -169,7 +183,8 @@ class DenoiseNetwork(nn.Module):
         bands, sigma = self.transform.forward(noisy), self.transform.levels(sigma)
         half_clean = F.avg_pool2d(state.clean, 2)
         level = sigma.mean(1, keepdim=True)
-        flow, coarse = self.motion(self.transform.half(bands), half_clean, level)
+        motion = self.motion(self.transform.half(bands), half_clean, level)
+        flow = motion.flow
         half_grid = sampling_grid(flow)
         grid = sampling_grid(resize_flow(flow, 2))
         # Bicubic: repeated bilinear warps would blur the running estimate away.
@@ -186,5 +201,5 @@ class DenoiseNetwork(nn.Module):
         core = self.core(torch.cat([fused_bands, bands, guide, left * 4], 1), hidden * F.max_pool2d(known, 2))
         clean = self.transform.inverse(fused_bands - per_band(left) * core.residual.float())
         fused = self.transform.inverse(fused_bands)
-        state = State(fused, gain, clean, core.hidden.float())
-        return clean, state, Trace(flow, coarse, fused, gain)
+        state = State(fused, gain, clean, core.hidden.float(), state.noise)
+        return clean, state, Trace(motion, fused, gain)

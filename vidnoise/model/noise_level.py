@@ -28,20 +28,26 @@ def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
     return level.clamp(min=SIGMA_MIN).expand(n, 6, h // 2, w // 2)
 
 
-class NoiseLevel(nn.Module):
-    """Estimates the noise level from one frame.
+MEMORY = 8
+"""Frames over which the estimate is averaged: steady, yet quick to follow a change of gain."""
 
-    Per location and colour channel the variance is taken as affine in the signal, ``a·I + b`` (Foi et
-    al., "Practical Poissonian-Gaussian noise modeling and fitting", 2008), with ``a`` and ``b`` from
+
+class NoiseLevel(nn.Module):
+    """Estimates the noise level of a frame, steadily over time.
+
+    Per location and colour channel the variance is taken as affine in the signal, ``(a² I + b²)`` (Foi et
+    al., "Practical Poissonian-Gaussian noise modeling and fitting", 2008), with ``log a`` and ``log b`` from
     a small network that sees the frame at 1/8 resolution and its mean over the frame, so that flat and
-    textured areas of one frame inform each other.
+    textured areas of one frame inform each other. What changes from frame to frame tells noise from
+    texture wherever the camera holds still.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The 21 inputs: 12 Haar bands and the magnitudes of the 9 details.
+        # The 34 inputs: 12 Haar bands, the magnitudes of the 9 details, 12 differences to the past, and
+        # whether there is a past.
         self.encoder = nn.Sequential(
-            conv3(21, width, stride=2), nn.ReLU(), conv3(width, 2 * width, stride=2), nn.ReLU(),
+            conv3(34, width, stride=2), nn.ReLU(), conv3(width, 2 * width, stride=2), nn.ReLU(),
             conv3(2 * width, 2 * width), nn.ReLU(), conv3(2 * width, 2 * width, dilation=2), nn.ReLU(),
         )  # fmt: skip
         self.globally = nn.Conv2d(2 * width, 2 * width, 1)
@@ -50,14 +56,43 @@ class NoiseLevel(nn.Module):
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor([-5.0] * 6 + [-3.0] * 6))  # type: ignore[union-attr]
 
-    def forward(self, bands: Tensor) -> Tensor:
-        """``bands``: ``(N, 12, h, w)`` from :func:`~vidnoise.model.wavelet.haar`; returns ``(N, 6, h, w)``."""
+    def forward(self, bands: Tensor, past: Tensor, known: Tensor) -> Tensor:
+        """Parameters of the noise of one frame.
+
+        Args:
+            bands: ``(N, 12, h, w)`` from :func:`~vidnoise.model.wavelet.haar`.
+            past: likewise, of what is known of the frames before, not motion-compensated.
+            known: ``(N, 1, h, w)``, 1 where there is a past, else 0.
+
+        Returns:
+            ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for low-pass RGB and details RGB.
+        """
         low, detail = bands[:, :3], bands[:, 3:]
         # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
-        x = self.encoder(torch.cat([low, detail * 4, detail.abs() * 4], 1))
-        x = x + F.relu(self.globally(x.mean((2, 3), keepdim=True)))
-        affine = F.interpolate(self.head(x).float(), size=bands.shape[-2:], mode="bilinear", align_corners=False)
-        slope, offset = torch.exp(affine.clamp(-12, 2)).chunk(2, dim=1)
+        change = (bands - past).abs() * known
+        x = self.encoder(torch.cat([low, detail * 4, detail.abs() * 4, change * 4, known], 1))
+        return self.head(x + F.relu(self.globally(x.mean((2, 3), keepdim=True)))).float().clamp(-12, 2)
+
+    @staticmethod
+    def remember(memory: Tensor, parameters: Tensor) -> Tensor:
+        """Running mean of the parameters.
+
+        Args:
+            memory: ``(N, 13, h, w)``: the mean so far, and over how many frames; zeros at first.
+            parameters: ``(N, 12, h, w)`` of the new frame.
+
+        Returns:
+            The new memory.
+        """
+        mean, count = memory[:, :12], memory[:, 12:]
+        count = (count + 1).clamp(max=MEMORY)
+        return torch.cat([mean + (parameters - mean) / count, count], 1)
+
+    @staticmethod
+    def level(parameters: Tensor, low: Tensor) -> Tensor:
+        """Noise level ``(N, 6, h, w)`` for the low-pass bands ``(N, 3, h, w)`` of a frame."""
+        affine = F.interpolate(parameters, size=low.shape[-2:], mode="bilinear", align_corners=False)
+        slope, offset = affine.exp().chunk(2, dim=1)
         signal = (low.float() * 0.5).clamp(0, 1)  # the low-pass band of a constant c is 2c
         # Squares, so that both parts are positive and small levels are learnt as well as large ones.
         variance = slope.square() * torch.cat([signal, signal], 1) + offset.square()

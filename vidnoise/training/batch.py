@@ -14,6 +14,7 @@ from ..model.noise_level import SIGMA_MIN
 from ..model.wavelet import haar
 from ..noise import NOISES, Noise
 from .data import ClipSampler
+from .teacher import teacher_flow
 
 
 class Batch(NamedTuple):
@@ -25,6 +26,13 @@ class Batch(NamedTuple):
     """``(T, N, 6, H/2, W/2)``: true noise level per Haar band and colour."""
     mean_sigma: Tensor
     """``(N,)``: root mean square of the noise."""
+    flow: Tensor | None = None
+    """``(T - 1, N, 2, H/2, W/2)``: flow to learn from, if it was asked for."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        clean, noisy, sigma, mean_sigma = (t.to(device) for t in self[:4])
+        return Batch(clean, noisy, sigma, mean_sigma, None if self.flow is None else self.flow.to(device))
 
 
 def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
@@ -60,11 +68,38 @@ def noise_type(name: str) -> Noise:
     return NOISES[name]
 
 
+def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Letterbox bars or a flat panel over a clip ``(T, 3, H, W)``, as they are added after the noise."""
+    _, _, height, width = clean.shape
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    if rng.random() < 0.5:
+        bar = int(rng.integers(4, height // 3))
+        mask[:bar] = mask[-bar:] = True
+        mask = mask if rng.random() < 0.7 or height != width else mask.T
+        colour = torch.full((3, 1), rng.choice([0.0, 16 / 255]), dtype=torch.float32)
+    else:
+        top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
+        mask[top : top + rng.integers(8, height // 2), left : left + rng.integers(8, width // 2)] = True
+        colour = torch.tensor(rng.random((3, 1)), dtype=torch.float32)
+    clean, noisy = clean.clone(), noisy.clone()
+    clean[..., mask] = colour
+    noisy[..., mask] = colour
+    return clean, noisy
+
+
 class BatchMaker:
     """Draws noise for the sampler's clips."""
 
     def __init__(
-        self, sampler: ClipSampler, noise: dict[str, float], *, quantised: float = 0.0, gray: float = 0.0, seed: int = 0
+        self,
+        sampler: ClipSampler,
+        noise: dict[str, float],
+        *,
+        quantised: float = 0.0,
+        gray: float = 0.0,
+        graphics: float = 0.0,
+        flow: bool = False,
+        seed: int = 0,
     ) -> None:
         self.sampler = sampler
         self.names = list(noise)
@@ -73,6 +108,8 @@ class BatchMaker:
         self.weights = weights / weights.sum()
         self.quantised = quantised
         self.gray = gray
+        self.graphics = graphics
+        self.flow = flow
         self.generator = torch.Generator().manual_seed(seed)
 
     def make(self, n: int, frames: int, patch: int) -> Batch:
@@ -89,13 +126,16 @@ class BatchMaker:
                 noised = clip + noise * 3**0.5
             if rng.random() < self.quantised:
                 noised = (noised.clamp(0, 1) * 255).round() / 255
+            if rng.random() < self.graphics:
+                clip, noised = with_graphics(clip, noised, rng)
             level = measured_sigma(noised - clip)
             clean.append(clip)
             noisy.append(noised)
             sigma.append(level.expand(frames, *level.shape))
         stacked = [torch.stack(t, 1) for t in (clean, noisy, sigma)]
         mean_sigma = (stacked[1] - stacked[0]).square().mean((0, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
-        return Batch(stacked[0], stacked[1], stacked[2], mean_sigma)
+        flow = torch.stack([teacher_flow(c) for c in clean], 1) if self.flow and frames > 1 else None
+        return Batch(stacked[0], stacked[1], stacked[2], mean_sigma, flow)
 
     def state(self) -> dict:
         """For resuming exactly here."""

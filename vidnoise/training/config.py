@@ -38,6 +38,8 @@ class Stage:
     adam_lr: float = 1e-3
     warmup: float = 0.03
     """Share of the stage over which the rates rise from zero."""
+    part: str = "all"
+    """What is trained: ``all``, or ``noise_level``, the estimator alone."""
     bptt: int | None = None
     """Errors are propagated back through so many frames (truncated back-propagation through time), which bounds
     the memory of long clips; through all frames where it is not given."""
@@ -67,10 +69,11 @@ class TrainConfig:
     noise: dict[str, float]
     """Weights of the noise types in :data:`vidnoise.noise.NOISES`, and of ``h264``."""
     stages: tuple[Stage, ...]
-    initial: str | None = None
-    """Model (name or path) to start from."""
+    initial: str | dict[str, str] | None = None
+    """Model (name or path) to start from; or a table of modules (``core``, ``motion``, ``fusion``, ``noise_level``)
+    and the models to take them from."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Settings of :class:`~vidnoise.model.ModelConfig` that differ from the tier's; not beside ``initial``."""
+    """Settings of :class:`~vidnoise.model.ModelConfig` that differ from the tier's; not beside an ``initial`` model."""
     blind: float = 0.5
     """Share of clips denoised under the estimated noise level; the others are told the true one."""
     loss: str = "charbonnier"
@@ -83,6 +86,8 @@ class TrainConfig:
     """Of the loss on the fused frame, which teaches flow and fusion directly."""
     flow_weight: float = 0.1
     """Of the photometric loss on the flow, over clean frames."""
+    teacher_weight: float = 0.0
+    """Of the distance to a classic method's flow on clean frames (:mod:`vidnoise.training.teacher`)."""
     noise_weight: float = 0.02
     """Of the loss on the logarithm of the estimated noise level."""
     temporal_weight: float = 0.0
@@ -105,6 +110,8 @@ class TrainConfig:
     """Share of clips whose noisy frames are rounded to 8 bits and clipped."""
     gray: float = 0.0
     """Share of clips that are gray, noise and all."""
+    graphics: float = 0.0
+    """Share of clips with bars or a panel on top, free of noise."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,6 +129,7 @@ class TrainConfig:
 
 
 CHOICES = {
+    "part": ("all", "noise_level"),
     "tier": tuple(TIERS),
     "loss": ("charbonnier", "l1", "l1_ssim"),
     "optimizer": ("muon", "adamw"),
@@ -188,7 +196,7 @@ def _check(config: TrainConfig, where: str) -> None:
     weights = config.noise.values()
     if not all(_fits(weight, float) and weight >= 0 for weight in weights) or not sum(weights):
         raise UsageError(f"{where}: noise needs weights of zero or more, one of them above zero")
-    if config.model and config.initial:
+    if config.model and isinstance(config.initial, str):
         raise UsageError(f"{where}: initial brings its own model settings: leave out one of initial and model")
     config.model_config()
     if not 0 <= config.alpha <= 1:

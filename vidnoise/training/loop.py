@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import DeviceError
+from ..errors import DeviceError, UsageError
 from ..evaluation.protocol import quick_validation
 from ..model import DenoiseNetwork, ModelConfig, State
 from ..model.flow import resize_flow, sampling_grid, warp
@@ -24,16 +24,17 @@ from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
 from .config import Stage, TrainConfig
 from .data import ClipPack, ClipSampler, Folders
-from .losses import charbonnier, restoration, temporal
+from .losses import charbonnier, noise_level_loss, restoration, temporal
 from .optimizers import make_optimizers
 from .parallel import Ranks
 from .precision import Precision
 from .reparameterise import branch, fold
+from .teacher import teacher_loss
 
 SPIKE = 6.0
 """Steps whose gradient is so many times its usual norm are skipped."""
 
-PARTS = ("clean", "fused", "flow", "noise", "temporal")
+PARTS = ("clean", "fused", "flow", "teacher", "noise", "temporal")
 """Of the loss, as the log has them: sums over a clip's frames, divided by their number, without their weights."""
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,8 @@ def clip_loss(
     parts = dict.fromkeys(PARTS, torch.zeros((), device=batch.clean.device))
     for t in span:
         before = state.clean
-        estimate = network.estimate_sigma(batch.noisy[t])
-        parts["noise"] = parts["noise"] + (estimate.log() - batch.sigma[t].log()).abs().mean()
+        estimate, state = network.estimate_sigma(batch.noisy[t], state)
+        parts["noise"] = parts["noise"] + noise_level_loss(estimate, batch.sigma[t])
         sigma = torch.where(blind.view(-1, 1, 1, 1), estimate.detach(), batch.sigma[t])
         clean, state, trace = network.step(batch.noisy[t], sigma, state)
         distance = restoration(clean, batch.clean[t], config.loss, config.alpha)
@@ -92,15 +93,38 @@ def clip_loss(
             parts["fused"] = parts["fused"] + (weight * charbonnier(trace.fused - batch.clean[t])).mean()
             now, before = (F.avg_pool2d(batch.clean[i], 2) for i in (t, t - 1))
             coarse = (F.avg_pool2d(p, 2) for p in (now, before))
-            for flow, (a, b) in ((trace.flow, (now, before)), (trace.coarse_flow, tuple(coarse))):
+            for flow, (a, b) in ((trace.motion.refined, (now, before)), (trace.motion.coarse, tuple(coarse))):
                 photometric = charbonnier(warp(b, sampling_grid(flow)) - a)
                 parts["flow"] = (
                     parts["flow"] + photometric.mean() + 1e-4 * resize_flow(flow, 0.5).diff(dim=-1).abs().mean()
                 )
+            if batch.flow is not None:
+                for flow in (trace.motion.refined, trace.motion.coarse):
+                    parts["teacher"] = parts["teacher"] + teacher_loss(flow, batch.flow[t - 1])
     loss = parts["clean"] / frames + config.noise_weight * parts["noise"] / frames
     loss = loss + (config.fused_weight * parts["fused"] + config.flow_weight * parts["flow"]) / (frames - 1)
+    loss = loss + config.teacher_weight * parts["teacher"] / (frames - 1)
     loss = loss + config.temporal_weight * parts["temporal"] / (frames - 1)
     return loss, {k: v.item() / frames for k, v in parts.items()}, state
+
+
+def estimator_loss(network: DenoiseNetwork, batch: Batch, mix: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Loss of the noise estimator alone, many times as fast as whole frames.
+
+    Args:
+        network: in training mode.
+        batch: see :class:`Batch`.
+        mix: ``(N, 1, 1, 1)``: how much of its noise the last frame has kept, in place of a fused frame.
+    """
+    frames, n, _, height, width = batch.clean.shape
+    state = network.initial_state(n, height, width, device=batch.clean.device)
+    total = torch.zeros((), device=batch.clean.device)
+    for t in range(frames):
+        estimate, state = network.estimate_sigma(batch.noisy[t], state)
+        total = total + noise_level_loss(estimate, batch.sigma[t])
+        fused = batch.clean[t] + mix * (batch.noisy[t] - batch.clean[t])
+        state = state._replace(fused=fused, ratio=torch.ones_like(state.ratio))
+    return total / frames, dict.fromkeys(PARTS, 0.0) | {"noise": total.item() / frames}
 
 
 class Trainer:
@@ -138,12 +162,16 @@ class Trainer:
         seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
         rng = np.random.default_rng(seed)
         sampler = ClipSampler(pack, synthetic=config.synthetic, rng=rng, augment=config.augment)
-        self.batches = BatchMaker(sampler, config.noise, quantised=config.quantised, gray=config.gray, seed=seed)
+        self.batches = BatchMaker(
+            sampler,
+            config.noise,
+            quantised=config.quantised,
+            gray=config.gray,
+            flow=config.teacher_weight > 0,
+            seed=seed,
+        )
         torch.manual_seed(config.seed)
-        trained = load_model(config.initial)[0] if config.initial else None
-        self.network = self.build(trained.config if trained else config.model_config())
-        if trained:
-            self.network.load_state_dict(trained.state_dict())
+        self.network = self._initial()
         if config.reparameterise:
             branch(self.network)
         self.network.place(self.device).requires_grad_(True).train()
@@ -161,6 +189,22 @@ class Trainer:
     def build(self, config: ModelConfig) -> DenoiseNetwork:
         """A network of the kind that is trained; experiments override it."""
         return DenoiseNetwork(config)
+
+    def _initial(self) -> DenoiseNetwork:
+        """New weights, those of another model, or of several: each module from where the configuration says."""
+        initial = self.config.initial
+        if isinstance(initial, str):
+            trained = load_model(initial)[0]
+            network = self.build(trained.config)
+            network.load_state_dict(trained.state_dict())
+            return network
+        network = self.build(self.config.model_config())
+        for module, name in (initial or {}).items():
+            try:
+                network.get_submodule(module).load_state_dict(load_model(name)[0].get_submodule(module).state_dict())
+            except (AttributeError, RuntimeError) as ex:
+                raise UsageError(f"initial: {module} of {name!r} does not fit: {ex}") from ex
+        return network
 
     def averaged(self) -> DenoiseNetwork:
         """The averaged weights in a plain network: what is validated and saved."""
@@ -257,6 +301,12 @@ class Trainer:
 
     def _backward(self, batch: Batch, blind: Tensor) -> dict[str, float]:
         """Gradients of one batch, added up over its stretches of ``bptt`` frames; returns the parts of the loss."""
+        if self.stage.part == "noise_level":
+            mix = torch.rand(len(blind), 1, 1, 1, generator=self.batches.generator).to(self.device)
+            with self.precision.autocast():
+                loss, parts = estimator_loss(self.network, batch, mix)
+            self.precision.scaler.scale(loss).backward()
+            return {"loss": loss.item(), **parts}
         state, sums = None, {}
         frames = self.stage.frames
         stretch = min(self.stage.bptt or frames, frames)
@@ -275,7 +325,7 @@ class Trainer:
         stage = self.stage
         batch = self.batches.make(stage.batch, stage.frames, stage.patch)
         blind = torch.rand(stage.batch, generator=self.batches.generator) < self.config.blind
-        batch = Batch(*(t.to(self.device) for t in batch))
+        batch = batch.to(self.device)
         factor = schedule(self.progress, stage.warmup)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
