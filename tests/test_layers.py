@@ -21,7 +21,7 @@ LAYERS = [
     {"pipeline", "pictures"},
     {"api"},
     {"evaluation"},
-    {"training", "export"},
+    {"training", "export", "inspection"},
     {"cli"},
 ]
 """From the bottom up. A module may import from layers below its own, and from its own package."""

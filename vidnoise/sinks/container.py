@@ -147,6 +147,15 @@ class ContainerSink:
                 ) from ex
             raise
 
+    def plan(self, info: StreamInfo) -> tuple[str, str]:
+        """Names of the encoder and the pixel format that :meth:`open` would choose, with the same messages.
+
+        Raises:
+            FormatError: The encoder does not take such pictures.
+        """
+        encoder, choice = self._choose(info)
+        return encoder.name, choice.name
+
     def _check_not_input(self, uri: str) -> None:
         is_input = False
         with contextlib.suppress(OSError, ValueError):
