@@ -12,16 +12,16 @@ PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
     {"errors"},
-    {"frame"},
+    {"frame", "contact_sheet"},
     {"chroma", "passthrough", "picture_planes", "run_stats"},
     {"color", "noise", "model", "cuts"},
-    {"weights", "frame_queue", "transfer", "backends"},
+    {"weights", "frame_queue", "transfer", "backends", "split"},
     {"sources", "sinks"},
     {"denoiser"},
     {"pipeline", "pictures"},
     {"api"},
     {"evaluation"},
-    {"training", "export", "inspection"},
+    {"training", "export", "inspection", "comparison"},
     {"cli"},
 ]
 """From the bottom up. A module may import from layers below its own, and from its own package."""

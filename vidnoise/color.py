@@ -74,6 +74,14 @@ def _scales(format: PixelFormat, range_: int) -> tuple[float, float, float, floa
     return 0.0, top, 128 * unit, top
 
 
+def gray_codes(frame: Frame, level: float) -> dict[str, float]:
+    """The sample codes of a gray of ``level`` (0 black, 1 white), by component; padding and alpha are left out."""
+    color = resolve_color(frame.color, frame.format, frame.height, frame.width)
+    luma_offset, luma_scale, chroma_offset, _ = _scales(frame.format, color.range)
+    names = [name for components in frame.format.layout for name in components]
+    return {n: chroma_offset if n in "uv" else luma_offset + level * luma_scale for n in names if n not in "ax"}
+
+
 def _component(planes: tuple[Tensor, ...], format: PixelFormat, name: str) -> Tensor:
     """The view ``(H, W)`` of one component, wherever it lies."""
     for plane, components in zip(planes, format.layout, strict=True):

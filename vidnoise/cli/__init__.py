@@ -16,6 +16,7 @@ from ..errors import VidnoiseError
 COMMANDS: dict[str, str] = {
     "run": "vidnoise.cli.run:run",
     "info": "vidnoise.cli.info:info",
+    "compare": "vidnoise.cli.compare:compare",
     "models": "vidnoise.cli.models:models",
     "evaluate": "vidnoise.cli.evaluate:evaluate",
     "train": "vidnoise.cli.train:train",

@@ -1,0 +1,78 @@
+"""``vidnoise compare A B``: two versions of a video in one, on a contact sheet, and in figures."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from .run import Seconds
+
+if TYPE_CHECKING:
+    from ..comparison import Comparison
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("-o", "--output", metavar="FILE", help="A video of both; A's sound is kept.")
+@click.option(
+    "--mode", type=click.Choice(["side", "split", "wipe"]), default="side", show_default=True,
+    help="Both whole beside each other; half and half; a divider going to and fro.",
+)  # fmt: skip
+@click.option("--sheet", metavar="FILE.png", help="A contact sheet: three moments, whole and enlarged.")
+@click.option("--reference", metavar="FILE", help="The clean original, for PSNR, SSIM and flicker.")
+@click.option("--start", type=Seconds(), help="Skip to this time in all of them.")
+@click.option("--duration", type=Seconds(), help="Stop after this time.")
+@click.option("--codec", help="h264, hevc, av1, vp9, ffv1, ...  [default: A's]")
+@click.option("--crf", type=float, help="Quality of the video; lower is better.  [default: a high one]")
+@click.option("--json", "as_json", is_flag=True, help="The figures as JSON on standard output.")
+@click.option("-y/-n", "overwrite", default=False, help="Overwrite existing outputs, or refuse to.  [default: -n]")
+def compare(
+    a: str,
+    b: str,
+    output: str | None,
+    mode: str,
+    sheet: str | None,
+    reference: str | None,
+    start: float | None,
+    duration: float | None,
+    codec: str | None,
+    crf: float | None,
+    as_json: bool,
+    overwrite: bool,
+) -> None:
+    """Compare two versions A and B of a video, the noisy and the clean one say.
+
+    Example: vidnoise compare noisy.mp4 clean.mp4 -o both.mp4 --mode wipe --sheet both.png
+    """
+    if output is None and sheet is None and reference is None:
+        raise click.UsageError("nothing to do; give -o VIDEO, --sheet PICTURE.png or --reference FILE")
+
+    from .console import console_for_messages
+
+    with console_for_messages(0):
+        from ..comparison import compare_files, default_label
+
+        result = compare_files(
+            a, b, output=output, sheet=sheet, reference=reference, mode=mode, start=start, duration=duration,
+            labels=(default_label(a), default_label(b)), overwrite=overwrite, codec=codec, crf=crf,
+        )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({"a": a, "b": b, "reference": reference, **result.to_dict()}, indent=1))
+        return
+    for line in lines(result, a, b):
+        click.echo(line)
+
+
+def lines(result: Comparison, a: str, b: str) -> list[str]:
+    """What was found, for people."""
+    from ..comparison import quality_text
+
+    frames = "1 frame" if result.frames == 1 else f"{result.frames} frames"
+    found = [f"{frames} compared" + (f"; wrote {' and '.join(result.written)}" if result.written else "")]
+    width = max(len(a), len(b))
+    for path, quality in zip((a, b), result.quality.values(), strict=False):
+        found.append(f"{path:<{width}}  {quality_text(quality)}")
+    return found

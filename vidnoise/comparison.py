@@ -1,0 +1,261 @@
+"""Two versions of a video against each other: one video of both, a contact sheet, and figures against a reference."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .color import to_rgb
+from .contact_sheet import Column, Moment, check_sheet_path, write_sheet
+from .errors import FormatError, SinkOpenError, UsageError
+from .evaluation.metrics import psnr, ssim, temporal_error
+from .frame import Frame
+from .sinks import Sink, open_sink
+from .sources import Source, open_source
+from .split import in_format_of, side_by_side, split
+
+logger = logging.getLogger(__name__)
+
+MODES = ("side", "split", "wipe")
+"""Both whole beside each other; left half and right half; a divider that goes to and fro."""
+
+WIPE_SECONDS = 4.0
+"""From one side to the other and back."""
+
+MOMENTS = (1 / 6, 1 / 2, 5 / 6)
+"""Which frames the contact sheet shows, as shares of the length."""
+
+UNKNOWN_LENGTH = 75
+"""Frames that a video of unknown length is taken to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How near a version is to the reference."""
+
+    psnr: float
+    """dB, mean over frames, on R'G'B'."""
+    ssim: float | None
+    """None for pictures smaller than its window of 11 pixels."""
+    flicker: float
+    """Mean error of the change from frame to frame, 8-bit units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What :func:`compare_files` found."""
+
+    frames: int
+    quality: dict[str, Quality] = field(default_factory=dict)
+    """By version, ``a`` and ``b``; empty without a reference."""
+    written: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, for JSON."""
+        return asdict(self)
+
+
+def compare_files(
+    a: str,
+    b: str,
+    *,
+    output: str | None = None,
+    sheet: str | None = None,
+    reference: str | None = None,
+    mode: str = "side",
+    labels: Sequence[str] = ("A", "B"),
+    start: float | None = None,
+    duration: float | None = None,
+    overwrite: bool = False,
+    on_frame: Callable[[int], None] | None = None,
+    **encoding: Any,
+) -> Comparison:
+    """Compare two versions of a video, frame by frame in order, in constant memory.
+
+    Args:
+        a, b: paths or URLs of videos of the same size; ``a`` is seen at the left, its sound is kept.
+        output: a video with both, in the format of ``a``.
+        sheet: a PNG with three moments, whole and enlarged.
+        reference: the clean original, for PSNR, SSIM and flicker.
+        mode: one of :data:`MODES`.
+        labels: what the sheet calls them.
+        start, duration: seconds; the part that is wanted, of all of them.
+        overwrite: whether ``output`` and ``sheet`` may exist.
+        on_frame: called with the number of frames done.
+        encoding: ``codec``, ``crf``, ``preset``, ``pix_fmt`` as for :func:`open_sink`.
+
+    Raises:
+        UsageError: nothing to do, or an unknown mode.
+        SourceError, SinkError, FormatError: as for :func:`denoise_file`; sizes that differ are a FormatError.
+    """
+    if mode not in MODES:
+        raise UsageError(f"unknown mode {mode!r}; use {', '.join(MODES)}")
+    if output is None and sheet is None and reference is None:
+        raise UsageError("nothing to do: give an output video, a contact sheet or a reference")
+    with contextlib.ExitStack() as stack:
+        if sheet is not None:
+            check_sheet_path(sheet, overwrite=overwrite)
+        sink = None if output is None else open_sink(output, overwrite=overwrite, **encoding)
+        paths = [a, b] if reference is None else [a, b, reference]
+        _check_not_an_input(paths, output)
+        sources = [open_source(path, start=start, duration=duration) for path in paths]
+        for source in sources:
+            stack.callback(source.close)
+        _check_alike(paths, sources)
+        run = _Run(sources, sink, mode, sheet is not None)
+        try:
+            for n in run.frames(paths):
+                if on_frame is not None:
+                    on_frame(n)
+            if sheet is not None:
+                write_sheet(sheet, run.columns(labels), sources[0].info.rotation, overwrite=overwrite)
+            if sink is not None:
+                sink.close(sources[0].trailing_packets)
+        except BaseException:
+            if sink is not None:
+                sink.abort()
+            raise
+    written = tuple(path for path in (output, sheet) if path is not None)
+    return Comparison(run.n, run.quality(), written)
+
+
+def _check_not_an_input(paths: Sequence[str], output: str | None) -> None:
+    for path in paths:
+        if output is not None and os.path.exists(output) and os.path.exists(path) and os.path.samefile(path, output):
+            raise SinkOpenError(f"{output}: is one of the inputs; choose another name", output)
+
+
+def _check_alike(paths: Sequence[str], sources: Sequence[Source]) -> None:
+    first = sources[0].info
+    for path, source in zip(paths[1:], sources[1:], strict=True):
+        info = source.info
+        if (info.width, info.height, info.rotation) != (first.width, first.height, first.rotation):
+            raise FormatError(
+                f"{path} is {_shape(info.width, info.height, info.rotation)}, but {paths[0]} is "
+                f"{_shape(first.width, first.height, first.rotation)}; only pictures of one size can be compared"
+            )
+
+
+def _shape(width: int, height: int, rotation: int) -> str:
+    return f"{width}x{height}" + (f" rotated by {rotation} degrees" if rotation else "")
+
+
+class _Run:
+    """Goes through the versions once."""
+
+    def __init__(self, sources: Sequence[Source], sink: Sink | None, mode: str, wants_moments: bool) -> None:
+        self._sources = sources
+        self._sink = sink
+        self._mode = mode
+        info = sources[0].info
+        self._rotation = info.rotation
+        total = info.n_frames
+        if total is None and info.duration_seconds and info.rate:
+            total = round(info.duration_seconds * info.rate)
+        self._wanted = {int(share * (total or UNKNOWN_LENGTH)) for share in MOMENTS} if wants_moments else set()
+        self._moments: list[list[Tensor]] = []
+        self._row: list[Frame] = []
+        self._last: list[Tensor] = []
+        self._sums = [[0.0, 0.0, 0.0] for _ in range(2)]
+        self._first_seconds: float | None = None
+        self.n = 0
+
+    def frames(self, paths: Sequence[str]) -> Iterator[int]:
+        """Compare frame by frame; yields how many are done."""
+        for row in itertools.zip_longest(*self._sources):
+            if None in row:
+                short = [path for path, frame in zip(paths, row, strict=True) if frame is None]
+                logger.warning("%s ended after %d frames; the rest was not compared", " and ".join(short), self.n)
+                break
+            self._compare(list(row))
+            self.n += 1
+            yield self.n
+        if self._wanted and not self._moments:  # it was much shorter than it said
+            self._moments.append(_seen(self._row))
+
+    def _compare(self, row: list[Frame]) -> None:
+        if self._sink is not None:
+            both = self._joined(row[0], in_format_of(row[1], row[0]))
+            if self.n == 0:
+                info = self._sources[0].info
+                self._sink.open(replace(info, width=both.width, height=both.height))
+            self._sink.write(both)
+        if len(row) == 3:
+            self._measure(_seen(row))
+        if self.n in self._wanted:
+            self._moments.append(_seen(row))
+        self._row = row
+
+    def _joined(self, a: Frame, b: Frame) -> Frame:
+        if self._mode == "side":
+            return side_by_side(a, b, rotation=self._rotation)
+        share = 0.5
+        if self._mode == "wipe":
+            share = self._swing(a)
+        return split(a, b, rotation=self._rotation, share=share)
+
+    def _swing(self, frame: Frame) -> float:
+        rate = self._sources[0].info.rate
+        seconds = self.n / float(rate or 25) if frame.pts is None else float(frame.pts * frame.time_base)
+        self._first_seconds = seconds if self._first_seconds is None else self._first_seconds
+        phase = (seconds - self._first_seconds) / WIPE_SECONDS % 1
+        return 0.05 + 0.9 * (1 - abs(2 * phase - 1))
+
+    def _measure(self, seen: list[Tensor]) -> None:
+        *versions, reference = seen
+        for sums, version, past in zip(self._sums, versions, self._last[:2] or versions, strict=True):
+            sums[0] += float(psnr(version, reference))
+            sums[1] += float(ssim(version, reference)) if min(version.shape[-2:]) >= 11 else float("nan")
+            if self._last:
+                sums[2] += temporal_error(torch.cat([past, version]), torch.cat([self._last[2], reference]))
+        self._last = seen
+
+    def quality(self) -> dict[str, Quality]:
+        if len(self._sources) < 3 or not self.n:
+            return {}
+        found = {}
+        for name, sums in zip("ab", self._sums, strict=True):
+            mean_ssim = None if math.isnan(sums[1]) else sums[1] / self.n
+            found[name] = Quality(sums[0] / self.n, mean_ssim, sums[2] / max(1, self.n - 1))
+        return found
+
+    def columns(self, labels: Sequence[str]) -> list[Column]:
+        """What the contact sheet shows: a column for each version, and the reference."""
+        names = [*labels, "reference"][: len(self._sources)]
+        quality = [*self.quality().values()]
+        columns = []
+        for i, name in enumerate(names):
+            moments = [Moment(seen[i][0], self._figures(seen, i)) for seen in self._moments]
+            mean = quality_text(quality[i]) if i < len(quality) else ""
+            columns.append(Column(name, mean, moments))
+        return columns
+
+    @staticmethod
+    def _figures(seen: list[Tensor], i: int) -> str:
+        if len(seen) < 3 or i > 1:
+            return ""
+        return f"{float(psnr(seen[i], seen[2])):.2f} dB"
+
+
+def _seen(row: Sequence[Frame]) -> list[Tensor]:
+    return [to_rgb(frame).clamp(0, 1) for frame in row]
+
+
+def quality_text(quality: Quality) -> str:
+    """The figures on one line."""
+    similarity = "" if quality.ssim is None else f"  SSIM {quality.ssim:.4f}"
+    return f"PSNR {quality.psnr:.2f} dB{similarity}  flicker {quality.flicker:.2f}"
+
+
+def default_label(path: str) -> str:
+    """A short name for a version: its file's."""
+    return os.path.basename(path) or path

@@ -1,0 +1,134 @@
+"""Two pictures in one: split by a divider, or side by side. Samples are moved, never converted.
+
+Left and right are meant as one sees them: the pictures of a video that is shown rotated are cut the other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .color import apply_correction, gray_codes, to_rgb
+from .errors import FormatError
+from .frame import Frame, PixelFormat
+
+WHITE = 1.0
+"""Brightness of the divider."""
+
+
+def in_format_of(frame: Frame, like: Frame) -> Frame:
+    """``frame`` in the pixel format, depth and colour space of ``like``; as it is where they agree.
+
+    Raises:
+        FormatError: The pictures differ in size.
+    """
+    if (frame.height, frame.width) != (like.height, like.width):
+        raise FormatError(
+            f"the pictures differ in size: {like.width}x{like.height} and {frame.width}x{frame.height}; scale one first"
+        )
+    if frame.format == like.format and frame.color == like.color:
+        return frame
+    return apply_correction(like, to_rgb(frame) - to_rgb(like))
+
+
+def split(left: Frame, right: Frame, *, rotation: int = 0, share: float = 0.5) -> Frame:
+    """One picture: the left ``share`` of it from ``left``, then a thin divider, the rest from ``right``.
+
+    Args:
+        left, right: Of the same size and format.
+        rotation: Degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`).
+        share: Where the divider is, 0 to 1; at 0 all is ``right``, at 1 all is ``left``.
+
+    Returns:
+        ``right`` with other planes; both pictures' samples are untouched beside the divider.
+    """
+    axis, is_reversed = _axis(rotation)
+    length = left.planes[0].shape[axis]
+    step = _step(left.format, axis)
+    share = min(max(1 - share if is_reversed else share, 0.0), 1.0)
+    cut = length if share == 1 else round(share * length / step) * step
+    thickness = divider_width(length, step)
+    begin = max(0, cut - thickness // (2 * step) * step)
+    has_divider = 0 < cut < length
+    first, second = (right, left) if is_reversed else (left, right)
+    planes = []
+    for i, plane in enumerate(second.planes):
+        scale = step if _is_chroma(left.format, i) else 1
+        out = plane.clone(memory_format=torch.contiguous_format)
+        n = cut // scale if cut < length else out.shape[axis]
+        out.narrow(axis, 0, n).copy_(first.planes[i].narrow(axis, 0, n))
+        if has_divider:
+            start, stop = begin // scale, min((begin + thickness) // scale, out.shape[axis])
+            _paint(out.narrow(axis, start, stop - start), left, i)
+        planes.append(out)
+    return replace(right, planes=tuple(planes))
+
+
+def side_by_side(left: Frame, right: Frame, *, rotation: int = 0) -> Frame:
+    """Both pictures whole, beside each other as one sees them, with a thin divider between.
+
+    Args:
+        left, right: Of the same size and format.
+        rotation: See :func:`split`.
+
+    Returns:
+        ``left`` with planes a little more than twice as wide (or high).
+    """
+    axis, is_reversed = _axis(rotation)
+    step = _step(left.format, axis)
+    length = left.planes[0].shape[axis]
+    thickness = divider_width(length, step)
+    first, second = (right, left) if is_reversed else (left, right)
+    planes = []
+    for i, (a, b) in enumerate(zip(first.planes, second.planes, strict=True)):
+        is_chroma = _is_chroma(left.format, i)
+        missing = 0 if is_chroma else -length % step
+        shape = list(a.shape)
+        shape[axis] = thickness // step if is_chroma else thickness
+        bar = a.new_empty(shape)
+        _paint(bar, left, i)
+        planes.append(torch.cat([_extended(a, axis, missing), bar, _extended(b, axis, missing)], axis))
+    return replace(left, planes=tuple(planes))
+
+
+def divider_width(length: int, step: int = 1) -> int:
+    """Pixels: 2 for small pictures, more for large ones; a multiple of ``step``."""
+    return max(step, 2) * max(1, round(length / 960))
+
+
+def _axis(rotation: int) -> tuple[int, bool]:
+    """Along which axis of the stored picture one sees left and right, and whether right comes first there.
+
+    FFmpeg's rotations are counter-clockwise: at 90 degrees the top row is seen at the left.
+    """
+    return {0: (1, False), 90: (0, False), 180: (1, True), 270: (0, True)}.get(rotation % 360, (1, False))
+
+
+def _is_chroma(format: PixelFormat, plane: int) -> bool:
+    return format.family == "yuv" and format.layout[plane][0] in "uv"
+
+
+def _step(format: PixelFormat, axis: int) -> int:
+    if format.family != "yuv":
+        return 1
+    return 1 << (format.log2_chroma_h if axis == 0 else format.log2_chroma_w)
+
+
+def _extended(plane: Tensor, axis: int, count: int) -> Tensor:
+    """``plane`` with its last row or column repeated."""
+    if not count:
+        return plane
+    return torch.cat([plane, *[plane.narrow(axis, plane.shape[axis] - 1, 1)] * count], axis)
+
+
+def _paint(part: Tensor, frame: Frame, plane: int) -> None:
+    codes = gray_codes(frame, WHITE)
+    components: Sequence[str] = frame.format.layout[plane]
+    for j, name in enumerate(components):
+        target = part if len(components) == 1 else part[..., j]
+        top = 1.0 if frame.format.is_float else float((1 << (frame.format.bit_depth + frame.format.msb_shift)) - 1)
+        value = codes.get(name, top)  # transparency: opaque
+        target.copy_(torch.full(target.shape, value).to(target.dtype))
