@@ -92,6 +92,15 @@ def test_strength_1_is_not_identical(clips: Clips, tmp_path, run):
     assert not same_frames(clip, out)
 
 
+def test_preview_split(clips: Clips, tmp_path, run):
+    clip, out = clips("exact_yuv420p"), tmp_path / "out.mkv"
+    assert run(clip, "-o", out, "--codec", "ffv1", "--preview", "split", *QUICK)[0] == 0
+    for before, after in zip(components(clip), components(out), strict=True):
+        assert np.array_equal(before["y"][:, :32], after["y"][:, :32])
+        assert not np.array_equal(before["y"][:, 34:], after["y"][:, 34:])
+        assert (after["y"][:, 32:34] == 235).all()
+
+
 def test_run_is_the_default_command(clips: Clips, tmp_path, run):
     for i, args in enumerate((("run",), ())):
         out = tmp_path / f"{i}.mkv"

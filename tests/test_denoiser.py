@@ -151,8 +151,23 @@ def test_nothing_crosses_a_cut(network: DenoiseNetwork) -> None:
     assert not torch.equal(kept[4], alone[0])
 
 
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_preview_leaves_the_left_half_as_one_sees_it(network: DenoiseNetwork, rotation: int) -> None:
+    stream = frames(3)
+    whole = denoise(network, stream)
+    for before, after, both in zip(
+        stream, whole, denoise(network, stream, preview="split", rotation=rotation), strict=True
+    ):
+        source, clean, mixed = (torch.rot90(p, rotation // 90, (1, 2)) for p in (values(before), after, both))
+        middle = mixed.shape[2] // 2
+        assert torch.equal(mixed[..., : middle - 2], source[..., : middle - 2])
+        assert torch.equal(mixed[..., middle + 2 :], clean[..., middle + 2 :])
+        assert (mixed[..., middle - 1 : middle + 1] == 1).all()
+
+
 def test_bad_options_are_refused(network: DenoiseNetwork) -> None:
-    for options, match in (({"sigma": -1}, "sigma"), ({"sigma": 256}, "sigma"), ({"strength": 3}, "strength")):
+    for options, match in (({"sigma": -1}, "sigma"), ({"sigma": 256}, "sigma"), ({"strength": 3}, "strength"),
+                           ({"preview": "left"}, "preview")):  # fmt: skip
         with pytest.raises(UsageError, match=match):
             Denoiser(network, device="cpu", **options)
     with pytest.raises(UnknownModelError):

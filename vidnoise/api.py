@@ -38,6 +38,7 @@ def denoise(
     device: str | torch.device = "auto",
     precision: str = "auto",
     detect_cuts: bool = True,
+    preview: str | None = None,
 ) -> Iterator[Picture]:
     """Denoise the consecutive pictures of one video, lazily and in constant memory.
 
@@ -51,6 +52,7 @@ def denoise(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the network runs.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         detect_cuts: start afresh at scene cuts.
+        preview: ``split`` leaves the left half as it is, with a thin divider, to look at.
 
     Returns:
         An iterator of as many pictures of the same kind: sample type, shape, range, device; an ``av.VideoFrame``
@@ -71,8 +73,9 @@ def denoise(
     True
     """
     denoiser = Denoiser(
-        model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=detect_cuts
-    )
+        model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=detect_cuts,
+        preview=preview,
+    )  # fmt: skip
     return _denoise(frames, denoiser)
 
 
@@ -113,6 +116,7 @@ def denoise_file(
     device: str | torch.device = "auto",
     precision: str = "auto",
     detect_cuts: bool = True,
+    preview: str | None = None,
     start: float | None = None,
     duration: float | None = None,
     codec: str | None = None,
@@ -133,7 +137,7 @@ def denoise_file(
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
-        model, sigma, strength, device, precision, detect_cuts: see :func:`denoise`.
+        model, sigma, strength, device, precision, detect_cuts, preview: see :func:`denoise`.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio: see :func:`open_sink`.
         threads: for decoder, encoder and, in the whole process, torch; 0 lets each choose.
@@ -157,6 +161,7 @@ def denoise_file(
         if threads:
             torch.set_num_threads(threads)
         denoiser = Denoiser(
-            model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=detect_cuts
-        )
+            model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=detect_cuts,
+            preview=preview, rotation=source.info.rotation,
+        )  # fmt: skip
         return run(source, denoiser, sink, on_progress=progress, should_stop=should_stop)

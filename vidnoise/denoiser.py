@@ -17,6 +17,7 @@ from .errors import DeviceError, FormatError, UsageError
 from .frame import Frame
 from .model import DenoiseNetwork, State, uniform_sigma
 from .model.network import MULTIPLE
+from .split import split
 from .weights import load_model
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -79,6 +80,8 @@ class Denoiser:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         detect_cuts: forget the past at scene cuts.
+        preview: ``split`` leaves the left half of the picture as it is, with a thin divider, to look at.
+        rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): which half is left.
 
     Raises:
         UsageError: a value out of range.
@@ -98,11 +101,15 @@ class Denoiser:
         device: str | torch.device = "auto",
         precision: str = "auto",
         detect_cuts: bool = True,
+        preview: str | None = None,
+        rotation: int = 0,
     ) -> None:
         if sigma is not None and not 0 <= sigma <= 255:
             raise UsageError(f"sigma must be between 0 and 255 (8-bit units), got {sigma:g}")
         if not 0 <= strength <= 2:
             raise UsageError(f"strength must be between 0 and 2, got {strength:g}")
+        if preview not in (None, "split"):
+            raise UsageError(f"unknown preview {preview!r}; there is only split")
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         if isinstance(model, DenoiseNetwork):
@@ -113,6 +120,8 @@ class Denoiser:
         self.sigma = sigma
         self.strength = strength
         self.detect_cuts = detect_cuts
+        self.preview = preview
+        self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
         self._level: Tensor | None = None
         self.reset()
@@ -157,7 +166,8 @@ class Denoiser:
             raise DeviceError(
                 f"{self.device} ran out of memory at {frame.width}x{frame.height}; try --model fast"
             ) from ex
-        return [apply_correction(frame, correction)]
+        clean = apply_correction(frame, correction)
+        return [clean if self.preview is None else split(frame, clean, rotation=self.rotation)]
 
     def flush(self) -> list[Frame]:
         """End of the stream: returns what is still inside (nothing, as nothing is delayed)."""
