@@ -52,6 +52,9 @@ class FakeSource:
         finally:
             self.iterator_closed_by = threading.current_thread().name
 
+    def stop(self) -> None:
+        self.stopped = True
+
     def close(self) -> None:
         self.closed = True
 

@@ -82,7 +82,7 @@ BAD_OUTPUTS: dict[str, tuple[str, dict, type[VidnoiseError], str]] = {
     "pixel format": ("out.mkv", {"pix_fmt": "yuv42"}, UsageError, "unknown pixel format 'yuv42'"),
     "audio": ("out.mkv", {"audio": "loud"}, UsageError, "audio must be copy, none, aac"),
     "threads": ("out.mkv", {"threads": -1}, UsageError, "threads must be 0"),
-    "standard output": ("-", {}, UsageError, "standard output"),
+    "pipe": ("pipe:999", {}, UsageError, "no open file"),
     "network": ("rtmp://host/x", {}, UsageError, "network"),
 }
 

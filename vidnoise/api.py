@@ -124,6 +124,11 @@ def denoise_file(
     preset: str | None = None,
     pix_fmt: str | None = None,
     audio: str = "copy",
+    format: str | None = None,
+    input_format: str | None = None,
+    raw_size: str | None = None,
+    raw_format: str | None = None,
+    raw_rate: str | None = None,
     threads: int = 0,
 ) -> RunStats:
     """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
@@ -132,14 +137,15 @@ def denoise_file(
     name only when it is complete; on Ctrl-C it is finished with what was done so far.
 
     Args:
-        src: a path or URL.
-        dst: a path; its extension chooses the container.
+        src: a path or URL, or ``-`` for standard input.
+        dst: a path, whose extension chooses the container, or ``-`` for standard output.
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
         model, sigma, strength, device, precision, detect_cuts, preview: see :func:`denoise`.
         start, duration: seconds; the part of ``src`` that is wanted.
-        codec, crf, preset, pix_fmt, audio: see :func:`open_sink`.
+        codec, crf, preset, pix_fmt, audio, format: see :func:`open_sink`.
+        input_format, raw_size, raw_format, raw_rate: of the input, see :func:`open_source`.
         threads: for decoder, encoder and, in the whole process, torch; 0 lets each choose.
 
     Raises:
@@ -154,9 +160,13 @@ def denoise_file(
     """
     # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
     sink = open_sink(
-        dst, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads
-    )
-    source = open_source(src, start=start, duration=duration, threads=threads)
+        dst, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, format=format,
+        threads=threads,
+    )  # fmt: skip
+    source = open_source(
+        src, start=start, duration=duration, threads=threads,
+        format=input_format, raw_size=raw_size, raw_format=raw_format, raw_rate=raw_rate,
+    )  # fmt: skip
     with contextlib.closing(source):
         if threads:
             torch.set_num_threads(threads)

@@ -60,6 +60,12 @@ class EncodeError(SinkError, OSError):
     """Encoding or writing failed after the output was opened (a full disk, say)."""
 
 
+class ReaderClosedError(SinkError, BrokenPipeError):
+    """Whoever read our output has closed it (``| head``). No failure of ours: the command line says nothing."""
+
+    exit_code = 141  # as shells have it: 128 + SIGPIPE
+
+
 class FormatError(VidnoiseError, ValueError):
     """A pixel format, colour space, array kind or size that cannot be handled as asked."""
 

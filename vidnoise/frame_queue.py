@@ -74,10 +74,16 @@ class FrameQueue(Generic[T]):
             self._changed.notify_all()
 
     def __iter__(self) -> Generator[T, None, None]:
+        return self.iterate()
+
+    def iterate(self, on_wait: Callable[[], bool] | None = None) -> Generator[T, None, None]:
+        """The items, in order; ``on_wait`` is called every quarter second in which none comes: True ends it."""
         while True:
             with self._changed:
                 while not self._items and not self._finished and not self._stopped:
-                    self._changed.wait(_WAKE_SECONDS)
+                    woken = self._changed.wait(_WAKE_SECONDS)
+                    if not woken and on_wait is not None and on_wait():
+                        return
                 if self._stopped or not self._items:
                     break
                 item = self._items.popleft()
@@ -93,8 +99,14 @@ def prefetch(
     depth: int = 4,
     policy: Policy = "block",
     on_drop: Callable[[T, T], T] | None = None,
+    *,
+    on_wait: Callable[[], bool] | None = None,
+    stop: Callable[[], None] | None = None,
 ) -> Generator[T, None, None]:
     """Iterate ``upstream`` on a thread of its own, up to ``depth`` items ahead.
+
+    ``on_wait`` is called on the consumer's thread every quarter second in which nothing comes, and ends the iteration
+    by returning True. ``stop`` is called before the thread is joined, to let it out of a wait for data.
 
     The thread starts at the first ``next()`` and has ended when the generator has: at the end, when the consumer
     closes it early, and after an error. It is also the thread that closes ``upstream``'s iterator, because a
@@ -125,9 +137,11 @@ def prefetch(
     thread = threading.Thread(target=work, name="vidnoise-source", daemon=True)
     thread.start()
     try:
-        yield from queue
+        yield from queue.iterate(on_wait)
     finally:
         queue.stop()
+        if stop is not None:
+            stop()
         thread.join()
 
 

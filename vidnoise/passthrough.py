@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknown"]
 
+FORMAT_NAMES = {"y4m": "yuv4mpegpipe", "raw": "rawvideo", "mkv": "matroska", "ts": "mpegts"}
+"""Short names of containers, for reading and writing; FFmpeg's own work too."""
+
 
 @dataclass(frozen=True, slots=True)
 class CopiedStream:

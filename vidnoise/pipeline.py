@@ -50,7 +50,7 @@ def run(
     Raises:
         VidnoiseError: Whatever the source, denoiser or sink raised.
     """
-    meter = _Meter(source, denoiser, on_progress)
+    meter = _Meter(source, denoiser, on_progress, should_stop)
     transfer = transfer or make_transfer(denoiser.device, depth)
     policy = "drop_oldest" if source.info.is_live else "block"
     try:
@@ -61,8 +61,9 @@ def run(
                 stages.callback(getattr(frames, "close", lambda: None))
                 return frames
 
-            frames = stage(prefetch(meter.decode.iterate(source), depth, policy, meter.dropped))
-            frames = stage(meter.arriving(frames, should_stop))
+            reading = meter.decode.iterate(source)
+            frames = stage(prefetch(reading, depth, policy, meter.dropped, on_wait=meter.waiting, stop=source.stop))
+            frames = stage(meter.arriving(frames))
             frames = stage(transfer.upload(frames))
             frames = stage(denoiser(frames))
             # A frame may wait in the queue, be with the sink, and be in our hand.
@@ -84,10 +85,17 @@ def run(
 class _Meter:
     """Counts and times one run."""
 
-    def __init__(self, source: Source, denoiser: Denoiser, on_progress: Callable[[Progress], None] | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        denoiser: Denoiser,
+        on_progress: Callable[[Progress], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
         self._source = source
         self._denoiser = denoiser
         self._on_progress = on_progress
+        self._should_stop = should_stop
         self._start = time.perf_counter()
         self._last_progress = 0.0
         self._frames_in = self._frames_pulled = self._frames_dropped = 0
@@ -105,9 +113,15 @@ class _Meter:
         self._frames_dropped += 1
         return replace(following, discontinuity=True, packets=(*frame.packets, *following.packets))
 
-    def arriving(self, frames: Iterable[Frame], should_stop: Callable[[], bool] | None) -> Iterator[Frame]:
+    def waiting(self) -> bool:
+        """Nothing came for a while: whether the run shall end."""
+        if self._should_stop is not None and self._should_stop():
+            self.interrupted = True
+        return self.interrupted
+
+    def arriving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         for frame in self._wait.iterate(frames):
-            if should_stop is not None and should_stop():
+            if self._should_stop is not None and self._should_stop():
                 self.interrupted = True
                 return
             self._frames_in += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..errors import VidnoiseError
+from ..errors import ReaderClosedError, VidnoiseError
 
 COMMANDS: dict[str, str] = {
     "run": "vidnoise.cli.run:run",
@@ -82,7 +82,8 @@ def group() -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
-    0 done, 1 failure, 2 usage, 3 input, 4 output, 5 format, 6 model, 7 device, 130 interrupted.
+    0 done, 1 failure, 2 usage, 3 input, 4 output, 5 format, 6 model, 7 device, 130 interrupted,
+    141 whoever read our output has closed it.
     """
     try:
         result: Any = group.main(args, prog_name="vidnoise", standalone_mode=False)
@@ -94,6 +95,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{ex.format_message()} (vidnoise --help shows the options)", ex.exit_code)
     except click.ClickException as ex:
         return _fail(ex.format_message(), ex.exit_code)
+    except ReaderClosedError as ex:
+        return ex.exit_code
     except VidnoiseError as ex:
         return _fail(str(ex), ex.exit_code)
     except (KeyboardInterrupt, click.Abort):

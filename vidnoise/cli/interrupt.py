@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop and finish its file, the second does not wait."""
+"""Ctrl-C and SIGTERM: the first asks the run to stop and finish its file, the second does not wait, the third kills."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,9 +18,13 @@ def stop_on_signal(on_first: Callable[[], None]) -> Iterator[Callable[[], bool]]
         on_first: Called at the first signal, to tell the user.
     """
     stopping = False
+    n_signals = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
+        nonlocal stopping, n_signals
+        n_signals += 1
+        if n_signals > 2:  # a thread is stuck, in a write that nobody reads for example
+            os._exit(128 + number)
         if stopping:
             raise KeyboardInterrupt
         stopping = True

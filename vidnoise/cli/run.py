@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import SinkOpenError
+from .stream_options import stream_options
 
 if TYPE_CHECKING:
     from ..run_stats import RunStats
@@ -49,7 +50,9 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", metavar="FILE", help="Where to write; the extension chooses the container.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="File, or - for standard output; the extension chooses the container."
+)
 @click.option("-y/-n", "overwrite", default=False, help="Overwrite an existing output, or refuse to.  [default: -n]")
 @click.option("--strength", type=float, default=1.0, show_default=True, help="0 changes nothing, 2 removes most.")
 @click.option("--sigma", type=float, help="Noise level in 8-bit units (25 is 25/255).  [default: measured]")
@@ -63,6 +66,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--preset", help="Encoder speed: ultrafast to veryslow, or the encoder's own.")
 @click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output.  [default: the input's]")
 @click.option("--audio", default="copy", show_default=True, help="copy, none, aac, opus or flac.")
+@stream_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
@@ -100,10 +104,13 @@ def run(
     progress: bool | None,
     quiet: bool,
     verbose: int,
+    **streams: Any,
 ) -> int:
-    """Denoise INPUT (the default command)."""
+    """Denoise INPUT (the default command); - is standard input or output."""
     if output is None:
         raise click.UsageError(f"no output given; for example: vidnoise {source} -o {suggest_name(source)}")
+    if json_path == output == "-":
+        raise click.UsageError("--json - would write into the video on standard output; give it a file name")
     if json_path not in (None, "-"):
         _check_json_path(json_path)
 
@@ -129,7 +136,7 @@ def run(
                 source, output, progress=show, should_stop=should_stop, overwrite=overwrite,
                 preview=preview, model=model, sigma=sigma, strength=strength, device=device, precision=precision,
                 detect_cuts=not no_cuts, start=start, duration=duration,
-                codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads,
+                codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads, **streams,
             )  # fmt: skip
         say(summary(stats, output))
         if json_path is not None:
@@ -150,7 +157,7 @@ def summary(stats: RunStats, output: str) -> str:
     if stats.interrupted and not stats.frames_out:
         return "interrupted before the first frame; nothing was written"
     frames = "1 frame" if stats.frames_out == 1 else f"{stats.frames_out} frames"
-    line = f"{output}: {frames} in {stats.seconds:.1f} s ({stats.fps:.1f} fps)"
+    line = f"{'standard output' if output == '-' else output}: {frames} in {stats.seconds:.1f} s ({stats.fps:.1f} fps)"
     if stats.sigma_mean is not None:
         line += f", noise {stats.sigma_mean:.1f}/255"
     line += f", model {stats.model} on {stats.device}"

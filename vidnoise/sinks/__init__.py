@@ -34,6 +34,7 @@ class Sink(Protocol):
 
 SINKS: dict[str, str] = {
     "file": "vidnoise.sinks.container:ContainerSink",
+    "pipe": "vidnoise.sinks.pipe:PipeSink",
 }
 """Kind of address to ``module:class``; imported on use."""
 
@@ -47,10 +48,8 @@ def sink_kind(uri: str) -> str:
     scheme, colon, _ = uri.partition(":")
     if colon and scheme in SINKS:
         return scheme
-    if uri == "-" or uri.startswith("pipe:"):
-        if "pipe" in SINKS:
-            return "pipe"
-        raise UsageError("writing to standard output is not supported; give a file name")
+    if uri == "-":
+        return "pipe"
     if "://" in uri:
         if "url" in SINKS:
             return "url"
@@ -68,12 +67,13 @@ def open_sink(
     pix_fmt: str | None = None,
     threads: int = 0,
     audio: str = "copy",
+    format: str | None = None,
     **options: Any,
 ) -> Sink:
     """Prepare an output. Nothing is created before :meth:`Sink.open`.
 
     Args:
-        uri: A path; its extension chooses the container.
+        uri: A path, whose extension chooses the container, or ``-`` for standard output.
         overwrite: Whether an existing file may be replaced (when the new one is complete).
         codec: ``h264``, ``hevc``, ``av1``, ``vp9``, ``ffv1``, ``prores``, or the name of any FFmpeg video encoder;
             None takes the input's codec where there is an encoder for it.
@@ -82,6 +82,7 @@ def open_sink(
         pix_fmt: Pixel format; None keeps the input's, or the nearest that loses nothing.
         threads: Encoder threads; 0 lets the encoder choose.
         audio: ``copy``, ``none``, or an encoder: ``aac``, ``opus``, ``flac``.
+        format: Container: ``y4m`` (the default of pipes), ``raw``, ``mkv``, ``ts``, ``nut``, or FFmpeg's name.
         options: Further options of the sink's class.
 
     Raises:
@@ -105,6 +106,7 @@ def open_sink(
         pix_fmt=pix_fmt,
         threads=threads,
         audio=audio,
+        format=format,
         **options,
     )
 

@@ -14,8 +14,8 @@ import av.codec.codec
 import av.container
 import av.error
 
-from vidnoise.errors import FormatError
-from vidnoise.passthrough import CopiedStream
+from vidnoise.errors import FormatError, UsageError
+from vidnoise.passthrough import FORMAT_NAMES, CopiedStream
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ def container_format(path: str) -> tuple[str, str]:
         FormatError: The extension stands for none, or for one without video.
     """
     extension = os.path.splitext(path)[1]
+    if extension.lower() == ".y4m":
+        return "yuv4mpegpipe", "rawvideo"
     hint = "use .mp4, .mkv, .mov, .webm, .avi or .ts"
     if not extension:
         raise FormatError(f"{path}: has no extension that would tell the container; {hint}")
@@ -61,6 +63,22 @@ def container_format(path: str) -> tuple[str, str]:
     if codec in ("none", "wrapped_avframe") or probe.format.no_file or probe.format.name in ("mp3", "flac", "image2"):
         raise FormatError(f"{path}: {extension} is no container for encoded video; {hint}")
     return probe.format.name, codec
+
+
+def named_format(name: str, uri: str) -> tuple[str, str]:
+    """FFmpeg's name of the container that a user calls ``name``, and the codec it likes best.
+
+    Raises:
+        UsageError: There is none of that name, or it holds no video.
+    """
+    try:
+        # Nothing is created before the header is written.
+        probe = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(name, name))
+    except (ValueError, av.error.FFmpegError) as ex:
+        raise UsageError(f"{uri}: unknown format {name!r}; use y4m, raw, mkv, ts, nut, mp4 ...") from ex
+    if probe.default_video_codec == "none" or probe.format.no_file or probe.format.name in ("mp3", "flac", "image2"):
+        raise UsageError(f"{uri}: format {name} holds no video that could be written here; use y4m, mkv, ts or nut")
+    return probe.format.name, probe.default_video_codec
 
 
 def _is_readable(container_format: str, kind: str, codec: str) -> bool:

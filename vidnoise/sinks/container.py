@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import av
@@ -13,11 +14,11 @@ import av.codec.codec
 import av.container
 import av.error
 
-from vidnoise.errors import EncodeError, FormatError, SinkOpenError, UsageError
+from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.audio import check_audio_option
-from vidnoise.sinks.capability import container_format, holds_video
+from vidnoise.sinks.capability import container_format, holds_video, named_format
 from vidnoise.sinks.codecs import (
     CODECS,
     NoSuchKnobError,
@@ -28,9 +29,18 @@ from vidnoise.sinks.codecs import (
 )
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.hdr import hdr_options
-from vidnoise.sinks.output_file import PartFile
+from vidnoise.sinks.output_file import Output, PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
 from vidnoise.sinks.tags import container_tags, lost_shape
+from vidnoise.sinks.uncompressed import (
+    UNCOMPRESSED,
+    AspectWriter,
+    check_no_encoder_options,
+    is_uncompressed,
+    picture_formats,
+    warn_of_losses,
+)
+from vidnoise.sinks.uncompressed import muxer_options as uncompressed_options
 from vidnoise.sinks.video_stream import VideoStreamWriter
 
 logger = logging.getLogger(__name__)
@@ -44,8 +54,14 @@ _MOVED_SECONDS = 0.045
 class ContainerSink:
     """Encodes frames into a file; see :func:`vidnoise.sinks.open_sink` for the arguments.
 
-    The file is written as ``<name>.part`` and renamed by :meth:`close`. Only one thread may use it.
+    The file is written as ``<name>.part`` and renamed by :meth:`close`. Only one thread may use it. Sinks that write
+    elsewhere change where the bytes go (:meth:`_check_path`, :meth:`_create`), and nothing else.
     """
+
+    default_format: str | None = None
+    """Container where none is asked for; None takes the path's extension."""
+    is_prompt = False
+    """Whether each frame goes out at once, because someone is waiting for it."""
 
     def __init__(
         self,
@@ -58,6 +74,7 @@ class ContainerSink:
         pix_fmt: str | None = None,
         threads: int = 0,
         audio: str = "copy",
+        format: str | None = None,
     ) -> None:
         self.path = path
         self._overwrite = overwrite
@@ -67,21 +84,35 @@ class ContainerSink:
         self._pix_fmt = pix_fmt
         self._threads = threads
         self._audio = audio
-        self._file: PartFile | None = None
+        self._file: Output | None = None
         self._container: av.container.OutputContainer | None = None
         self._n_written = 0
         check_audio_option(audio)
         if threads < 0:
             raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
         self._check_path()
-        self._format_name, self._container_codec = container_format(path)
-        if codec is not None:
+        format = format or self.default_format
+        self._format_name, self._container_codec = (
+            container_format(path) if format is None else named_format(format, self.name)
+        )
+        if is_uncompressed(self._format_name):
+            check_no_encoder_options(self._format_name, codec, crf, preset)
+            self._codec_name = "rawvideo"
+        elif codec is not None:
             encoder = find_encoder(codec)
             encoder_options(encoder, crf, preset)
             if not holds_video(self._format_name, encoder):
                 raise UsageError(f"{path}: {self._format_name} cannot hold codec {codec}; use another one, or .mkv")
         if pix_fmt is not None:
             check_pix_fmt(pix_fmt)
+
+    @property
+    def name(self) -> str:
+        """The output, for messages."""
+        return self.path
+
+    def _create(self) -> Output:
+        return PartFile(self.path)
 
     def _check_path(self) -> None:
         path = self.path
@@ -109,19 +140,24 @@ class ContainerSink:
         if lost:
             logger.warning(
                 "%s: %s with %s has no place for the %s; an .mp4 file has",
-                self.path, self._format_name, encoder.name, " and the ".join(lost),
+                self.name, self._format_name, encoder.name, " and the ".join(lost),
             )  # fmt: skip
         try:
-            self._file = PartFile(self.path)
+            self._file = self._create()
         except OSError as ex:
-            raise SinkOpenError(f"{self.path}: cannot be created: {ex.strerror or ex}", self.path) from ex
+            raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
             tags, muxer_options = container_tags(copies.metadata, self._format_name, self.path)
+            if self.is_prompt:
+                muxer_options["flush_packets"] = "1"
+            target: Any = self._file
+            if self._format_name == "yuv4mpegpipe" and info.sample_aspect_ratio:
+                target = AspectWriter(self._file, info.sample_aspect_ratio)
             container = av.open(
-                self._file,
+                target,
                 "w",
                 format=self._format_name,
-                container_options=muxer_options,
+                container_options={**muxer_options, **uncompressed_options(self._format_name)},
                 buffer_size=_BUFFER_SIZE,
             )
             self._container = container
@@ -129,21 +165,27 @@ class ContainerSink:
             self._video = VideoStreamWriter(
                 container, encoder, choice.name, options, info, copies, color=self._writer.color, threads=self._threads
             )
-            self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.path)
+            if is_uncompressed(self._format_name):
+                warn_of_losses(self._format_name, copies, self.name)
+                copies = replace(copies, streams=(), chapters=())
+            self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.name)
             container.metadata.update(tags)
             chapters = [dict(c) for c in copies.chapters if c.get("time_base")]
             if chapters:
                 container.set_chapters(cast(Any, chapters))
             container.start_encoding()
         except BaseException as ex:
+            is_closed = self._is_reader_gone(ex)
             self.abort()
+            if is_closed:
+                raise ReaderClosedError(f"{self.name}: its reader has closed it", self.path) from ex
             if isinstance(ex, (av.error.FFmpegError, OSError, ValueError)) and not isinstance(
                 ex, (SinkOpenError, FormatError)
             ):
                 raise SinkOpenError(
-                    f"{self.path}: cannot begin {self._format_name} with {encoder.name} ({choice.name}, "
+                    f"{self.name}: cannot begin {self._format_name} with {encoder.name} ({choice.name}, "
                     f"{info.width}x{info.height}): {self._reason(ex)}",
-                    self.path,
+                    self.name,
                 ) from ex
             raise
 
@@ -161,7 +203,7 @@ class ContainerSink:
         with contextlib.suppress(OSError, ValueError):
             is_input = bool(uri) and os.path.exists(self.path) and os.path.samefile(uri, self.path)
         if is_input:
-            raise SinkOpenError(f"{self.path}: is the input itself; choose another name", self.path)
+            raise SinkOpenError(f"{self.name}: is the input itself; choose another name", self.path)
 
     def _choose(self, info: StreamInfo) -> tuple[av.codec.Codec, FormatChoice]:
         """The encoder and the pixel format, with a message where anything changes."""
@@ -170,19 +212,20 @@ class ContainerSink:
             choice = self._choose_format(info, encoder)
             if choice is None:
                 raise FormatError(
-                    f"{self.path}: {encoder.name} takes no {info.width}x{info.height} pictures of format "
+                    f"{self.name}: {encoder.name} takes no {info.width}x{info.height} pictures of format "
                     f"{info.format.name}; use codec ffv1 or vp9, or pix_fmt yuv444p"
                 )
         else:
             encoder, choice = self._choose_default(info)
         source = info.format.name
+        holder = UNCOMPRESSED.get(self._format_name, encoder.name)
         if not choice.is_lossless:
             logger.warning(
                 "%s: %s cannot hold %s; converting to %s, which loses %s",
-                self.path, encoder.name, source, choice.name, choice.loss,
+                self.name, holder, source, choice.name, choice.loss,
             )  # fmt: skip
         elif choice.name != source:
-            logger.info("%s: %s is stored as %s (same samples)", self.path, source, choice.name)
+            logger.info("%s: %s is stored as %s (same samples)", self.name, source, choice.name)
         return encoder, choice
 
     def _choose_default(self, info: StreamInfo) -> tuple[av.codec.Codec, FormatChoice]:
@@ -210,24 +253,27 @@ class ContainerSink:
             if choice is not None:
                 found.append((name, encoder, choice))
         if not found:
-            raise FormatError(f"{self.path}: nothing that {self._format_name} holds takes such video; write an .mkv")
+            raise FormatError(f"{self.name}: nothing that {self._format_name} holds takes such video; write an .mkv")
         name, encoder, choice = next((f for f in found if _keeps_picture(f[2])), found[0])
         if why_not and name != names[0]:
-            logger.warning("%s: encoding as %s instead of %s: %s", self.path, name, names[0], why_not)
+            logger.warning("%s: encoding as %s instead of %s: %s", self.name, name, names[0], why_not)
         elif name != info.codec:
-            logger.info("%s: encoding as %s (the input is %s)", self.path, name, info.codec or "not encoded")
+            logger.info("%s: encoding as %s (the input is %s)", self.name, name, info.codec or "not encoded")
         return encoder, choice
 
     def _choose_format(self, info: StreamInfo, encoder: av.codec.Codec) -> FormatChoice | None:
+        allowed = picture_formats(self._format_name)
         if self._pix_fmt is None:
-            return choose_format(info, encoder)
-        return forced_format(info, encoder, self._pix_fmt)
+            return choose_format(info, encoder, allowed)
+        return forced_format(info, encoder, self._pix_fmt, allowed)
 
     def _options(self, encoder: av.codec.Codec, copies: Passthrough) -> dict[str, str]:
+        if is_uncompressed(self._format_name):
+            return {}
         options = encoder_options(encoder, self._crf, self._preset)
         with_hdr = hdr_options(encoder.name, copies.hdr, options)
         if with_hdr is None:
-            logger.warning("%s: %s cannot carry the HDR mastering metadata of the input", self.path, encoder.name)
+            logger.warning("%s: %s cannot carry the HDR mastering metadata of the input", self.name, encoder.name)
             return options
         return with_hdr
 
@@ -240,7 +286,7 @@ class ContainerSink:
         """
         with self._failing_cleanly():
             if self._container is None:
-                raise EncodeError(f"{self.path}: the output is not open", self.path)
+                raise EncodeError(f"{self.name}: the output is not open", self.path)
             self._copies.mux(frame.packets)
             self._video.write(frame, self._writer.picture(frame))
             self._n_written += 1
@@ -255,7 +301,7 @@ class ContainerSink:
             return
         with self._failing_cleanly():
             if self._n_written == 0:
-                raise EncodeError(f"{self.path}: no frame was written, so no file", self.path)
+                raise EncodeError(f"{self.name}: no frame was written, so no file", self.path)
             self._copies.mux(trailing_packets)
             self._video.finish()
             self._copies.finish()
@@ -267,15 +313,15 @@ class ContainerSink:
             file.publish(overwrite=self._overwrite)
         except OSError as ex:  # hours of work are not thrown away for a name
             raise EncodeError(
-                f"{self.path}: the video is complete, but stays as {file.part_path}: {ex.strerror or ex}", self.path
+                f"{self.name}: the video is complete, but stays as {file.part_path}: {ex.strerror or ex}", self.path
             ) from ex
         if self._video.most_moved > _MOVED_SECONDS:
             logger.warning(
                 "%s: %s knows a constant frame rate only; frames were moved by up to %.3f s. Write an .mp4 or .mkv",
-                self.path, self._format_name, self._video.most_moved,
+                self.name, self._format_name, self._video.most_moved,
             )  # fmt: skip
         elif self._video.n_mended:
-            logger.warning("%s: %d time stamps did not go up and were mended", self.path, self._video.n_mended)
+            logger.warning("%s: %d time stamps did not go up and were mended", self.name, self._video.n_mended)
 
     def abort(self) -> None:
         """Throw the unfinished file away."""
@@ -296,13 +342,19 @@ class ContainerSink:
             self.abort()
             raise
         except (av.error.FFmpegError, OSError, ValueError) as ex:
-            message = f"{self.path}: writing failed: {self._reason(ex)}"
+            message = f"{self.name}: writing failed: {self._reason(ex)}"
+            is_closed = self._is_reader_gone(ex)
             self.abort()
+            if is_closed:
+                raise ReaderClosedError(f"{self.name}: its reader has closed it", self.path) from ex
             raise EncodeError(message, self.path) from ex
         except Exception:
             self.abort()
             raise
         # Ctrl-C is no failure: whoever catches it may still close the file, which then holds what came so far.
+
+    def _is_reader_gone(self, error: BaseException) -> bool:
+        return isinstance((self._file and self._file.error) or error, BrokenPipeError)
 
     def _reason(self, error: BaseException) -> str:
         if self._file is not None and self._file.error is not None:

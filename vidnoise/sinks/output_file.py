@@ -6,6 +6,30 @@ import contextlib
 import errno
 import io
 import os
+from typing import Protocol
+
+
+class Output(Protocol):
+    """What libav writes into: has ``write``, and ``read``, ``seek`` and ``tell`` where one can go back."""
+
+    error: OSError | None
+    """The first that happened while writing."""
+    part_path: str
+    """Where it lies until it is published, for messages."""
+
+    def write(self, data: bytes) -> int: ...
+
+    def seal(self) -> None:
+        """All is written; raises OSError where it is not."""
+        ...
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Make the sealed output visible."""
+        ...
+
+    def discard(self) -> None:
+        """Throw away what can be. May be called at any time, also twice."""
+        ...
 
 
 class PartFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import av
@@ -30,9 +31,12 @@ class FormatChoice:
     """What is lost, in words."""
 
 
-def choose_format(info: StreamInfo, codec: av.codec.Codec) -> FormatChoice | None:
-    """The encoder's format that is nearest to the source's; None where it takes none of this size."""
-    names = [f.name for f in codec.video_formats or ()]
+def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str] = ()) -> FormatChoice | None:
+    """The format that is nearest to the source's, of those ``allowed`` (by default the encoder's).
+
+    None where it takes none of this size.
+    """
+    names = list(allowed) or [f.name for f in codec.video_formats or ()]
     if not names:  # an encoder that does not say takes what it gets, or complains when it is opened
         return FormatChoice(canonical(info.format).name, True)
 
@@ -87,15 +91,19 @@ def check_pix_fmt(name: str) -> None:
         raise UsageError(f"unknown pixel format {name!r}; yuv420p, yuv420p10le and yuv444p are common ones") from ex
 
 
-def forced_format(info: StreamInfo, encoder: av.codec.Codec, name: str) -> FormatChoice | None:
-    """The format that the user asked for.
+def forced_format(
+    info: StreamInfo, encoder: av.codec.Codec, name: str, allowed: Sequence[str] = ()
+) -> FormatChoice | None:
+    """The format that the user asked for, which must be among those ``allowed`` (by default the encoder's).
 
     Raises:
         UsageError: The encoder does not take it.
     """
-    names = [f.name for f in encoder.video_formats or ()]
+    names = list(allowed) or [f.name for f in encoder.video_formats or ()]
     if names and name not in names:
-        raise UsageError(f"{encoder.name} does not take pix_fmt {name}; it takes {', '.join(names)}")
+        raise UsageError(
+            f"{'y4m' if allowed else encoder.name} does not take pix_fmt {name}; it takes {', '.join(names)}"
+        )
     target = PIXEL_FORMATS.get(name)
     if target is not None and not takes_size(encoder, target, info.width, info.height):
         return None

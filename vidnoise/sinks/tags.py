@@ -44,7 +44,10 @@ def lost_shape(rotation: int, aspect: Fraction | None, container_format: str, co
     lost = []
     if rotation and container_format not in _HOLDS_ROTATION:
         lost.append(f"rotation by {rotation} degrees")
-    if aspect not in (None, 1) and container_format not in _HOLDS_SHAPE and codec not in _CODEC_HOLDS_ASPECT:
+    holds_aspect = (
+        container_format in _HOLDS_SHAPE or container_format == "yuv4mpegpipe" or codec in _CODEC_HOLDS_ASPECT
+    )
+    if aspect not in (None, 1) and not holds_aspect:
         lost.append(f"sample aspect ratio {aspect}")
     return lost
 

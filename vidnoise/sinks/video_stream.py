@@ -16,6 +16,7 @@ from av.codec.context import ThreadType
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
+from vidnoise.sinks.uncompressed import is_uncompressed
 
 _DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_")
 """Beginnings of tags (in lower case) that tell of the input's encoded stream, not of the video."""
@@ -59,6 +60,10 @@ class VideoStreamWriter:
         self._last_pts: int | None = None
         self._durations: dict[int, int] = {}
         self._has_free_times = bool(container.format.flags & av.format.Flags.variable_fps.value)
+        self._is_counted = is_uncompressed(container.format.name)
+        """Nothing tells the time but the number of the frame."""
+        self._n_written = 0
+        self._first_seconds: Fraction | None = None
         rate = info.rate
         # The source's own clock: with the default of one tick a frame, variable rates would be rounded away.
         self._time_base = info.time_base
@@ -83,7 +88,7 @@ class VideoStreamWriter:
         context.thread_type = ThreadType.AUTO
         if not self._has_free_times:
             context.max_b_frames = 0  # no presentation times to reorder by
-        if needs_fixed_quantiser(encoder, options):
+        if not self._is_counted and needs_fixed_quantiser(encoder, options):
             context.qscale = True
             context.global_quality = 2
         if encoder.canonical_name == "hevc" and container.format.name in ("mp4", "mov", "ipod"):
@@ -112,6 +117,8 @@ class VideoStreamWriter:
 
     def _time(self, frame: Frame) -> tuple[int, int]:
         """Presentation time and duration of ``frame`` in the encoder's ticks; times always go up."""
+        if self._is_counted:
+            return self._count(frame), 1
         scale = frame.time_base / self._time_base
         duration = max(round(frame.duration * scale), 0) if frame.duration else 0
         if frame.pts is not None:
@@ -126,6 +133,16 @@ class VideoStreamWriter:
             self.most_moved = max(self.most_moved, moved)
         self._last_pts = pts
         return pts, duration
+
+    def _count(self, frame: Frame) -> int:
+        number = self._n_written
+        self._n_written += 1
+        if frame.pts is not None:
+            seconds = frame.pts * frame.time_base
+            if self._first_seconds is None:
+                self._first_seconds = seconds - number * self._time_base
+            self.most_moved = max(self.most_moved, abs(number * self._time_base + self._first_seconds - seconds))
+        return number
 
     def _mux(self, packets: Iterable[av.Packet]) -> None:
         for packet in packets:

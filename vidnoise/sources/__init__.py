@@ -13,7 +13,7 @@ from vidnoise.frame import Frame, Packet, StreamInfo
 
 @runtime_checkable
 class Source(Protocol):
-    """A video stream that can be read once, front to back. Not thread-safe: one thread iterates and closes."""
+    """A video stream that can be read once, front to back. One thread iterates and closes; any may call ``stop``."""
 
     info: StreamInfo
     n_corrupt: int
@@ -25,6 +25,10 @@ class Source(Protocol):
         """Yield the frames in presentation order; closes the source at the end."""
         ...
 
+    def stop(self) -> None:
+        """No more frames are wanted: iteration ends soon, also while it waits for data. Any thread may call this."""
+        ...
+
     def close(self) -> None:
         """Release the input. May be called twice."""
         ...
@@ -34,14 +38,14 @@ SOURCES: dict[str, str] = {
     "file": "vidnoise.sources.container:ContainerSource",
     "url": "vidnoise.sources.container:ContainerSource",
     "lavfi": "vidnoise.sources.container:ContainerSource",
-    "pipe": "vidnoise.sources.container:ContainerSource",
+    "pipe": "vidnoise.sources.pipe:PipeSource",
 }
 """Kind of address to ``module:class``; a URL's own scheme (``"rtsp"``) goes before ``"url"``. Imported on use."""
 
 
 def source_kind(uri: str) -> str:
     """The key of :data:`SOURCES` that reads ``uri``."""
-    if uri in ("-", "pipe:", "pipe:0"):
+    if uri == "-":
         return "pipe"
     scheme, colon, _ = uri.partition(":")
     if colon and scheme in SOURCES:
@@ -57,6 +61,10 @@ def open_source(
     start: float | None = None,
     duration: float | None = None,
     threads: int = 0,
+    format: str | None = None,
+    raw_size: str | None = None,
+    raw_format: str | None = None,
+    raw_rate: str | None = None,
     **options: Any,
 ) -> Source:
     """Open a video for reading.
@@ -66,6 +74,9 @@ def open_source(
         start: Skip this many seconds; timestamps then begin at 0 again.
         duration: Stop after this many seconds.
         threads: Decoder threads; 0 lets the decoder choose.
+        format: Container, where it cannot be told from the data: ``y4m``, ``mkv``, ``ts``, or FFmpeg's name.
+        raw_size, raw_format, raw_rate: For video without a header: ``1920x1080``, FFmpeg's name of the pixel format,
+            frames per second (``30000/1001``; by default 25).
         options: Further options of the source's class.
 
     Raises:
@@ -85,6 +96,16 @@ def open_source(
         raise UsageError(f"duration must be more than 0 seconds, got {duration:g}")
     if threads < 0:
         raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
+    if (raw_size, raw_format, raw_rate) != (None, None, None):
+        from .raw import raw_options
+
+        if format not in (None, "raw", "rawvideo"):
+            raise UsageError(f"raw_size, raw_format and raw_rate are for video without a header, not for {format}")
+        format, options["options"] = "rawvideo", raw_options(raw_size, raw_format, raw_rate)
+    elif format in ("raw", "rawvideo"):
+        raise UsageError("raw video needs raw_size and raw_format")
+    if format is not None:
+        options["format"] = format
     module, _, name = SOURCES[source_kind(text)].partition(":")
     make = getattr(importlib.import_module(module), name)
     return make(text, start=start, duration=duration, threads=threads, **options)

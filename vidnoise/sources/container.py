@@ -1,4 +1,4 @@
-"""Files, URLs, filter graphs and pipes: everything that libav opens as a container."""
+"""Files, URLs and filter graphs: everything that libav opens as a container."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ContainerSource:
     that closes; :meth:`close` from another thread waits for the frame in progress.
 
     Args:
-        uri: A path, a URL, ``lavfi:<graph>``, or ``-`` for standard input.
+        uri: A path, a URL, or ``lavfi:<graph>``.
         start: Begin at the first picture at or after this many seconds, and count time from it.
         duration: Seconds to read from there.
         threads: Decoder threads; 0 lets the decoder choose.
@@ -81,17 +81,27 @@ class ContainerSource:
         self._lock = threading.Lock()
         self._closed = False
         self._started = False
+        self._stopped = False
         self._last_seconds = Fraction(0)
-        self._container = open_container(uri, format, options, timeout)
+        self._container = self._open(format, options, timeout)
         try:
             self._prepare(threads)
         except BaseException:
             self.close()
             raise
 
+    def _open(
+        self, format: str | None, options: dict[str, str] | None, timeout: float | None
+    ) -> av.container.InputContainer:
+        return open_container(self.uri, format, options, timeout)
+
     @property
     def n_corrupt(self) -> int:
         return self._decoded.n_corrupt
+
+    def stop(self) -> None:
+        """No more frames are wanted: iteration ends as soon as it can. Any thread may call this."""
+        self._stopped = True
 
     def close(self) -> None:
         with self._lock:
@@ -173,9 +183,12 @@ class ContainerSource:
         if picture is None:
             if start and self._decoded.n_lost == 0:
                 raise UsageError(f"{self.uri}: start {float(start):g} s is behind the end of the video")
-            raise DecodeError(f"{self.uri}: not one picture could be decoded", self.uri)
+            raise DecodeError(self._nothing_decoded(), self.uri)
         self._range.origin_seconds = self._seconds(picture, None)
         return picture, held
+
+    def _nothing_decoded(self) -> str:
+        return f"{self.uri}: not one picture could be decoded"
 
     def _seek_to(self, wanted: Fraction) -> tuple[av.VideoFrame | None, list[av.Packet]]:
         for lead in _SEEK_LEADS:
@@ -248,7 +261,7 @@ class ContainerSource:
         try:
             while True:
                 with self._lock:
-                    if self._closed:
+                    if self._closed or self._stopped:
                         return
                     if picture is None:
                         picture, held = self._next_picture(None)

@@ -60,6 +60,8 @@ class DecodedStream:
         """Set to stop decoding: only packets of the other streams come then."""
         self.last_seconds = Fraction(0)
         """End of the last video packet read, on the input's clock."""
+        self.end_position = 0
+        """Bytes up to the end of the last video packet read, where the container tells."""
         self.jumps: deque[int] = deque()
         """Times at which the input's clock jumped: what comes from there does not follow from what was."""
         has_leaps = bool(container.format.flags & av.format.Flags.ts_discont.value)
@@ -111,12 +113,14 @@ class DecodedStream:
                 if failures >= 8:
                     logger.warning("%s: stopped at unreadable data", self._uri)
                     return
-            except (av.error.ExitError, av.error.TimeoutError) as ex:
+            except (av.error.ExitError, TimeoutError) as ex:
                 raise SourceLostError(f"{self._uri}: no data came in time", self._uri) from ex
             except (av.error.FFmpegError, OSError) as ex:
                 raise DecodeError(f"{self._uri}: reading failed: {reason(ex)}", self._uri) from ex
 
     def _note_time(self, packet: av.Packet) -> None:
+        if packet.pos is not None and packet.pos >= 0 and not packet.is_corrupt:
+            self.end_position = packet.pos + packet.size
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is not None:
             end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)

@@ -3,49 +3,82 @@
 from __future__ import annotations
 
 import os
+from typing import Any, cast
 
 import av
 import av.container
 import av.error
 
 from vidnoise.errors import SourceOpenError
+from vidnoise.passthrough import FORMAT_NAMES
 from vidnoise.sources.decoding import reason
 
 _URL_TIMEOUTS = (15.0, 30.0)
 """Seconds to wait for a URL to open, and for its next packet; without them a dead server blocks for ever."""
 
 
+_BUFFER_SIZE = 1 << 18
+
+
 def open_container(
-    uri: str, format: str | None, options: dict[str, str] | None, timeout: float | None
+    uri: str, format: str | None, options: dict[str, str] | None, timeout: float | None, file: Any = None
 ) -> av.container.InputContainer:
     """Open an address for reading; see :class:`ContainerSource` for the arguments.
+
+    ``file`` is an object with ``read`` that stands for the address, where libav is not to open it itself.
 
     Raises:
         SourceOpenError: One line that says why not.
     """
-    name, waits = uri, None
-    if uri == "-":
-        name = "pipe:0"
+    name: Any = uri
+    waits = None
+    if file is not None:
+        name = file
     elif uri.startswith("lavfi:"):
         name, format = uri[len("lavfi:") :], "lavfi"
-    elif "://" in uri or uri.startswith("pipe:"):
+    elif "://" in uri:
         waits = _URL_TIMEOUTS
     elif format is None or os.path.exists(uri):
         name = _local(uri)
     if timeout is not None:
         waits = (timeout, timeout)
     try:
-        return av.open(name, "r", format=format, options=options, timeout=waits, metadata_errors="replace")
+        opened = av.open(
+            name, "r", format=FORMAT_NAMES.get(format or "", format), options=options, timeout=waits,
+            metadata_errors="replace", buffer_size=_BUFFER_SIZE,
+        )  # fmt: skip
+        return cast(av.container.InputContainer, opened)
     except av.error.PermissionError as ex:
         raise SourceOpenError(f"{uri}: permission denied", uri) from ex
     except av.error.InvalidDataError as ex:
-        raise SourceOpenError(f"{uri}: not a video, or damaged beyond reading (an unfinished recording?)", uri) from ex
+        if file is not None and file.n_bytes == 0:
+            raise SourceOpenError(f"{uri}: no data", uri) from ex
+        raise SourceOpenError(f"{uri}: {_what_is_wrong(format, file)}", uri) from ex
     except av.error.EOFError as ex:
+        if file is not None and file.n_bytes:
+            raise SourceOpenError(f"{uri}: {_ended_early(file)}", uri) from ex
         raise SourceOpenError(f"{uri}: no data", uri) from ex
-    except (av.error.ExitError, av.error.TimeoutError) as ex:
+    except (av.error.ExitError, TimeoutError) as ex:
         raise SourceOpenError(f"{uri}: no answer in time", uri) from ex
     except (av.error.FFmpegError, OSError, ValueError) as ex:
+        if file is not None and file.n_bytes and isinstance(ex, av.error.ArgumentError) and not options:
+            raise SourceOpenError(f"{uri}: {_ended_early(file)}", uri) from ex
         raise SourceOpenError(f"{uri}: cannot be opened: {reason(ex)}", uri) from ex
+
+
+def _what_is_wrong(format: str | None, file: Any) -> str:
+    if format is not None:
+        return f"is not {format}, or damaged beyond reading"
+    if file is None:
+        return "not a video, or damaged beyond reading (an unfinished recording?)"
+    return (
+        "not a video that a pipe can carry, or damaged (bare samples need raw_size and raw_format; "
+        "an mp4 has to be made with -movflags frag_keyframe)"
+    )
+
+
+def _ended_early(file: Any) -> str:
+    return f"ended early, or is no video: {file.n_bytes} bytes came, but no picture"
 
 
 def _local(path: str) -> str:

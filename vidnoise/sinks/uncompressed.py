@@ -1,0 +1,80 @@
+"""Pictures as they are, without an encoder: YUV4MPEG2 (y4m) and bare samples."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+
+from vidnoise.errors import UsageError
+from vidnoise.passthrough import Passthrough
+from vidnoise.sinks.output_file import Output
+
+logger = logging.getLogger(__name__)
+
+Y4M_FORMATS: tuple[str, ...] = (
+    *("gray", "gray9le", "gray10le", "gray12le", "gray16le", "yuv411p", "yuva444p"),
+    *(
+        f"yuv{chroma}p{depth}"
+        for chroma in ("420", "422", "444")
+        for depth in ("", "9le", "10le", "12le", "14le", "16le")
+    ),
+)
+"""Pixel formats that FFmpeg's y4m writer takes."""
+
+UNCOMPRESSED = {"yuv4mpegpipe": "y4m", "rawvideo": "raw video"}
+"""FFmpeg's name to ours of the containers that hold nothing but samples."""
+
+
+def is_uncompressed(container_format: str) -> bool:
+    """Whether a container (by FFmpeg's name) holds nothing but the samples of one video."""
+    return container_format in UNCOMPRESSED
+
+
+def check_no_encoder_options(container_format: str, codec: str | None, crf: float | None, preset: str | None) -> None:
+    """Raises UsageError where something was asked that only an encoder can do."""
+    name = UNCOMPRESSED[container_format]
+    asked = [("codec", codec if codec != "rawvideo" else None), ("crf", crf), ("preset", preset)]
+    found = [option for option, value in asked if value is not None]
+    if found:
+        raise UsageError(f"{name} is not compressed, so there is no {found[0]} to choose; use format mkv, nut or ts")
+
+
+def picture_formats(container_format: str) -> tuple[str, ...]:
+    """Pixel formats that it holds; empty where it holds any."""
+    return Y4M_FORMATS if container_format == "yuv4mpegpipe" else ()
+
+
+def muxer_options(container_format: str) -> dict[str, str]:
+    """Options of FFmpeg's muxer: more than 8 bits are an extension of y4m that everyone reads."""
+    return {"strict": "-1"} if container_format == "yuv4mpegpipe" else {}
+
+
+class AspectWriter:
+    """Passes y4m on to ``output``, with the sample aspect ratio in its header.
+
+    FFmpeg's writer takes it from a place that av has no way to, and writes ``A0:0`` for unknown.
+    """
+
+    def __init__(self, output: Output, aspect: Fraction) -> None:
+        self._output = output
+        self._aspect = aspect
+        self._is_header = True
+
+    def write(self, data: bytes) -> int:
+        if not self._is_header:
+            return self._output.write(data)
+        self._is_header = False
+        tag = f" A{self._aspect.numerator}:{self._aspect.denominator} "
+        self._output.write(bytes(data).replace(b" A0:0 ", tag.encode(), 1))
+        return len(data)
+
+
+def warn_of_losses(container_format: str, copies: Passthrough, uri: str) -> None:
+    """Say what is left out beside the pictures."""
+    lost = [str(stream) for stream in copies.streams]
+    if copies.chapters:
+        lost.append("chapters")
+    if copies.hdr:
+        lost.append("HDR mastering metadata")
+    if lost:
+        logger.warning("%s: %s holds pictures only; left out: %s", uri, UNCOMPRESSED[container_format], ", ".join(lost))

@@ -1,0 +1,105 @@
+"""Standard input and other pipes: any container that can be read front to back, y4m, or bare samples."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+
+import av.container
+
+from vidnoise.errors import SourceOpenError
+from vidnoise.frame import Packet
+from vidnoise.sources.container import ContainerSource
+from vidnoise.sources.opening import open_container
+
+logger = logging.getLogger(__name__)
+
+_WAKE_SECONDS = 0.2
+"""How soon a wait for data notices that nobody wants any more."""
+
+_COUNTS_PICTURES = ("yuv4mpegpipe", "rawvideo")
+"""Formats in which nothing may follow the last picture."""
+
+
+class PipeReader:
+    """The read end of a pipe as the object that libav reads from; counts the bytes.
+
+    Args:
+        fd: An open file's number.
+        timeout_seconds: How long to wait for data; None for ever.
+    """
+
+    def __init__(self, fd: int, timeout_seconds: float | None = None) -> None:
+        self.n_bytes = 0
+        self._fd = fd
+        self._timeout_seconds = timeout_seconds
+        self.stopped = False
+
+    def stop(self) -> None:
+        """End the data here; a read that waits returns soon. Any thread may call this."""
+        self.stopped = True
+
+    def read(self, n: int) -> bytes:
+        if not self._wait():
+            return b""
+        data = os.read(self._fd, n)
+        self.n_bytes += len(data)
+        return data
+
+    def _wait(self) -> bool:
+        waited = 0.0
+        while not self.stopped:
+            if sys.platform == "win32" or select.select([self._fd], [], [], _WAKE_SECONDS)[0]:
+                return True  # Windows cannot wait for pipes: there the read itself waits
+            waited += _WAKE_SECONDS
+            if self._timeout_seconds is not None and waited >= self._timeout_seconds:
+                raise TimeoutError("no data came in time")
+        return False
+
+
+class PipeSource(ContainerSource):
+    """Reads standard input (``-``) or the open file ``pipe:N``; see :class:`ContainerSource` for the arguments."""
+
+    def _open(
+        self, format: str | None, options: dict[str, str] | None, timeout: float | None
+    ) -> av.container.InputContainer:
+        fd = 0 if self.uri == "-" else _pipe_number(self.uri)
+        try:
+            is_terminal = os.isatty(fd)
+            os.fstat(fd)
+        except OSError as ex:
+            raise SourceOpenError(f"{self.uri}: is no open file: {ex.strerror or ex}", self.uri) from ex
+        if is_terminal:
+            raise SourceOpenError(
+                f"{self.uri}: is a terminal, not a video; send one in (... | vidnoise - -o OUT)", self.uri
+            )
+        self._pipe = PipeReader(fd, timeout)
+        return open_container(self.uri, format, options, None, file=self._pipe)
+
+    def stop(self) -> None:
+        super().stop()
+        self._pipe.stop()
+
+    def _nothing_decoded(self) -> str:
+        n_bytes = self._pipe.n_bytes
+        if not n_bytes:
+            return f"{self.uri}: no data"
+        if self._container.format.name in _COUNTS_PICTURES:
+            return f"{self.uri}: ended early: {n_bytes} bytes came, which is not one whole picture"
+        return f"{self.uri}: not one picture could be decoded in {n_bytes} bytes; it ended early, or is damaged"
+
+    def _finish(self, packets: tuple[Packet, ...], n_frames: int) -> None:
+        super()._finish(packets, n_frames)
+        missing = self._pipe.n_bytes - self._decoded.end_position
+        if self._container.format.name in _COUNTS_PICTURES and missing and not self._pipe.stopped:
+            self.ended_early_seconds = float(self._ticks_per_frame() * self._time_base)
+            logger.warning("%s: ended early, in the middle of frame %d", self.uri, n_frames)
+
+
+def _pipe_number(uri: str) -> int:
+    number = uri[len("pipe:") :]
+    if number and not number.isdigit():
+        raise SourceOpenError(f"{uri}: a pipe is a number of an open file, as in pipe:0; or write -", uri)
+    return int(number or 0)
