@@ -17,6 +17,7 @@ LAYERS = [
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "backends", "split"},
     {"sources", "sinks"},
+    {"strength"},
     {"denoiser"},
     {"pipeline", "pictures"},
     {"api"},

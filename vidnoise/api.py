@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import av
     import numpy as np
 
+    from .strength import MaskLike, ZonesLike
+
     Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
 else:
     Picture = TypeVar("Picture")
@@ -35,6 +37,10 @@ def denoise(
     model: str | os.PathLike[str] = "standard",
     sigma: float | None = None,
     strength: float = 1.0,
+    luma: float = 1.0,
+    chroma: float = 1.0,
+    zones: ZonesLike | None = None,
+    mask: MaskLike | None = None,
     device: str | torch.device = "auto",
     precision: str = "auto",
     detect_cuts: bool = True,
@@ -49,6 +55,10 @@ def denoise(
         model: a name from :func:`list_models`, or a ``.safetensors`` file.
         sigma: standard deviation of the noise in 8-bit units (25 means 25/255); ``None`` measures it.
         strength: 0 changes nothing, 1 removes what the network takes for noise, up to 2 removes more.
+        luma, chroma: 0 to 1; what share of it brightness and colour get.
+        zones: strengths by time, ``"0-10:0.5,60-:0"``: seconds from the first picture on, which must have times
+            (``av.VideoFrame`` and :class:`Frame` do).
+        mask: strength by place: a picture or video file or an ``(H, W)`` array, white fully, black not at all.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the network runs.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         detect_cuts: start afresh at scene cuts.
@@ -73,8 +83,8 @@ def denoise(
     True
     """
     denoiser = Denoiser(
-        model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=detect_cuts,
-        preview=preview,
+        model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
+        device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
     )  # fmt: skip
     return _denoise(frames, denoiser)
 
@@ -90,6 +100,7 @@ def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Pictur
             yield frame
 
     with contextlib.ExitStack() as stages:
+        stages.callback(denoiser.close)
         arriving = adapted()
         first = next(arriving, None)
         if first is None:
@@ -113,6 +124,10 @@ def denoise_file(
     model: str | os.PathLike[str] = "standard",
     sigma: float | None = None,
     strength: float = 1.0,
+    luma: float = 1.0,
+    chroma: float = 1.0,
+    zones: ZonesLike | None = None,
+    mask: MaskLike | None = None,
     device: str | torch.device = "auto",
     precision: str = "auto",
     detect_cuts: bool = True,
@@ -142,7 +157,7 @@ def denoise_file(
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
-        model, sigma, strength, device, precision, detect_cuts, preview: see :func:`denoise`.
+        model, sigma, strength, luma, chroma, zones, mask, device, precision, detect_cuts, preview: see :func:`denoise`.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate: of the input, see :func:`open_source`.
@@ -171,7 +186,8 @@ def denoise_file(
         if threads:
             torch.set_num_threads(threads)
         denoiser = Denoiser(
-            model, sigma=sigma, strength=strength, device=device, precision=precision, detect_cuts=detect_cuts,
-            preview=preview, rotation=source.info.rotation,
+            model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
+            device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
+            rotation=source.info.rotation, begin_seconds=start or 0.0,
         )  # fmt: skip
         return run(source, denoiser, sink, on_progress=progress, should_stop=should_stop)

@@ -155,6 +155,27 @@ def to_rgb(frame: Frame) -> Tensor:
     return rgb
 
 
+def weigh_correction(frame: Frame, correction: Tensor, luma: float, chroma: float) -> Tensor:
+    """The correction with its lightness and its colour scaled apart.
+
+    In the frame's own Y'CbCr this scales the correction of the Y' plane and of the Cb and Cr planes. RGB pictures
+    have no such planes; there the Y', Cb and Cr of the correction are BT.709's. Gray ones have lightness only.
+
+    Args:
+        frame: For its format and matrix.
+        correction: ``(1, 3, H, W)`` R'G'B' difference.
+        luma, chroma: Factors; 0 leaves those planes identical, bit for bit, in integer YUV formats.
+    """
+    if luma == chroma == 1:
+        return correction
+    if frame.format.family == "gray":
+        return correction * luma
+    color = resolve_color(frame.color, frame.format, frame.height, frame.width)
+    kr, kb = _LUMA_WEIGHTS[color.matrix or 1]
+    y = correction.new_tensor((kr, 1 - kr - kb, kb)).view(1, 3, 1, 1).mul(correction).sum(1, keepdim=True)
+    return (correction - y).mul_(chroma).add_(y, alpha=luma)
+
+
 def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = None) -> Frame:
     """Adds the network's correction to the source samples, in their own format, depth and range.
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .color import apply_correction, to_rgb
+from .color import apply_correction, to_rgb, weigh_correction
 from .cuts import CutMemory, detect_cut, thumbnail
 from .errors import DeviceError, FormatError, UsageError
 from .frame import Frame
 from .model import DenoiseNetwork, State, uniform_sigma
 from .model.network import MULTIPLE
 from .split import split
+from .strength import Strength
 from .weights import load_model
+
+if TYPE_CHECKING:
+    from .strength import MaskLike, ZonesLike
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,14 +81,23 @@ class Denoiser:
             per pixel, channel and frame.
         strength: 0 returns the input bit for bit, 1 removes what the network takes for noise; values in
             between mix; values up to 2 take the noise to be that many times as strong.
+        luma, chroma: 0 to 1: what share of it brightness and colour get. RGB pictures: of the correction's Y', Cb
+            and Cr as BT.709 defines them.
+        zones: strengths by time, ``"0-10:0.5,60-:0"`` or (begin, end, strength) each: in those seconds of the video
+            that strength holds instead.
+        mask: strength by place, white fully, black not at all: a picture or video file, read in step with the
+            frames, or an ``(H, W)`` array. Scaled to the frames' size if its proportions are theirs.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         detect_cuts: forget the past at scene cuts.
         preview: ``split`` leaves the left half of the picture as it is, with a thin divider, to look at.
-        rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): which half is left.
+        rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
+            the mask lies.
+        begin_seconds: where in the video the first frame is, for zones and mask.
 
     Raises:
         UsageError: a value out of range.
+        SourceError, FormatError: the mask cannot be read.
         UnknownModelError, WeightsError: see :func:`vidnoise.load_model`.
         DeviceError: the device does not exist, or runs out of memory.
     """
@@ -100,16 +113,23 @@ class Denoiser:
         strength: float = 1.0,
         device: str | torch.device = "auto",
         precision: str = "auto",
+        luma: float = 1.0,
+        chroma: float = 1.0,
+        zones: ZonesLike | None = None,
+        mask: MaskLike | None = None,
         detect_cuts: bool = True,
         preview: str | None = None,
         rotation: int = 0,
+        begin_seconds: float = 0.0,
     ) -> None:
         if sigma is not None and not 0 <= sigma <= 255:
             raise UsageError(f"sigma must be between 0 and 255 (8-bit units), got {sigma:g}")
-        if not 0 <= strength <= 2:
-            raise UsageError(f"strength must be between 0 and 2, got {strength:g}")
+        for name, share in (("luma", luma), ("chroma", chroma)):
+            if not 0 <= share <= 1:
+                raise UsageError(f"{name} must be between 0 and 1, got {share:g}")
         if preview not in (None, "split"):
             raise UsageError(f"unknown preview {preview!r}; there is only split")
+        self._amounts = Strength(strength, zones=zones, mask=mask, rotation=rotation, begin_seconds=begin_seconds)
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         if isinstance(model, DenoiseNetwork):
@@ -118,7 +138,8 @@ class Denoiser:
             self.network, card = load_model(model, self.device)
             self.model_name = card.name
         self.sigma = sigma
-        self.strength = strength
+        self.luma = luma
+        self.chroma = chroma
         self.detect_cuts = detect_cuts
         self.preview = preview
         self.rotation = rotation
@@ -150,7 +171,8 @@ class Denoiser:
 
         Raises:
             DeviceError: the device ran out of memory. The frame is not lost: push it again.
-            FormatError: it is no :class:`Frame`.
+            FormatError: it is no :class:`Frame`, or the mask does not fit it.
+            UsageError: there are zones, but it has no time.
         """
         if not isinstance(frame, Frame):
             raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
@@ -160,24 +182,36 @@ class Denoiser:
         if frame.discontinuity or (frame.height, frame.width) != self._shape:
             self.reset()
             self._shape = (frame.height, frame.width)
+        strength, map = self._amounts.at(frame)
         try:
-            correction = self._correct(noisy)
+            correction = self._correct(noisy, strength)
         except torch.OutOfMemoryError as ex:
             raise DeviceError(
                 f"{self.device} ran out of memory at {frame.width}x{frame.height}; try --model fast"
             ) from ex
+        if map is not None:
+            correction = correction * map
+        correction = weigh_correction(frame, correction, self.luma, self.chroma)
         clean = apply_correction(frame, correction)
         return [clean if self.preview is None else split(frame, clean, rotation=self.rotation)]
 
     def flush(self) -> list[Frame]:
         """End of the stream: returns what is still inside (nothing, as nothing is delayed)."""
+        self.close()
         return []
+
+    def close(self) -> None:
+        """Release what was opened (a mask). :meth:`flush` does it too; may be called twice."""
+        self._amounts.close()
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Denoise a stream of frames lazily."""
-        for frame in frames:
-            yield from self.push(frame)
-        yield from self.flush()
+        try:
+            for frame in frames:
+                yield from self.push(frame)
+            yield from self.flush()
+        finally:
+            self.close()
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype is torch.float32:
@@ -185,7 +219,7 @@ class Denoiser:
         return torch.autocast(self.device.type, self.dtype)
 
     @torch.inference_mode()
-    def _correct(self, noisy: Tensor) -> Tensor:
+    def _correct(self, noisy: Tensor, strength: float) -> Tensor:
         """What to add to the frame, ``(1, 3, H, W)`` RGB; advances the state."""
         _, _, height, width = noisy.shape
         x = _pad(noisy)
@@ -199,11 +233,11 @@ class Denoiser:
                 level, state = self.network.estimate_sigma(x, state)
             else:
                 level = uniform_sigma(self.sigma / 255, x)
-            clean, self._state = self.network(x, level * max(1.0, self.strength), state)
+            clean, self._state = self.network(x, level * max(1.0, strength), state)
         # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
         low, detail = level.float().square().mean((0, 2, 3)).view(2, 3).mean(1)
         self._level = ((low + 3 * detail) / 4).sqrt()
-        return (clean.float() - x)[..., :height, :width] * min(1.0, self.strength)
+        return (clean.float() - x)[..., :height, :width] * min(1.0, strength)
 
 
 def _pad(rgb: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +67,10 @@ class PictureAdapter:
 
         self._reader = self._reader or PictureReader("frame")
         format, planes = self._reader.read(picture)
-        return Frame(planes, format, self._reader.color_of(picture, format, None), index=index)
+        color = self._reader.color_of(picture, format, None)
+        if picture.pts is None or not picture.time_base:
+            return Frame(planes, format, color, index=index)
+        return Frame(planes, format, color, pts=picture.pts, time_base=Fraction(picture.time_base), index=index)
 
 
 def _from_array(array: np.ndarray, index: int) -> Frame:

@@ -13,6 +13,7 @@ import click
 
 from ..errors import SinkOpenError
 from .stream_options import stream_options
+from .strength_options import strength_options
 
 if TYPE_CHECKING:
     from ..run_stats import RunStats
@@ -55,10 +56,10 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 )
 @click.option("-y/-n", "overwrite", default=False, help="Overwrite an existing output, or refuse to.  [default: -n]")
 @click.option("--strength", type=float, default=1.0, show_default=True, help="0 changes nothing, 2 removes most.")
+@strength_options
 @click.option("--sigma", type=float, help="Noise level in 8-bit units (25 is 25/255).  [default: measured]")
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
-@click.option("--preview", type=click.Choice(["split"]), help="Leave the left half as it is, to look at.")
 @click.option("--start", type=Seconds(), help="Skip to this time: 90 or 1:30.")
 @click.option("--duration", type=Seconds(), help="Stop after this time.")
 @click.option("--codec", help="h264, hevc, av1, vp9, ffv1, prores, or an FFmpeg encoder.  [default: the input's]")
@@ -89,7 +90,7 @@ def run(
     sigma: float | None,
     model: str,
     no_cuts: bool,
-    preview: str | None,
+    amounts: dict[str, Any],
     start: float | None,
     duration: float | None,
     codec: str | None,
@@ -134,7 +135,7 @@ def run(
                 show = bar.enter_context(progress_bar(console, os.path.basename(output)))
             stats = denoise_file(
                 source, output, progress=show, should_stop=should_stop, overwrite=overwrite,
-                preview=preview, model=model, sigma=sigma, strength=strength, device=device, precision=precision,
+                model=model, sigma=sigma, strength=strength, **amounts, device=device, precision=precision,
                 detect_cuts=not no_cuts, start=start, duration=duration,
                 codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads, **streams,
             )  # fmt: skip

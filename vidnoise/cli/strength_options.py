@@ -1,0 +1,30 @@
+"""Options of a run that say how strongly, where and when."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_OPTIONS = (
+    click.option("--luma", type=float, default=1.0, show_default=True, help="Share of it for brightness, 0 to 1."),
+    click.option("--chroma", type=float, default=1.0, show_default=True, help="Share of it for colour, 0 to 1."),
+    click.option("--zones", metavar="LIST", help='Strengths by time, in seconds: "0-10:0.5,60-:0".'),
+    click.option("--mask", metavar="FILE", help="Picture or video: white is denoised fully, black not at all."),
+    click.option("--preview", type=click.Choice(["split"]), help="Leave the left half as it is, to look at."),
+)
+
+
+def strength_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds these options to a command, which gets them as one dictionary named ``amounts``."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        names = ("luma", "chroma", "zones", "mask", "preview")
+        return function(**{k: v for k, v in values.items() if k not in names}, amounts={k: values[k] for k in names})
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

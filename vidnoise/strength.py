@@ -1,0 +1,291 @@
+"""How strongly each frame and each pixel is denoised: by time (zones) and by place (a mask).
+
+This is the one place that knows; :class:`vidnoise.Denoiser` asks it once a frame.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .color import to_rgb
+from .errors import FormatError, UsageError
+from .frame import Frame
+from .sources import Source, open_source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    MaskLike = str | os.PathLike[str] | np.ndarray | Tensor
+    ZonesLike = str | Sequence[tuple[float, float, float]]
+
+logger = logging.getLogger(__name__)
+
+MAX_STRENGTH = 2.0
+
+TOLERANCE_SECONDS = Fraction(2, 1000)
+"""By how much the times of frames that belong together may differ: some containers round to milliseconds."""
+
+MAX_STRETCH = 1.01
+"""Up to this ratio between the proportions of mask and video, the mask is scaled; beyond it, it is refused."""
+
+
+class Amount(NamedTuple):
+    """How strongly one frame is denoised."""
+
+    strength: float
+    """0 to 2, for the whole frame."""
+    map: Tensor | None
+    """``(H, W)`` in [0, 1]: what share of the correction each pixel gets; None for all of it."""
+
+
+class Strength:
+    """The strength of each frame of one stream, in order.
+
+    Args:
+        strength: 0 to 2, where no zone says otherwise.
+        zones: ``"0-10:0.5,60-:0"``, or (begin, end, strength) each: in those seconds, end excluded, that strength
+            holds instead. Seconds count from the beginning of the video.
+        mask: where to denoise, white fully, black not at all: a picture or video (a path), read in step with the
+            frames, or a ``(H, W)`` array or tensor, uint8 or float in [0, 1]. It is taken as one sees it.
+        rotation: degrees by which the video is shown rotated.
+        begin_seconds: where in the video the first frame is.
+
+    Raises:
+        UsageError: A value out of range, zones that overlap or cannot be read.
+        SourceError, FormatError: The mask cannot be read.
+    """
+
+    def __init__(
+        self,
+        strength: float = 1.0,
+        *,
+        zones: ZonesLike | None = None,
+        mask: MaskLike | None = None,
+        rotation: int = 0,
+        begin_seconds: float = 0.0,
+    ) -> None:
+        self.strength = _checked(strength, "strength")
+        self.zones = parse_zones(zones) if isinstance(zones, str) else _sorted(zones or ())
+        self._begin = Fraction(begin_seconds).limit_denominator(1_000_000)
+        self._first: Fraction | None = None
+        self._mask = None if mask is None else Mask(mask, rotation=rotation, begin_seconds=begin_seconds)
+
+    def at(self, frame: Frame) -> Amount:
+        """The strength of the next frame.
+
+        Raises:
+            UsageError: There are zones, but the frame has no time.
+            FormatError: The mask has other proportions than the frame.
+        """
+        seconds = self._seconds(frame)
+        map = None if self._mask is None else self._mask.at(seconds, frame)
+        if self.zones and seconds is None:
+            raise UsageError(
+                "zones need frames that have times; arrays and tensors have none, so use Frames with pts and time_base"
+            )
+        strength = self.strength
+        if seconds is not None:
+            now = seconds + self._begin
+            strength = next((s for begin, end, s in self.zones if _exact(begin) <= now < _exact(end)), strength)
+        return Amount(strength, map)
+
+    def close(self) -> None:
+        """Release the mask's file. May be called twice."""
+        if self._mask is not None:
+            self._mask.close()
+
+    def _seconds(self, frame: Frame) -> Fraction | None:
+        """Since the first frame."""
+        if frame.pts is None:
+            return None
+        seconds = frame.pts * frame.time_base
+        if self._first is None:
+            self._first = seconds
+        return seconds - self._first
+
+
+def parse_zones(text: str) -> list[tuple[float, float, float]]:
+    """``"0-10:0.5, 1:30-:0"`` as (begin, end, strength) in seconds, in order.
+
+    Raises:
+        UsageError: It cannot be read, zones overlap, or a strength is not between 0 and 2.
+    """
+    zones = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([\d:.]*)\s*-\s*([\d:.]*)\s*:\s*(\d+\.?\d*|\.\d+)\s*", part)
+        # The last number is the strength: 0-1:30:0.5 ends at 1:30.
+        begin, end = (_clock(match[1], 0.0), _clock(match[2], math.inf)) if match else (None, None)
+        if match is None or begin is None or end is None:
+            raise UsageError(f"zone {part.strip()!r} cannot be read; write BEGIN-END:STRENGTH, as in 0-10:0.5,60-:0")
+        zones.append((begin, end, float(match[3])))
+    return _sorted(zones)
+
+
+def _exact(seconds: float) -> Fraction | float:
+    """The decimal number that was meant: as a float, 0.08 is a little more, and a frame at 2/25 s before it."""
+    return seconds if math.isinf(seconds) else Fraction(seconds).limit_denominator(1_000_000)
+
+
+def _clock(text: str, default: float) -> float | None:
+    if not text:
+        return default
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
+        return None
+    total = 0.0
+    for part in text.split(":"):
+        total = 60 * total + float(part)
+    return total
+
+
+def _sorted(zones: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    ordered = sorted((float(a), float(b), _checked(s, "the strength of a zone")) for a, b, s in zones)
+    for begin, end, _ in ordered:
+        if not 0 <= begin < end:
+            raise UsageError(f"zone {begin:g}-{end:g} ends before it begins, or begins before 0")
+    for (_, end, _), (begin, _, _) in itertools.pairwise(ordered):
+        if begin < end:
+            raise UsageError(f"zones overlap at {begin:g} s: each moment has one strength")
+    return ordered
+
+
+def _checked(strength: float, what: str) -> float:
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise UsageError(f"{what} must be between 0 and 2, got {strength:g}")
+    return float(strength)
+
+
+class Mask:
+    """Where to denoise: a still picture, an array, or a video that is read in step with the frames.
+
+    A video goes by time: the picture shown at the frame's time counts, the last one when it has ended. Where
+    frames have no times, it goes picture by picture. See :class:`Strength` for the arguments.
+    """
+
+    def __init__(self, mask: MaskLike, *, rotation: int = 0, begin_seconds: float = 0.0) -> None:
+        self._source: Source | None = None
+        self._pictures: Iterator[Frame] = iter(())
+        self._next: Frame | None = None
+        self._first_seconds: Fraction | None = None
+        self._is_warned = False
+        self._fitted: Tensor | None = None
+        if isinstance(mask, (str, os.PathLike)):
+            self.name = os.fspath(mask)
+            self._rotation = self._open(begin_seconds) - rotation
+        else:
+            self.name = "the mask"
+            self._current = _from_array(mask)
+            self._rotation = -rotation
+
+    def _open(self, begin_seconds: float) -> int:
+        """Read the first picture; returns the rotation by which the mask is shown."""
+        source = open_source(self.name)
+        pictures = iter(source)
+        first, second = next(pictures), next(pictures, None)
+        if second is not None and begin_seconds:  # of a video, the part that belongs to the frames
+            source.close()
+            source = open_source(self.name, start=begin_seconds)
+            pictures = iter(source)
+            first, second = next(pictures), next(pictures, None)
+        self._source, self._pictures, self._next = source, pictures, second
+        self._current = _weights(first)
+        self._first_seconds = _time(first)
+        if second is None:
+            self.close()
+        return source.info.rotation
+
+    def at(self, seconds: Fraction | None, frame: Frame) -> Tensor:
+        """``(H, W)`` float32 in [0, 1] for the next frame, on its device.
+
+        Args:
+            seconds: Time since the first frame, if it has one.
+            frame: For its size and device.
+        """
+        height, width, device = frame.height, frame.width, frame.planes[0].device
+        is_new = self._advance(seconds)
+        fitted = self._fitted
+        if is_new or fitted is None or fitted.shape != (height, width) or fitted.device != device:
+            self._fitted = fitted = self._fit(height, width).to(device)
+        return fitted
+
+    def _advance(self, seconds: Fraction | None) -> bool:
+        """Go on to the picture that belongs to the frame; whether there is a new one."""
+        if self._next is None:
+            return False
+        if seconds is None:  # picture by picture; the first frame finds the first picture in place
+            if self._fitted is None:
+                return False
+            self._take()
+            return True
+        is_new = False
+        while self._next is not None and self._is_due(self._next, seconds):
+            self._take()
+            is_new = True
+        return is_new
+
+    def _is_due(self, picture: Frame, seconds: Fraction) -> bool:
+        time = _time(picture)
+        if time is None or self._first_seconds is None:
+            return True
+        return time - self._first_seconds <= seconds + TOLERANCE_SECONDS
+
+    def _take(self) -> None:
+        assert self._next is not None
+        self._current = _weights(self._next)
+        self._next = next(self._pictures, None)
+        if self._next is None:
+            logger.info("%s: the mask has ended; its last picture holds from here on", self.name)
+            self.close()
+
+    def _fit(self, height: int, width: int) -> Tensor:
+        weights = torch.rot90(self._current, self._rotation // 90 % 4, (0, 1))
+        h, w = weights.shape
+        if (h, w) == (height, width):
+            return weights
+        stretch = (w / h) / (width / height)
+        if not 1 / MAX_STRETCH <= stretch <= MAX_STRETCH:
+            raise FormatError(f"{self.name} is {w}x{h}, which are other proportions than the video's {width}x{height}")
+        if not self._is_warned:
+            self._is_warned = True
+            logger.warning("%s is %dx%d and is scaled to the video's %dx%d", self.name, w, h, width, height)
+        is_smaller = height < h
+        return F.interpolate(
+            weights[None, None], size=(height, width), mode="bilinear", align_corners=False, antialias=is_smaller
+        )[0, 0].clamp(0, 1)
+
+    def close(self) -> None:
+        """Release the file. May be called twice."""
+        if self._source is not None:
+            self._source.close()
+
+
+def _time(frame: Frame) -> Fraction | None:
+    return None if frame.pts is None else frame.pts * frame.time_base
+
+
+def _weights(frame: Frame) -> Tensor:
+    """``(H, W)`` in [0, 1]: the mean of red, green and blue."""
+    return to_rgb(frame)[0].mean(0).clamp(0, 1)
+
+
+def _from_array(mask: np.ndarray | Tensor) -> Tensor:
+    values = mask if isinstance(mask, Tensor) else torch.from_numpy(mask.copy())
+    if values.ndim != 2 or values.numel() == 0 or values.dtype not in (torch.uint8, torch.bool, torch.float32):
+        raise FormatError(
+            f"a mask may be a path, or a (H, W) array of uint8, bool or float32, got {tuple(values.shape)} "
+            f"of {values.dtype}"
+        )
+    weights = values.float() / (255 if values.dtype == torch.uint8 else 1)
+    if not bool(((weights >= 0) & (weights <= 1)).all()):
+        raise FormatError("a float mask must be between 0 (leave) and 1 (denoise fully)")
+    return weights
