@@ -15,7 +15,7 @@ LAYERS = [
     {"frame", "contact_sheet"},
     {"chroma", "passthrough", "picture_planes", "run_stats"},
     {"color", "noise", "model", "cuts"},
-    {"weights", "frame_queue", "transfer", "backends", "split"},
+    {"weights", "frame_queue", "transfer", "backends", "split", "grain", "grain_table"},
     {"sources", "sinks"},
     {"strength"},
     {"denoiser"},

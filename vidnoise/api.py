@@ -41,6 +41,8 @@ def denoise(
     chroma: float = 1.0,
     zones: ZonesLike | None = None,
     mask: MaskLike | None = None,
+    grain: float = 0.0,
+    grain_seed: int = 0,
     device: str | torch.device = "auto",
     precision: str = "auto",
     detect_cuts: bool = True,
@@ -59,6 +61,7 @@ def denoise(
         zones: strengths by time, ``"0-10:0.5,60-:0"``: seconds from the first picture on, which must have times
             (``av.VideoFrame`` and :class:`Frame` do).
         mask: strength by place: a picture or video file or an ``(H, W)`` array, white fully, black not at all.
+        grain: fresh grain like the noise removed, 0 to 2; 1 gives back as much. ``grain_seed`` says which.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the network runs.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         detect_cuts: start afresh at scene cuts.
@@ -84,6 +87,7 @@ def denoise(
     """
     denoiser = Denoiser(
         model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
+        grain=grain, grain_seed=grain_seed,
         device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
     )  # fmt: skip
     return _denoise(frames, denoiser)
@@ -128,6 +132,8 @@ def denoise_file(
     chroma: float = 1.0,
     zones: ZonesLike | None = None,
     mask: MaskLike | None = None,
+    grain: float = 0.0,
+    grain_seed: int = 0,
     device: str | torch.device = "auto",
     precision: str = "auto",
     detect_cuts: bool = True,
@@ -157,7 +163,8 @@ def denoise_file(
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
-        model, sigma, strength, luma, chroma, zones, mask, device, precision, detect_cuts, preview: see :func:`denoise`.
+        model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, device, precision, detect_cuts,
+            preview: see :func:`denoise`.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate: of the input, see :func:`open_source`.
@@ -187,6 +194,7 @@ def denoise_file(
             torch.set_num_threads(threads)
         denoiser = Denoiser(
             model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
+            grain=grain, grain_seed=grain_seed,
             device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
             rotation=source.info.rotation, begin_seconds=start or 0.0,
         )  # fmt: skip

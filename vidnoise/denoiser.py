@@ -15,6 +15,7 @@ from .color import apply_correction, to_rgb, weigh_correction
 from .cuts import CutMemory, detect_cut, thumbnail
 from .errors import DeviceError, FormatError, UsageError
 from .frame import Frame
+from .grain import GrainSynthesis
 from .model import DenoiseNetwork, State, uniform_sigma
 from .model.network import MULTIPLE
 from .split import split
@@ -89,6 +90,8 @@ class Denoiser:
             frames, or an ``(H, W)`` array. Scaled to the frames' size if its proportions are theirs.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        grain: fresh grain like the noise removed, where it was removed: 1 gives back as much, 0 to 2.
+        grain_seed: which grain; the same seed gives the same on the same device.
         detect_cuts: forget the past at scene cuts.
         preview: ``split`` leaves the left half of the picture as it is, with a thin divider, to look at.
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
@@ -117,6 +120,8 @@ class Denoiser:
         chroma: float = 1.0,
         zones: ZonesLike | None = None,
         mask: MaskLike | None = None,
+        grain: float = 0.0,
+        grain_seed: int = 0,
         detect_cuts: bool = True,
         preview: str | None = None,
         rotation: int = 0,
@@ -140,6 +145,8 @@ class Denoiser:
         self.sigma = sigma
         self.luma = luma
         self.chroma = chroma
+        synthesis = GrainSynthesis(grain, grain_seed, self.device)
+        self._grain = synthesis if grain else None
         self.detect_cuts = detect_cuts
         self.preview = preview
         self.rotation = rotation
@@ -189,6 +196,8 @@ class Denoiser:
             raise DeviceError(
                 f"{self.device} ran out of memory at {frame.width}x{frame.height}; try --model fast"
             ) from ex
+        if self._grain is not None:
+            correction = correction + self._grain.fresh(noisy, correction)
         if map is not None:
             correction = correction * map
         correction = weigh_correction(frame, correction, self.luma, self.chroma)

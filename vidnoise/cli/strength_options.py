@@ -13,6 +13,8 @@ _OPTIONS = (
     click.option("--chroma", type=float, default=1.0, show_default=True, help="Share of it for colour, 0 to 1."),
     click.option("--zones", metavar="LIST", help='Strengths by time, in seconds: "0-10:0.5,60-:0".'),
     click.option("--mask", metavar="FILE", help="Picture or video: white is denoised fully, black not at all."),
+    click.option("--grain", type=float, default=0.0, help="Fresh grain like the noise removed; 1 is as much."),
+    click.option("--grain-seed", type=int, default=0, help="Which grain.  [default: 0]"),
     click.option("--preview", type=click.Choice(["split"]), help="Leave the left half as it is, to look at."),
 )
 
@@ -22,7 +24,7 @@ def strength_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(**values: Any) -> Any:
-        names = ("luma", "chroma", "zones", "mask", "preview")
+        names = ("luma", "chroma", "zones", "mask", "grain", "grain_seed", "preview")
         return function(**{k: v for k, v in values.items() if k not in names}, amounts={k: values[k] for k in names})
 
     for option in reversed(_OPTIONS):
