@@ -187,7 +187,7 @@ def test_a_live_source_drops_the_oldest_counts_it_and_keeps_its_sound():
     indices = [f.index for f in sink.frames]
     assert indices == sorted(indices)
     for before, after in zip(indices, denoiser.seen[1:], strict=False):
-        assert after.discontinuity == (after.index != before + 1)
+        assert after.discontinuity == (after.index - before > 13)  # half a second
     assert [p.data for f in sink.frames for p in f.packets] == [f"sound {i}" for i in range(60)]
 
 

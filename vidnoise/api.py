@@ -14,7 +14,7 @@ import torch
 from .denoiser import Denoiser
 from .frame import Frame
 from .pictures import PictureAdapter, Restore
-from .pipeline import run
+from .pipeline import MAX_LATENCY_MS, run
 from .run_stats import Progress, RunStats
 from .sinks import open_sink
 from .sources import open_source
@@ -150,6 +150,13 @@ def denoise_file(
     raw_size: str | None = None,
     raw_format: str | None = None,
     raw_rate: str | None = None,
+    live: bool | None = None,
+    max_latency: float = MAX_LATENCY_MS,
+    connect_timeout: float = 15,
+    read_timeout: float | None = None,
+    reconnect: int = 5,
+    rtsp_transport: str | None = None,
+    input_options: dict[str, str] | None = None,
     threads: int = 0,
 ) -> RunStats:
     """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
@@ -167,7 +174,10 @@ def denoise_file(
             preview: see :func:`denoise`.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format: see :func:`open_sink`.
-        input_format, raw_size, raw_format, raw_rate: of the input, see :func:`open_source`.
+        input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
+            input_options: of the input, see :func:`open_source`.
+        max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
+            where it would be longer.
         threads: for decoder, encoder and, in the whole process, torch; 0 lets each choose.
 
     Raises:
@@ -188,6 +198,8 @@ def denoise_file(
     source = open_source(
         src, start=start, duration=duration, threads=threads,
         format=input_format, raw_size=raw_size, raw_format=raw_format, raw_rate=raw_rate,
+        live=live, connect_timeout=connect_timeout, read_timeout=read_timeout, reconnect=reconnect,
+        rtsp_transport=rtsp_transport, input_options=input_options,
     )  # fmt: skip
     with contextlib.closing(source):
         if threads:
@@ -198,4 +210,4 @@ def denoise_file(
             device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
             rotation=source.info.rotation, begin_seconds=start or 0.0,
         )  # fmt: skip
-        return run(source, denoiser, sink, on_progress=progress, should_stop=should_stop)
+        return run(source, denoiser, sink, max_latency_ms=max_latency, on_progress=progress, should_stop=should_stop)

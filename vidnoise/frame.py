@@ -163,6 +163,8 @@ class Frame:
     """The picture does not follow from the one before: seek, reconnect, drop, size change, cut."""
     packets: tuple[Packet, ...] = ()
     """Packets of other streams that came since the previous frame."""
+    arrived: float | None = None
+    """When a live source got it, by ``time.monotonic()``."""
     side_data: Any = None
     """Per-frame data that the sink may carry on (opaque to everyone else)."""
 

@@ -27,17 +27,28 @@ class FrameQueue(Generic[T]):
             ``drop_oldest`` throws the longest waiting item away at once (live: the lag is bounded).
         on_drop: Called as ``on_drop(dropped, following)`` on the producer's thread; what it returns takes the
             place of ``following``, so that it can say that something is missing before it.
+        is_late: Whether an item has waited too long to be of use; such items are dropped instead of handed out, and
+            told to ``on_drop`` on either side's thread when the next one comes.
 
     Raises:
         ValueError: ``depth`` is less than 1.
     """
 
-    def __init__(self, depth: int, policy: Policy = "block", on_drop: Callable[[T, T], T] | None = None) -> None:
+    def __init__(
+        self,
+        depth: int,
+        policy: Policy = "block",
+        on_drop: Callable[[T, T], T] | None = None,
+        is_late: Callable[[T], bool] | None = None,
+    ) -> None:
         if depth < 1:
             raise ValueError(f"a queue needs a depth of at least 1, got {depth}")
         self.depth = depth
         self._policy = policy
         self._on_drop = on_drop
+        self._is_late = is_late
+        self._orphan: list[T] = []
+        """An item that was dropped when none followed yet."""
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._stopped = False
@@ -51,19 +62,35 @@ class FrameQueue(Generic[T]):
                 self._changed.wait(_WAKE_SECONDS)
             if self._stopped:
                 return False
+            if self._orphan:
+                item = self._follow(self._orphan.pop(), item)
             self._items.append(item)
             if len(self._items) > self.depth:
                 dropped = self._items.popleft()
-                if self._on_drop is not None:
-                    self._items[0] = self._on_drop(dropped, self._items[0])
+                self._items[0] = self._follow(dropped, self._items[0])
             self._changed.notify_all()
             return True
+
+    def _follow(self, dropped: T, following: T) -> T:
+        return following if self._on_drop is None else self._on_drop(dropped, following)
+
+    def _drop_late(self) -> None:
+        if self._is_late is None:
+            return
+        while len(self._items) > self._finished and self._is_late(self._items[0]):  # the last of all is never dropped
+            late = self._items.popleft()
+            if self._items:
+                self._items[0] = self._follow(late, self._items[0])
+            else:
+                self._orphan.append(late)
 
     def finish(self, error: BaseException | None = None) -> None:
         """No more items will come; the consumer still gets those that wait, then ``error`` if there is one."""
         with self._changed:
             self._finished = True
             self._error = error
+            self._items.extendleft(self._orphan)  # nothing follows: late is better than never
+            self._orphan.clear()
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -71,6 +98,7 @@ class FrameQueue(Generic[T]):
         with self._changed:
             self._stopped = True
             self._items.clear()
+            self._orphan.clear()
             self._changed.notify_all()
 
     def __iter__(self) -> Generator[T, None, None]:
@@ -80,10 +108,12 @@ class FrameQueue(Generic[T]):
         """The items, in order; ``on_wait`` is called every quarter second in which none comes: True ends it."""
         while True:
             with self._changed:
+                self._drop_late()
                 while not self._items and not self._finished and not self._stopped:
                     woken = self._changed.wait(_WAKE_SECONDS)
                     if not woken and on_wait is not None and on_wait():
                         return
+                    self._drop_late()
                 if self._stopped or not self._items:
                     break
                 item = self._items.popleft()
@@ -100,13 +130,15 @@ def prefetch(
     policy: Policy = "block",
     on_drop: Callable[[T, T], T] | None = None,
     *,
+    is_late: Callable[[T], bool] | None = None,
     on_wait: Callable[[], bool] | None = None,
     stop: Callable[[], None] | None = None,
 ) -> Generator[T, None, None]:
     """Iterate ``upstream`` on a thread of its own, up to ``depth`` items ahead.
 
-    ``on_wait`` is called on the consumer's thread every quarter second in which nothing comes, and ends the iteration
-    by returning True. ``stop`` is called before the thread is joined, to let it out of a wait for data.
+    ``is_late`` is told in :class:`FrameQueue`. ``on_wait`` is called on the consumer's thread every quarter second in
+    which nothing comes, and ends the iteration by returning True. ``stop`` is called before the thread is joined, to
+    let it out of a wait for data.
 
     The thread starts at the first ``next()`` and has ended when the generator has: at the end, when the consumer
     closes it early, and after an error. It is also the thread that closes ``upstream``'s iterator, because a
@@ -115,7 +147,7 @@ def prefetch(
     Raises:
         Exception: Whatever ``upstream`` raised, after the items that came before it.
     """
-    queue: FrameQueue[T] = FrameQueue(depth, policy, on_drop)
+    queue: FrameQueue[T] = FrameQueue(depth, policy, on_drop, is_late)
 
     def work() -> None:
         error: BaseException | None = None

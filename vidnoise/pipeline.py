@@ -6,17 +6,28 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 from .denoiser import Denoiser
+from .errors import SourceLostError, UsageError
 from .frame import Frame
 from .frame_queue import drain, prefetch
-from .run_stats import Percentiles, Progress, RunStats, Stopwatch
+from .run_stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
 from .sinks import Sink
 from .sources import Source
 from .transfer import Transfer, make_transfer
 
 PROGRESS_SECONDS = 0.1
 """Time between two calls of ``on_progress``."""
+
+LIVE_PROGRESS_SECONDS = 1.0
+"""The same for live sources."""
+
+MAX_LATENCY_MS = 1000.0
+"""How long a live frame may take from its arrival to its being written, by default."""
+
+GAP_SECONDS = 0.5
+"""A live picture that comes so much after the one before (and three frames late) does not follow from it."""
 
 SIGMA_EVERY = 10
 """Frames between two looks at the noise level: on a GPU each look waits for the device."""
@@ -29,6 +40,7 @@ def run(
     *,
     transfer: Transfer | None = None,
     depth: int = 4,
+    max_latency_ms: float = MAX_LATENCY_MS,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> RunStats:
@@ -44,15 +56,22 @@ def run(
         sink: Where to write; not open yet.
         transfer: The way to the denoiser's device and back; by default the one for ``denoiser.device``.
         depth: Frames that may wait at each joint.
-        on_progress: Called on this thread about ten times a second and once at the end.
+        max_latency_ms: Of a live source: frames that would be written later after their arrival are dropped.
+        on_progress: Called on this thread about ten times a second (live: once a second), and once at the end.
         should_stop: Asked before each frame; when it says yes, the run ends as if the source had.
 
     Raises:
+        SourceLostError: A live source did not come back; what came before is written and finished properly.
         VidnoiseError: Whatever the source, denoiser or sink raised.
     """
-    meter = _Meter(source, denoiser, on_progress, should_stop)
+    if not 0 < max_latency_ms < float("inf"):
+        raise UsageError(f"max_latency must be more than 0 ms, got {max_latency_ms:g}")
+    is_live = source.info.is_live
+    lag = LagMeter(max_latency_ms) if is_live else None
+    meter = _Meter(source, denoiser, on_progress, should_stop, lag)
     transfer = transfer or make_transfer(denoiser.device, depth)
-    policy = "drop_oldest" if source.info.is_live else "block"
+    policy = "drop_oldest" if is_live else "block"
+    behind = 1 if is_live else depth
     try:
         sink.open(source.info)
         with contextlib.ExitStack() as stages:  # closes the last stage first, each on the thread that runs it
@@ -62,14 +81,25 @@ def run(
                 return frames
 
             reading = meter.decode.iterate(source)
-            frames = stage(prefetch(reading, depth, policy, meter.dropped, on_wait=meter.waiting, stop=source.stop))
+            frames = stage(
+                prefetch(
+                    reading, depth, policy, meter.dropped,
+                    is_late=meter.is_late if is_live else None, on_wait=meter.waiting, stop=source.stop,
+                )
+            )  # fmt: skip
             frames = stage(meter.arriving(frames))
             frames = stage(transfer.upload(frames))
             frames = stage(denoiser(frames))
             # A frame may wait in the queue, be with the sink, and be in our hand.
-            frames = stage(transfer.download(frames, held=depth + 2))
-            drain(meter.leaving(frames), meter.encode.call(sink.write), depth)
+            frames = stage(transfer.download(frames, held=behind + 2))
+            drain(meter.leaving(frames), meter.writing(sink), behind)
         meter.finish(sink)
+    except SourceLostError:
+        if is_live:
+            meter.finish(sink)
+        else:
+            sink.abort()
+        raise
     except KeyboardInterrupt:
         meter.interrupted = True
         meter.finish(sink)
@@ -91,13 +121,17 @@ class _Meter:
         denoiser: Denoiser,
         on_progress: Callable[[Progress], None] | None,
         should_stop: Callable[[], bool] | None,
+        lag: LagMeter | None,
     ) -> None:
+        self._lag = lag
+        self._progress_seconds = LIVE_PROGRESS_SECONDS if lag else PROGRESS_SECONDS
+        self._previous_seconds: Fraction | None = None
         self._source = source
         self._denoiser = denoiser
         self._on_progress = on_progress
         self._should_stop = should_stop
         self._start = time.perf_counter()
-        self._last_progress = 0.0
+        self._last_progress = self._start if lag else 0.0
         self._frames_in = self._frames_pulled = self._frames_dropped = 0
         self._sigma_sum = 0.0
         self._sigma_count = 0
@@ -111,13 +145,19 @@ class _Meter:
     def dropped(self, frame: Frame, following: Frame) -> Frame:
         """Frame ``following`` after a live source's ``frame`` was dropped: its sound must not be lost with it."""
         self._frames_dropped += 1
-        return replace(following, discontinuity=True, packets=(*frame.packets, *following.packets))
+        packets = (*frame.packets, *following.packets)
+        return replace(following, packets=packets, discontinuity=following.discontinuity or frame.discontinuity)
 
     def waiting(self) -> bool:
         """Nothing came for a while: whether the run shall end."""
         if self._should_stop is not None and self._should_stop():
             self.interrupted = True
+        if self._lag is not None:
+            self._tell_if_due()
         return self.interrupted
+
+    def is_late(self, frame: Frame) -> bool:
+        return self._lag is not None and self._lag.is_late(frame.arrived)
 
     def arriving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         for frame in self._wait.iterate(frames):
@@ -125,7 +165,34 @@ class _Meter:
                 self.interrupted = True
                 return
             self._frames_in += 1
+            if self._lag is not None:
+                self._lag.take(frame.index)
+                frame = self._after_gap(frame)
             yield frame
+
+    def _after_gap(self, frame: Frame) -> Frame:
+        """``frame``, marked where too much is missing before it for the past to be of use."""
+        if frame.pts is None:
+            return frame
+        seconds, previous = frame.pts * frame.time_base, self._previous_seconds
+        self._previous_seconds = seconds
+        rate = self._source.info.rate
+        if previous is None or seconds - previous <= max(GAP_SECONDS, 3 / rate if rate else 0):
+            return frame
+        return replace(frame, discontinuity=True)
+
+    def writing(self, sink: Sink) -> Callable[[Frame], None]:
+        """``sink.write``, timed."""
+        write = self.encode.call(sink.write)
+        lag = self._lag
+        if lag is None:
+            return write
+
+        def write_live(frame: Frame) -> None:
+            write(frame)
+            lag.written(frame.index, frame.arrived)
+
+        return write_live
 
     def leaving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         before = 0.0
@@ -138,8 +205,7 @@ class _Meter:
             self._frames_pulled += 1
             self._note_time(frame)
             yield frame
-            if time.perf_counter() - self._last_progress >= PROGRESS_SECONDS:
-                self._tell()
+            self._tell_if_due()
 
     def _look_at_sigma(self) -> None:
         self._sigma = self._denoiser.estimated_sigma
@@ -156,6 +222,10 @@ class _Meter:
         length = float((frame.duration or 0) * frame.time_base)
         self._video_seconds = max(self._video_seconds, seconds + length - self._first_seconds)
 
+    def _tell_if_due(self) -> None:
+        if time.perf_counter() - self._last_progress >= self._progress_seconds:
+            self._tell()
+
     def _tell(self) -> None:
         self._last_progress = time.perf_counter()
         if self._on_progress is None:
@@ -165,7 +235,12 @@ class _Meter:
         if total is None and info.duration_seconds and info.rate:
             total = round(info.duration_seconds * info.rate)
         fps = self._frames_pulled / max(seconds, 1e-9)
-        self._on_progress(Progress(self._frames_pulled, total, seconds, fps, self._sigma, self._frames_dropped))
+        live = None if self._lag is None else self._lag.recent(self._n_reconnects)
+        self._on_progress(Progress(self._frames_pulled, total, seconds, fps, self._sigma, self._frames_dropped, live))
+
+    @property
+    def _n_reconnects(self) -> int:
+        return getattr(self._source, "n_reconnects", 0)
 
     def finish(self, sink: Sink) -> None:
         """Close the sink, or take it away if the user stopped before the first frame."""
@@ -178,6 +253,7 @@ class _Meter:
     def stats(self) -> RunStats:
         seconds = time.perf_counter() - self._start
         denoiser, n_out = self._denoiser, self.encode.count
+        p50, p99, worst = (None, None, None) if self._lag is None else self._lag.quantiles()
         busy = max(0.0, self._device.seconds - self._wait.seconds)
         return RunStats(
             frames_in=self._frames_in + self._frames_dropped,
@@ -199,5 +275,9 @@ class _Meter:
             device=str(denoiser.device),
             model=denoiser.model_name,
             precision=str(denoiser.dtype).removeprefix("torch."),
+            lag_ms_p50=p50,
+            lag_ms_p99=p99,
+            lag_ms_max=worst,
+            reconnects=self._n_reconnects,
             interrupted=self.interrupted,
         )

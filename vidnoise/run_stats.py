@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveProgress:
+    """How a live run did in the last second or so."""
+
+    fps: float
+    """Frames written per second."""
+    lag_ms: float
+    """The longest time from a frame's arrival to its being written."""
+    reconnects: int
+    """Since the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,8 @@ class Progress:
     sigma: float | None
     """Noise level of the last frame, 8-bit units."""
     frames_dropped: int = 0
+    live: LiveProgress | None = None
+    """Of live inputs only."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -63,6 +78,12 @@ class RunStats:
     device: str
     model: str
     precision: str
+    lag_ms_p50: float | None = None
+    """Median time from a live frame's arrival to its being written; None for files."""
+    lag_ms_p99: float | None = None
+    lag_ms_max: float | None = None
+    reconnects: int = 0
+    """How often a live input was lost and came back."""
     interrupted: bool = False
     """Stopped by the user; what was done until then is finished properly."""
 
@@ -96,6 +117,68 @@ class Percentiles:
             if left <= 0:
                 return math.exp(bin_ * self._STEP)
         return 0.0
+
+
+class LagMeter:
+    """How far a live run lags behind its source, and which frames would come too late. Thread-safe.
+
+    Args:
+        max_latency_ms: From a frame's arrival to its being written.
+    """
+
+    def __init__(self, max_latency_ms: float) -> None:
+        self._max_seconds = max_latency_ms / 1000
+        self._lock = threading.Lock()
+        self._all = Percentiles()
+        self._taken: dict[int, float] = {}
+        self._rest_seconds = 0.0
+        """What a frame takes once it has left the queue; an estimate that goes up at once and down slowly."""
+        self._max_ms = self._recent_ms = 0.0
+        self._n_recent = 0
+        self._recent_since = time.monotonic()
+
+    def is_late(self, arrived: float | None) -> bool:
+        """Whether a frame that would be taken now is unlikely to be written in time.
+
+        A fresh frame never is, however slow the rest: of what cannot be kept up with, the newest frames come through.
+        """
+        if arrived is None:
+            return False
+        left = max(self._max_seconds - self._rest_seconds, self._max_seconds / 5)
+        return time.monotonic() - arrived > left
+
+    def take(self, index: int) -> None:
+        """Frame ``index`` leaves the queue."""
+        with self._lock:
+            self._taken[index] = time.monotonic()
+
+    def written(self, index: int, arrived: float | None) -> None:
+        """It is written."""
+        now = time.monotonic()
+        with self._lock:
+            taken = self._taken.pop(index, now)
+            self._rest_seconds = max(now - taken, 0.97 * self._rest_seconds + 0.03 * (now - taken))
+            if arrived is None:
+                return
+            lag_ms = 1e3 * (now - arrived)
+            self._all.add(lag_ms)
+            self._max_ms = max(self._max_ms, lag_ms)
+            self._recent_ms = max(self._recent_ms, lag_ms)
+            self._n_recent += 1
+
+    def recent(self, reconnects: int) -> LiveProgress:
+        """What was since this was last asked."""
+        with self._lock:
+            now = time.monotonic()
+            fps = self._n_recent / max(now - self._recent_since, 1e-9)
+            found = LiveProgress(fps, self._recent_ms, reconnects)
+            self._n_recent, self._recent_ms, self._recent_since = 0, 0.0, now
+            return found
+
+    def quantiles(self) -> tuple[float, float, float]:
+        """Median, 99th percentile and greatest lag, ms."""
+        with self._lock:
+            return self._all.quantile(0.5), self._all.quantile(0.99), self._max_ms
 
 
 class Stopwatch:

@@ -78,11 +78,19 @@ def progress_bar(console: Console, name: str) -> Iterator[Callable[[Progress], N
                 completed=progress.frames,
                 total=max(progress.total_frames, progress.frames) if progress.total_frames else None,
                 speed=f"{progress.fps:.1f} fps",
-                left="" if eta is None else f"ETA {clock(eta)}",
+                left=live_state(progress) if progress.live else "" if eta is None else f"ETA {clock(eta)}",
                 noise="" if progress.sigma is None else f"noise {progress.sigma:.1f}",
             )
 
         yield show
+
+
+def live_state(progress: Progress) -> str:
+    """Lag and losses of a live run in a few words."""
+    if progress.live is None:
+        return ""
+    lost = f", {progress.frames_dropped} dropped" if progress.frames_dropped else ""
+    return f"lag {progress.live.lag_ms:.0f} ms{lost}"
 
 
 def clock(seconds: float) -> str:

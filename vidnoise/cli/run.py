@@ -105,18 +105,21 @@ def run(
     progress: bool | None,
     quiet: bool,
     verbose: int,
+    stats_path: str | None,
     **streams: Any,
 ) -> int:
     """Denoise INPUT (the default command); - is standard input or output."""
     if output is None:
         raise click.UsageError(f"no output given; for example: vidnoise {source} -o {suggest_name(source)}")
-    if json_path == output == "-":
-        raise click.UsageError("--json - would write into the video on standard output; give it a file name")
-    if json_path not in (None, "-"):
-        _check_json_path(json_path)
+    for name, path in (("--json", json_path), ("--stats", stats_path)):
+        if path == output == "-":
+            raise click.UsageError(f"{name} - would write into the video on standard output; give it a file name")
+        if path not in (None, "-"):
+            _check_json_path(path)
 
     from .console import console_for_messages, progress_bar
     from .interrupt import stop_on_signal
+    from .live_report import live_report
 
     with contextlib.ExitStack() as stack:
         console = stack.enter_context(console_for_messages(-1 if quiet else verbose))
@@ -133,8 +136,9 @@ def run(
             show = None
             if progress or (progress is None and console.is_terminal and not quiet):
                 show = bar.enter_context(progress_bar(console, os.path.basename(output)))
+            report = bar.enter_context(live_report(None if quiet else say, show, stats_path))
             stats = denoise_file(
-                source, output, progress=show, should_stop=should_stop, overwrite=overwrite,
+                source, output, progress=report, should_stop=should_stop, overwrite=overwrite,
                 model=model, sigma=sigma, strength=strength, **amounts, device=device, precision=precision,
                 detect_cuts=not no_cuts, start=start, duration=duration,
                 codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads, **streams,
@@ -168,6 +172,10 @@ def summary(stats: RunStats, output: str) -> str:
         line += f", {stats.packets_corrupt} damaged {'packet' if stats.packets_corrupt == 1 else 'packets'} skipped"
     if stats.frames_dropped:
         line += f", {stats.frames_dropped} frames dropped"
+    if stats.lag_ms_p50 is not None:
+        line += f", lag {stats.lag_ms_p50:.0f} ms (p99 {stats.lag_ms_p99:.0f}, max {stats.lag_ms_max:.0f})"
+    if stats.reconnects:
+        line += f", reconnected {'once' if stats.reconnects == 1 else f'{stats.reconnects} times'}"
     return f"interrupted; {line}" if stats.interrupted else line
 
 

@@ -9,13 +9,58 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class Attempts(click.ParamType):
+    """A number, or ``forever`` (-1)."""
+
+    name = "N|forever"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "forever":
+            return -1
+        if not str(value).isdigit():
+            self.fail(f"{value!r} is neither a number of attempts nor forever", param, ctx)
+        return int(value)
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in values:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise click.BadParameter(f"must be NAME=VALUE, got {text!r}", ctx, param)
+        pairs[name] = value
+    return pairs
+
+
+# fmt: off
 _OPTIONS = (
     click.option("-f", "--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: extension]"),
     click.option("--input-format", metavar="NAME", help="Container of the input.  [default: found by itself]"),
     click.option("--raw-size", metavar="WxH", help="The input has no header: its size, as in 1920x1080."),
     click.option("--raw-format", metavar="NAME", help="... and its pixel format, as in yuv420p10le."),
     click.option("--raw-rate", metavar="FPS", help="... and its frame rate, as in 30000/1001.  [default: 25]"),
+    click.option("--live/--not-live", default=None, help="The input does not wait for us.  [default: by address]"),
+    click.option(
+        "--max-latency", metavar="MS", type=float, default=1000, show_default=True,
+        help="Live: drop the oldest frames rather than lag more.",
+    ),
+    click.option(
+        "--connect-timeout", metavar="S", type=float, default=15, show_default=True, help="Wait so long for an answer."
+    ),
+    click.option("--read-timeout", metavar="S", type=float, help="... and for data.  [default: 10; URLs of files 30]"),
+    click.option(
+        "--reconnect", type=Attempts(), default=5, show_default=True,
+        help="Live: attempts in a row after a loss, or forever.",
+    ),
+    click.option("--rtsp-transport", type=click.Choice(["tcp", "udp"]), help="How RTSP sends.  [default: tcp]"),
+    click.option(
+        "--input-option", "input_options", metavar="NAME=VALUE", multiple=True, callback=_pairs,
+        help="Option of FFmpeg's reader, as in framerate=30; may be repeated.",
+    ),
+    click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second as lines of JSON."),
 )
+# fmt: on
 
 
 def stream_options(command: Command) -> Command:

@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any
 
 from vidnoise.errors import SourceOpenError, UsageError
-from vidnoise.frame import Frame, Packet, StreamInfo
-
-
-@runtime_checkable
-class Source(Protocol):
-    """A video stream that can be read once, front to back. One thread iterates and closes; any may call ``stop``."""
-
-    info: StreamInfo
-    n_corrupt: int
-    """Packets and frames found damaged so far (skipped, or patched up by the decoder)."""
-    trailing_packets: tuple[Packet, ...]
-    """After the last frame: packets of other streams that came behind it."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in presentation order; closes the source at the end."""
-        ...
-
-    def stop(self) -> None:
-        """No more frames are wanted: iteration ends soon, also while it waits for data. Any thread may call this."""
-        ...
-
-    def close(self) -> None:
-        """Release the input. May be called twice."""
-        ...
-
+from vidnoise.sources.address import LIVE_SCHEMES, device_address, is_device, network_options
+from vidnoise.sources.protocol import Source
 
 SOURCES: dict[str, str] = {
     "file": "vidnoise.sources.container:ContainerSource",
     "url": "vidnoise.sources.container:ContainerSource",
     "lavfi": "vidnoise.sources.container:ContainerSource",
     "pipe": "vidnoise.sources.pipe:PipeSource",
+    "device": "vidnoise.sources.container:ContainerSource",
 }
 """Kind of address to ``module:class``; a URL's own scheme (``"rtsp"``) goes before ``"url"``. Imported on use."""
 
@@ -50,6 +28,8 @@ def source_kind(uri: str) -> str:
     scheme, colon, _ = uri.partition(":")
     if colon and scheme in SOURCES:
         return scheme
+    if is_device(uri):
+        return "device"
     if "://" in uri:
         return "url"
     return "file"
@@ -65,6 +45,12 @@ def open_source(
     raw_size: str | None = None,
     raw_format: str | None = None,
     raw_rate: str | None = None,
+    live: bool | None = None,
+    connect_timeout: float = 15,
+    read_timeout: float | None = None,
+    reconnect: int = 5,
+    rtsp_transport: str | None = None,
+    input_options: dict[str, str] | None = None,
     **options: Any,
 ) -> Source:
     """Open a video for reading.
@@ -77,6 +63,12 @@ def open_source(
         format: Container, where it cannot be told from the data: ``y4m``, ``mkv``, ``ts``, or FFmpeg's name.
         raw_size, raw_format, raw_rate: For video without a header: ``1920x1080``, FFmpeg's name of the pixel format,
             frames per second (``30000/1001``; by default 25).
+        live: Whether the input does not wait for us; None for those that cannot. Files are then read in real time.
+        connect_timeout, read_timeout: Seconds to wait for the input to open, and for its next data (by default 10 for
+            live ones, 30 for other URLs, and for ever where nothing can go away).
+        reconnect: Attempts in a row to open a live URL or camera again after it was lost; -1 never gives up.
+        rtsp_transport: ``tcp`` (the default) or ``udp``.
+        input_options: Of FFmpeg's reader, for cameras say ``{"video_size": "1280x720", "framerate": "30"}``.
         options: Further options of the source's class.
 
     Raises:
@@ -104,11 +96,56 @@ def open_source(
         format, options["options"] = "rawvideo", raw_options(raw_size, raw_format, raw_rate)
     elif format in ("raw", "rawvideo"):
         raise UsageError("raw video needs raw_size and raw_format")
-    if format is not None:
-        options["format"] = format
-    module, _, name = SOURCES[source_kind(text)].partition(":")
-    make = getattr(importlib.import_module(module), name)
-    return make(text, start=start, duration=duration, threads=threads, **options)
+    kind = source_kind(text)
+    given: dict[str, str] = {**options.pop("options", {}), **(input_options or {})}
+    if not 0 < connect_timeout < float("inf") or (read_timeout is not None and not 0 < read_timeout < float("inf")):
+        raise UsageError("connect_timeout and read_timeout must be more than 0 seconds")
+    can_go_away = kind == "device" or (kind == "url" and text.partition(":")[0] in LIVE_SCHEMES)
+    is_live = can_go_away if live is None else live
+    if kind == "device":
+        address = device_address(text)
+        options["name"], format = address.name, address.format
+    elif kind == "url" and is_live:
+        given = {**network_options(text, rtsp_transport), **given}
+    if kind in ("url", "device"):
+        options.setdefault("timeout", (connect_timeout, read_timeout or (10 if is_live else 30)))
+    elif read_timeout is not None:
+        options.setdefault("timeout", (connect_timeout, read_timeout))
+    module, _, class_name = SOURCES[kind].partition(":")
+    make = getattr(importlib.import_module(module), class_name)
+
+    def open_once() -> Source:
+        return make(
+            text, start=start, duration=None if is_live else duration, threads=threads, format=format,
+            options=given or None, is_live=is_live, **options,
+        )  # fmt: skip
+
+    if not is_live:
+        first = open_once()
+        if live is None and first.info.is_live:  # HLS of something that goes on, say
+            return _kept_alive(text, open_once, first, reconnect=reconnect, duration=duration)
+        return first
+    if start is not None:
+        raise UsageError(f"{text}: is live, so there is no start to skip to")
+    from .live import LiveSource
+
+    can_go_away = can_go_away or kind == "url"
+    return LiveSource(
+        text,
+        open_once,
+        reconnect=reconnect,
+        ends=not can_go_away,
+        is_paced=kind in ("file", "lavfi"),
+        duration=duration,
+    )
+
+
+def _kept_alive(text: str, reopen: Callable[[], Source], first: Source, **options: Any) -> Source:
+    """A live source whose first connection is open already."""
+    from .live import LiveSource
+
+    waiting = [first]
+    return LiveSource(text, lambda: waiting.pop() if waiting else reopen(), **options)
 
 
 __all__ = ["SOURCES", "Source", "open_source", "source_kind"]

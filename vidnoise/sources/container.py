@@ -50,7 +50,9 @@ class ContainerSource:
         threads: Decoder threads; 0 lets the decoder choose.
         format: FFmpeg's name of the container, where it cannot be guessed.
         options: Options of FFmpeg's demuxer.
-        timeout: Seconds to wait for data; the default waits on URLs only for a while, on files for ever.
+        timeout: Seconds to wait for it to open, and for data; the default waits on URLs for a while, else for ever.
+        name: Of a device, as libav knows it.
+        is_live: Whether frames come when they come: none may wait inside the decoder for others.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -70,9 +72,13 @@ class ContainerSource:
         threads: int = 0,
         format: str | None = None,
         options: dict[str, str] | None = None,
-        timeout: float | None = None,
+        timeout: float | tuple[float, float] | None = None,
+        name: str | None = None,
+        is_live: bool = False,
     ) -> None:
         self.uri = uri
+        self._name = name or ""
+        self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
         self.ended_early_seconds = 0.0
         """How much shorter than its header says the input turned out to be; 0 for a whole one."""
@@ -91,9 +97,9 @@ class ContainerSource:
             raise
 
     def _open(
-        self, format: str | None, options: dict[str, str] | None, timeout: float | None
+        self, format: str | None, options: dict[str, str] | None, timeout: float | tuple[float, float] | None
     ) -> av.container.InputContainer:
-        return open_container(self.uri, format, options, timeout)
+        return open_container(self.uri, format, options, timeout, name=self._name)
 
     @property
     def n_corrupt(self) -> int:
@@ -128,7 +134,7 @@ class ContainerSource:
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
         self._kinds = {s.index: (s.kind, bool(s.disposition & av.stream.Disposition.attached_pic)) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
-        self._decoded = DecodedStream(container, video, others, uri=self.uri, threads=threads)
+        self._decoded = DecodedStream(container, video, others, uri=self.uri, threads=threads, is_live=self._is_live)
         self._first, self._held = self._find_first()
         format = self._reader.format_of(self._first)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
@@ -144,7 +150,7 @@ class ContainerSource:
             chapters=self._range.place_chapters(container.chapters()),
             trimmed_seconds=self._trimmed_seconds(total),
             is_trimmed=self._range.start is not None or self._range.duration is not None,
-            is_live="://" in self.uri and total is None,
+            is_live=self._is_live or ("://" in self.uri and total is None and not self._range.start),
         )
         self._total_seconds = total
         self._warn_of_losses(self._first)
@@ -361,7 +367,11 @@ class ContainerSource:
     def _finish(self, packets: tuple[Packet, ...], n_frames: int) -> None:
         self.trailing_packets = packets
         end = max(self._last_seconds, self._decoded.last_seconds)
-        if self._total_seconds and any(k in self._container.format.name for k in _HEADER_KNOWS_DURATION):
+        if (
+            self._total_seconds
+            and not self._stopped
+            and any(k in self._container.format.name for k in _HEADER_KNOWS_DURATION)
+        ):
             missing = float(self._total_seconds - (end - self._begin))
             if missing > max(0.1, 0.01 * float(self._total_seconds)):
                 self.ended_early_seconds = missing

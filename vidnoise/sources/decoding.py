@@ -48,6 +48,7 @@ class DecodedStream:
         *,
         uri: str,
         threads: int,
+        is_live: bool = False,
     ) -> None:
         self._container = container
         self._video = video
@@ -68,7 +69,8 @@ class DecodedStream:
         self._timeline = Timeline(has_leaps=has_leaps, uri=uri)
         self._failures = 0
         self._counted: deque[int] = deque(maxlen=64)
-        video.codec_context.thread_type = ThreadType.AUTO
+        # Threads that decode a frame each hold back as many frames.
+        video.codec_context.thread_type = ThreadType.SLICE if is_live else ThreadType.AUTO
         video.codec_context.thread_count = threads
 
     def forget_damage(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, cast
 
 import av
@@ -21,30 +22,40 @@ _BUFFER_SIZE = 1 << 18
 
 
 def open_container(
-    uri: str, format: str | None, options: dict[str, str] | None, timeout: float | None, file: Any = None
+    uri: str,
+    format: str | None,
+    options: dict[str, str] | None,
+    timeout: float | tuple[float, float] | None,
+    *,
+    file: Any = None,
+    name: str = "",
 ) -> av.container.InputContainer:
     """Open an address for reading; see :class:`ContainerSource` for the arguments.
 
-    ``file`` is an object with ``read`` that stands for the address, where libav is not to open it itself.
+    ``name`` is what a device is called by libav; ``file`` is an object with ``read`` that libav is to read from.
 
     Raises:
         SourceOpenError: One line that says why not.
     """
-    name: Any = uri
+    target: Any = name or uri
     waits = None
     if file is not None:
-        name = file
+        target = file
+    elif name:
+        if format not in av.formats_available:
+            raise SourceOpenError(f"{uri}: this build of FFmpeg cannot read such devices ({format})", uri)
     elif uri.startswith("lavfi:"):
-        name, format = uri[len("lavfi:") :], "lavfi"
+        target, format = uri[len("lavfi:") :], "lavfi"
     elif "://" in uri:
         waits = _URL_TIMEOUTS
     elif format is None or os.path.exists(uri):
-        name = _local(uri)
+        target = _local(uri)
     if timeout is not None:
-        waits = (timeout, timeout)
+        waits = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    begin = time.monotonic()
     try:
         opened = av.open(
-            name, "r", format=FORMAT_NAMES.get(format or "", format), options=options, timeout=waits,
+            target, "r", format=FORMAT_NAMES.get(format or "", format), options=options, timeout=waits,
             metadata_errors="replace", buffer_size=_BUFFER_SIZE,
         )  # fmt: skip
         return cast(av.container.InputContainer, opened)
@@ -53,6 +64,8 @@ def open_container(
     except av.error.InvalidDataError as ex:
         if file is not None and file.n_bytes == 0:
             raise SourceOpenError(f"{uri}: no data", uri) from ex
+        if waits and time.monotonic() - begin >= waits[0]:  # libav's RTSP says so when it was interrupted
+            raise SourceOpenError(f"{uri}: no answer in time", uri) from ex
         raise SourceOpenError(f"{uri}: {_what_is_wrong(format, file)}", uri) from ex
     except av.error.EOFError as ex:
         if file is not None and file.n_bytes:

@@ -63,7 +63,7 @@ class PipeSource(ContainerSource):
     """Reads standard input (``-``) or the open file ``pipe:N``; see :class:`ContainerSource` for the arguments."""
 
     def _open(
-        self, format: str | None, options: dict[str, str] | None, timeout: float | None
+        self, format: str | None, options: dict[str, str] | None, timeout: float | tuple[float, float] | None
     ) -> av.container.InputContainer:
         fd = 0 if self.uri == "-" else _pipe_number(self.uri)
         try:
@@ -75,7 +75,7 @@ class PipeSource(ContainerSource):
             raise SourceOpenError(
                 f"{self.uri}: is a terminal, not a video; send one in (... | vidnoise - -o OUT)", self.uri
             )
-        self._pipe = PipeReader(fd, timeout)
+        self._pipe = PipeReader(fd, timeout[1] if isinstance(timeout, tuple) else timeout)
         return open_container(self.uri, format, options, None, file=self._pipe)
 
     def stop(self) -> None:

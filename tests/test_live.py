@@ -1,0 +1,405 @@
+"""Live inputs: real servers on loopback, outages, bad lines, a camera that is too fast."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, need_rtsp_server
+from test_model import TINY
+from test_pipeline import FakeDenoiser, FakeSink, FakeSource
+from vidnoise.errors import DecodeError, SourceLostError, SourceOpenError, UsageError
+from vidnoise.frame import Frame
+from vidnoise.frame_queue import FrameQueue
+from vidnoise.model import DenoiseNetwork
+from vidnoise.pipeline import run
+from vidnoise.run_stats import LagMeter, Progress
+from vidnoise.sources import open_source, source_kind
+from vidnoise.sources.address import device_address, network_options
+from vidnoise.sources.live import FOREVER, LiveSource
+from vidnoise.weights import ModelCard, save_model
+
+SECONDS = 100
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("model") / "tiny-1.safetensors"
+    save_model(DenoiseNetwork(TINY), ModelCard("tiny", "fast"), path)
+    return ("--model", str(path), "--device", "cpu", "--threads", "1")
+
+
+@pytest.fixture(autouse=True)
+def _quick_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidnoise.sources.live._FIRST_WAIT_SECONDS", 0.05)
+
+
+def first_frames(source: object, n: int) -> list[Frame]:
+    frames = list(itertools.islice(iter(source), n))  # type: ignore[call-overload]
+    source.close()  # type: ignore[attr-defined]
+    return frames
+
+
+def goes_up(frames: list[Frame]) -> bool:
+    return all(a.pts < b.pts for a, b in itertools.pairwise(frames))  # type: ignore[operator]
+
+
+# --- lag --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slowness", [0.1, 0.02], ids=["three times too slow", "fast enough"])
+def test_lag_stays_under_max_latency(slowness: float) -> None:
+    source = open_source("lavfi:testsrc2=size=64x48:rate=30:duration=4", live=True)
+    seen: list[Progress] = []
+    sink = FakeSink()
+    stats = run(source, FakeDenoiser(wait=slowness), sink, max_latency_ms=400, on_progress=seen.append)
+    assert stats.frames_in == 120
+    assert stats.frames_out == 120 - stats.frames_dropped == len(sink.frames)
+    assert stats.lag_ms_p50 is not None
+    assert stats.lag_ms_p99 is not None
+    assert stats.lag_ms_max is not None
+    assert stats.lag_ms_p50 <= 1.02 * stats.lag_ms_p99
+    assert stats.lag_ms_max < 400
+    assert (stats.frames_dropped > 60) == (slowness == 0.1)
+    assert goes_up(sink.frames)
+    assert 4 <= len(seen) <= 7
+    assert all(p.live is not None for p in seen)
+    # Frames that were left out between two others are no gap: the denoiser keeps what it knows.
+    assert not any(f.discontinuity for f in sink.frames)
+
+
+def test_control_without_the_bound_the_lag_is_that_of_the_queue() -> None:
+    source = open_source("lavfi:testsrc2=size=64x48:rate=30:duration=3", live=True)
+    stats = run(source, FakeDenoiser(wait=0.1), FakeSink(), max_latency_ms=60_000, depth=20)
+    assert stats.lag_ms_max is not None
+    assert stats.lag_ms_max > 500
+
+
+def test_a_gap_forgets_the_past_and_dropped_frames_do_not() -> None:
+    class Gappy(FakeSource):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                yield replace(frame, pts=frame.index * 5 + (20 if frame.index > 9 else 0), arrived=time.monotonic())
+
+    sink = FakeSink()
+    run(Gappy(20, is_live=True, wait=0.01), FakeDenoiser(), sink)
+    assert [f.index for f in sink.frames if f.discontinuity] == [10]
+
+
+def test_late_items_are_dropped_when_they_are_wanted() -> None:
+    told: list[tuple[int, int]] = []
+
+    def on_drop(old: int, new: int) -> int:
+        told.append((old, new))
+        return new
+
+    queue: FrameQueue[int] = FrameQueue(8, "drop_oldest", on_drop, lambda item: item < 4)
+    for i in range(6):
+        queue.put(i)
+    items = iter(queue)
+    assert next(items) == 4
+    assert told == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert next(items) == 5
+    queue.put(1)  # late, and nothing follows it yet
+    queue._drop_late()
+    queue.put(7)
+    assert next(items) == 7
+    assert told[-1] == (1, 7)
+    queue.put(2)
+    queue.finish()  # nothing will follow: late is better than never
+    assert list(items) == [2]
+
+
+def test_a_fresh_frame_is_never_late() -> None:
+    lag = LagMeter(100)
+    lag.take(0)
+    time.sleep(0.15)
+    lag.written(0, time.monotonic() - 0.15)  # one frame takes longer than all may take
+    assert not lag.is_late(time.monotonic())
+    assert lag.is_late(time.monotonic() - 0.05)
+    assert not lag.is_late(None)
+    assert lag.quantiles()[2] >= 150
+
+
+# --- time and reconnecting, without a network -------------------------------------------------------------------------
+
+
+class Cameras:
+    """Opens lavfi sources one after the other, each in place of the one that was lost."""
+
+    def __init__(self, *graphs: str | Exception) -> None:
+        self.graphs = list(graphs)
+
+    def __call__(self) -> object:
+        graph = self.graphs.pop(0) if self.graphs else SourceOpenError("camera: refused")
+        if isinstance(graph, Exception):
+            raise graph
+        return open_source(f"lavfi:{graph}")
+
+
+SHORT = "testsrc2=size=64x48:rate=25:duration=0.2"
+
+
+def test_time_goes_on_after_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    cameras = Cameras(SHORT, SourceOpenError("camera: no answer"), SHORT, "testsrc2=size=64x48:rate=50:duration=0.1")
+    source = LiveSource("camera", cameras, reconnect=2)  # type: ignore[arg-type]
+    frames: list[Frame] = []
+    with pytest.raises(SourceLostError, match=r"camera: lost: refused; gave up after 2 attempts"):
+        frames.extend(source)
+    frames = frames or []
+    assert source.n_reconnects == 2
+    assert "it ended; trying again in 0.1 s (attempt 1 of 2)" in caplog.text
+    assert "no answer; trying again" in caplog.text
+
+
+def test_frames_across_outages_are_in_order() -> None:
+    source = LiveSource("camera", Cameras(SHORT, SHORT), reconnect=1)  # type: ignore[arg-type]
+    frames = []
+    with pytest.raises(SourceLostError):
+        for frame in source:
+            frames.append(frame)
+    assert len(frames) == 10
+    assert goes_up(frames)
+    assert [f.index for f in frames] == list(range(10))
+    assert [f.index for f in frames if f.discontinuity] == [5]
+    gap = (frames[5].pts - frames[4].pts) * frames[0].time_base
+    assert Fraction(1, 25) <= gap < 3
+
+
+def test_another_picture_after_an_outage_is_refused() -> None:
+    source = LiveSource("camera", Cameras(SHORT, "testsrc2=size=32x48:duration=1"), reconnect=1)  # type: ignore[arg-type]
+    with pytest.raises(SourceLostError, match=r"came back with 32x48 yuv420p \(it was 64x48"):
+        list(source)
+
+
+def test_what_came_before_the_loss_is_finished() -> None:
+    source, sink = LiveSource("camera", Cameras(SHORT), reconnect=0), FakeSink()  # type: ignore[arg-type]
+    with pytest.raises(SourceLostError, match=r"lost: it ended$"):
+        run(source, FakeDenoiser(), sink, depth=8)
+    assert sink.events == ["open", "close"]
+    assert len(sink.frames) == 5
+
+
+def test_stop_during_the_back_off_is_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidnoise.sources.live._FIRST_WAIT_SECONDS", 60)
+    source, sink = LiveSource("camera", Cameras(SHORT), reconnect=FOREVER), FakeSink()  # type: ignore[arg-type]
+    start = time.monotonic()
+    stats = run(source, FakeDenoiser(), sink, should_stop=lambda: time.monotonic() - start > 1)
+    assert time.monotonic() - start < 10
+    assert stats.interrupted
+    assert sink.events == ["open", "close"]
+
+
+def test_a_file_is_played_in_real_time() -> None:
+    start = time.monotonic()
+    frames = list(open_source("lavfi:testsrc2=size=64x48:rate=10:duration=1", live=True))
+    assert len(frames) == 10
+    assert 0.85 < time.monotonic() - start < 5
+    assert all(f.arrived is not None for f in frames)
+
+
+@pytest.mark.parametrize(
+    ("uri", "options", "error", "says"),
+    [
+        ("lavfi:testsrc2", {"live": True, "start": 3}, UsageError, "no start to skip to"),
+        ("rtsp://127.0.0.1:1/x", {"reconnect": -2}, UsageError, "reconnect"),
+        ("rtsp://127.0.0.1:1/x", {"rtsp_transport": "http"}, UsageError, "tcp or udp"),
+        ("rtsp://127.0.0.1:1/x", {"connect_timeout": 0}, UsageError, "more than 0 seconds"),
+        ("rtsp://127.0.0.1:1/x", {}, SourceOpenError, "refused"),
+        ("rtmp://127.0.0.1:1/x", {}, SourceOpenError, "refused"),
+        ("/dev/video98", {}, SourceOpenError, "/dev/video98: "),
+        ("v4l2:/dev/video98", {}, SourceOpenError, "v4l2:/dev/video98: "),
+        ("dshow:", {}, SourceOpenError, "name a device"),
+        ("dshow:Webcam", {}, SourceOpenError, "cannot read such devices"),
+        ("x11grab::97", {}, SourceOpenError, "x11grab::97: "),
+    ],
+)
+def test_bad_live_inputs(uri: str, options: dict[str, object], error: type[Exception], says: str) -> None:
+    with pytest.raises((error, DecodeError) if error is SourceOpenError else error, match=says) as caught:
+        source = open_source(uri, **options)  # type: ignore[arg-type]
+        list(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":5.0")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert source_kind("/dev/video0") == source_kind("dshow:Webcam") == source_kind("screen:") == "device"
+    assert device_address("/dev/video0").format == "video4linux2,v4l2"
+    assert (device_address("dshow:USB Cam").name, device_address("dshow:USB Cam").format) == ("video=USB Cam", "dshow")
+    assert device_address("avfoundation:FaceTime").name == "FaceTime"
+    assert (device_address("screen:").name, device_address("screen:").format) == (":5.0", "x11grab")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert device_address("screen:").name == "Capture screen 0"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert device_address("screen:").name == "desktop"
+    assert network_options("rtsp://x", None)["rtsp_transport"] == "tcp"
+
+
+def test_a_server_that_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        start = time.monotonic()
+        with pytest.raises(SourceOpenError, match="no answer in time"):
+            open_source(f"rtsp://127.0.0.1:{server.getsockname()[1]}/x", connect_timeout=1)
+        assert time.monotonic() - start < 20
+
+
+# --- real peers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp(transport: str) -> None:
+    need_rtsp_server()
+    with RtspServer() as server:
+        source = open_source(server.url, rtsp_transport=transport)
+        frames = first_frames(source, 30)
+    assert source.info.is_live
+    assert len(frames) == 30
+    assert goes_up(frames)
+    spread = [b.arrived - a.arrived for a, b in itertools.pairwise(frames[10:])]  # type: ignore[operator]
+    assert sum(spread) / len(spread) == pytest.approx(0.04, rel=0.5)
+
+
+def test_rtmp() -> None:
+    need("ffmpeg")
+    url = f"rtmp://127.0.0.1:{free_port()}/live/x"
+    with ffmpeg("-re", "-f", "lavfi", "-i", "sine", *CAMERA, "-c:a", "aac", "-shortest", "-f", "null", "-"):
+        pass  # a warm-up: ffmpeg is in the file cache when we listen
+    listening = subprocess.Popen(
+        [sys.executable, "-c", f"""
+import itertools
+from vidnoise.sources import open_source
+source = open_source({url!r}, input_options={{"listen": "1"}}, connect_timeout=60)
+frames = list(itertools.islice(source, 20))
+print(len(frames), [s.kind for s in source.info.passthrough.streams])
+source.close()
+"""], stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(20):  # until we listen
+        with ffmpeg(*CAMERA, "-f", "flv", url) as pushing:
+            try:
+                pushing.wait(6)
+            except subprocess.TimeoutExpired:
+                break
+        time.sleep(0.5)
+    else:
+        listening.kill()
+    if listening.poll() is None:
+        with ffmpeg(*CAMERA, "-f", "flv", url):
+            out = listening.communicate(timeout=SECONDS)[0]
+    else:
+        out = listening.communicate()[0]
+    assert out.startswith("20 ")
+
+
+def test_udp() -> None:
+    need("ffmpeg")
+    port = free_port(socket.SOCK_DGRAM)
+    with ffmpeg(*CAMERA, "-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316"):
+        frames = first_frames(open_source(f"udp://127.0.0.1:{port}", connect_timeout=60), 40)
+    assert len(frames) == 40
+    assert goes_up(frames)
+
+
+def test_a_bad_line_spoils_pictures_and_stops_nothing() -> None:
+    need("ffmpeg")
+    port = free_port(socket.SOCK_DGRAM)
+    with (
+        BadLine(port, loses=0.03, spoils=0.03) as line,
+        ffmpeg(*CAMERA, "-b:v", "400k", "-f", "mpegts", f"udp://127.0.0.1:{line.port}?pkt_size=188"),
+    ):
+        source = open_source(f"udp://127.0.0.1:{port}", connect_timeout=60)
+        frames = first_frames(source, 100)
+        assert line.n_lost
+        assert line.n_spoilt
+    assert len(frames) == 100
+    assert goes_up(frames)
+    assert source.n_corrupt > 0
+
+
+def test_a_source_that_falls_silent_is_lost() -> None:
+    need("ffmpeg")
+    port = free_port(socket.SOCK_DGRAM)
+    with ffmpeg(*CAMERA, "-t", "2", "-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316"):
+        source = open_source(f"udp://127.0.0.1:{port}", connect_timeout=60, read_timeout=1, reconnect=0)
+        with pytest.raises(SourceLostError, match="no data came in time"):
+            for _ in source:
+                pass
+
+
+def test_a_camera_that_is_switched_off_and_on_again(tmp_path: Path, tiny: tuple[str, ...]) -> None:
+    """The output goes on, in one file; statistics tell."""
+    need_rtsp_server()
+    out, stats_path = tmp_path / "out.mkv", tmp_path / "stats.jsonl"
+    with RtspServer() as server:
+        ours = subprocess.Popen(
+            [sys.executable, "-m", "vidnoise", server.url, "-o", out, "--codec", "ffv1", *tiny, "--strength", "0",
+             "--reconnect", "forever", "--read-timeout", "2", "--stats", stats_path, "--json", tmp_path / "all.json"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+        def lines() -> list[dict[str, float]]:
+            return [json.loads(t) for t in stats_path.read_text().splitlines()] if stats_path.exists() else []
+
+        def until(what: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + SECONDS
+            while not what():
+                assert time.monotonic() < deadline, ours.kill() or (ours.stderr and ours.stderr.read())
+                time.sleep(0.1)
+
+        until(lambda: bool(lines()) and lines()[-1]["frames"] > 30)
+        server.kill()
+        time.sleep(3)
+        before = lines()[-1]["frames"]
+        server.start()
+        until(lambda: lines()[-1]["frames"] > before + 30)
+        ours.send_signal(signal.SIGTERM)
+        err = ours.communicate(timeout=SECONDS)[1]
+    assert ours.returncode == 130, err
+    assert "is back" in err
+    assert re.search(r"lag \d+ ms, \d+ dropped, 1 reconnect\b", err)
+    stats = json.loads((tmp_path / "all.json").read_text())
+    assert stats["reconnects"] == 1
+    assert stats["interrupted"]
+    frames = list(open_source(out))
+    assert len(frames) == stats["frames_out"] > before + 30
+    assert goes_up(frames)
+    gaps = [(b.pts - a.pts) * a.time_base for a, b in itertools.pairwise(frames)]  # type: ignore[operator]
+    assert 1.5 < max(gaps) < 30
+    assert any(row["fps"] == 0 for row in lines())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_signals_finish_the_file(tmp_path: Path, tiny: tuple[str, ...], number: signal.Signals) -> None:
+    out, stats_path = tmp_path / "out.mp4", tmp_path / "stats.jsonl"
+    ours = subprocess.Popen(
+        [sys.executable, "-m", "vidnoise", "lavfi:testsrc2=size=64x48:rate=25", "--live", "-o", out, *tiny,
+         "--stats", stats_path],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + SECONDS
+    while not (stats_path.exists() and stats_path.read_text().count("\n") >= 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ours.send_signal(number)
+    err = ours.communicate(timeout=SECONDS)[1]
+    assert ours.returncode == 130, err
+    assert "interrupted; " in err
+    assert len(list(open_source(out))) > 20

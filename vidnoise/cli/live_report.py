@@ -1,0 +1,91 @@
+"""Statistics of a live run, once a second: a line for people, a line of JSON for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING
+
+from ..errors import SinkOpenError
+
+if TYPE_CHECKING:
+    from ..run_stats import Progress
+
+
+@contextlib.contextmanager
+def live_report(
+    say: Callable[[str], None] | None, show: Callable[[Progress], None] | None, path: str | None
+) -> Iterator[Callable[[Progress], None]]:
+    """What to hand to a run as its ``progress``.
+
+    Args:
+        say: Prints a line about a live run; None for silence.
+        show: A progress bar; None where there is none.
+        path: Where to write lines of JSON; ``-`` is standard output.
+
+    Raises:
+        SinkOpenError: The file cannot be created.
+    """
+    with contextlib.ExitStack() as stack:
+        lines = None if path is None else stack.enter_context(_open(path))
+
+        def report(progress: Progress) -> None:
+            if show is not None:
+                show(progress)
+            elif say is not None and progress.live is not None:
+                say(live_line(progress))
+            if lines is not None:
+                print(json.dumps(as_json(progress)), file=lines, flush=True)
+
+        yield report
+
+
+def live_line(progress: Progress) -> str:
+    """Lag, speed and losses in words."""
+    live = progress.live
+    assert live is not None
+    return (
+        f"{progress.seconds:.0f} s: {live.fps:.1f} fps, lag {live.lag_ms:.0f} ms, {progress.frames_dropped} dropped, "
+        f"{live.reconnects} {'reconnect' if live.reconnects == 1 else 'reconnects'}"
+    )
+
+
+def as_json(progress: Progress) -> dict[str, float | int | None]:
+    """Plain numbers. ``fps`` and ``lag_ms`` are of the last second where the input is live."""
+    live = progress.live
+    return {
+        "seconds": round(progress.seconds, 3),
+        "frames": progress.frames,
+        "fps": round(live.fps if live else progress.fps, 3),
+        "lag_ms": round(live.lag_ms, 1) if live else None,
+        "frames_dropped": progress.frames_dropped,
+        "reconnects": live.reconnects if live else 0,
+        "sigma": None if progress.sigma is None else round(progress.sigma, 3),
+        "memory_mb": _memory_mb(),
+    }
+
+
+def _memory_mb() -> float | None:
+    """Resident memory of this process; None where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            pages = int(file.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[IO[str]]:
+    if path == "-":
+        yield sys.stdout
+        return
+    try:
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as ex:
+        raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex
+    with file:
+        yield file

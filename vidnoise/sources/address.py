@@ -1,0 +1,94 @@
+"""What an address means to libav: which reader, under which name, with which options."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+
+from vidnoise.errors import SourceOpenError, UsageError
+
+LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "udp", "rtp", "srt", "tcp")
+"""Schemes of URLs whose data comes when it comes."""
+
+_DEVICES = {
+    "v4l2": ("video4linux2,v4l2", ""),
+    "avfoundation": ("avfoundation", ""),
+    "dshow": ("dshow", "video="),
+    "x11grab": ("x11grab", ""),
+    "gdigrab": ("gdigrab", ""),
+    "fbdev": ("fbdev", ""),
+    "kmsgrab": ("kmsgrab", ""),
+}
+"""Prefix of an address to FFmpeg's reader, and what that wants before the name."""
+
+DEVICE_PREFIXES = (*_DEVICES, "screen")
+
+_PROBE_MICROSECONDS = "2000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """How libav opens an input."""
+
+    name: str
+    format: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def is_device(uri: str) -> bool:
+    """Whether ``uri`` is a camera or a screen."""
+    prefix, colon, _ = uri.partition(":")
+    return bool(colon and prefix in DEVICE_PREFIXES) or bool(re.fullmatch(r"/dev/video\d+", uri))
+
+
+def device_address(uri: str) -> Address:
+    """The address of a camera (``/dev/video0``, ``dshow:NAME``, ``avfoundation:NAME``) or screen (``screen:``).
+
+    Raises:
+        SourceOpenError: It names nothing, or there is no screen.
+    """
+    if uri.startswith("/"):
+        return Address(uri, "video4linux2,v4l2")
+    prefix, _, name = uri.partition(":")
+    if prefix == "screen":
+        prefix, name = _screen(name, uri)
+    if not name:
+        raise SourceOpenError(f"{uri}: name a device, as in {prefix}:NAME", uri)
+    format, before = _DEVICES[prefix]
+    if before and not name.startswith(("video=", "audio=")):
+        name = before + name
+    return Address(name, format)
+
+
+def _screen(number: str, uri: str) -> tuple[str, str]:
+    if sys.platform == "win32":
+        return "gdigrab", "desktop"
+    if sys.platform == "darwin":
+        return "avfoundation", f"Capture screen {number or 0}"
+    display = os.environ.get("DISPLAY", "")
+    if not display:
+        raise SourceOpenError(f"{uri}: there is no screen here (DISPLAY is not set)", uri)
+    return "x11grab", display if not number else f"{display.partition('.')[0]}.{number}"
+
+
+def network_options(uri: str, transport: str | None) -> dict[str, str]:
+    """Options for a live URL: no long look at the beginning, and no error when a burst overruns a buffer.
+
+    Args:
+        uri: The URL.
+        transport: ``tcp`` or ``udp`` for RTSP; None for TCP.
+
+    Raises:
+        UsageError: Another word.
+    """
+    if transport not in (None, "tcp", "udp"):
+        raise UsageError(f"rtsp_transport must be tcp or udp, got {transport!r}")
+    scheme = uri.partition(":")[0]
+    options = {"fflags": "nobuffer", "analyzeduration": _PROBE_MICROSECONDS}
+    if scheme.startswith("rtsp"):
+        options["rtsp_transport"] = transport or "tcp"
+    elif scheme == "udp":
+        options |= {"overrun_nonfatal": "1", "fifo_size": "100000"}
+    return options

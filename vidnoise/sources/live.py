@@ -1,0 +1,225 @@
+"""Inputs that do not wait for us: cameras, streams, screens. Whatever opens them, this keeps them going."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+from vidnoise.errors import DecodeError, FormatError, SourceError, SourceLostError, SourceOpenError, UsageError
+from vidnoise.frame import Frame, Packet
+from vidnoise.passthrough import Passthrough
+from vidnoise.sources.protocol import Source
+
+logger = logging.getLogger(__name__)
+
+FOREVER = -1
+"""Number of reconnections for those who never give up."""
+
+_FIRST_WAIT_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 10.0
+"""Back-off: each attempt waits twice as long as the one before, up to this."""
+
+_SOUND_FRAME_SECONDS = Fraction(1, 25)
+"""Length of a frame where the stream does not tell."""
+
+
+class LiveSource:
+    """Reads a live input, notes when each frame arrived, and reconnects when it goes away.
+
+    Time goes on across an outage: the first frame after it follows the last one before it by the time that the outage
+    took, and has ``discontinuity`` set.
+
+    Args:
+        uri: For messages.
+        reopen: Opens the input; called again after each loss.
+        reconnect: Attempts in a row before giving up; :data:`FOREVER` for no end.
+        ends: Whether the end of the data is the end (a file played in real time), and no loss.
+        is_paced: Whether frames are held back until their time comes, for inputs that are faster.
+        duration: Seconds to read.
+
+    Raises:
+        VidnoiseError: Whatever ``reopen`` raises the first time.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        reopen: Callable[[], Source],
+        *,
+        reconnect: int = 5,
+        ends: bool = False,
+        is_paced: bool = False,
+        duration: float | None = None,
+    ) -> None:
+        if reconnect < FOREVER:
+            raise UsageError(f"reconnect must be a number of attempts or forever, got {reconnect}")
+        self.uri = uri
+        self.n_reconnects = 0
+        self.trailing_packets: tuple[Packet, ...] = ()
+        self._reopen = reopen
+        self._reconnect = reconnect
+        self._ends = ends
+        self._is_paced = is_paced
+        self._duration = duration
+        self._stopped = threading.Event()
+        self._started = False
+        self._n_corrupt_before = 0
+        self._n_frames_before = 0
+        self._offset = Fraction(0)
+        self._last: Frame | None = None
+        self._first_seconds: Fraction | None = None
+        self._begin = 0.0
+        self._source = reopen()
+        self.info = replace(self._source.info, is_live=True, n_frames=None, duration_seconds=None)
+        self._streams = self._signature(self._source)
+
+    @property
+    def n_corrupt(self) -> int:
+        return self._n_corrupt_before + self._source.n_corrupt
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._source.stop()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._started:
+            raise SourceError(f"{self.uri}: a source can be read only once; open it again", self.uri)
+        self._started = True
+        return self._frames()
+
+    def _frames(self) -> Iterator[Frame]:
+        is_new = False
+        try:
+            while True:
+                why = "it ended"
+                try:
+                    for frame in self._source:
+                        placed = self._place(frame, is_new=is_new)
+                        if self._stopped.is_set() or self._is_past_end(placed):
+                            return
+                        if self._is_paced and self._sleep_until(placed):
+                            return
+                        is_new = False
+                        yield replace(placed, arrived=time.monotonic())
+                        del frame, placed
+                except (SourceLostError, DecodeError, FormatError) as ex:
+                    if self._ends:
+                        raise
+                    why = str(ex).removeprefix(f"{self.uri}: ")
+                if self._ends:
+                    self.trailing_packets = self._source.trailing_packets
+                    return
+                if self._stopped.is_set() or not self._come_back(why):
+                    return
+                is_new = True
+        finally:
+            self.close()
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _place(self, frame: Frame, *, is_new: bool) -> Frame:
+        """``frame`` on our clock, which goes on across outages."""
+        time_base = self.info.time_base
+        seconds = (frame.pts or 0) * frame.time_base
+        if is_new and self._last is not None:
+            assert self._last.arrived is not None
+            length = (self._last.duration or 0) * time_base or self._frame_seconds()
+            outage = Fraction(time.monotonic() - self._last.arrived).limit_denominator(1000)
+            self._offset = (self._last.pts or 0) * time_base + max(length, outage) - seconds
+        pts = round((seconds + self._offset) / time_base)
+        if self._last is not None and pts <= (self._last.pts or 0):
+            pts = (self._last.pts or 0) + 1
+        placed = replace(
+            frame,
+            pts=pts,
+            duration=round(frame.duration * frame.time_base / time_base) if frame.duration else None,
+            time_base=time_base,
+            index=frame.index + self._n_frames_before,
+            discontinuity=frame.discontinuity or is_new,
+            packets=self._moved(frame.packets),
+        )
+        self._last = replace(placed, planes=(), packets=(), arrived=time.monotonic())
+        return placed
+
+    def _frame_seconds(self) -> Fraction:
+        return 1 / self.info.rate if self.info.rate else _SOUND_FRAME_SECONDS
+
+    def _moved(self, packets: tuple[Packet, ...]) -> tuple[Packet, ...]:
+        if self._offset:
+            for packet in packets:
+                data = packet.data
+                ticks = round(self._offset / Fraction(data.time_base))
+                data.pts = None if data.pts is None else data.pts + ticks
+                data.dts = None if data.dts is None else data.dts + ticks
+        return packets
+
+    def _is_past_end(self, frame: Frame) -> bool:
+        seconds = (frame.pts or 0) * frame.time_base
+        if self._first_seconds is None:
+            self._first_seconds, self._begin = seconds, time.monotonic()
+        return self._duration is not None and seconds - self._first_seconds >= self._duration
+
+    def _sleep_until(self, frame: Frame) -> bool:
+        """Wait for the frame's time; True where a stop came first."""
+        assert self._first_seconds is not None
+        due = self._begin + float((frame.pts or 0) * frame.time_base - self._first_seconds)
+        return self._stopped.wait(max(0.0, due - time.monotonic()))
+
+    # --- reconnecting -------------------------------------------------------------------------------------------------
+
+    def _come_back(self, why: str) -> bool:
+        """Open the input again, with pauses; False where a stop came first.
+
+        Raises:
+            SourceLostError: It did not come back, or as another video.
+        """
+        self._source.close()
+        wait = _FIRST_WAIT_SECONDS
+        attempt = 0
+        while attempt != self._reconnect:
+            attempt += 1
+            of = "" if self._reconnect == FOREVER else f" of {self._reconnect}"
+            logger.warning("%s: lost: %s; trying again in %.1f s (attempt %d%s)", self.uri, why, wait, attempt, of)
+            if self._stopped.wait(wait):
+                return False
+            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+            try:
+                source = self._reopen()
+            except (SourceOpenError, SourceLostError, DecodeError) as ex:
+                why = str(ex).removeprefix(f"{self.uri}: ")
+                continue
+            self._check_same(source)
+            self._n_corrupt_before += self._source.n_corrupt
+            self._n_frames_before = 0 if self._last is None else self._last.index + 1
+            self._source = source
+            self.n_reconnects += 1
+            logger.warning("%s: is back", self.uri)
+            if self._stopped.is_set():
+                source.close()
+                return False
+            return True
+        attempts = f"; gave up after {attempt} attempts" if attempt else ""
+        raise SourceLostError(f"{self.uri}: lost: {why}{attempts}", self.uri)
+
+    def _check_same(self, source: Source) -> None:
+        was, now = self.info, source.info
+        if (was.width, was.height, was.format) == (now.width, now.height, now.format):
+            if self._signature(source) == self._streams:
+                return
+            what = "other sound or subtitles"
+        else:
+            what = f"{now.width}x{now.height} {now.format.name} (it was {was.width}x{was.height} {was.format.name})"
+        source.close()
+        raise SourceLostError(f"{self.uri}: came back with {what}; one output holds one kind of video", self.uri)
+
+    @staticmethod
+    def _signature(source: Source) -> list[tuple[int, str, str]]:
+        copies = source.info.passthrough
+        return [(s.index, s.kind, s.codec) for s in copies.streams] if isinstance(copies, Passthrough) else []
