@@ -13,6 +13,7 @@ import torch
 
 from .denoiser import Denoiser
 from .frame import Frame
+from .grain_table import GrainTable
 from .pictures import PictureAdapter, Restore
 from .pipeline import MAX_LATENCY_MS, run
 from .run_stats import Progress, RunStats
@@ -43,6 +44,7 @@ def denoise(
     mask: MaskLike | None = None,
     grain: float = 0.0,
     grain_seed: int = 0,
+    grain_table: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     precision: str = "auto",
     detect_cuts: bool = True,
@@ -62,6 +64,7 @@ def denoise(
             (``av.VideoFrame`` and :class:`Frame` do).
         mask: strength by place: a picture or video file or an ``(H, W)`` array, white fully, black not at all.
         grain: fresh grain like the noise removed, 0 to 2; 1 gives back as much. ``grain_seed`` says which.
+        grain_table: file for an AV1 film-grain table (``filmgrn1``) of the noise removed, written at the end.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the network runs.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         detect_cuts: start afresh at scene cuts.
@@ -87,7 +90,7 @@ def denoise(
     """
     denoiser = Denoiser(
         model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
-        grain=grain, grain_seed=grain_seed,
+        grain=grain, grain_seed=grain_seed, grain_table=grain_table,
         device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
     )  # fmt: skip
     return _denoise(frames, denoiser)
@@ -134,6 +137,7 @@ def denoise_file(
     mask: MaskLike | None = None,
     grain: float = 0.0,
     grain_seed: int = 0,
+    grain_table: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     precision: str = "auto",
     detect_cuts: bool = True,
@@ -170,8 +174,8 @@ def denoise_file(
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
-        model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, device, precision, detect_cuts,
-            preview: see :func:`denoise`.
+        model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, device, precision,
+            detect_cuts, preview: see :func:`denoise`.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
@@ -191,6 +195,7 @@ def denoise_file(
     5
     """
     # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
+    table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
     sink = open_sink(
         dst, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, format=format,
         threads=threads,
@@ -206,7 +211,7 @@ def denoise_file(
             torch.set_num_threads(threads)
         denoiser = Denoiser(
             model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
-            grain=grain, grain_seed=grain_seed,
+            grain=grain, grain_seed=grain_seed, grain_table=table,
             device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
             rotation=source.info.rotation, begin_seconds=start or 0.0,
         )  # fmt: skip

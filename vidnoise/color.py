@@ -82,6 +82,25 @@ def gray_codes(frame: Frame, level: float) -> dict[str, float]:
     return {n: chroma_offset if n in "uv" else luma_offset + level * luma_scale for n in names if n not in "ax"}
 
 
+def ycbcr_codes(frame: Frame) -> tuple[Tensor, ...]:
+    """Y', Cb and Cr samples as they are encoded, float32, in 8-bit units (code / 4 for 10 bits).
+
+    Returns:
+        Three planes at their own resolutions; gray pictures have one. RGB pictures are given as BT.709, limited
+        range, 4:2:0, which is what one would encode them as.
+    """
+    format = frame.format
+    if format.family == "rgb":
+        r, g, b = to_rgb(frame)[0]
+        kr, kb = _LUMA_WEIGHTS[1]
+        y = kr * r + (1 - kr - kb) * g + kb * b
+        chroma = [downsample((p - y) * (112 / (1 - k)) + 128, 1, 1, 1) for p, k in ((b, kb), (r, kr))]
+        return (y * 219 + 16, *chroma)
+    unit = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
+    names = "y" if format.family == "gray" else "yuv"
+    return tuple(_to_float(_component(frame.planes, format, name)).div_(unit) for name in names)
+
+
 def _component(planes: tuple[Tensor, ...], format: PixelFormat, name: str) -> Tensor:
     """The view ``(H, W)`` of one component, wherever it lies."""
     for plane, components in zip(planes, format.layout, strict=True):

@@ -16,6 +16,7 @@ from .cuts import CutMemory, detect_cut, thumbnail
 from .errors import DeviceError, FormatError, UsageError
 from .frame import Frame
 from .grain import GrainSynthesis
+from .grain_table import GrainTable
 from .model import DenoiseNetwork, State, uniform_sigma
 from .model.network import MULTIPLE
 from .split import split
@@ -92,6 +93,7 @@ class Denoiser:
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         grain: fresh grain like the noise removed, where it was removed: 1 gives back as much, 0 to 2.
         grain_seed: which grain; the same seed gives the same on the same device.
+        grain_table: an AV1 film-grain table of the noise removed, written there by :meth:`flush`.
         detect_cuts: forget the past at scene cuts.
         preview: ``split`` leaves the left half of the picture as it is, with a thin divider, to look at.
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
@@ -101,6 +103,7 @@ class Denoiser:
     Raises:
         UsageError: a value out of range.
         SourceError, FormatError: the mask cannot be read.
+        SinkError: the grain table exists already, or cannot be written there.
         UnknownModelError, WeightsError: see :func:`vidnoise.load_model`.
         DeviceError: the device does not exist, or runs out of memory.
     """
@@ -122,6 +125,7 @@ class Denoiser:
         mask: MaskLike | None = None,
         grain: float = 0.0,
         grain_seed: int = 0,
+        grain_table: str | os.PathLike[str] | GrainTable | None = None,
         detect_cuts: bool = True,
         preview: str | None = None,
         rotation: int = 0,
@@ -134,6 +138,11 @@ class Denoiser:
                 raise UsageError(f"{name} must be between 0 and 1, got {share:g}")
         if preview not in (None, "split"):
             raise UsageError(f"unknown preview {preview!r}; there is only split")
+        if grain and grain_table is not None:
+            raise UsageError("grain and grain_table would give grain twice: once in the picture, once in the player")
+        if isinstance(grain_table, (str, os.PathLike)):
+            grain_table = GrainTable(grain_table)
+        self._grain_table = grain_table
         self._amounts = Strength(strength, zones=zones, mask=mask, rotation=rotation, begin_seconds=begin_seconds)
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
@@ -202,11 +211,19 @@ class Denoiser:
             correction = correction * map
         correction = weigh_correction(frame, correction, self.luma, self.chroma)
         clean = apply_correction(frame, correction)
+        if self._grain_table is not None:
+            self._grain_table.observe(frame, clean)
         return [clean if self.preview is None else split(frame, clean, rotation=self.rotation)]
 
     def flush(self) -> list[Frame]:
-        """End of the stream: returns what is still inside (nothing, as nothing is delayed)."""
+        """End of the stream: returns what is still inside (nothing, as nothing is delayed).
+
+        Raises:
+            SinkOpenError: the grain table cannot be written.
+        """
         self.close()
+        if self._grain_table is not None:
+            self._grain_table.write()
         return []
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ _OPTIONS = (
     click.option("--mask", metavar="FILE", help="Picture or video: white is denoised fully, black not at all."),
     click.option("--grain", type=float, default=0.0, help="Fresh grain like the noise removed; 1 is as much."),
     click.option("--grain-seed", type=int, default=0, help="Which grain.  [default: 0]"),
+    click.option("--grain-table", metavar="FILE", help="Write an AV1 film-grain table of the noise removed."),
     click.option("--preview", type=click.Choice(["split"]), help="Leave the left half as it is, to look at."),
 )
 
@@ -24,7 +25,7 @@ def strength_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(**values: Any) -> Any:
-        names = ("luma", "chroma", "zones", "mask", "grain", "grain_seed", "preview")
+        names = ("luma", "chroma", "zones", "mask", "grain", "grain_seed", "grain_table", "preview")
         return function(**{k: v for k, v in values.items() if k not in names}, amounts={k: values[k] for k in names})
 
     for option in reversed(_OPTIONS):

@@ -1,0 +1,330 @@
+"""An AV1 film-grain table made from the noise removed: the encoder stores a clean picture, the player adds the grain.
+
+The model is that of the AV1 Bitstream & Decoding Process Specification (Version 1.0.0 with Errata 1), section 7.18.3,
+"Film grain synthesis process": white Gaussian noise goes through an auto-regressive filter over the pixels above and to
+the left (up to 3 away; chroma also over the brightness grain at its place), and the result is scaled by a piecewise
+linear function of the brightness. The estimation follows Norkin and Birkbeck, "Film Grain Synthesis for AV1 Video
+Codec", DCC 2018: flat blocks of source - clean give the filter by least squares and the function by their variances.
+
+The file is the text format ``filmgrn1`` that aomenc (``--film-grain-table``) and SVT-AV1 (``--fgs-table``) read. It has
+one entry, for the whole video: SVT-AV1 reads no more than the first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .color import ycbcr_codes
+from .errors import SinkOpenError
+from .frame import Frame
+
+LAG = 3
+"""Reach of the auto-regressive filter, pixels; the largest that AV1 has."""
+
+BLOCK = 32
+"""Luma pixels across of the blocks that are looked at."""
+
+MAX_BLOCKS = 512
+"""Blocks looked at in one frame."""
+
+FLATTEST = 4
+"""The flattest 1 / this of a frame's blocks count: elsewhere lost detail would pass for noise."""
+
+BINS = 10
+"""Points of a scaling function; AV1 allows 14 for brightness and 10 for colour."""
+
+WHITE = 32.0
+"""Standard deviation of AV1's white noise in an 8-bit grain template (512 in 12 bits)."""
+
+MAX_GAIN = 6.0
+"""Standard deviation of a grain template over that of its white noise, beyond which it would be clipped."""
+
+END_OF_TIME = 2**63 - 1
+SEED = 7391
+
+_NEIGHBOURS = [(dy, dx) for dy in range(-LAG, 1) for dx in range(-LAG, LAG + 1) if (dy, dx) < (0, 0)]
+"""Rows above from left to right, then the row itself: the order of the coefficients."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneGrain:
+    """What the table says of one plane."""
+
+    coefficients: list[int]
+    points: list[tuple[int, int]]
+    """(brightness, strength), both 0 to 255."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrainParameters:
+    """One entry of a table, in the words of the format."""
+
+    planes: list[PlaneGrain]
+    """Y', Cb, Cr."""
+    ar_coeff_shift: int
+    grain_scale_shift: int
+    scaling_shift: int
+
+    def to_text(self) -> str:
+        """A whole ``filmgrn1`` file."""
+        y, cb, cr = self.planes
+        has_grain = any(plane.points for plane in self.planes)
+
+        def points(plane: PlaneGrain) -> str:
+            return " ".join([str(len(plane.points)), *(f"{x} {s}" for x, s in plane.points)])
+
+        def numbers(plane: PlaneGrain) -> str:
+            return " ".join(map(str, plane.coefficients))
+
+        # Colour grain is scaled by the brightness: multipliers 128 and 192 and offset 256 mean that (7.18.3.5).
+        by_brightness = "0 1 128 192 256 128 192 256"
+        return (
+            f"filmgrn1\nE 0 {END_OF_TIME} {int(has_grain)} {SEED} 1\n"
+            f"\tp {LAG} {self.ar_coeff_shift} {self.grain_scale_shift} {self.scaling_shift} {by_brightness}\n"
+            f"\tsY {points(y)}\n\tsCb {points(cb)}\n\tsCr {points(cr)}\n"
+            f"\tcY {numbers(y)}\n\tcCb {numbers(cb)}\n\tcCr {numbers(cr)}\n"
+        )
+
+
+class GrainTable:
+    """Measures the noise removed from one stream, and writes the table at its end.
+
+    Args:
+        path: Where to write.
+        overwrite: Whether the file may exist.
+
+    Raises:
+        SinkOpenError: It exists, or cannot be created there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        self.path = os.fspath(path)
+        folder = os.path.dirname(self.path) or "."
+        if os.path.isdir(self.path):
+            raise SinkOpenError(f"{self.path}: is a directory", self.path)
+        if not os.path.isdir(folder):
+            raise SinkOpenError(f"{self.path}: there is no directory {folder}", self.path)
+        if os.path.exists(self.path) and not overwrite:
+            raise SinkOpenError(f"{self.path}: exists already; -y overwrites it", self.path)
+        self._planes: list[_PlaneSums] = []
+
+    @torch.inference_mode()
+    def observe(self, noisy: Frame, clean: Frame) -> None:
+        """Take in what was removed from one frame."""
+        before, after = ycbcr_codes(noisy), ycbcr_codes(clean)
+        height, width = after[0].shape
+        if min(height, width) < BLOCK:
+            return
+        removed = [a - b for a, b in zip(before, after, strict=True)]
+        brightness = _blocks(after[0], BLOCK, BLOCK)
+        noise = _blocks(removed[0], BLOCK, BLOCK)
+        chosen = _flattest(brightness, noise)
+        level = brightness[chosen].mean((1, 2))
+        if not self._planes:
+            self._planes = [_PlaneSums(i > 0, removed[0].device) for i in range(len(removed))]
+        # Rounding the clean picture adds noise of its own, of variance 1/12 in steps of its codes.
+        depth = 16 if clean.format.is_float else clean.format.bit_depth
+        rounding = 2.0 ** (2 * (8 - depth)) / 12
+        luma = noise[chosen]
+        for plane, values in zip(self._planes, removed, strict=True):
+            step = (round(height / values.shape[0]), round(width / values.shape[1]))
+            size = [BLOCK // n for n in step]
+            plane.step = step
+            blocks = _blocks(values, *size)
+            rows, columns = height // BLOCK, width // BLOCK
+            blocks = blocks.view(values.shape[0] // size[0], values.shape[1] // size[1], *size)[:rows, :columns]
+            own = blocks.reshape(-1, *size)[chosen]
+            below = F.avg_pool2d(luma.unsqueeze(1), step).squeeze(1) if plane.is_chroma else None
+            plane.add(own, level, rounding, below)
+
+    def parameters(self) -> GrainParameters:
+        """The table's entry by what was seen so far; without grain if nothing was removed."""
+        sums = [*self._planes, *[None] * (3 - len(self._planes))]
+        found = [_Fit.of(plane) for plane in sums]
+        filters = _in_template_units(found)
+        largest = max(float(np.abs(c).max()) for c in filters) or 1e-6
+        # Coefficients are whole numbers from -128 to 127, over a power of two.
+        shift = min(9, max(6, math.floor(math.log2(127 / largest))))
+        whole = [[max(-128, min(127, round(float(c) * 2**shift))) for c in coefficients] for coefficients in filters]
+        grains = _templates([np.array(c) / 2**shift for c in whole], [fit.step for fit in found])
+        gains = [_deviation(grain) for grain in grains]
+        scale = min(3, max(0, math.ceil(math.log2(max(gains) / 1.5))))
+        templates = [WHITE * gain / 2**scale for gain in gains]
+        strongest = max((s / t for fit, t in zip(found, templates, strict=True) for _, s in fit.strengths), default=0.0)
+        scaling_shift = 11
+        while scaling_shift > 8 and strongest * 2**scaling_shift > 255:
+            scaling_shift -= 1
+        planes = []
+        for fit, coefficients, template in zip(found, whole, templates, strict=True):
+            points = [(x, min(255, round(s * 2**scaling_shift / template))) for x, s in fit.strengths]
+            planes.append(PlaneGrain(coefficients, points if any(s for _, s in points) else []))
+        return GrainParameters(planes, shift, scale, scaling_shift)
+
+    def write(self) -> None:
+        """Write the file.
+
+        Raises:
+            SinkOpenError: It cannot be written.
+        """
+        part = f"{self.path}.part"
+        try:
+            Path(part).write_text(self.parameters().to_text(), encoding="ascii")
+            os.replace(part, self.path)
+        except OSError as ex:
+            raise SinkOpenError(f"{self.path}: cannot be written: {ex.strerror or ex}", self.path) from ex
+
+
+class _PlaneSums:
+    """Sums over all frames for one plane; they stay on the device until the end."""
+
+    def __init__(self, is_chroma: bool, device: torch.device) -> None:
+        self.is_chroma = is_chroma
+        self.step: tuple[int, int] = (1, 1)
+        """Luma pixels for one of this plane, down and across."""
+        n = len(_NEIGHBOURS) + is_chroma
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        self.products = torch.zeros(n + 1, n + 1, dtype=exact, device=device)
+        """Of the neighbours, then (chroma) the brightness noise, then the pixel itself, with each other."""
+        self.bins = torch.zeros(3, BINS, dtype=exact, device=device)
+        """Blocks, their brightness, and their variance, by brightness."""
+
+    def add(self, blocks: Tensor, level: Tensor, rounding: float, below: Tensor | None) -> None:
+        """Take in blocks ``(n, h, w)`` of removed noise, their brightness ``(n,)``, and brightness noise below them."""
+        centred = blocks - blocks.mean((1, 2), keepdim=True)
+        variance = centred.square().mean((1, 2))
+        index = (level * (BINS / 256)).long().clamp(0, BINS - 1)
+        values = torch.stack([torch.ones_like(level), level, (variance - rounding).clamp(min=0)])
+        self.bins.index_add_(1, index, values.to(self.bins.dtype))
+        alike = centred / variance.sqrt().clamp(min=1e-3).view(-1, 1, 1)
+        height, width = alike.shape[1:]
+        if height <= LAG or width <= 2 * LAG:
+            return
+        inner = (slice(None), slice(LAG, height), slice(LAG, width - LAG))
+        columns = [alike[:, LAG + dy : height + dy, LAG + dx : width - LAG + dx] for dy, dx in _NEIGHBOURS]
+        if below is not None:
+            below = below - below.mean((1, 2), keepdim=True)
+            columns.append((below / below.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3))[inner])
+        columns.append(alike[inner])
+        table = torch.stack([c.reshape(-1) for c in columns]).to(self.products.dtype)
+        self.products += table @ table.T
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The filter and the strengths of one plane, as real numbers."""
+
+    coefficients: np.ndarray
+    strengths: list[tuple[int, float]]
+    """(brightness, standard deviation in 8-bit units)."""
+    step: tuple[int, int]
+    gain: float
+    """Standard deviation of noise whose innovation has standard deviation 1, by the filter."""
+
+    @classmethod
+    def of(cls, sums: _PlaneSums | None) -> _Fit:
+        if sums is None:  # a gray picture's colour
+            return cls(np.zeros(len(_NEIGHBOURS) + 1), [], (2, 2), 1.0)
+        products, bins = sums.products.cpu().double().numpy(), sums.bins.cpu().double().numpy()
+        n = products.shape[0] - 1
+        count = bins[0].sum()
+        if products[n, n] <= 0 or count == 0:
+            return cls(np.zeros(n), [], sums.step, 1.0)
+        # A little on the diagonal: what cannot be told apart is then shared.
+        ridge = 1e-3 * products[n, n] * np.eye(n)
+        solution = np.linalg.solve(products[:n, :n] + ridge, products[:n, n])
+        strengths: list[tuple[int, float]] = []
+        for blocks, level, variance in bins.T:
+            x = round(level / blocks) if blocks else 0
+            if blocks >= max(4, 0.002 * count) and (not strengths or x > strengths[-1][0]):
+                strengths.append((x, math.sqrt(variance / blocks)))
+        # Of unit-variance noise; the template's innovation has variance 1, so everything else is scaled to that.
+        innovation = max(float(1 - solution @ products[:n, n] / products[n, n]), 1e-3)
+        return cls(solution, strengths, sums.step, 1 / math.sqrt(innovation))
+
+
+def _flattest(brightness: Tensor, noise: Tensor) -> Tensor:
+    """Indices of the flattest blocks from which something was removed."""
+    # Twice as coarse, so that what noise is left does not decide.
+    coarse = F.avg_pool2d(brightness.unsqueeze(1), 2).squeeze(1)
+    gradient = coarse.diff(dim=1).square().mean((1, 2)) + coarse.diff(dim=2).square().mean((1, 2))
+    energy = noise.var((1, 2))
+    score = gradient + 1e9 * (energy < 0.05 * energy.mean())
+    count = min(max(1, score.numel() // FLATTEST), MAX_BLOCKS)
+    return score.topk(count, largest=False).indices
+
+
+def _blocks(plane: Tensor, height: int, width: int) -> Tensor:
+    """``(n, height, width)``; what is left over at the right and below is dropped."""
+    rows, columns = plane.shape[0] // height, plane.shape[1] // width
+    cut = plane[: rows * height, : columns * width].reshape(rows, height, columns, width)
+    return cut.permute(0, 2, 1, 3).reshape(rows * columns, height, width)
+
+
+def _in_template_units(found: list[_Fit]) -> list[np.ndarray]:
+    """The filters, with the share that colour has of the brightness grain in units of the grain templates."""
+    luma = _damped(found[0].coefficients)
+    filters = [luma]
+    grain = _template(luma, (73, 82), None)
+    for fit in found[1:]:
+        coefficients = fit.coefficients.copy()
+        coefficients[:-1] = _damped(coefficients[:-1])
+        coefficients[-1] *= fit.gain / _deviation(_below(grain, fit.step))
+        filters.append(coefficients)
+    return filters
+
+
+def _damped(coefficients: np.ndarray) -> np.ndarray:
+    """The filter, weakened as far as needed to stay within what a template holds."""
+    while _deviation(_template(coefficients, (73, 82), None)) > MAX_GAIN:
+        coefficients = coefficients * 0.95
+    return coefficients
+
+
+def _templates(filters: list[np.ndarray], steps: list[tuple[int, int]]) -> list[np.ndarray]:
+    """The planes' grain templates as a decoder makes them, in units of the white noise's standard deviation."""
+    luma = _template(filters[0], (73, 82), None)
+    grains = [luma]
+    for coefficients, step in zip(filters[1:], steps[1:], strict=True):
+        below = _below(luma, step)
+        grains.append(_template(coefficients, (below.shape[0], below.shape[1]), below))
+    return grains
+
+
+def _below(luma: np.ndarray, step: tuple[int, int]) -> np.ndarray:
+    """The brightness template averaged to the size of a colour template: 38 x 44 for 4:2:0."""
+    down, across = (min(n, 2) for n in step)  # AV1 has no coarser colour
+    height, width = 38 if down == 2 else 73, 44 if across == 2 else 82
+    averaged = np.zeros((height, width))
+    rows, columns = height - LAG, width - 2 * LAG
+    inner = luma[LAG : LAG + rows * down, LAG : LAG + columns * across]
+    averaged[LAG:, LAG:-LAG] = inner.reshape(rows, down, columns, across).mean((1, 3))
+    return averaged
+
+
+def _deviation(template: np.ndarray) -> float:
+    return float(template[LAG:, LAG:-LAG].std())
+
+
+def _template(coefficients: np.ndarray, size: tuple[int, int], luma: np.ndarray | None) -> np.ndarray:
+    height, width = size
+    grain = np.random.default_rng(SEED + (luma is not None)).standard_normal(size)
+    own, from_luma = coefficients[: len(_NEIGHBOURS)], float(coefficients[-1])
+    above = own[: LAG * (2 * LAG + 1)].reshape(LAG, 2 * LAG + 1)
+    left = own[LAG * (2 * LAG + 1) :]
+    for y in range(LAG, height):
+        for x in range(LAG, width - LAG):
+            value = (
+                grain[y, x] + (above * grain[y - LAG : y, x - LAG : x + LAG + 1]).sum() + left @ grain[y, x - LAG : x]
+            )
+            if luma is not None:
+                value += from_luma * luma[y, x]
+            grain[y, x] = min(max(value, -1e3), 1e3)
+    return grain
