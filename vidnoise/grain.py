@@ -31,7 +31,10 @@ MAX_TILES = 256
 """Tiles looked at in one frame, so that large pictures do not take longer."""
 
 MEMORY = 16
-"""Frames over which the spectrum is averaged."""
+"""Measurements over which the spectrum is averaged."""
+
+LEARN_EVERY = 4
+"""Frames from one measurement of the spectrum to the next, after as many at the beginning: it hardly changes."""
 
 _KR, _KB = 0.2126, 0.0722
 
@@ -56,7 +59,7 @@ class GrainSynthesis:
         self._generator.manual_seed(seed)
         self._spectrum: Tensor | None = None
         self._likeness: Tensor | None = None
-        self._count = 0
+        self._count = self._frames = 0
 
     @torch.inference_mode()
     def fresh(self, noisy: Tensor, correction: Tensor) -> Tensor:
@@ -71,9 +74,10 @@ class GrainSynthesis:
         """
         removed = _opponent(-correction.float())
         strength = _local_strength(removed)
-        self._learn(removed, (noisy + correction).mean(1, keepdim=True))
-        white = torch.empty_like(removed).normal_(generator=self._generator)
-        grain = self._coloured(white) * strength * self.amount
+        if self._frames < LEARN_EVERY or self._frames % LEARN_EVERY == 0:
+            self._learn(removed, (noisy + correction).mean(1, keepdim=True))
+        self._frames += 1
+        grain = self._coloured(*removed.shape[-2:]).mul_(strength).mul_(self.amount)
         return _from_opponent(grain)
 
     def _learn(self, removed: Tensor, clean: Tensor) -> None:
@@ -102,17 +106,19 @@ class GrainSynthesis:
             self._spectrum = self._spectrum + (power - self._spectrum) / self._count
             self._likeness = self._likeness + (likeness - self._likeness) / self._count
 
-    def _coloured(self, white: Tensor) -> Tensor:
-        """White noise of variance 1 with the spectra and correlations learnt, still of variance 1."""
+    def _coloured(self, height: int, width: int) -> Tensor:
+        """Noise ``(1, 3, H, W)`` of variance 1 with the spectra and correlations learnt; white before that."""
+        # Fourier transforms of such sizes are quick; what is too much is cut off.
+        size = (-(-height // TILE) * TILE, -(-width // TILE) * TILE)
+        white = torch.empty(1, 3, *size, device=self._generator.device).normal_(generator=self._generator)
         if self._spectrum is None or self._likeness is None:
-            return white
-        white = _mixed(white, self._likeness)
+            return white[..., :height, :width]
         kernel = torch.fft.fftshift(torch.fft.ifft2(self._spectrum.sqrt()).real, dim=(1, 2))
         middle = TILE // 2
         kernel = kernel[:, middle - RADIUS : middle + RADIUS + 1, middle - RADIUS : middle + RADIUS + 1]
         kernel = kernel / kernel.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
-        padded = F.pad(white, (RADIUS,) * 4, mode="circular")
-        return F.conv2d(padded, kernel.unsqueeze(1), groups=3)
+        transformed = torch.fft.rfft2(_mixed(white, self._likeness)).mul_(torch.fft.rfft2(kernel, s=size))
+        return torch.fft.irfft2(transformed, s=size)[..., :height, :width]
 
 
 def _correlations(tiles: Tensor) -> Tensor:
