@@ -98,6 +98,16 @@ def test_contact_sheet(pair, tmp_path, capsys):
     assert picture.std() > 20
 
 
+def test_progress_is_told(pair, monkeypatch):
+    from vidnoise import comparison
+
+    monkeypatch.setattr(comparison, "PROGRESS_SECONDS", 0)
+    told = []
+    comparison.compare_files(*map(str, pair), reference=str(pair[0]), progress=told.append)
+    assert [p.frames for p in told] == [1, 2, 3, 4, 5, 6]
+    assert told[0].total_frames in (None, 6)
+
+
 def test_another_pixel_format_is_compared_in_that_of_the_first(pair, tmp_path, capsys):
     other = write(tmp_path / "ten.mkv", replace(EXACT, pix_fmt="yuv420p10le")).path
     assert call(capsys, pair[0], other, "-o", tmp_path / "both.mkv", "--codec", "ffv1")[0] == 0

@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ from .contact_sheet import Column, Moment, check_sheet_path, write_sheet
 from .errors import FormatError, SinkOpenError, UsageError
 from .evaluation.metrics import psnr, ssim, temporal_error
 from .frame import Frame
+from .run_stats import Progress
 from .sinks import Sink, open_sink
 from .sources import Source, open_source
 from .split import in_format_of, side_by_side, split
@@ -33,6 +35,9 @@ WIPE_SECONDS = 4.0
 
 MOMENTS = (1 / 6, 1 / 2, 5 / 6)
 """Which frames the contact sheet shows, as shares of the length."""
+
+PROGRESS_SECONDS = 0.1
+"""Time between two calls of ``progress``."""
 
 UNKNOWN_LENGTH = 75
 """Frames that a video of unknown length is taken to have."""
@@ -76,7 +81,7 @@ def compare_files(
     start: float | None = None,
     duration: float | None = None,
     overwrite: bool = False,
-    on_frame: Callable[[int], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     **encoding: Any,
 ) -> Comparison:
     """Compare two versions of a video, frame by frame in order, in constant memory.
@@ -90,7 +95,7 @@ def compare_files(
         labels: what the sheet calls them.
         start, duration: seconds; the part that is wanted, of all of them.
         overwrite: whether ``output`` and ``sheet`` may exist.
-        on_frame: called with the number of frames done.
+        progress: called about ten times a second.
         encoding: ``codec``, ``crf``, ``preset``, ``pix_fmt`` as for :func:`open_sink`.
 
     Raises:
@@ -113,9 +118,12 @@ def compare_files(
         _check_alike(paths, sources)
         run = _Run(sources, sink, mode, sheet is not None)
         try:
+            begin = told = time.perf_counter()
             for n in run.frames(paths):
-                if on_frame is not None:
-                    on_frame(n)
+                now = time.perf_counter()
+                if progress is not None and now - told >= PROGRESS_SECONDS:
+                    told = now
+                    progress(Progress(n, run.total, now - begin, n / (now - begin), None))
             if sheet is not None:
                 write_sheet(sheet, run.columns(labels), sources[0].info.rotation, overwrite=overwrite)
             if sink is not None:
@@ -158,10 +166,10 @@ class _Run:
         self._mode = mode
         info = sources[0].info
         self._rotation = info.rotation
-        total = info.n_frames
-        if total is None and info.duration_seconds and info.rate:
-            total = round(info.duration_seconds * info.rate)
-        self._wanted = {int(share * (total or UNKNOWN_LENGTH)) for share in MOMENTS} if wants_moments else set()
+        self.total = info.n_frames
+        if self.total is None and info.duration_seconds and info.rate:
+            self.total = round(info.duration_seconds * info.rate)
+        self._wanted = {int(share * (self.total or UNKNOWN_LENGTH)) for share in MOMENTS} if wants_moments else set()
         self._moments: list[list[Tensor]] = []
         self._row: list[Frame] = []
         self._last: list[Tensor] = []

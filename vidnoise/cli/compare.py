@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
@@ -50,14 +51,18 @@ def compare(
     if output is None and sheet is None and reference is None:
         raise click.UsageError("nothing to do; give -o VIDEO, --sheet PICTURE.png or --reference FILE")
 
-    from .console import console_for_messages
+    from .console import console_for_messages, progress_bar
 
-    with console_for_messages(0):
+    with contextlib.ExitStack() as stack:
+        console = stack.enter_context(console_for_messages(0))
+        progress = stack.enter_context(progress_bar(console, "compare")) if console.is_terminal else None
+
         from ..comparison import compare_files, default_label
 
         result = compare_files(
             a, b, output=output, sheet=sheet, reference=reference, mode=mode, start=start, duration=duration,
             labels=(default_label(a), default_label(b)), overwrite=overwrite, codec=codec, crf=crf,
+            progress=progress,
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"a": a, "b": b, "reference": reference, **result.to_dict()}, indent=1))
