@@ -317,14 +317,16 @@ def test_a_slow_reader_makes_a_slow_writer(tmp_path: Path) -> None:
         sink.close()
         os.close(writing)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     time.sleep(1)
-    assert len(written) <= 1  # a pipe holds 64 KB
+    ahead = [len(written) * 230400]
     while data := os.read(reading, 1 << 20):
         n_read += len(data)
-        assert (len(written) - 1) * 230400 <= n_read + (1 << 17)
+        ahead.append(len(written) * 230400 - n_read)
     thread.join()
+    # A pipe holds 64 KB (1 MB on some systems), libav's buffer 1 MB.
+    assert max(ahead) < 2_500_000
     os.close(reading)
     assert len(written) == 40
     assert n_read > 40 * 230400

@@ -83,7 +83,7 @@ BAD_OUTPUTS: dict[str, tuple[str, dict, type[VidnoiseError], str]] = {
     "audio": ("out.mkv", {"audio": "loud"}, UsageError, "audio must be copy, none, aac"),
     "threads": ("out.mkv", {"threads": -1}, UsageError, "threads must be 0"),
     "pipe": ("pipe:999", {}, UsageError, "no open file"),
-    "network": ("rtmp://host/x", {}, UsageError, "network"),
+    "network": ("gopher://host/x", {}, UsageError, "nothing writes to gopher"),
 }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -150,6 +150,8 @@ def denoise_file(
     pix_fmt: str | None = None,
     audio: str = "copy",
     format: str | None = None,
+    tee: Sequence[str | os.PathLike[str]] = (),
+    grow: bool = False,
     input_format: str | None = None,
     raw_size: str | None = None,
     raw_format: str | None = None,
@@ -170,14 +172,14 @@ def denoise_file(
 
     Args:
         src: a path or URL, or ``-`` for standard input.
-        dst: a path, whose extension chooses the container, or ``-`` for standard output.
+        dst: a path, whose extension chooses the container, ``-`` for standard output, or a URL to push to.
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
         model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, device, precision,
             detect_cuts, preview: see :func:`denoise`.
         start, duration: seconds; the part of ``src`` that is wanted.
-        codec, crf, preset, pix_fmt, audio, format: see :func:`open_sink`.
+        codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
             input_options: of the input, see :func:`open_source`.
         max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
@@ -198,7 +200,7 @@ def denoise_file(
     table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
     sink = open_sink(
         dst, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, format=format,
-        threads=threads,
+        threads=threads, tee=tee, **({"grow": True} if grow else {}),
     )  # fmt: skip
     source = open_source(
         src, start=start, duration=duration, threads=threads,

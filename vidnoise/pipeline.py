@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from .denoiser import Denoiser
 from .errors import SourceLostError, UsageError
-from .frame import Frame
+from .frame import Frame, Packet
 from .frame_queue import drain, prefetch
 from .run_stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
 from .sinks import Sink
@@ -133,6 +133,10 @@ class _Meter:
         self._start = time.perf_counter()
         self._last_progress = self._start if lag else 0.0
         self._frames_in = self._frames_pulled = self._frames_dropped = 0
+        self._frames_late = 0
+        """Frames that were ready too late, and not written."""
+        self._carried: tuple[Packet, ...] = ()
+        """Their sound."""
         self._sigma_sum = 0.0
         self._sigma_count = 0
         self._sigma: float | None = None
@@ -189,8 +193,16 @@ class _Meter:
             return write
 
         def write_live(frame: Frame) -> None:
+            if lag.is_too_late(frame.index, frame.arrived):  # something was slower than foreseen
+                self._frames_late += 1
+                self._carried += frame.packets
+                return
+            if self._carried:
+                frame = replace(frame, packets=(*self._carried, *frame.packets))
+                self._carried = ()
+            begin = time.monotonic()
             write(frame)
-            lag.written(frame.index, frame.arrived)
+            lag.written(frame.index, frame.arrived, time.monotonic() - begin)
 
         return write_live
 
@@ -235,8 +247,9 @@ class _Meter:
         if total is None and info.duration_seconds and info.rate:
             total = round(info.duration_seconds * info.rate)
         fps = self._frames_pulled / max(seconds, 1e-9)
+        dropped = self._frames_dropped + self._frames_late
         live = None if self._lag is None else self._lag.recent(self._n_reconnects)
-        self._on_progress(Progress(self._frames_pulled, total, seconds, fps, self._sigma, self._frames_dropped, live))
+        self._on_progress(Progress(self._frames_pulled, total, seconds, fps, self._sigma, dropped, live))
 
     @property
     def _n_reconnects(self) -> int:
@@ -247,7 +260,7 @@ class _Meter:
         if self.interrupted and self.encode.count == 0:
             sink.abort()
             return
-        sink.close(self._source.trailing_packets)
+        sink.close((*self._carried, *self._source.trailing_packets))
         self._tell()
 
     def stats(self) -> RunStats:
@@ -258,7 +271,7 @@ class _Meter:
         return RunStats(
             frames_in=self._frames_in + self._frames_dropped,
             frames_out=n_out,
-            frames_dropped=self._frames_dropped,
+            frames_dropped=self._frames_dropped + self._frames_late,
             packets_corrupt=self._source.n_corrupt,
             n_cuts=denoiser.n_cuts,
             sigma_mean=self._sigma_sum / self._sigma_count if self._sigma_count else None,

@@ -133,6 +133,8 @@ class LagMeter:
         self._taken: dict[int, float] = {}
         self._rest_seconds = 0.0
         """What a frame takes once it has left the queue; an estimate that goes up at once and down slowly."""
+        self._write_seconds = 0.0
+        self._last_written = -math.inf
         self._max_ms = self._recent_ms = 0.0
         self._n_recent = 0
         self._recent_since = time.monotonic()
@@ -152,12 +154,30 @@ class LagMeter:
         with self._lock:
             self._taken[index] = time.monotonic()
 
-    def written(self, index: int, arrived: float | None) -> None:
-        """It is written."""
+    def is_too_late(self, index: int, arrived: float | None) -> bool:
+        """Whether a frame that is ready comes too late all the same, and shall not be written.
+
+        A second without any frame is worse: then the next one is written, however late.
+        """
         now = time.monotonic()
         with self._lock:
-            taken = self._taken.pop(index, now)
-            self._rest_seconds = max(now - taken, 0.97 * self._rest_seconds + 0.03 * (now - taken))
+            if arrived is None or now - self._last_written > max(1.0, 2 * self._max_seconds):
+                return False
+            if now - arrived + self._write_seconds <= self._max_seconds:
+                return False
+            self._note_rest(now - self._taken.pop(index, now))
+            return True
+
+    def _note_rest(self, seconds: float) -> None:
+        self._rest_seconds = max(seconds, 0.98 * self._rest_seconds + 0.02 * seconds)
+
+    def written(self, index: int, arrived: float | None, write_seconds: float = 0.0) -> None:
+        """It is written, which took ``write_seconds``."""
+        now = time.monotonic()
+        with self._lock:
+            self._note_rest(now - self._taken.pop(index, now))
+            self._write_seconds = max(write_seconds, 0.98 * self._write_seconds + 0.02 * write_seconds)
+            self._last_written = now
             if arrived is None:
                 return
             lag_ms = 1e3 * (now - arrived)

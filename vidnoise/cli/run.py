@@ -52,7 +52,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.command()
 @click.argument("source", metavar="INPUT")
 @click.option(
-    "-o", "--output", metavar="FILE", help="File, or - for standard output; the extension chooses the container."
+    "-o", "--output", metavar="FILE", help="File (its extension chooses the container), - for standard output, or URL."
 )
 @click.option("-y/-n", "overwrite", default=False, help="Overwrite an existing output, or refuse to.  [default: -n]")
 @click.option("--strength", type=float, default=1.0, show_default=True, help="0 changes nothing, 2 removes most.")

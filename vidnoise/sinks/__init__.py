@@ -4,57 +4,36 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from vidnoise.errors import SinkOpenError, UsageError
-from vidnoise.frame import Frame, Packet, StreamInfo
-
-
-@runtime_checkable
-class Sink(Protocol):
-    """Takes the frames of one video. Not thread-safe: one thread opens, writes, and closes or aborts."""
-
-    def open(self, info: StreamInfo) -> None:
-        """Begin an output for frames as ``info`` describes them; nothing appears under its final name yet."""
-        ...
-
-    def write(self, frame: Frame) -> None:
-        """Encode one frame (its planes in main memory) and the packets that ride on it."""
-        ...
-
-    def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
-        """Finish the output and give it its final name."""
-        ...
-
-    def abort(self) -> None:
-        """Throw the output away. May be called at any time, also twice, also after :meth:`close`."""
-        ...
-
+from vidnoise.sinks.protocol import Sink
 
 SINKS: dict[str, str] = {
     "file": "vidnoise.sinks.container:ContainerSink",
     "pipe": "vidnoise.sinks.pipe:PipeSink",
+    "url": "vidnoise.sinks.direct:NetworkSink",
+    "hls": "vidnoise.sinks.direct:HlsSink",
+    "camera": "vidnoise.sinks.direct:CameraSink",
+    "window": "vidnoise.sinks.preview:PreviewSink",
 }
 """Kind of address to ``module:class``; imported on use."""
 
 
 def sink_kind(uri: str) -> str:
-    """The key of :data:`SINKS` that writes ``uri``.
-
-    Raises:
-        UsageError: Nothing writes to such an address.
-    """
+    """The key of :data:`SINKS` that writes ``uri``."""
     scheme, colon, _ = uri.partition(":")
     if colon and scheme in SINKS:
         return scheme
     if uri == "-":
         return "pipe"
     if "://" in uri:
-        if "url" in SINKS:
-            return "url"
-        raise UsageError(f"{uri}: writing to network addresses is not supported; give a file name")
-    return "file"
+        return "url"
+    if re.fullmatch(r"/dev/video\d+", uri):
+        return "camera"
+    return "hls" if uri.lower().endswith(".m3u8") else "file"
 
 
 def open_sink(
@@ -68,12 +47,14 @@ def open_sink(
     threads: int = 0,
     audio: str = "copy",
     format: str | None = None,
+    tee: Sequence[str | os.PathLike[str]] = (),
     **options: Any,
 ) -> Sink:
     """Prepare an output. Nothing is created before :meth:`Sink.open`.
 
     Args:
-        uri: A path, whose extension chooses the container, or ``-`` for standard output.
+        uri: A path, whose extension chooses the container; ``-`` for standard output; a URL to push to; ``x.m3u8`` for
+            HLS; ``/dev/videoN`` for a virtual camera; ``window:`` for a preview.
         overwrite: Whether an existing file may be replaced (when the new one is complete).
         codec: ``h264``, ``hevc``, ``av1``, ``vp9``, ``ffv1``, ``prores``, or the name of any FFmpeg video encoder;
             None takes the input's codec where there is an encoder for it.
@@ -83,7 +64,8 @@ def open_sink(
         threads: Encoder threads; 0 lets the encoder choose.
         audio: ``copy``, ``none``, or an encoder: ``aac``, ``opus``, ``flac``.
         format: Container: ``y4m`` (the default of pipes), ``raw``, ``mkv``, ``ts``, ``nut``, or FFmpeg's name.
-        options: Further options of the sink's class.
+        tee: More outputs, encoded with the defaults of their kind.
+        options: Further options of the sink's class: ``grow=True`` lets a file be read while it is written.
 
     Raises:
         SinkOpenError: The file exists, its folder does not, or the path is a folder.
@@ -95,6 +77,17 @@ def open_sink(
         text = text[len("file:") :]
     if not text:
         raise SinkOpenError("no output given", text)
+    if tee:
+        if audio not in ("copy", "none"):
+            raise UsageError(f"audio {audio} encodes for one output; with tee use copy or none")
+        from .several import TeeSink
+
+        first = open_sink(
+            text, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, threads=threads,
+            audio=audio, format=format, **options,
+        )  # fmt: skip
+        more = [open_sink(other, overwrite=overwrite, threads=threads, audio=audio, **options) for other in tee]
+        return TeeSink([first, *more])
     module, _, name = SINKS[sink_kind(text)].partition(":")
     make = getattr(importlib.import_module(module), name)
     return make(

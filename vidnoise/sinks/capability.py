@@ -65,12 +65,20 @@ def container_format(path: str) -> tuple[str, str]:
     return probe.format.name, codec
 
 
+_WITHOUT_A_FILE = {"rtsp": "h264", "hls": "h264", "v4l2": "rawvideo"}
+"""Muxers that open their outputs themselves, and cannot be tried."""
+
+_WITHOUT_A_FILE_HOLD = ("h264", "hevc")
+
+
 def named_format(name: str, uri: str) -> tuple[str, str]:
     """FFmpeg's name of the container that a user calls ``name``, and the codec it likes best.
 
     Raises:
         UsageError: There is none of that name, or it holds no video.
     """
+    if name in _WITHOUT_A_FILE:
+        return name, _WITHOUT_A_FILE[name]
     try:
         # Nothing is created before the header is written.
         probe = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(name, name))
@@ -105,6 +113,10 @@ def holds_copy(container_format: str, stream: CopiedStream) -> bool:
     """Whether packets of ``stream`` can be copied into a container."""
     if stream.template is None or not _is_readable(container_format, stream.kind, stream.codec):
         return False
+    if container_format in _WITHOUT_A_FILE:
+        return stream.codec in ("aac", "mp3", "opus", "ac3") and not (
+            container_format == "hls" and stream.codec == "opus"
+        )
     error = _try(
         container_format,
         lambda trial: trial.add_stream_from_template(stream.template, opaque=True),
@@ -118,6 +130,8 @@ def holds_copy(container_format: str, stream: CopiedStream) -> bool:
 def holds_video(container_format: str, encoder: av.codec.Codec) -> bool:
     """Whether a container holds what ``encoder`` makes."""
     name = encoder.canonical_name
+    if container_format in _WITHOUT_A_FILE:
+        return name in _WITHOUT_A_FILE_HOLD
     if not _is_readable(container_format, "video", name):
         return False
 

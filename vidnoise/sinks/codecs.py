@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import av
 import av.codec.codec
@@ -145,6 +146,45 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
     if preset is not None and quality.preset_option is not None:
         options[quality.preset_option] = preset
     return options
+
+
+_LOW_LATENCY: dict[str, tuple[str, dict[str, str]]] = {
+    "libx264": ("veryfast", {"tune": "zerolatency"}),
+    "libx264rgb": ("veryfast", {"tune": "zerolatency"}),
+    "libx265": ("superfast", {"tune": "zerolatency"}),
+    "libsvtav1": ("10", {"svtav1-params": "pred-struct=1:lookahead=0"}),
+    "libaom-av1": ("8", {"usage": "realtime", "lag-in-frames": "0"}),
+    "libvpx-vp9": ("7", {"deadline": "realtime", "lag-in-frames": "0"}),
+    **{
+        name: ("p3", {"tune": "ull", "zerolatency": "1", "bf": "0"})
+        for name in ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
+    },
+}
+"""Encoder to the preset for live video, and what makes it hand out each picture at once."""
+
+_KEY_FRAME_SECONDS = 2
+"""Whoever tunes in waits for the next key frame."""
+
+
+def low_latency_options(
+    name: str, options: dict[str, str], rate: Fraction | None, *, keeps_preset: bool
+) -> dict[str, str]:
+    """``options`` of encoder ``name``, changed for viewers who wait for each picture.
+
+    Args:
+        name: FFmpeg's name of the encoder; those that are unknown here keep their options.
+        options: As :func:`encoder_options` gives them.
+        rate: Frames per second, if known.
+        keeps_preset: Whether the user chose the preset.
+    """
+    if name not in _LOW_LATENCY:
+        return options
+    preset, changes = _LOW_LATENCY[name]
+    changed = {**options, **changes, "g": str(round(_KEY_FRAME_SECONDS * (rate or 25)))}
+    option = (_QUALITY.get(name) or _Quality()).preset_option
+    if option is not None and not keeps_preset:
+        changed[option] = preset
+    return changed
 
 
 def _is_own_preset(preset: str, quality: _Quality) -> bool:

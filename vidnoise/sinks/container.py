@@ -25,11 +25,12 @@ from vidnoise.sinks.codecs import (
     default_codecs,
     encoder_options,
     find_encoder,
+    low_latency_options,
     rgb_encoder,
 )
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.hdr import hdr_options
-from vidnoise.sinks.output_file import Output, PartFile
+from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
 from vidnoise.sinks.tags import container_tags, lost_shape
 from vidnoise.sinks.uncompressed import (
@@ -47,6 +48,14 @@ logger = logging.getLogger(__name__)
 
 _BUFFER_SIZE = 1 << 20
 
+GROWING: dict[str, dict[str, str]] = {
+    "matroska": {"cluster_time_limit": "500"},
+    "mpegts": {}, "nut": {}, "flv": {}, "yuv4mpegpipe": {}, "rawvideo": {},
+    "mp4": {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"},
+    "mov": {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"},
+}  # fmt: skip
+"""Containers that can be read while they are written, and what their muxers have to be told for it."""
+
 _MOVED_SECONDS = 0.045
 """From here on one notices that sound and picture are apart."""
 
@@ -62,6 +71,8 @@ class ContainerSink:
     """Container where none is asked for; None takes the path's extension."""
     is_prompt = False
     """Whether each frame goes out at once, because someone is waiting for it."""
+    is_live = False
+    """Whether someone watches: the encoder then holds nothing back."""
 
     def __init__(
         self,
@@ -75,6 +86,7 @@ class ContainerSink:
         threads: int = 0,
         audio: str = "copy",
         format: str | None = None,
+        grow: bool = False,
     ) -> None:
         self.path = path
         self._overwrite = overwrite
@@ -84,6 +96,7 @@ class ContainerSink:
         self._pix_fmt = pix_fmt
         self._threads = threads
         self._audio = audio
+        self._grow = grow
         self._file: Output | None = None
         self._container: av.container.OutputContainer | None = None
         self._n_written = 0
@@ -92,9 +105,13 @@ class ContainerSink:
             raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
         self._check_path()
         format = format or self.default_format
+        if grow:
+            self.is_prompt = True
         self._format_name, self._container_codec = (
             container_format(path) if format is None else named_format(format, self.name)
         )
+        if grow and self._format_name not in GROWING:
+            raise UsageError(f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4")
         if is_uncompressed(self._format_name):
             check_no_encoder_options(self._format_name, codec, crf, preset)
             self._codec_name = "rawvideo"
@@ -112,7 +129,18 @@ class ContainerSink:
         return self.path
 
     def _create(self) -> Output:
-        return PartFile(self.path)
+        return GrowingFile(self.path) if self._grow else PartFile(self.path)
+
+    def _open_container(self, file: Any, options: dict[str, str]) -> av.container.OutputContainer:
+        return av.open(file, "w", format=self._format_name, container_options=options, buffer_size=_BUFFER_SIZE)
+
+    def _muxer_options(self, is_live: bool) -> dict[str, str]:
+        options = uncompressed_options(self._format_name)
+        if self.is_prompt:
+            options |= {"flush_packets": "1", **GROWING.get(self._format_name, {})}
+        if self.is_prompt and is_live:
+            options["max_interleave_delta"] = "500000"  # or silent sound would hold the pictures back for 10 s
+        return options
 
     def _check_path(self) -> None:
         path = self.path
@@ -135,7 +163,7 @@ class ContainerSink:
         self._check_path()
         self._check_not_input(copies.uri)
         encoder, choice = self._choose(info)
-        options = self._options(encoder, copies)
+        options = self._options(encoder, copies, info)
         lost = lost_shape(info.rotation, info.sample_aspect_ratio, self._format_name, encoder.canonical_name)
         if lost:
             logger.warning(
@@ -148,18 +176,15 @@ class ContainerSink:
             raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
             tags, muxer_options = container_tags(copies.metadata, self._format_name, self.path)
-            if self.is_prompt:
-                muxer_options["flush_packets"] = "1"
+            more = self._muxer_options(info.is_live)
+            flags = [options["movflags"] for options in (muxer_options, more) if "movflags" in options]
+            muxer_options |= more
+            if flags:
+                muxer_options["movflags"] = "+".join(flags)
             target: Any = self._file
             if self._format_name == "yuv4mpegpipe" and info.sample_aspect_ratio:
                 target = AspectWriter(self._file, info.sample_aspect_ratio)
-            container = av.open(
-                target,
-                "w",
-                format=self._format_name,
-                container_options={**muxer_options, **uncompressed_options(self._format_name)},
-                buffer_size=_BUFFER_SIZE,
-            )
+            container = self._open_container(target, muxer_options)
             self._container = container
             self._writer = PictureWriter(info, choice)
             self._video = VideoStreamWriter(
@@ -230,7 +255,7 @@ class ContainerSink:
 
     def _choose_default(self, info: StreamInfo) -> tuple[av.codec.Codec, FormatChoice]:
         found: list[tuple[str, av.codec.Codec, FormatChoice]] = []
-        names = default_codecs(info.codec, self._format_name, self._container_codec)
+        names = default_codecs("h264" if self.is_live else info.codec, self._format_name, self._container_codec)
         why_not = ""
         for name in names:
             try:
@@ -267,10 +292,12 @@ class ContainerSink:
             return choose_format(info, encoder, allowed)
         return forced_format(info, encoder, self._pix_fmt, allowed)
 
-    def _options(self, encoder: av.codec.Codec, copies: Passthrough) -> dict[str, str]:
+    def _options(self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo) -> dict[str, str]:
         if is_uncompressed(self._format_name):
             return {}
         options = encoder_options(encoder, self._crf, self._preset)
+        if self.is_live or (self.is_prompt and info.is_live):
+            options = low_latency_options(encoder.name, options, info.rate, keeps_preset=self._preset is not None)
         with_hdr = hdr_options(encoder.name, copies.hdr, options)
         if with_hdr is None:
             logger.warning("%s: %s cannot carry the HDR mastering metadata of the input", self.name, encoder.name)
@@ -354,7 +381,7 @@ class ContainerSink:
         # Ctrl-C is no failure: whoever catches it may still close the file, which then holds what came so far.
 
     def _is_reader_gone(self, error: BaseException) -> bool:
-        return isinstance((self._file and self._file.error) or error, BrokenPipeError)
+        return False
 
     def _reason(self, error: BaseException) -> str:
         if self._file is not None and self._file.error is not None:

@@ -94,3 +94,20 @@ class PartFile:
             self._file.close()
         with contextlib.suppress(OSError):
             os.remove(self.part_path)
+
+
+class GrowingFile(PartFile):
+    """A file that others read while it is written: it has its own name from the start, and stays whatever happens."""
+
+    def __init__(self, path: str) -> None:
+        self.path = self.part_path = path
+        self.error: OSError | None = None
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 (lives as long as this object)
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Nothing to do: it is there."""
+
+    def discard(self) -> None:
+        """Close; what was written may be read already."""
+        with contextlib.suppress(OSError):
+            self._file.close()

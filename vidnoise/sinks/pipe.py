@@ -93,6 +93,9 @@ class PipeSink(ContainerSink):
                 f"{self.name}: is a terminal; send it into a program or a file (vidnoise ... -o - | ffplay -)"
             )
 
+    def _is_reader_gone(self, error: BaseException) -> bool:
+        return isinstance((self._file and self._file.error) or error, BrokenPipeError)
+
     def _create(self) -> Output:
         return PipeFile(pipe_number(self.path))
 

@@ -21,7 +21,10 @@ Y4M_FORMATS: tuple[str, ...] = (
 )
 """Pixel formats that FFmpeg's y4m writer takes."""
 
-UNCOMPRESSED = {"yuv4mpegpipe": "y4m", "rawvideo": "raw video"}
+_CAMERA_FORMATS = ("yuv420p", "nv12", "yuv422p", "rgb24", "bgr24", "gray")
+"""Pixel formats that programs expect of a camera, and V4L2 has a name for."""
+
+UNCOMPRESSED = {"yuv4mpegpipe": "y4m", "rawvideo": "raw video", "v4l2": "a virtual camera"}
 """FFmpeg's name to ours of the containers that hold nothing but samples."""
 
 
@@ -41,7 +44,7 @@ def check_no_encoder_options(container_format: str, codec: str | None, crf: floa
 
 def picture_formats(container_format: str) -> tuple[str, ...]:
     """Pixel formats that it holds; empty where it holds any."""
-    return Y4M_FORMATS if container_format == "yuv4mpegpipe" else ()
+    return {"yuv4mpegpipe": Y4M_FORMATS, "v4l2": _CAMERA_FORMATS}.get(container_format, ())
 
 
 def muxer_options(container_format: str) -> dict[str, str]:

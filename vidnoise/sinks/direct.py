@@ -1,0 +1,127 @@
+"""Outputs that libav opens itself, where nothing can be taken back: network addresses, HLS, virtual cameras."""
+
+from __future__ import annotations
+
+import os
+
+import av
+import av.container
+
+from vidnoise.errors import SinkOpenError, UsageError
+from vidnoise.frame import StreamInfo
+from vidnoise.sinks.container import ContainerSink
+from vidnoise.sinks.output_file import Output
+
+NETWORK_FORMATS = {
+    "rtmp": "flv", "rtmps": "flv", "rtsp": "rtsp", "rtsps": "rtsp", "udp": "mpegts", "tcp": "mpegts", "srt": "mpegts",
+    "rtp": "rtp_mpegts", "http": "mpegts", "https": "mpegts",
+}  # fmt: skip
+"""Scheme of a URL to the container that is sent there, by default."""
+
+_TCP_TIMEOUT = "timeout=15000000"
+"""Microseconds after which a peer that takes nothing any more is an error."""
+
+_HLS = {"hls_time": "2", "hls_flags": "independent_segments+delete_segments", "hls_list_size": "6"}
+_HLS_OF_A_FILE = {
+    "hls_time": "4",
+    "hls_flags": "independent_segments",
+    "hls_list_size": "0",
+    "hls_playlist_type": "vod",
+}
+
+
+class Direct:
+    """Stands for an output whose bytes libav writes by itself."""
+
+    error: OSError | None = None
+
+    def __init__(self, address: str) -> None:
+        self.part_path = address
+
+    def write(self, data: bytes) -> int:
+        raise NotImplementedError("libav writes this output itself")
+
+    def seal(self) -> None:
+        """Nothing to do."""
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Nothing to do: it is out already."""
+
+    def discard(self) -> None:
+        """Nothing can be taken back."""
+
+
+class DirectSink(ContainerSink):
+    """Writes to an address of libav; see :func:`vidnoise.sinks.open_sink` for the arguments."""
+
+    is_prompt = True
+    is_live = True
+
+    def _check_path(self) -> None:
+        pass
+
+    def _create(self) -> Output:
+        return Direct(self.path)
+
+    def _address(self) -> str:
+        return self.path
+
+    def _open_container(self, file: Output, options: dict[str, str]) -> av.container.OutputContainer:
+        return av.open(self._address(), "w", format=self._format_name, container_options=options)
+
+
+class NetworkSink(DirectSink):
+    """Pushes to a server or player: RTMP, RTSP, UDP, TCP, RTP, HTTP, and SRT where FFmpeg was built with it."""
+
+    @property
+    def default_format(self) -> str | None:  # type: ignore[override]
+        scheme = self.path.partition(":")[0]
+        if scheme not in NETWORK_FORMATS:
+            raise UsageError(f"{self.path}: nothing writes to {scheme}; use {', '.join(NETWORK_FORMATS)}")
+        return NETWORK_FORMATS[scheme]
+
+    def _address(self) -> str:
+        if self.path.startswith("tcp:") and "timeout=" not in self.path:
+            return self.path + ("&" if "?" in self.path else "?") + _TCP_TIMEOUT
+        if self.path.startswith("udp:") and "pkt_size=" not in self.path:
+            return self.path + ("&" if "?" in self.path else "?") + "pkt_size=1316"
+        return self.path
+
+    def _open_container(self, file: Output, options: dict[str, str]) -> av.container.OutputContainer:
+        if self._format_name == "rtsp":
+            options = {"rtsp_transport": "tcp", **options}
+        return super()._open_container(file, options)
+
+
+class HlsSink(DirectSink):
+    """Writes a playlist and its segments beside it; of a live input the last twelve seconds are kept."""
+
+    default_format = "hls"
+    _source_is_live = False
+
+    @property
+    def is_live(self) -> bool:  # type: ignore[override]
+        return self._source_is_live
+
+    def _check_path(self) -> None:
+        ContainerSink._check_path(self)
+
+    def open(self, info: StreamInfo) -> None:
+        self._source_is_live = info.is_live
+        super().open(info)
+
+    def _muxer_options(self, is_live: bool) -> dict[str, str]:
+        pattern = os.path.splitext(self.path)[0].replace("%", "%%") + "-%05d.ts"
+        return {**(_HLS if is_live else _HLS_OF_A_FILE), "hls_segment_filename": pattern}
+
+
+class CameraSink(DirectSink):
+    """Feeds a virtual camera (``/dev/videoN`` of v4l2loopback)."""
+
+    default_format = "v4l2"
+
+    def _check_path(self) -> None:
+        if not os.path.exists(self.path):
+            raise SinkOpenError(
+                f"{self.path}: there is no such camera; make a virtual one with: modprobe v4l2loopback", self.path
+            )
