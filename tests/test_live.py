@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import itertools
 import json
 import os
@@ -10,15 +12,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
+from clips import Clip
 from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, need_rtsp_server
 from test_model import TINY
 from test_pipeline import FakeDenoiser, FakeSink, FakeSource
@@ -28,6 +33,7 @@ from vidnoise.frame_queue import FrameQueue
 from vidnoise.model import DenoiseNetwork
 from vidnoise.pipeline import run
 from vidnoise.run_stats import LagMeter, Progress
+from vidnoise.sinks import open_sink
 from vidnoise.sources import open_source, source_kind
 from vidnoise.sources.address import device_address, network_options
 from vidnoise.sources.live import FOREVER, LiveSource
@@ -55,6 +61,13 @@ def first_frames(source: object, n: int) -> list[Frame]:
     frames = list(itertools.islice(iter(source), n))  # type: ignore[call-overload]
     source.close()  # type: ignore[attr-defined]
     return frames
+
+
+class Same(FakeDenoiser):
+    """Changes nothing."""
+
+    def __call__(self, frames):
+        yield from frames
 
 
 def goes_up(frames: list[Frame]) -> bool:
@@ -208,6 +221,33 @@ def test_frames_across_outages_are_in_order() -> None:
     assert Fraction(1, 25) <= gap < 3
 
 
+def test_sound_goes_on_after_an_outage_too(clips: Callable[[str], Clip], tmp_path: Path) -> None:
+    def reopen() -> object:
+        if reopen.left == 0:  # type: ignore[attr-defined]
+            raise SourceOpenError("camera: refused")
+        reopen.left -= 1  # type: ignore[attr-defined]
+        return open_source(clips("audio"))
+
+    reopen.left = 2  # type: ignore[attr-defined]
+    source = LiveSource("camera", reopen, reconnect=1)  # type: ignore[arg-type]
+    out = tmp_path / "out.mkv"
+    with pytest.raises(SourceLostError):
+        run(source, Same(), open_sink(out), depth=100)  # type: ignore[arg-type]
+    with av.open(str(out)) as container:
+        packets = [p for p in container.demux(container.streams.audio[0]) if p.size]
+    with av.open(str(clips("audio"))) as container:
+        data = [bytes(p) for p in container.demux(container.streams.audio[0]) if p.size]
+    assert [bytes(p) for p in packets] == data + data
+    times = [p.pts for p in packets]
+    assert all(a < b for a, b in itertools.pairwise(times))  # type: ignore[operator]
+    frames = list(open_source(out))
+    assert len(frames) == 20
+    second = packets[len(data)]
+    assert second.pts is not None
+    apart = float(second.pts * second.time_base - frames[10].pts * frames[10].time_base)  # type: ignore[operator]
+    assert abs(apart) < 0.05  # the second part's sound begins with its picture
+
+
 def test_another_picture_after_an_outage_is_refused() -> None:
     source = LiveSource("camera", Cameras(SHORT, "testsrc2=size=32x48:duration=1"), reconnect=1)  # type: ignore[arg-type]
     with pytest.raises(SourceLostError, match=r"came back with 32x48 yuv420p \(it was 64x48"):
@@ -287,6 +327,33 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
 
 
 # --- real peers -------------------------------------------------------------------------------------------------------
+
+
+def test_hls_without_an_end_is_live(tmp_path: Path) -> None:
+    camera = open_source("lavfi:testsrc2=size=64x48:rate=25:duration=7")
+    run(camera, Same(), open_sink(tmp_path / "a.m3u8"))  # type: ignore[arg-type]
+    whole = (tmp_path / "a.m3u8").read_text()
+    (tmp_path / "live.m3u8").write_text(whole.replace("#EXT-X-ENDLIST", "").replace("#EXT-X-PLAYLIST-TYPE:VOD\n", ""))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            source = open_source(f"{url}/live.m3u8")
+            assert source.info.is_live
+            assert len(first_frames(source, 50)) == 50
+            file = open_source(f"{url}/a.m3u8")
+            assert not file.info.is_live
+            assert len(list(file)) == 175
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
