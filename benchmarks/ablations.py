@@ -47,7 +47,8 @@ def without_flow(network: DenoiseNetwork) -> None:
 
     def forward(*arguments: Tensor) -> Motion:
         with torch.no_grad():
-            return Motion._make(torch.zeros_like(flow) for flow in estimate(*arguments))
+            motion = estimate(*arguments)
+        return motion._replace(flow=torch.zeros_like(motion.flow))
 
     network.motion.forward = forward  # type: ignore[method-assign]
 

@@ -19,6 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "models/README.md")
 
 
+def _origin(initial: str | dict[str, str] | None) -> str:
+    """What a model's training started from, in words."""
+    if not initial or isinstance(initial, str):
+        return initial or "nothing"
+    modules: dict[str, list[str]] = {}
+    for module, name in initial.items():
+        modules.setdefault(Path(name).stem, []).append(module.replace("_", " "))
+    return "; ".join(f"{name} ({', '.join(parts)})" for name, parts in modules.items())
+
+
 def cards() -> str:
     """One row a model file."""
     lines = ["| model | kMAC/px | parameters | started from | steps | core hours | noise |", "|---" * 7 + "|"]
@@ -28,7 +38,7 @@ def cards() -> str:
         parameters = sum(p.numel() for p in DenoiseNetwork(config).parameters())
         t = card.training
         lines.append(
-            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {t.get('initial') or 'nothing'} "
+            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {_origin(t.get('initial'))} "
             f"| {t['steps']:,} | {t['hours']} | {card.noise.replace('_', ' ')} |"
         )
     return "\n".join(lines)

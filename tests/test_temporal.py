@@ -57,3 +57,12 @@ def test_quality_does_not_drift(name: str) -> None:
     clean = torch.cat([there, there.flip(0)] * 2)
     quality = psnr(run(name, clean), clean)
     assert quality[150:].mean() > quality[50:100].mean() - 0.1
+
+
+@pytest.mark.slow
+def test_two_thousand_frames_do_not_drift() -> None:
+    """PSNR of the last 100 frames is not below that of frames 20 to 120."""
+    there = scene(50, 64, speed=1)
+    clean = torch.cat([there, there.flip(0)] * 20)
+    quality = psnr(run("fast", clean), clean)
+    assert quality[-100:].mean() > quality[20:120].mean() - 0.05

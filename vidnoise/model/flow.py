@@ -23,8 +23,8 @@ from .dncnn import conv3
 class Motion(NamedTuple):
     """Flow by stages; only the last one moves pictures."""
 
-    coarse: Tensor
-    """``(N, 2, h/2, w/2)``: before refinement."""
+    coarse: tuple[Tensor, ...]
+    """``(N, 2, h/8, w/8)``, ... ``(N, 2, h/2, w/2)``: level by level, before refinement."""
     refined: Tensor
     """``(N, 2, h, w)``: what the network found."""
     flow: Tensor
@@ -128,6 +128,7 @@ class FlowEstimator(nn.Module):
             pyramid.append(tuple(F.avg_pool2d(p, 2) for p in pyramid[-1]))  # type: ignore[arg-type]
         n, _, h, w = pyramid[-1][0].shape
         flow = torch.zeros(n, 2, h, w, device=noisy.device)
+        flows = []
         for level, (current, past) in enumerate(reversed(pyramid)):
             if level:
                 flow = resize_flow(flow, 2)
@@ -135,8 +136,9 @@ class FlowEstimator(nn.Module):
             current, past = (F.normalize(p.float(), dim=1) * p.shape[1] ** 0.5 for p in (current, past))
             costs = cost_volume(current, past, self.radius)
             flow = flow + self.step(torch.cat([costs, current, flow], 1)).float()
+            flows.append(flow)
         half = resize_flow(flow, 2)
         aligned = warp(previous, sampling_grid(half))
         half = half + self.refine(torch.cat([noisy, aligned, half * 0.1, sigma], 1)).float()
         aligned = warp(previous, sampling_grid(half))
-        return Motion(flow, half, half * moving(noisy.float(), previous, aligned, sigma))
+        return Motion(tuple(flows), half, half * moving(noisy.float(), previous, aligned, sigma))

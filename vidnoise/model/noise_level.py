@@ -32,6 +32,11 @@ MEMORY = 8
 """Frames over which the estimate is averaged: steady, yet quick to follow a change of gain."""
 
 
+def _log_magnitude(x: Tensor) -> Tensor:
+    """About -1 to 1 for differences of 0.2 of a step of 8 bits to 100: the mean of logarithms is a noise level's."""
+    return (x.abs() + 1e-3).log() * 0.3 + 1.1
+
+
 class NoiseLevel(nn.Module):
     """Estimates the noise level of a frame, steadily over time.
 
@@ -44,7 +49,7 @@ class NoiseLevel(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The 34 inputs: 12 Haar bands, the magnitudes of the 9 details, 12 differences to the past, and
+        # The 34 inputs: 12 Haar bands, the magnitudes of the 9 details and of 12 differences to the past, and
         # whether there is a past.
         self.encoder = nn.Sequential(
             conv3(34, width, stride=2), nn.ReLU(), conv3(width, 2 * width, stride=2), nn.ReLU(),
@@ -69,8 +74,8 @@ class NoiseLevel(nn.Module):
         """
         low, detail = bands[:, :3], bands[:, 3:]
         # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
-        change = (bands - past).abs() * known
-        x = self.encoder(torch.cat([low, detail * 4, detail.abs() * 4, change * 4, known], 1))
+        evidence = [low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known]
+        x = self.encoder(torch.cat(evidence, 1))
         return self.head(x + F.relu(self.globally(x.mean((2, 3), keepdim=True)))).float().clamp(-12, 2)
 
     @staticmethod

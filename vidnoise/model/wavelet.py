@@ -80,14 +80,26 @@ class Transform(NamedTuple):
     inverse: Callable[[Tensor], Tensor]
     half: Callable[[Tensor], Tensor]
     """Bands to the picture at half resolution: ``(N, 12, h, w)`` to ``(N, 3, h, w)``."""
+    constant: Callable[[Tensor], Tensor]
+    """Bands of a picture that is constant over each 2×2 square: ``(N, 3, h, w)`` to ``(N, 12, h, w)``."""
     levels: Callable[[Tensor], Tensor]
     """Noise levels of the Haar bands ``(N, 6, h, w)`` to those of these bands, likewise."""
 
 
 TRANSFORMS = {
-    "haar": Transform(haar, inverse_haar, lambda bands: bands[:, :3] * 0.5, lambda sigma: sigma),
+    "haar": Transform(
+        haar,
+        inverse_haar,
+        lambda bands: bands[:, :3] * 0.5,
+        lambda half: torch.cat([2 * half, torch.zeros_like(half).repeat(1, 3, 1, 1)], 1),
+        lambda sigma: sigma,
+    ),
     # Every pixel of a square holds all frequencies, so their levels are equal.
     "unshuffle": Transform(
-        unshuffle, inverse_unshuffle, lambda bands: bands.unflatten(1, (4, -1)).mean(1), _mean_level
+        unshuffle,
+        inverse_unshuffle,
+        lambda bands: bands.unflatten(1, (4, -1)).mean(1),
+        lambda half: half.repeat(1, 4, 1, 1),
+        _mean_level,
     ),
 }

@@ -93,13 +93,13 @@ def clip_loss(
             parts["fused"] = parts["fused"] + (weight * charbonnier(trace.fused - batch.clean[t])).mean()
             now, before = (F.avg_pool2d(batch.clean[i], 2) for i in (t, t - 1))
             coarse = (F.avg_pool2d(p, 2) for p in (now, before))
-            for flow, (a, b) in ((trace.motion.refined, (now, before)), (trace.motion.coarse, tuple(coarse))):
+            for flow, (a, b) in ((trace.motion.refined, (now, before)), (trace.motion.coarse[-1], tuple(coarse))):
                 photometric = charbonnier(warp(b, sampling_grid(flow)) - a)
                 parts["flow"] = (
                     parts["flow"] + photometric.mean() + 1e-4 * resize_flow(flow, 0.5).diff(dim=-1).abs().mean()
                 )
             if batch.flow is not None:
-                for flow in (trace.motion.refined, trace.motion.coarse):
+                for flow in (*trace.motion.coarse, trace.motion.refined):
                     parts["teacher"] = parts["teacher"] + teacher_loss(flow, batch.flow[t - 1])
     loss = parts["clean"] / frames + config.noise_weight * parts["noise"] / frames
     loss = loss + (config.fused_weight * parts["fused"] + config.flow_weight * parts["flow"]) / (frames - 1)
