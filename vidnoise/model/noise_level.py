@@ -42,8 +42,8 @@ class NoiseLevel(nn.Module):
 
     Per location and colour channel the variance is taken as affine in the signal, ``(a² I + b²)`` (Foi et
     al., "Practical Poissonian-Gaussian noise modeling and fitting", 2008), with ``log a`` and ``log b`` from
-    a small network that sees the frame at 1/8 resolution and its mean over the frame, so that flat and
-    textured areas of one frame inform each other. What changes from frame to frame tells noise from
+    a small network that sees the frame at 1/8 resolution and its mean over the frame, weighted by trust, so
+    that flat and textured areas of one frame inform each other and letterbox bars do not. What changes from frame to frame tells noise from
     texture wherever the camera holds still.
     """
 
@@ -55,8 +55,10 @@ class NoiseLevel(nn.Module):
             conv3(34, width, stride=2), nn.ReLU(), conv3(width, 2 * width, stride=2), nn.ReLU(),
             conv3(2 * width, 2 * width), nn.ReLU(), conv3(2 * width, 2 * width, dilation=2), nn.ReLU(),
         )  # fmt: skip
+        self.trust = nn.Conv2d(2 * width, 1, 1)  # how much a place says of the whole frame: bars and panels, nothing
         self.globally = nn.Conv2d(2 * width, 2 * width, 1)
         self.head = nn.Conv2d(2 * width, 12, 1)
+        nn.init.zeros_(self.trust.weight)
         nn.init.normal_(self.head.weight, std=0.01)
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor([-5.0] * 6 + [-3.0] * 6))  # type: ignore[union-attr]
@@ -76,7 +78,9 @@ class NoiseLevel(nn.Module):
         # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
         evidence = [low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known]
         x = self.encoder(torch.cat(evidence, 1))
-        return self.head(x + F.relu(self.globally(x.mean((2, 3), keepdim=True)))).float().clamp(-12, 2)
+        trust = torch.sigmoid(self.trust(x).float()) + 1e-4
+        overall = (x * trust).sum((2, 3), keepdim=True) / trust.sum((2, 3), keepdim=True)
+        return self.head(x + F.relu(self.globally(overall))).float().clamp(-12, 2)
 
     @staticmethod
     def remember(memory: Tensor, parameters: Tensor) -> Tensor:
