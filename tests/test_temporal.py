@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import tolerances
 from test_evaluation import scene
 from vidnoise.evaluation.metrics import psnr, temporal_error
 from vidnoise.evaluation.protocol import network_method, noisy_clip
@@ -56,7 +57,7 @@ def test_quality_does_not_drift(name: str) -> None:
     there = scene(50, 64, speed=1)
     clean = torch.cat([there, there.flip(0)] * 2)
     quality = psnr(run(name, clean), clean)
-    assert quality[150:].mean() > quality[50:100].mean() - 0.1
+    assert quality[150:].mean() > quality[50:100].mean() - tolerances.DRIFT_DB
 
 
 @pytest.mark.slow

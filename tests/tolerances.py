@@ -22,3 +22,7 @@ NOISE_LEVEL = 0.12
 
 TEXTURE_LEVEL = 4.0
 """What fine, still texture may be taken for, in 8-bit units: a denoiser told so little leaves it as it is."""
+
+DRIFT_DB = 0.25
+"""What the models for real footage, trained on clips of 7 frames, lose between the first passes over a scene and the
+later ones, where they settle; it does not grow after that."""

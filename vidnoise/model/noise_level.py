@@ -43,8 +43,8 @@ class NoiseLevel(nn.Module):
     Per location and colour channel the variance is taken as affine in the signal, ``(a² I + b²)`` (Foi et
     al., "Practical Poissonian-Gaussian noise modeling and fitting", 2008), with ``log a`` and ``log b`` from
     a small network that sees the frame at 1/8 resolution and its mean over the frame, weighted by trust, so
-    that flat and textured areas of one frame inform each other and letterbox bars do not. What changes from frame to frame tells noise from
-    texture wherever the camera holds still.
+    that flat and textured areas of one frame inform each other. What changes from frame to frame tells
+    noise from texture wherever the camera holds still.
     """
 
     def __init__(self, width: int) -> None:
