@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Generic, Literal, TypeVar
 
+from vidnoise.errors import SourceLostError
+
 T = TypeVar("T")
 Policy = Literal["block", "drop_oldest"]
 
@@ -181,7 +183,8 @@ def drain(frames: Iterable[T], write: Callable[[T], None], depth: int = 4) -> No
     """Pull ``frames`` on this thread and ``write`` them on another one, up to ``depth`` behind.
 
     Returns when everything is written. If pulling fails, what waits to be written is dropped and the error
-    raised; after Ctrl-C (``KeyboardInterrupt``) it is written first. If writing fails, pulling stops.
+    raised; after Ctrl-C (``KeyboardInterrupt``) and the loss of a live source, whose outputs are finished, it is
+    written first. If writing fails, pulling stops.
 
     Raises:
         Exception: Whatever ``frames`` or ``write`` raised.
@@ -207,7 +210,7 @@ def drain(frames: Iterable[T], write: Callable[[T], None], depth: int = 4) -> No
             del item
         queue.finish()
         thread.join()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SourceLostError):
         queue.finish()
         thread.join()
         if errors:
