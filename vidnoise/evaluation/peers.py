@@ -213,7 +213,7 @@ def _opencv_nlm_multi(pictures: np.ndarray, strength: float) -> np.ndarray:
 
 def _bm3d(pictures: np.ndarray, strength: float) -> np.ndarray:
     """In colour by luminance-chrominance, or, where all channels are equal, as one gray picture."""
-    import bm3d
+    import bm3d  # pyright: ignore[reportMissingImports]
 
     gray = bool((pictures == pictures[..., :1]).all())
     clean = []
