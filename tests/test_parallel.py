@@ -18,7 +18,8 @@ from vidnoise.errors import DeviceError
 from vidnoise.model import DenoiseNetwork, uniform_sigma
 from vidnoise.training.batch import Batch
 from vidnoise.training.data import Folders
-from vidnoise.training.loop import Trainer, clip_loss
+from vidnoise.training.loop import Trainer
+from vidnoise.training.objectives import clip_loss
 from vidnoise.training.parallel import Ranks, processes
 
 

@@ -19,9 +19,10 @@ from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
 from vidnoise.training.batch import Batch, BatchMaker, measured_sigma, with_graphics
 from vidnoise.training.config import CONFIGS, Augment, Stage, load_config
 from vidnoise.training.data import ClipPack, ClipSampler, Folders
-from vidnoise.training.loop import PARTS, Trainer, clip_loss, schedule
+from vidnoise.training.loop import Trainer, schedule
 from vidnoise.training.losses import restoration, temporal
 from vidnoise.training.motion import moving_photo
+from vidnoise.training.objectives import PARTS, clip_loss
 from vidnoise.training.optimizers import make_optimizers, orthogonalise
 from vidnoise.training.plot import plot_log
 from vidnoise.training.reparameterise import branch, fold
@@ -116,7 +117,7 @@ def test_absent_data_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SourceOpenError, match="no clips or photos"):
         ClipPack(tmp_path, tmp_path / "cache")
     with pytest.raises(UsageError, match="unknown noise type"):
-        BatchMaker(None, {"smoke": 1.0})  # type: ignore[arg-type]
+        BatchMaker(None, config(noise={"smoke": 1.0}))  # type: ignore[arg-type]
 
 
 def test_pack_holds_what_the_files_hold(data: Path, tmp_path: Path) -> None:
@@ -251,6 +252,23 @@ def test_graphics_are_free_of_noise() -> None:
         whole = torch.nn.functional.max_pool2d(1 - free[None].float(), 33, 1, 16)[0, ::2, ::2] == 0
         assert level[:, whole].numel() == 0 or level[:, whole].max() < 1 / 255
     assert torch.equal(clean, torch.full((2, 3, 48, 48), 0.5))  # the originals are left as they were
+
+
+def test_every_change_to_the_noise_that_is_asked_for_is_made(data: Path, tmp_path: Path) -> None:
+    def batch(**changes: object) -> Batch:
+        trainer = Trainer(config(**changes), Folders(data / "train", None), tmp_path / str(changes), cache=tmp_path)
+        return trainer.batches.make(2, 2, 32)
+
+    plain = batch()
+    assert plain.flow is None
+    assert (plain.noisy != plain.clean).float().mean() > 0.99
+    gray = batch(gray=1.0)
+    assert torch.equal(gray.clean[:, :, 0], gray.clean[:, :, 1])
+    codes = batch(quantised=1.0).noisy * 255
+    torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-3)
+    covered = batch(graphics=1.0)
+    assert (covered.noisy == covered.clean).all(0).all(1).float().mean() > 0.02
+    assert batch(teacher_weight=1.0).flow is not None
 
 
 def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:

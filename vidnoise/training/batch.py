@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..model.noise_level import SIGMA_MIN
 from ..model.wavelet import haar
 from ..noise import NOISES, Noise
+from .config import TrainConfig
 from .data import ClipSampler
 from .teacher import teacher_flow
 
@@ -88,45 +89,35 @@ def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tup
 
 
 class BatchMaker:
-    """Draws noise for the sampler's clips."""
+    """Draws noise for the sampler's clips, as the configuration says.
 
-    def __init__(
-        self,
-        sampler: ClipSampler,
-        noise: dict[str, float],
-        *,
-        quantised: float = 0.0,
-        gray: float = 0.0,
-        graphics: float = 0.0,
-        flow: bool = False,
-        seed: int = 0,
-    ) -> None:
-        self.sampler = sampler
-        self.names = list(noise)
-        self.types = {name: noise_type(name) for name in noise}
-        weights = np.array([noise[n] for n in self.names], float)
+    Raises:
+        UsageError: the configuration names a noise type that there is not.
+    """
+
+    def __init__(self, sampler: ClipSampler, config: TrainConfig, *, seed: int = 0) -> None:
+        self.sampler, self.config = sampler, config
+        self.names = list(config.noise)
+        self.types = {name: noise_type(name) for name in self.names}
+        weights = np.array([config.noise[n] for n in self.names], float)
         self.weights = weights / weights.sum()
-        self.quantised = quantised
-        self.gray = gray
-        self.graphics = graphics
-        self.flow = flow
         self.generator = torch.Generator().manual_seed(seed)
 
     def make(self, n: int, frames: int, patch: int) -> Batch:
         """A batch of ``n`` clips."""
         clean, noisy, sigma = [], [], []
-        rng = self.sampler.rng
+        rng, config = self.sampler.rng, self.config
         for _ in range(n):
             clip = self.sampler.sample(frames, patch)
             name = self.names[rng.choice(len(self.names), p=self.weights)]
             noised = self.types[name](clip, self.generator)
-            if rng.random() < self.gray:
+            if rng.random() < config.gray:
                 # Times sqrt(3), so that averaging three channels does not weaken the noise.
                 clip, noise = (t.mean(1, keepdim=True).expand_as(t) for t in (clip, noised - clip))
                 noised = clip + noise * 3**0.5
-            if rng.random() < self.quantised:
+            if rng.random() < config.quantised:
                 noised = (noised.clamp(0, 1) * 255).round() / 255
-            if rng.random() < self.graphics:
+            if rng.random() < config.graphics:
                 clip, noised = with_graphics(clip, noised, rng)
             level = measured_sigma(noised - clip)
             clean.append(clip)
@@ -134,7 +125,7 @@ class BatchMaker:
             sigma.append(level.expand(frames, *level.shape))
         stacked = [torch.stack(t, 1) for t in (clean, noisy, sigma)]
         mean_sigma = (stacked[1] - stacked[0]).square().mean((0, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
-        flow = torch.stack([teacher_flow(c) for c in clean], 1) if self.flow and frames > 1 else None
+        flow = torch.stack([teacher_flow(c) for c in clean], 1) if config.teacher_weight and frames > 1 else None
         return Batch(stacked[0], stacked[1], stacked[2], mean_sigma, flow)
 
     def state(self) -> dict:

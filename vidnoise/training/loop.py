@@ -13,29 +13,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DeviceError, UsageError
 from ..evaluation.protocol import quick_validation
-from ..model import DenoiseNetwork, ModelConfig, State
-from ..model.flow import resize_flow, sampling_grid, warp
+from ..model import DenoiseNetwork, ModelConfig
 from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
 from .config import Stage, TrainConfig
 from .data import ClipPack, ClipSampler, Folders
-from .losses import charbonnier, noise_level_loss, restoration, temporal
+from .objectives import clip_loss, estimator_loss
 from .optimizers import make_optimizers
 from .parallel import Ranks
 from .precision import Precision
 from .reparameterise import branch, fold
-from .teacher import teacher_loss
 
 SPIKE = 6.0
 """Steps whose gradient is so many times its usual norm are skipped."""
-
-PARTS = ("clean", "fused", "flow", "teacher", "noise", "temporal")
-"""Of the loss, as the log has them: sums over a clip's frames, divided by their number, without their weights."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,86 +39,6 @@ def schedule(progress: float, warmup: float) -> float:
     if progress < warmup:
         return (progress + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
-
-
-def clip_loss(
-    network: DenoiseNetwork,
-    batch: Batch,
-    blind: Tensor,
-    config: TrainConfig,
-    span: range | None = None,
-    state: State | None = None,
-) -> tuple[Tensor, dict[str, float], State | None]:
-    """Loss of one batch, or of some of its frames.
-
-    Args:
-        network: in training mode.
-        batch: see :class:`Batch`.
-        blind: ``(N,)`` bool, the clips that get the estimated noise level.
-        config: weights of the loss's parts.
-        span: the frames that count; the losses of spans that make up the clip add up to the clip's.
-        state: after the frames before the span; ``None`` at the first.
-
-    Returns:
-        The scalar loss, its parts as numbers, and the state after the span.
-    """
-    frames, n, _, height, width = batch.clean.shape
-    span = span or range(frames)
-    weight = (batch.mean_sigma * 255 / 25).clamp(min=0.15) ** config.sigma_power
-    if frames == 1:  # the spatial core alone, several times as fast as a first frame of a clip
-        clean = network.still(batch.noisy[0], batch.sigma[0])
-        loss = (weight * restoration(clean, batch.clean[0], config.loss, config.alpha)).mean()
-        return loss, dict.fromkeys(PARTS, 0.0) | {"clean": loss.item()}, None
-    if state is None:
-        state = network.initial_state(n, height, width, device=batch.clean.device)
-    parts = dict.fromkeys(PARTS, torch.zeros((), device=batch.clean.device))
-    for t in span:
-        before = state.clean
-        estimate, state = network.estimate_sigma(batch.noisy[t], state)
-        parts["noise"] = parts["noise"] + noise_level_loss(estimate, batch.sigma[t])
-        sigma = torch.where(blind.view(-1, 1, 1, 1), estimate.detach(), batch.sigma[t])
-        clean, state, trace = network.step(batch.noisy[t], sigma, state)
-        distance = restoration(clean, batch.clean[t], config.loss, config.alpha)
-        parts["clean"] = parts["clean"] + (weight * distance).mean()
-        if t and config.temporal_weight:
-            flicker = temporal(clean, before, batch.clean[t], batch.clean[t - 1])
-            parts["temporal"] = parts["temporal"] + (weight * flicker).mean()
-        if t:
-            parts["fused"] = parts["fused"] + (weight * charbonnier(trace.fused - batch.clean[t])).mean()
-            now, before = (F.avg_pool2d(batch.clean[i], 2) for i in (t, t - 1))
-            coarse = (F.avg_pool2d(p, 2) for p in (now, before))
-            for flow, (a, b) in ((trace.motion.refined, (now, before)), (trace.motion.coarse[-1], tuple(coarse))):
-                photometric = charbonnier(warp(b, sampling_grid(flow)) - a)
-                parts["flow"] = (
-                    parts["flow"] + photometric.mean() + 1e-4 * resize_flow(flow, 0.5).diff(dim=-1).abs().mean()
-                )
-            if batch.flow is not None:
-                for flow in (*trace.motion.coarse, trace.motion.refined):
-                    parts["teacher"] = parts["teacher"] + teacher_loss(flow, batch.flow[t - 1])
-    loss = parts["clean"] / frames + config.noise_weight * parts["noise"] / frames
-    loss = loss + (config.fused_weight * parts["fused"] + config.flow_weight * parts["flow"]) / (frames - 1)
-    loss = loss + config.teacher_weight * parts["teacher"] / (frames - 1)
-    loss = loss + config.temporal_weight * parts["temporal"] / (frames - 1)
-    return loss, {k: v.item() / frames for k, v in parts.items()}, state
-
-
-def estimator_loss(network: DenoiseNetwork, batch: Batch, mix: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Loss of the noise estimator alone, many times as fast as whole frames.
-
-    Args:
-        network: in training mode.
-        batch: see :class:`Batch`.
-        mix: ``(N, 1, 1, 1)``: how much of its noise the last frame has kept, in place of a fused frame.
-    """
-    frames, n, _, height, width = batch.clean.shape
-    state = network.initial_state(n, height, width, device=batch.clean.device)
-    total = torch.zeros((), device=batch.clean.device)
-    for t in range(frames):
-        estimate, state = network.estimate_sigma(batch.noisy[t], state)
-        total = total + noise_level_loss(estimate, batch.sigma[t])
-        fused = batch.clean[t] + mix * (batch.noisy[t] - batch.clean[t])
-        state = state._replace(fused=fused, ratio=torch.ones_like(state.ratio))
-    return total / frames, dict.fromkeys(PARTS, 0.0) | {"noise": total.item() / frames}
 
 
 class Trainer:
@@ -162,14 +76,7 @@ class Trainer:
         seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
         rng = np.random.default_rng(seed)
         sampler = ClipSampler(pack, synthetic=config.synthetic, rng=rng, augment=config.augment)
-        self.batches = BatchMaker(
-            sampler,
-            config.noise,
-            quantised=config.quantised,
-            gray=config.gray,
-            flow=config.teacher_weight > 0,
-            seed=seed,
-        )
+        self.batches = BatchMaker(sampler, config, seed=seed)
         torch.manual_seed(config.seed)
         self.network = self._initial()
         if config.reparameterise:
@@ -280,9 +187,9 @@ class Trainer:
         self.average = {k: v.to(self.device) for k, v in saved["average"].items()}
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        if saved.get("scaler"):
+        if saved["scaler"]:
             self.precision.scaler.load_state_dict(saved["scaler"])
-        everyone = saved.get("ranks") or [saved]  # checkpoints of one process once had no list
+        everyone = saved["ranks"]
         if len(everyone) != self.ranks.count:
             logger.warning("resumed with %d processes, was saved by %d", self.ranks.count, len(everyone))
         if self.ranks.rank < len(everyone):
