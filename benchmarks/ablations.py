@@ -26,7 +26,7 @@ from torch import Tensor
 from vidnoise.evaluation.clips import find_data
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.metrics import psnr, temporal_error
-from vidnoise.evaluation.protocol import clean_clips, network_method, noisy_clip
+from vidnoise.evaluation.protocol import centre_crops, network_method, noisy_clip
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig
 from vidnoise.model.flow import Motion
 from vidnoise.model.wavelet import per_band
@@ -184,15 +184,6 @@ class VariantTrainer(Trainer):
         return network
 
 
-def crops(folder: Path) -> list[tuple[str, Tensor]]:
-    """Names and centres ``(T, 3, CROP, CROP)`` of the validation clips."""
-    found = []
-    for name, clip in clean_clips(folder, N_FRAMES):
-        top, left = ((n - CROP) // 2 for n in clip.shape[2:])
-        found.append((name, clip[..., top : top + CROP, left : left + CROP].clone()))
-    return found
-
-
 def validate(network: DenoiseNetwork, clips: list[tuple[str, Tensor]], frame_wise: bool) -> dict[str, Any]:
     """PSNR in dB by sigma, mean over frames, then over clips; and flicker at sigma 30, 8-bit units."""
     method = network_method(network.place("cpu").eval(), frame_wise=frame_wise)
@@ -311,7 +302,7 @@ def main() -> None:
     only = set(filter(None, options.only.split(",")))
     if unknown := only - names - set(GROUPS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
-    clips = crops(bench.data / "val")
+    clips = centre_crops(bench.data / "val", N_FRAMES, CROP)
     for key, group in GROUPS.items():
         for variant in group.variants:
             # A base is needed by all that is compared with it, or starts from it.

@@ -96,14 +96,13 @@ def network_method(
     def method(noisy: Tensor, sigma: float) -> Tensor:
         _, _, height, width = noisy.shape
         bottom, right = -height % MULTIPLE, -width % MULTIPLE
-        state, out = None, []
+        fresh = network.initial_state(1, height + bottom, width + right, device=device)
+        state, out = fresh, []
         for frame in noisy:
             x = torch.nn.functional.pad(frame[None].to(device), [0, right, 0, bottom], mode="reflect")
             x = x.contiguous(memory_format=torch.channels_last)
-            if state is None or frame_wise:
-                state = network.initial_state(1, *x.shape[-2:], device=device)
             if blind:
-                level, state = network.estimate_sigma(x, state)
+                level, state = network.estimate_sigma(x, fresh if frame_wise else state)
             else:
                 level = uniform_sigma(sigma, x)
             if frame_wise:
@@ -153,7 +152,8 @@ def evaluate(method: Method, clips: Iterable[tuple[str, Tensor]], sigma: float, 
 
 
 @lru_cache(maxsize=1)
-def _crops(folder: Path, n_frames: int, size: int) -> list[tuple[str, Tensor]]:
+def centre_crops(folder: Path, n_frames: int = 10, size: int = 192) -> list[tuple[str, Tensor]]:
+    """Names and centres ``(T, 3, size, size)`` of the first frames of all clips below a folder."""
     crops = []
     for name, clip in clean_clips(folder, n_frames):
         top, left = (clip.shape[2] - size) // 2, (clip.shape[3] - size) // 2
@@ -164,7 +164,7 @@ def _crops(folder: Path, n_frames: int, size: int) -> list[tuple[str, Tensor]]:
 def quick_validation(network: DenoiseNetwork, folder: Path, *, device: torch.device | str = "cpu") -> dict[str, float]:
     """PSNR by sigma (10, 30, 50, blind at 30) on centre crops of the first frames: a compass for training."""
     known, blind = (network_method(network, blind=b, device=device) for b in (False, True))
-    crops = _crops(folder, 10, 192)
+    crops = centre_crops(folder)
     result = {}
     for label, sigma, method in (("10", 10, known), ("30", 30, known), ("50", 50, known), ("30b", 30, blind)):
         values = [psnr(method(noisy_clip(n, c, sigma), sigma / 255).clamp(0, 1), c).mean().item() for n, c in crops]
