@@ -14,11 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def conv3(
-    inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, dilation: int = 1, groups: int = 1
-) -> nn.Conv2d:
-    """3×3 convolution with Kaiming initialisation times ``gain``, which lets residual branches start small."""
-    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups)
+def _initialised(layer: nn.Conv2d, gain: float) -> nn.Conv2d:
+    """Kaiming initialisation times ``gain``, which lets residual branches start small."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     with torch.no_grad():
         layer.weight.mul_(gain)
@@ -26,16 +23,19 @@ def conv3(
     return layer
 
 
+def conv3(
+    inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """3×3 convolution; weights as :func:`_initialised`."""
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups)
+    return _initialised(layer, gain)
+
+
 def separable3(channels: int, *, gain: float = 1.0) -> nn.Sequential:
     """A 3×3 convolution of each channel by itself, then a 1×1 across channels; initialised as :func:`conv3`."""
     # No ReLU comes between the two, so the first must not double the variance as a layer before one does.
     depthwise = conv3(channels, channels, gain=0.5**0.5, groups=channels)
-    pointwise = nn.Conv2d(channels, channels, 1)
-    nn.init.kaiming_normal_(pointwise.weight, nonlinearity="relu")
-    with torch.no_grad():
-        pointwise.weight.mul_(gain)
-    nn.init.zeros_(pointwise.bias)  # type: ignore[arg-type]
-    return nn.Sequential(depthwise, pointwise)
+    return nn.Sequential(depthwise, _initialised(nn.Conv2d(channels, channels, 1), gain))
 
 
 class ResidualBlock(nn.Module):
