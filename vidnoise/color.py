@@ -29,6 +29,9 @@ _LUMA_WEIGHTS: dict[int, tuple[float, float]] = {
 }
 """``(Kr, Kb)`` by H.273 MatrixCoefficients."""
 
+BT709 = _LUMA_WEIGHTS[1]
+"""``(Kr, Kb)``, for RGB pictures, which have no matrix of their own."""
+
 # Not linear in R'G'B' (constant luminance, ICtCp, chromaticity-derived). The correction only needs a matrix that
 # separates lightness from colour in about the same way, and this one is inverted exactly.
 _NEAREST = {10: 9, 11: 9, 12: 9, 13: 9, 14: 9}
@@ -78,8 +81,16 @@ def gray_codes(frame: Frame, level: float) -> dict[str, float]:
     """The sample codes of a gray of ``level`` (0 black, 1 white), by component; padding and alpha are left out."""
     color = resolve_color(frame.color, frame.format, frame.height, frame.width)
     luma_offset, luma_scale, chroma_offset, _ = _scales(frame.format, color.range)
-    names = [name for components in frame.format.layout for name in components]
-    return {n: chroma_offset if n in "uv" else luma_offset + level * luma_scale for n in names if n not in "ax"}
+    names = _picture_components(frame.format)
+    return {n: chroma_offset if n in "uv" else luma_offset + level * luma_scale for n in names}
+
+
+def component_values(frame: Frame) -> dict[str, Tensor]:
+    """Each component's samples, float32, in 8-bit units (code / 4 for 10 bits); padding and alpha are left out."""
+    format = frame.format
+    unit = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
+    names = _picture_components(format)
+    return {name: _to_float(_component(frame.planes, format, name)).div_(unit) for name in names}
 
 
 def ycbcr_codes(frame: Frame) -> tuple[Tensor, ...]:
@@ -89,16 +100,18 @@ def ycbcr_codes(frame: Frame) -> tuple[Tensor, ...]:
         Three planes at their own resolutions; gray pictures have one. RGB pictures are given as BT.709, limited
         range, 4:2:0, which is what one would encode them as.
     """
-    format = frame.format
-    if format.family == "rgb":
+    if frame.format.family == "rgb":
         r, g, b = to_rgb(frame)[0]
-        kr, kb = _LUMA_WEIGHTS[1]
+        kr, kb = BT709
         y = kr * r + (1 - kr - kb) * g + kb * b
         chroma = [downsample((p - y) * (112 / (1 - k)) + 128, 1, 1, 1) for p, k in ((b, kb), (r, kr))]
         return (y * 219 + 16, *chroma)
-    unit = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
-    names = "y" if format.family == "gray" else "yuv"
-    return tuple(_to_float(_component(frame.planes, format, name)).div_(unit) for name in names)
+    values = component_values(frame)
+    return tuple(values[name] for name in "yuv" if name in values)
+
+
+def _picture_components(format: PixelFormat) -> list[str]:
+    return [name for components in format.layout for name in components if name not in "ax"]
 
 
 def _component(planes: tuple[Tensor, ...], format: PixelFormat, name: str) -> Tensor:

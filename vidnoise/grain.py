@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .color import BT709
 from .errors import UsageError
 
 MAX_GRAIN = 2.0
@@ -36,7 +37,7 @@ MEMORY = 16
 LEARN_EVERY = 4
 """Frames from one measurement of the spectrum to the next, after as many at the beginning: it hardly changes."""
 
-_KR, _KB = 0.2126, 0.0722
+_KR, _KB = BT709
 
 
 class GrainSynthesis:

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .color import FULL, resolve_color
+from .color import FULL, component_values, resolve_color
 from .denoiser import Denoiser
 from .errors import VidnoiseError
-from .frame import ColorInfo, Frame, PixelFormat, StreamInfo
+from .frame import ColorInfo, Frame, StreamInfo
 from .passthrough import Passthrough
 from .sinks.container import ContainerSink
 from .sources import open_source
@@ -182,7 +181,7 @@ def _measure(path: str, places: list[float], denoiser: Denoiser) -> NoiseReport 
 def _silence() -> Iterator[None]:
     """What there is to warn of was said when the video was opened first."""
     logger = logging.getLogger("vidnoise.sources")
-    before, logger.disabled = logger.level, False
+    before = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
@@ -205,20 +204,8 @@ def _look(frames: Iterator[Frame], denoiser: Denoiser) -> tuple[float, dict[str,
 
 def removed(noisy: Frame, clean: Frame) -> dict[str, Tensor]:
     """Noisy - clean by component, float32, in 8-bit units (one code of an 8-bit picture)."""
-    format = noisy.format
-    unit = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
-    found = {}
-    for names, a, b in zip(format.layout, noisy.planes, clean.planes, strict=True):
-        for i, name in enumerate(names):
-            if name in "ax":
-                continue
-            first, second = (a, b) if len(names) == 1 else (a[..., i], b[..., i])
-            found[name] = (_as_float(first) - _as_float(second)) / unit
-    return found
-
-
-def _as_float(plane: Tensor) -> Tensor:
-    return (plane.to(torch.int32) if plane.dtype == torch.uint16 else plane).float()
+    before, after = component_values(noisy), component_values(clean)
+    return {name: before[name] - after[name] for name in before}
 
 
 def _middle(frame: Frame) -> Frame:
@@ -229,14 +216,9 @@ def _middle(frame: Frame) -> Frame:
     planes = []
     for i, plane in enumerate(frame.planes):
         h, w = format.plane_shape(i, height, width)[:2]
-        y, x = _chroma_step(format, i)
-        planes.append(plane[top // y : top // y + h, left // x : left // x + w])
+        y, x = format.plane_shape(i, top, left)[:2]  # whole samples in every format: top and left are multiples of 16
+        planes.append(plane[y : y + h, x : x + w])
     return replace(frame, planes=tuple(planes))
-
-
-def _chroma_step(format: PixelFormat, plane: int) -> tuple[int, int]:
-    is_chroma = format.family == "yuv" and format.layout[plane][0] in "uv"
-    return (1 << format.log2_chroma_h, 1 << format.log2_chroma_w) if is_chroma else (1, 1)
 
 
 def _summary(found: list[tuple[float, dict[str, float]]], places: list[float]) -> NoiseReport:
