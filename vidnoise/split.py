@@ -46,22 +46,22 @@ def split(left: Frame, right: Frame, *, rotation: int = 0, share: float = 0.5) -
         ``right`` with other planes; both pictures' samples are untouched beside the divider.
     """
     axis, is_reversed = _axis(rotation)
+    format = left.format
     length = left.planes[0].shape[axis]
-    step = _step(left.format, axis)
+    step = _step(format, axis)
     share = min(max(1 - share if is_reversed else share, 0.0), 1.0)
-    cut = length if share == 1 else round(share * length / step) * step
+    cut = length if share == 1 else min(round(share * length / step) * step, length)
     thickness = divider_width(length, step)
     begin = max(0, cut - thickness // (2 * step) * step)
+    end = min(begin + thickness, length)
     has_divider = 0 < cut < length
     first, second = (right, left) if is_reversed else (left, right)
     planes = []
     for i, plane in enumerate(second.planes):
-        scale = step if _is_chroma(left.format, i) else 1
+        n, start, stop = (format.plane_shape(i, at, at)[axis] for at in (cut, begin, end))
         out = plane.clone(memory_format=torch.contiguous_format)
-        n = cut // scale if cut < length else out.shape[axis]
         out.narrow(axis, 0, n).copy_(first.planes[i].narrow(axis, 0, n))
         if has_divider:
-            start, stop = begin // scale, min((begin + thickness) // scale, out.shape[axis])
             _paint(out.narrow(axis, start, stop - start), left, i)
         planes.append(out)
     return replace(right, planes=tuple(planes))
@@ -78,16 +78,18 @@ def side_by_side(left: Frame, right: Frame, *, rotation: int = 0) -> Frame:
         ``left`` with planes a little more than twice as wide (or high).
     """
     axis, is_reversed = _axis(rotation)
-    step = _step(left.format, axis)
+    format = left.format
+    step = _step(format, axis)
     length = left.planes[0].shape[axis]
+    padded = -(-length // step) * step
     thickness = divider_width(length, step)
     first, second = (right, left) if is_reversed else (left, right)
     planes = []
     for i, (a, b) in enumerate(zip(first.planes, second.planes, strict=True)):
-        is_chroma = _is_chroma(left.format, i)
-        missing = 0 if is_chroma else -length % step
+        whole, between = (format.plane_shape(i, n, n)[axis] for n in (padded, thickness))
+        missing = whole - a.shape[axis]
         shape = list(a.shape)
-        shape[axis] = thickness // step if is_chroma else thickness
+        shape[axis] = between
         bar = a.new_empty(shape)
         _paint(bar, left, i)
         planes.append(torch.cat([_extended(a, axis, missing), bar, _extended(b, axis, missing)], axis))
@@ -107,13 +109,7 @@ def _axis(rotation: int) -> tuple[int, bool]:
     return {0: (1, False), 90: (0, False), 180: (1, True), 270: (0, True)}.get(rotation % 360, (1, False))
 
 
-def _is_chroma(format: PixelFormat, plane: int) -> bool:
-    return format.family == "yuv" and format.layout[plane][0] in "uv"
-
-
 def _step(format: PixelFormat, axis: int) -> int:
-    if format.family != "yuv":
-        return 1
     return 1 << (format.log2_chroma_h if axis == 0 else format.log2_chroma_w)
 
 
