@@ -76,7 +76,8 @@ class Strength:
         begin_seconds: float = 0.0,
     ) -> None:
         self.strength = _checked(strength, "strength")
-        self.zones = parse_zones(zones) if isinstance(zones, str) else _sorted(zones or ())
+        ordered = parse_zones(zones) if isinstance(zones, str) else _sorted(zones or ())
+        self._zones = [(_exact(begin), _exact(end), s) for begin, end, s in ordered]
         self._begin = Fraction(begin_seconds).limit_denominator(1_000_000)
         self._first: Fraction | None = None
         self._mask = None if mask is None else Mask(mask, rotation=rotation, begin_seconds=begin_seconds)
@@ -90,14 +91,14 @@ class Strength:
         """
         seconds = self._seconds(frame)
         map = None if self._mask is None else self._mask.at(seconds, frame)
-        if self.zones and seconds is None:
+        if self._zones and seconds is None:
             raise UsageError(
                 "zones need frames that have times; arrays and tensors have none, so use Frames with pts and time_base"
             )
         strength = self.strength
         if seconds is not None:
             now = seconds + self._begin
-            strength = next((s for begin, end, s in self.zones if _exact(begin) <= now < _exact(end)), strength)
+            strength = next((s for begin, end, s in self._zones if begin <= now < end), strength)
         return Amount(strength, map)
 
     def close(self) -> None:
@@ -107,9 +108,9 @@ class Strength:
 
     def _seconds(self, frame: Frame) -> Fraction | None:
         """Since the first frame."""
-        if frame.pts is None:
+        seconds = _time(frame)
+        if seconds is None:
             return None
-        seconds = frame.pts * frame.time_base
         if self._first is None:
             self._first = seconds
         return seconds - self._first
@@ -179,6 +180,7 @@ class Mask:
         self._first_seconds: Fraction | None = None
         self._is_warned = False
         self._fitted: Tensor | None = None
+        """The current picture in the frames' size; None until a frame has asked for it."""
         if isinstance(mask, (str, os.PathLike)):
             self.name = os.fspath(mask)
             self._rotation = self._open(begin_seconds) - rotation
@@ -212,26 +214,20 @@ class Mask:
             frame: For its size and device.
         """
         height, width, device = frame.height, frame.width, frame.planes[0].device
-        is_new = self._advance(seconds)
+        self._advance(seconds)
         fitted = self._fitted
-        if is_new or fitted is None or fitted.shape != (height, width) or fitted.device != device:
+        if fitted is None or fitted.shape != (height, width) or fitted.device != device:
             self._fitted = fitted = self._fit(height, width).to(device)
         return fitted
 
-    def _advance(self, seconds: Fraction | None) -> bool:
-        """Go on to the picture that belongs to the frame; whether there is a new one."""
-        if self._next is None:
-            return False
+    def _advance(self, seconds: Fraction | None) -> None:
+        """Go on to the picture that belongs to the frame."""
         if seconds is None:  # picture by picture; the first frame finds the first picture in place
-            if self._fitted is None:
-                return False
-            self._take()
-            return True
-        is_new = False
+            if self._fitted is not None and self._next is not None:
+                self._take(self._next)
+            return
         while self._next is not None and self._is_due(self._next, seconds):
-            self._take()
-            is_new = True
-        return is_new
+            self._take(self._next)
 
     def _is_due(self, picture: Frame, seconds: Fraction) -> bool:
         time = _time(picture)
@@ -239,9 +235,8 @@ class Mask:
             return True
         return time - self._first_seconds <= seconds + TOLERANCE_SECONDS
 
-    def _take(self) -> None:
-        assert self._next is not None
-        self._current = _weights(self._next)
+    def _take(self, picture: Frame) -> None:
+        self._current, self._fitted = _weights(picture), None
         self._next = next(self._pictures, None)
         if self._next is None:
             logger.info("%s: the mask has ended; its last picture holds from here on", self.name)
