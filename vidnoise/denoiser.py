@@ -146,6 +146,7 @@ class Denoiser:
         self._amounts = Strength(strength, zones=zones, mask=mask, rotation=rotation, begin_seconds=begin_seconds)
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
+        self._grain = GrainSynthesis(grain, grain_seed, self.device) if grain else None
         if isinstance(model, DenoiseNetwork):
             self.network, self.model_name = model.to(self.device), "custom"
         else:
@@ -154,8 +155,6 @@ class Denoiser:
         self.sigma = sigma
         self.luma = luma
         self.chroma = chroma
-        synthesis = GrainSynthesis(grain, grain_seed, self.device)
-        self._grain = synthesis if grain else None
         self.detect_cuts = detect_cuts
         self.preview = preview
         self.rotation = rotation
