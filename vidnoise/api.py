@@ -200,7 +200,7 @@ def denoise_file(
     table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
     sink = open_sink(
         dst, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, format=format,
-        threads=threads, tee=tee, **({"grow": True} if grow else {}),
+        threads=threads, tee=tee, grow=grow,
     )  # fmt: skip
     source = open_source(
         src, start=start, duration=duration, threads=threads,
