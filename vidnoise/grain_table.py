@@ -134,14 +134,13 @@ class GrainTable:
         depth = 16 if clean.format.is_float else clean.format.bit_depth
         rounding = 2.0 ** (2 * (8 - depth)) / 12
         luma = noise[chosen]
+        rows, columns = height // BLOCK, width // BLOCK
         for plane, values in zip(self._planes, removed, strict=True):
             step = (round(height / values.shape[0]), round(width / values.shape[1]))
-            size = [BLOCK // n for n in step]
+            down, across = (BLOCK // n for n in step)
             plane.step = step
-            blocks = _blocks(values, *size)
-            rows, columns = height // BLOCK, width // BLOCK
-            blocks = blocks.view(values.shape[0] // size[0], values.shape[1] // size[1], *size)[:rows, :columns]
-            own = blocks.reshape(-1, *size)[chosen]
+            # Of a rounded-up chroma plane only what lies under whole blocks of brightness.
+            own = _blocks(values[: rows * down, : columns * across], down, across)[chosen]
             below = F.avg_pool2d(luma.unsqueeze(1), step).squeeze(1) if plane.is_chroma else None
             plane.add(own, level, rounding, below)
 
