@@ -20,6 +20,7 @@ from .contact_sheet import Column, Moment, check_sheet_path, write_sheet
 from .errors import FormatError, SinkOpenError, UsageError
 from .evaluation.metrics import psnr, ssim, temporal_error
 from .frame import Frame
+from .pipeline import PROGRESS_SECONDS
 from .run_stats import Progress
 from .sinks import Sink, open_sink
 from .sources import Source, open_source
@@ -35,9 +36,6 @@ WIPE_SECONDS = 4.0
 
 MOMENTS = (1 / 6, 1 / 2, 5 / 6)
 """Which frames the contact sheet shows, as shares of the length."""
-
-PROGRESS_SECONDS = 0.1
-"""Time between two calls of ``progress``."""
 
 UNKNOWN_LENGTH = 75
 """Frames that a video of unknown length is taken to have."""
