@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from test_denoiser import denoise, frames, network  # noqa: F401
+from test_grain import noise
 from vidnoise.cli import main
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame
@@ -40,18 +40,11 @@ def clean_frame(format: str = "yuv420p", scale: int = 1) -> Frame:
     return Frame(tuple(planes), row)
 
 
-def noise(seed: int, height: int, width: int, blur: int) -> torch.Tensor:
-    white = torch.randn(1, 1, height, width, generator=torch.Generator().manual_seed(seed))
-    if blur > 1:
-        white = F.avg_pool2d(F.pad(white, (blur // 2,) * 4, mode="circular"), blur, stride=1)
-    return (white / white.std())[0, 0]
-
-
 def noisy_frame(clean: Frame, seed: int, scale: int = 1) -> Frame:
     planes = []
     for i, (plane, sigma) in enumerate(zip(clean.planes, SIGMAS, strict=False)):
         strength = sigma * (ramp() / 120 if i == 0 else 1) * scale
-        values = plane.float() + strength * noise(10 * seed + i, *plane.shape, blur=3 if i == 0 else 1)
+        values = plane.float() + strength * noise(1, 3 if i == 0 else 1, 10 * seed + i, (1, *plane.shape))[0]
         planes.append(values.round().clamp(0, 256 * scale - 1).to(plane.dtype))
     return Frame(tuple(planes), clean.format)
 
@@ -169,7 +162,7 @@ def test_a_player_adds_what_was_removed(tmp_path):
     with av.open(str(tmp_path / "out.mkv")) as container:
         shown = [torch.from_numpy(f.to_ndarray(format="yuv420p")).float() for f in container.decode(video=0)]
     grain = [(picture[:HEIGHT] - ramp()) / (ramp() * SIGMAS[0] / 120) for picture in shown]
-    wanted = noise(0, HEIGHT, WIDTH, blur=3)
+    wanted = noise(1, 3, 0, (1, HEIGHT, WIDTH))[0]
     for i in range(0, WIDTH, WIDTH // 4):
         assert float(grain[1][:, i : i + WIDTH // 4].std()) == pytest.approx(1, rel=0.12)
     for dy, dx in ((0, 1), (1, 0), (0, 2)):

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from test_color import make_frame
 from vidnoise.color import gray_codes
 from vidnoise.errors import FormatError
-from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.frame import PIXEL_FORMATS, Frame
 from vidnoise.split import divider_width, in_format_of, side_by_side, split
 
 FORMATS = ["yuv420p", "yuv422p10le", "yuv410p", "nv12", "p010le", "gray", "rgb24", "bgra", "gbrp16le", "rgbf32le"]
 
 
 def frame(format: str, height: int = 36, width: int = 50, seed: int = 0) -> Frame:
-    generator = torch.Generator().manual_seed(seed)
-    row = PIXEL_FORMATS[format]
-    planes = []
-    for i in range(len(row.layout)):
-        shape = row.plane_shape(i, height, width)
-        if row.is_float:
-            planes.append(torch.rand(shape, generator=generator))
-        else:
-            values = torch.randint(16, 1 << min(row.bit_depth, 15), shape, generator=generator) << row.msb_shift
-            planes.append(values.to(torch.uint8 if row.bytes_per_sample == 1 else torch.uint16))
-    return Frame(tuple(planes), row, ColorInfo(), pts=seed)
+    return replace(make_frame(format, height, width, seed), pts=seed)
 
 
 def turned(rotation: int, plane: torch.Tensor) -> torch.Tensor:
