@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Generic, Literal, TypeVar
 
-from vidnoise.errors import SourceLostError
-
 T = TypeVar("T")
 Policy = Literal["block", "drop_oldest"]
 
@@ -182,12 +180,11 @@ def prefetch(
 def drain(frames: Iterable[T], write: Callable[[T], None], depth: int = 4) -> None:
     """Pull ``frames`` on this thread and ``write`` them on another one, up to ``depth`` behind.
 
-    Returns when everything is written. If pulling fails, what waits to be written is dropped and the error
-    raised; after Ctrl-C (``KeyboardInterrupt``) and the loss of a live source, whose outputs are finished, it is
-    written first. If writing fails, pulling stops.
+    Returns when everything is written. If pulling fails, or at Ctrl-C (``KeyboardInterrupt``), what waits is written
+    before the error is raised; a second Ctrl-C does not wait for it. If writing fails, pulling stops.
 
     Raises:
-        Exception: Whatever ``frames`` or ``write`` raised.
+        Exception: Whatever ``frames`` or ``write`` raised; ``write``'s where both did.
     """
     queue: FrameQueue[T] = FrameQueue(depth)
     errors: list[BaseException] = []
@@ -210,7 +207,7 @@ def drain(frames: Iterable[T], write: Callable[[T], None], depth: int = 4) -> No
             del item
         queue.finish()
         thread.join()
-    except (KeyboardInterrupt, SourceLostError):
+    except BaseException:
         queue.finish()
         thread.join()
         if errors:
