@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-from vidnoise.errors import DecodeError, FormatError, SourceError, SourceLostError, SourceOpenError, UsageError
+from vidnoise.errors import DecodeError, FormatError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet
 from vidnoise.passthrough import Passthrough
 from vidnoise.sources.protocol import Source
@@ -66,7 +66,6 @@ class LiveSource:
         self._is_paced = is_paced
         self._duration = duration
         self._stopped = threading.Event()
-        self._started = False
         self._n_corrupt_before = 0
         self._n_frames_before = 0
         self._offset = Fraction(0)
@@ -89,18 +88,15 @@ class LiveSource:
         self._source.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._started:
-            raise SourceError(f"{self.uri}: a source can be read only once; open it again", self.uri)
-        self._started = True
-        return self._frames()
+        return self._frames(iter(self._source))  # which refuses to be read a second time
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         is_new = False
         try:
             while True:
                 why = "it ended"
                 try:
-                    for frame in self._source:
+                    for frame in frames:
                         placed = self._place(frame, is_new=is_new)
                         if self._stopped.is_set() or self._is_past_end(placed):
                             return
@@ -119,6 +115,7 @@ class LiveSource:
                 if self._stopped.is_set() or not self._come_back(why):
                     return
                 is_new = True
+                frames = iter(self._source)
         finally:
             self.close()
 
@@ -201,10 +198,7 @@ class LiveSource:
             self._source = source
             self.n_reconnects += 1
             logger.warning("%s: is back", self.uri)
-            if self._stopped.is_set():
-                source.close()
-                return False
-            return True
+            return not self._stopped.is_set()
         attempts = f"; gave up after {attempt} attempts" if attempt else ""
         raise SourceLostError(f"{self.uri}: lost: {why}{attempts}", self.uri)
 
