@@ -81,12 +81,10 @@ def run(
                 return frames
 
             reading = meter.decode.iterate(source)
-            frames = stage(
-                prefetch(
-                    reading, depth, policy, meter.dropped,
-                    is_late=meter.is_late if is_live else None, on_wait=meter.waiting, stop=source.stop,
-                )
-            )  # fmt: skip
+            frames = prefetch(
+                reading, depth, policy, meter.dropped, is_late=meter.is_late, on_wait=meter.waiting, stop=source.stop
+            )
+            frames = stage(frames)
             frames = stage(meter.arriving(frames))
             frames = stage(transfer.upload(frames))
             frames = stage(denoiser(frames))

@@ -132,7 +132,7 @@ class LagMeter:
         self._all = Percentiles()
         self._taken: dict[int, float] = {}
         self._rest_seconds = 0.0
-        """What a frame takes once it has left the queue; an estimate that goes up at once and down slowly."""
+        """What a frame takes once it has left the queue."""
         self._write_seconds = 0.0
         self._last_written = -math.inf
         self._max_ms = self._recent_ms = 0.0
@@ -169,14 +169,14 @@ class LagMeter:
             return True
 
     def _note_rest(self, seconds: float) -> None:
-        self._rest_seconds = max(seconds, 0.98 * self._rest_seconds + 0.02 * seconds)
+        self._rest_seconds = _estimate(self._rest_seconds, seconds)
 
     def written(self, index: int, arrived: float | None, write_seconds: float = 0.0) -> None:
         """It is written, which took ``write_seconds``."""
         now = time.monotonic()
         with self._lock:
             self._note_rest(now - self._taken.pop(index, now))
-            self._write_seconds = max(write_seconds, 0.98 * self._write_seconds + 0.02 * write_seconds)
+            self._write_seconds = _estimate(self._write_seconds, write_seconds)
             self._last_written = now
             if arrived is None:
                 return
@@ -199,6 +199,11 @@ class LagMeter:
         """Median, 99th percentile and greatest lag, ms."""
         with self._lock:
             return self._all.quantile(0.5), self._all.quantile(0.99), self._max_ms
+
+
+def _estimate(before: float, seconds: float) -> float:
+    """An estimate of the next time from the one before and the latest time: goes up at once and down slowly."""
+    return max(seconds, 0.98 * before + 0.02 * seconds)
 
 
 class Stopwatch:
