@@ -42,6 +42,10 @@ _READABLE: dict[str, dict[str, frozenset[str]]] = {
 """These muxers write whatever they get, as private data that nobody can read again."""
 
 
+def _is_no_video_file(probe: av.container.OutputContainer) -> bool:
+    return probe.default_video_codec == "none" or probe.format.no_file or probe.format.name in ("mp3", "flac", "image2")
+
+
 def container_format(path: str) -> tuple[str, str]:
     """FFmpeg's name of the container that the extension stands for, and the codec it likes best.
 
@@ -60,7 +64,7 @@ def container_format(path: str) -> tuple[str, str]:
     except (ValueError, av.error.FFmpegError) as ex:
         raise FormatError(f"{path}: {extension} is no known video container; {hint}") from ex
     codec = probe.default_video_codec
-    if codec in ("none", "wrapped_avframe") or probe.format.no_file or probe.format.name in ("mp3", "flac", "image2"):
+    if codec == "wrapped_avframe" or _is_no_video_file(probe):
         raise FormatError(f"{path}: {extension} is no container for encoded video; {hint}")
     return probe.format.name, codec
 
@@ -84,7 +88,7 @@ def named_format(name: str, uri: str) -> tuple[str, str]:
         probe = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(name, name))
     except (ValueError, av.error.FFmpegError) as ex:
         raise UsageError(f"{uri}: unknown format {name!r}; use y4m, raw, mkv, ts, nut, mp4 ...") from ex
-    if probe.default_video_codec == "none" or probe.format.no_file or probe.format.name in ("mp3", "flac", "image2"):
+    if _is_no_video_file(probe):
         raise UsageError(f"{uri}: format {name} holds no video that could be written here; use y4m, mkv, ts or nut")
     return probe.format.name, probe.default_video_codec
 

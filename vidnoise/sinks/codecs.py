@@ -181,7 +181,7 @@ def low_latency_options(
         return options
     preset, changes = _LOW_LATENCY[name]
     changed = {**options, **changes, "g": str(round(_KEY_FRAME_SECONDS * (rate or 25)))}
-    option = (_QUALITY.get(name) or _Quality()).preset_option
+    option = _QUALITY[name].preset_option
     if option is not None and not keeps_preset:
         changed[option] = preset
     return changed

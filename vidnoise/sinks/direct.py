@@ -97,17 +97,13 @@ class HlsSink(DirectSink):
     """Writes a playlist and its segments beside it; of a live input the last twelve seconds are kept."""
 
     default_format = "hls"
-    _source_is_live = False
-
-    @property
-    def is_live(self) -> bool:  # type: ignore[override]
-        return self._source_is_live
+    is_live = False
 
     def _check_path(self) -> None:
         ContainerSink._check_path(self)
 
     def open(self, info: StreamInfo) -> None:
-        self._source_is_live = info.is_live
+        self.is_live = info.is_live
         super().open(info)
 
     def _muxer_options(self, is_live: bool) -> dict[str, str]:

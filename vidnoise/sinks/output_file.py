@@ -39,9 +39,12 @@ class PartFile:
     closed, so a full disk would leave a broken file that looks finished.
     """
 
+    suffix = ".part"
+    """What the name has more until the file is published."""
+
     def __init__(self, path: str) -> None:
         self.path = path
-        self.part_path = path + ".part"
+        self.part_path = path + self.suffix
         self.error: OSError | None = None
         self._file = open(self.part_path, "w+b", buffering=0)  # noqa: SIM115 (lives as long as this object)
 
@@ -99,10 +102,7 @@ class PartFile:
 class GrowingFile(PartFile):
     """A file that others read while it is written: it has its own name from the start, and stays whatever happens."""
 
-    def __init__(self, path: str) -> None:
-        self.path = self.part_path = path
-        self.error: OSError | None = None
-        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 (lives as long as this object)
+    suffix = ""
 
     def publish(self, *, overwrite: bool) -> None:
         """Nothing to do: it is there."""
