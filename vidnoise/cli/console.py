@@ -78,7 +78,7 @@ def progress_bar(console: Console, name: str) -> Iterator[Callable[[Progress], N
                 completed=progress.frames,
                 total=max(progress.total_frames, progress.frames) if progress.total_frames else None,
                 speed=f"{progress.fps:.1f} fps",
-                left=live_state(progress) if progress.live else "" if eta is None else f"ETA {clock(eta)}",
+                left=live_state(progress) or ("" if eta is None else f"ETA {clock(eta)}"),
                 noise="" if progress.sigma is None else f"noise {progress.sigma:.1f}",
             )
 

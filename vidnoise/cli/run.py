@@ -90,7 +90,6 @@ def run(
     sigma: float | None,
     model: str,
     no_cuts: bool,
-    amounts: dict[str, Any],
     start: float | None,
     duration: float | None,
     codec: str | None,
@@ -106,7 +105,7 @@ def run(
     quiet: bool,
     verbose: int,
     stats_path: str | None,
-    **streams: Any,
+    **others: Any,
 ) -> int:
     """Denoise INPUT (the default command); - is standard input or output."""
     if output is None:
@@ -139,9 +138,9 @@ def run(
             report = bar.enter_context(live_report(None if quiet else say, show, stats_path))
             stats = denoise_file(
                 source, output, progress=report, should_stop=should_stop, overwrite=overwrite,
-                model=model, sigma=sigma, strength=strength, **amounts, device=device, precision=precision,
+                model=model, sigma=sigma, strength=strength, device=device, precision=precision,
                 detect_cuts=not no_cuts, start=start, duration=duration,
-                codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads, **streams,
+                codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads, **others,
             )  # fmt: skip
         say(summary(stats, output))
         if json_path is not None:

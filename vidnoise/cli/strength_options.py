@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--luma", type=float, default=1.0, show_default=True, help="Share of it for brightness, 0 to 1."),
@@ -20,14 +21,8 @@ _OPTIONS = (
 )
 
 
-def strength_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds these options to a command, which gets them as one dictionary named ``amounts``."""
-
-    @functools.wraps(function)
-    def command(**values: Any) -> Any:
-        names = ("luma", "chroma", "zones", "mask", "grain", "grain_seed", "grain_table", "preview")
-        return function(**{k: v for k, v in values.items() if k not in names}, amounts={k: values[k] for k in names})
-
+def strength_options(command: Command) -> Command:
+    """Adds the options; their values arrive under the names that :func:`vidnoise.denoise_file` has for them."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
