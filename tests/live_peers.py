@@ -1,4 +1,4 @@
-"""What live inputs and outputs talk to in the tests: real servers and players, and a proxy that spoils packets."""
+"""What pipes and live video need in the tests: real servers and players, a proxy that spoils packets, a fast model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from test_model import TINY
+from vidnoise.model import DenoiseNetwork
+from vidnoise.weights import ModelCard, save_model
 
 PYTHON = "/usr/bin/python3"
 """The system's, which has GStreamer's bindings."""
@@ -23,6 +28,14 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return probe.getsockname()[1]
 
 
+def with_tiny_model(folder: Path) -> tuple[str, ...]:
+    """Options of a run with a network of no worth, which is fast; its file is made in ``folder``."""
+    torch.manual_seed(5)
+    path = folder / "tiny-1.safetensors"
+    save_model(DenoiseNetwork(TINY), ModelCard("tiny", "fast"), path)
+    return ("--model", str(path), "--device", "cpu", "--threads", "1")
+
+
 def need(program: str) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
@@ -32,20 +45,19 @@ def need_rtsp_server() -> None:
     check = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
     if not Path(PYTHON).exists() or subprocess.run([PYTHON, "-c", check], capture_output=True).returncode:
         pytest.skip("GStreamer's RTSP server is not installed (gir1.2-gst-rtsp-server-1.0, python3-gi)")
-    need("gst-inspect-1.0") if shutil.which("gst-inspect-1.0") else None
 
 
 class RtspServer:
     """A camera that can be switched off and on; ``url`` stays the same."""
 
-    def __init__(self, rate: int = 25) -> None:
-        self._port, self._rate = free_port(), rate
+    def __init__(self) -> None:
+        self._port = free_port()
         self.url = f"rtsp://127.0.0.1:{self._port}/test"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         script = str(Path(__file__).with_name("rtsp_server.py"))
-        self._process = subprocess.Popen([PYTHON, script, str(self._port), str(self._rate)], stdout=subprocess.PIPE)
+        self._process = subprocess.Popen([PYTHON, script, str(self._port)], stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 

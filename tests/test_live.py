@@ -21,23 +21,19 @@ from pathlib import Path
 
 import av
 import pytest
-import torch
 
 from clips import Clip
-from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, need_rtsp_server
-from test_model import TINY
+from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, need_rtsp_server, with_tiny_model
 from test_pipeline import FakeDenoiser, FakeSink, FakeSource
-from vidnoise.errors import DecodeError, SourceLostError, SourceOpenError, UsageError
+from vidnoise.errors import DecodeError, SourceError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.frame_queue import FrameQueue
-from vidnoise.model import DenoiseNetwork
 from vidnoise.pipeline import run
 from vidnoise.run_stats import LagMeter, Progress
 from vidnoise.sinks import open_sink
-from vidnoise.sources import open_source, source_kind
+from vidnoise.sources import Source, open_source, source_kind
 from vidnoise.sources.address import device_address, network_options
 from vidnoise.sources.live import FOREVER, LiveSource
-from vidnoise.weights import ModelCard, save_model
 
 SECONDS = 100
 
@@ -46,10 +42,7 @@ pytestmark = pytest.mark.timeout(150)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    torch.manual_seed(5)
-    path = tmp_path_factory.mktemp("model") / "tiny-1.safetensors"
-    save_model(DenoiseNetwork(TINY), ModelCard("tiny", "fast"), path)
-    return ("--model", str(path), "--device", "cpu", "--threads", "1")
+    return with_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(autouse=True)
@@ -180,35 +173,35 @@ def test_a_fresh_frame_is_never_late() -> None:
 
 
 class Cameras:
-    """Opens lavfi sources one after the other, each in place of the one that was lost."""
+    """Opens sources one after the other, each in place of the one that was lost."""
 
-    def __init__(self, *graphs: str | Exception) -> None:
-        self.graphs = list(graphs)
+    def __init__(self, *uris: str | Exception) -> None:
+        self.uris = list(uris)
 
-    def __call__(self) -> object:
-        graph = self.graphs.pop(0) if self.graphs else SourceOpenError("camera: refused")
-        if isinstance(graph, Exception):
-            raise graph
-        return open_source(f"lavfi:{graph}")
+    def __call__(self) -> Source:
+        uri = self.uris.pop(0) if self.uris else SourceOpenError("camera: refused")
+        if isinstance(uri, Exception):
+            raise uri
+        return open_source(uri)
 
 
-SHORT = "testsrc2=size=64x48:rate=25:duration=0.2"
+SHORT = "lavfi:testsrc2=size=64x48:rate=25:duration=0.2"
 
 
 def test_time_goes_on_after_an_outage(caplog: pytest.LogCaptureFixture) -> None:
-    cameras = Cameras(SHORT, SourceOpenError("camera: no answer"), SHORT, "testsrc2=size=64x48:rate=50:duration=0.1")
-    source = LiveSource("camera", cameras, reconnect=2)  # type: ignore[arg-type]
-    frames: list[Frame] = []
+    cameras = Cameras(
+        SHORT, SourceOpenError("camera: no answer"), SHORT, "lavfi:testsrc2=size=64x48:rate=50:duration=0.1"
+    )
+    source = LiveSource("camera", cameras, reconnect=2)
     with pytest.raises(SourceLostError, match=r"camera: lost: refused; gave up after 2 attempts"):
-        frames.extend(source)
-    frames = frames or []
+        list(source)
     assert source.n_reconnects == 2
     assert "it ended; trying again in 0.1 s (attempt 1 of 2)" in caplog.text
     assert "no answer; trying again" in caplog.text
 
 
 def test_frames_across_outages_are_in_order() -> None:
-    source = LiveSource("camera", Cameras(SHORT, SHORT), reconnect=1)  # type: ignore[arg-type]
+    source = LiveSource("camera", Cameras(SHORT, SHORT), reconnect=1)
     frames = []
     with pytest.raises(SourceLostError):
         for frame in source:
@@ -219,17 +212,12 @@ def test_frames_across_outages_are_in_order() -> None:
     assert [f.index for f in frames if f.discontinuity] == [5]
     gap = (frames[5].pts - frames[4].pts) * frames[0].time_base
     assert Fraction(1, 25) <= gap < 3
+    with pytest.raises(SourceError, match="only once"):
+        iter(source)
 
 
 def test_sound_goes_on_after_an_outage_too(clips: Callable[[str], Clip], tmp_path: Path) -> None:
-    def reopen() -> object:
-        if reopen.left == 0:  # type: ignore[attr-defined]
-            raise SourceOpenError("camera: refused")
-        reopen.left -= 1  # type: ignore[attr-defined]
-        return open_source(clips("audio"))
-
-    reopen.left = 2  # type: ignore[attr-defined]
-    source = LiveSource("camera", reopen, reconnect=1)  # type: ignore[arg-type]
+    source = LiveSource("camera", Cameras(str(clips("audio")), str(clips("audio"))), reconnect=1)
     out = tmp_path / "out.mkv"
     with pytest.raises(SourceLostError):
         run(source, Same(), open_sink(out), depth=100)  # type: ignore[arg-type]
@@ -249,13 +237,13 @@ def test_sound_goes_on_after_an_outage_too(clips: Callable[[str], Clip], tmp_pat
 
 
 def test_another_picture_after_an_outage_is_refused() -> None:
-    source = LiveSource("camera", Cameras(SHORT, "testsrc2=size=32x48:duration=1"), reconnect=1)  # type: ignore[arg-type]
+    source = LiveSource("camera", Cameras(SHORT, "lavfi:testsrc2=size=32x48:duration=1"), reconnect=1)
     with pytest.raises(SourceLostError, match=r"came back with 32x48 yuv420p \(it was 64x48"):
         list(source)
 
 
 def test_what_came_before_the_loss_is_finished() -> None:
-    source, sink = LiveSource("camera", Cameras(SHORT), reconnect=0), FakeSink()  # type: ignore[arg-type]
+    source, sink = LiveSource("camera", Cameras(SHORT), reconnect=0), FakeSink()
     with pytest.raises(SourceLostError, match=r"lost: it ended$"):
         run(source, FakeDenoiser(), sink, depth=8)
     assert sink.events == ["open", "close"]
@@ -264,7 +252,7 @@ def test_what_came_before_the_loss_is_finished() -> None:
 
 def test_stop_during_the_back_off_is_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidnoise.sources.live._FIRST_WAIT_SECONDS", 60)
-    source, sink = LiveSource("camera", Cameras(SHORT), reconnect=FOREVER), FakeSink()  # type: ignore[arg-type]
+    source, sink = LiveSource("camera", Cameras(SHORT), reconnect=FOREVER), FakeSink()
     start = time.monotonic()
     stats = run(source, FakeDenoiser(), sink, should_stop=lambda: time.monotonic() - start > 1)
     assert time.monotonic() - start < 10

@@ -18,7 +18,8 @@ import pytest
 
 from clips import Clip
 from live_peers import ffmpeg, free_port, need
-from test_pipeline import FakeDenoiser, FakeSink
+from test_live import Same
+from test_pipeline import FakeSink
 from vidnoise.errors import EncodeError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, StreamInfo
 from vidnoise.pipeline import run
@@ -32,19 +33,6 @@ SECONDS = 100
 CAMERA = "lavfi:testsrc2=size=64x48:rate=25:duration={}"
 
 pytestmark = pytest.mark.timeout(150)
-
-
-class Same:
-    """A denoiser that changes nothing."""
-
-    device = FakeDenoiser.device
-    dtype = FakeDenoiser.dtype
-    model_name = "same"
-    n_cuts = 0
-    estimated_sigma = None
-
-    def __call__(self, frames):
-        yield from frames
 
 
 def send(uri: str, seconds: float, **options: object) -> None:

@@ -20,14 +20,12 @@ import pytest
 import torch
 
 from clips import Clip, Recipe, truncate, write
-from test_model import TINY
+from live_peers import with_tiny_model
 from vidnoise.errors import DecodeError, ReaderClosedError, SourceOpenError, UsageError, VidnoiseError
 from vidnoise.frame import Frame
-from vidnoise.model import DenoiseNetwork
 from vidnoise.sinks import open_sink
 from vidnoise.sinks.uncompressed import Y4M_FORMATS
 from vidnoise.sources import open_source
-from vidnoise.weights import ModelCard, save_model
 
 Clips = Callable[[str], Clip]
 VIDNOISE = (sys.executable, "-m", "vidnoise")
@@ -36,11 +34,7 @@ SECONDS = 100
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Options of a run with a network of no worth, which is fast."""
-    torch.manual_seed(5)
-    path = tmp_path_factory.mktemp("model") / "tiny-1.safetensors"
-    save_model(DenoiseNetwork(TINY), ModelCard("tiny", "fast"), path)
-    return ("--model", str(path), "--device", "cpu", "--threads", "1")
+    return with_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 def raw_clip(path: Path, format: str, n: int = 3, width: int = 64, height: int = 48) -> Clip:
