@@ -53,8 +53,9 @@ def clip_loss(
     quarters = {t: F.avg_pool2d(half, 2) for t, half in halves.items()}
     for t in span:
         previous = state.clean
-        estimate, state = network.estimate_sigma(batch.noisy[t], state)
-        parts["noise"] = parts["noise"] + noise_level_loss(estimate, batch.sigma[t])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and config.noise_weight > 0):
+            estimate, state = network.estimate_sigma(batch.noisy[t], state)
+            parts["noise"] = parts["noise"] + noise_level_loss(estimate, batch.sigma[t])
         sigma = torch.where(blind.view(-1, 1, 1, 1), estimate.detach(), batch.sigma[t])
         clean, state, trace = network.step(batch.noisy[t], sigma, state)
         distance = restoration(clean, batch.clean[t], config.loss, config.alpha)
