@@ -26,14 +26,16 @@ from torch import Tensor
 from vidnoise.evaluation.clips import find_data
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.metrics import psnr, temporal_error
-from vidnoise.evaluation.protocol import centre_crops, network_method, noisy_clip
+from vidnoise.evaluation.protocol import Method, centre_crops, network_method, noisy_clip
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig
 from vidnoise.model.flow import Motion
 from vidnoise.model.wavelet import per_band
+from vidnoise.training.batch import Batch
 from vidnoise.training.config import Augment, Stage, TrainConfig, load_config
 from vidnoise.training.data import Folders
 from vidnoise.training.loop import Trainer
 from vidnoise.training.precision import Precision
+from vidnoise.weights import load_model
 
 SIGMAS = (10, 30, 50)
 """Noise levels of the validation, 8-bit units."""
@@ -76,6 +78,37 @@ def with_one_gain(network: DenoiseNetwork) -> None:
     network.fusion.forward = forward  # type: ignore[method-assign]
 
 
+def both_ways(method: Method) -> Method:
+    """The mean of a pass and of a pass from the last frame to the first."""
+    return lambda noisy, sigma: (method(noisy, sigma) + method(noisy.flip(0), sigma).flip(0)) / 2
+
+
+Teacher = Callable[[DenoiseNetwork, Batch], Tensor]
+"""What to learn from beside the clean frames: pictures ``(T, N, 3, H, W)`` for a batch, by a trained network."""
+
+
+def turned(network: DenoiseNetwork, batch: Batch) -> Tensor:
+    """Self-ensemble on single frames: the mean over eight flips and turns."""
+    noisy, sigma = batch.noisy[0], batch.sigma[0]
+    results = []
+    for turns in range(4):
+        for flip in (False, True):
+            x, s = (t.rot90(turns, (2, 3)) for t in (noisy, sigma))
+            clean = network.still(x.flip(3), s.flip(3)).flip(3) if flip else network.still(x, s)
+            results.append(clean.rot90(-turns, (2, 3)))
+    return torch.stack(results).mean(0)[None]
+
+
+def streamed(network: DenoiseNetwork, batch: Batch) -> Tensor:
+    """Frame after frame, as a stream."""
+    state = network.initial_state(*(batch.noisy.shape[i] for i in (1, 3, 4)))
+    results = []
+    for noisy, sigma in zip(batch.noisy, batch.sigma, strict=True):
+        clean, state = network(noisy, sigma, state)
+        results.append(clean)
+    return torch.stack(results)
+
+
 def separable(blocks: tuple[int, int, int, int, int] | None = None) -> dict[str, Any]:
     """Model settings of a separable core that costs what the tier's costs, by being as much wider as it takes."""
     tier = TIERS[TIER]
@@ -103,6 +136,10 @@ class Variant:
     """Settings of the :class:`Stage`."""
     change: Callable[[DenoiseNetwork], None] | None = None
     """Done to every network that is built."""
+    teacher: tuple[Teacher, str] | None = None
+    """Targets are the mean of the clean frames and of this one's, by that model: a shipped one, or a group's base."""
+    validated: Callable[[Method], Method] | None = None
+    """Not trained: the base, used in another way."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +182,9 @@ GROUPS = {
                 "rotation, elastic deformation and hsv, each of half the clips",
                 {"augment": Augment(rotate=0.5, elastic=0.5, hsv=0.5)},
             ),
+            Variant(
+                "self-ensemble", "learns also from the base's mean over 8 flips and turns", teacher=(turned, "spatial")
+            ),
         ),
     ),
     "recurrent": Group(
@@ -163,6 +203,16 @@ GROUPS = {
             Variant("temporal-loss", "loss on the change from frame to frame, weight 0.2", {"temporal_weight": 0.2}),
             Variant("10-frames", "clips of 10 frames, one a step for two", {}, {"frames": 10, "batch": 1}),
             Variant("10-bptt-5", "the same, gradient through 5 frames", {}, {"frames": 10, "batch": 1, "bptt": 5}),
+            Variant("flow-radius-3", "cost volume over 7 x 7 displacements", {"model": {"flow_radius": 3}}),
+            Variant(
+                "flow-wide", "flow of width 48 with 16 features", {"model": {"flow_width": 48, "flow_features": 16}}
+            ),
+            Variant("fusion-wide", "fusion of width 16", {"model": {"fusion_width": 16}}),
+            Variant("hidden-32", "32 hidden channels", {"model": {"hidden": 32}}),
+            Variant("distilled", "learns also from `standard-awgn`", teacher=(streamed, "standard-awgn")),
+            Variant(
+                "both-ways", "the mean with a pass from the end: what the whole future is worth", validated=both_ways
+            ),
             Variant("from-scratch", "no spatial training before", {"initial": None}),
         ),
         initial="spatial",
@@ -171,11 +221,20 @@ GROUPS = {
 
 
 class VariantTrainer(Trainer):
-    """A trainer whose networks are changed as the variant says."""
+    """A trainer whose networks and targets are changed as the variant says."""
 
-    def __init__(self, variant: Variant, config: TrainConfig, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, variant: Variant, teacher: DenoiseNetwork | None, *args: Any, **kwargs: Any) -> None:
         self.variant = variant
-        super().__init__(config, *args, **kwargs)
+        super().__init__(*args, **kwargs)
+        if variant.teacher and teacher:
+            draw, teach = self.batches.make, variant.teacher[0]
+
+            def make(n: int, frames: int, patch: int) -> Batch:
+                batch = draw(n, frames, patch)
+                with torch.no_grad(), self.precision.autocast():
+                    return batch._replace(clean=(batch.clean + teach(teacher, batch)) / 2)
+
+            self.batches.make = make  # type: ignore[method-assign]
 
     def build(self, config: ModelConfig) -> DenoiseNetwork:
         network = super().build(config)
@@ -184,9 +243,8 @@ class VariantTrainer(Trainer):
         return network
 
 
-def validate(network: DenoiseNetwork, clips: list[tuple[str, Tensor]], frame_wise: bool) -> dict[str, Any]:
+def validate(method: Method, clips: list[tuple[str, Tensor]]) -> dict[str, Any]:
     """PSNR in dB by sigma, mean over frames, then over clips; and flicker at sigma 30, 8-bit units."""
-    method = network_method(network.place("cpu").eval(), frame_wise=frame_wise)
     scores, flicker = {}, 0.0
     with Precision("auto", torch.device("cpu")).autocast():
         for sigma in SIGMAS:
@@ -213,36 +271,47 @@ class Bench:
 
     def folder(self, key: str, variant: Variant) -> Path:
         """Of a run; another number of steps is another run."""
-        return self.runs / f"{key}-{variant.name}-{self.stage(GROUPS[key], variant).steps}"
+        name = BASE if variant.validated else variant.name
+        return self.runs / f"{key}-{name}-{self.stage(GROUPS[key], variant).steps}"
+
+    def base(self, key: str) -> str:
+        """Weights of a group's base."""
+        return str(self.folder(key, GROUPS[key].variants[0]) / "model.safetensors")
 
     def config(self, key: str, variant: Variant) -> TrainConfig:
         """How a variant is trained."""
         group = GROUPS[key]
         initial = None
         if group.initial:
-            first = GROUPS[group.initial].variants[0]
-            initial = str(self.folder(group.initial, first) / "model.safetensors")
+            initial = {"core": self.base(group.initial)}
         settings: dict[str, Any] = {"name": "model", "initial": initial, "stages": (self.stage(group, variant),)}
         return replace(load_config(RECIPE), **settings | variant.config)
 
     def differs(self, key: str, variant: Variant) -> bool:
         """Whether a variant is another thing than the base: the recipe may already be without what it leaves out."""
         base = GROUPS[key].variants[0]
-        return variant is base or bool(variant.change) or self.config(key, variant) != self.config(key, base)
+        changed = variant.change or variant.teacher or variant.validated
+        return variant is base or bool(changed) or self.config(key, variant) != self.config(key, base)
 
     def train(self, key: str, variant: Variant, clips: list[tuple[str, Tensor]]) -> dict[str, Any]:
         """Train (or go on with) one variant; returns its row of the results."""
         group, config = GROUPS[key], self.config(key, variant)
         folders = Folders(self.data / "train", None)
-        trainer = VariantTrainer(variant, config, folders, self.folder(key, variant), cache=self.cache)
+        teacher = None
+        if variant.teacher:
+            name = variant.teacher[1]
+            teacher = load_model(self.base(name) if name in GROUPS else name)[0]
+        trainer = VariantTrainer(variant, teacher, config, folders, self.folder(key, variant), cache=self.cache)
         trainer.fit(every=100)
-        network = trainer.averaged()
+        network = trainer.averaged().place("cpu").eval()
+        method = network_method(network, frame_wise=group.frame_wise)
+        method = variant.validated(method) if variant.validated else method
         sizes = {k: "/".join(map(str, v)) for k, v in network.config.to_dict().items() if isinstance(v, tuple)}
         return {
             "what": variant.what.format(**sizes),
             "steps": config.stages[0].steps, "minutes": round(trainer.total_seconds / 60, 2),
             "kmac": round(kilo_macs(network.config, frame_wise=group.frame_wise), 2),
-            **validate(network, clips, group.frame_wise),
+            **validate(method, clips),
         }  # fmt: skip
 
     def load(self) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 from training_setup import config
 from vidnoise.model import DenoiseNetwork, uniform_sigma
 from vidnoise.model.network import Trace
+from vidnoise.training.batch import Batch
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "ablations.py"
 
@@ -65,14 +66,16 @@ def test_every_variant_has_a_valid_configuration_of_its_own(ablations: ModuleTyp
         assert group.variants[0].name == ablations.BASE
         names = [variant.name for variant in group.variants]
         assert len(set(names)) == len(names)
+        assert group.initial is None or group.initial in ablations.GROUPS
         steps = {bench.stage(group, variant).steps for variant in group.variants}
         assert len(steps) == 1
         for variant in group.variants:
             settings = bench.config(key, variant)
             DenoiseNetwork(settings.model_config())
             if bench.differs(key, variant):
-                assert (settings, variant.change) not in seen
-                seen.append((settings, variant.change))
+                thing = (settings, variant.change, variant.teacher, variant.validated)
+                assert thing not in seen
+                seen.append(thing)
 
 
 def test_tables_show_differences_from_the_base(ablations: ModuleType) -> None:
@@ -82,3 +85,28 @@ def test_tables_show_differences_from_the_base(ablations: ModuleType) -> None:
     text = ablations.tables({"spatial": {"base": base, "adamw-1e-3": better, "seed": base | {"steps": 4}}})
     assert "| AdamW | 8.4 | 5 | 1.0 | 35.00 → 35.30 | 30.00 → 30.30 | 28.00 → 28.30 | +0.30 | 3.00 |" in text
     assert text.count("as it is") == 1  # a run of another length is not compared
+
+
+def test_teachers_teach(ablations: ModuleType) -> None:
+    """Their pictures are the network's own, and both are of a batch's shape."""
+    torch.manual_seed(0)
+    network = DenoiseNetwork(config().model_config()).requires_grad_(False)
+    noisy = torch.rand(2, 3, 3, 32, 32)
+    sigma = torch.full((2, 3, 6, 16, 16), 0.1)
+    batch = Batch(noisy, noisy, sigma, torch.full((3,), 0.1))
+    out = ablations.streamed(network, batch)
+    assert out.shape == noisy.shape
+    torch.testing.assert_close(out[0], network.still(noisy[0], sigma[0]), rtol=0, atol=5e-3)
+    single = Batch(noisy[:1], noisy[:1], sigma[:1], torch.full((3,), 0.1))
+    ensemble = ablations.turned(network, single)
+    assert ensemble.shape == (1, 3, 3, 32, 32)
+    assert 0 < (ensemble[0] - out[0]).abs().mean() < (noisy[0] - out[0]).abs().mean()
+    # Turning what goes in turns what comes out: each turn was turned back.
+    quarter = Batch(*(t.rot90(1, (-2, -1)) for t in single[:3]), single.mean_sigma)
+    torch.testing.assert_close(ablations.turned(network, quarter), ensemble.rot90(1, (-2, -1)), rtol=0, atol=1e-4)
+
+
+def test_both_ways_sees_the_end_first(ablations: ModuleType) -> None:
+    frames = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 16, 16)
+    out = ablations.both_ways(lambda noisy, sigma: noisy.cumsum(0))(frames, 0.1)
+    assert out[:, 0, 0, 0].tolist() == [(a + b) / 2 for a, b in zip([0, 1, 3, 6], [6, 6, 5, 3], strict=True)]

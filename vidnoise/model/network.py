@@ -152,7 +152,7 @@ class DenoiseNetwork(nn.Module):
         known = (state.ratio[:, :1] < UNKNOWN / 2).float()
         parameters = self.noise_level(bands, haar(state.fused), known)
         memory = self.noise_level.remember(state.noise, parameters)
-        return self.noise_level.level(memory[:, :12], bands[:, :3]), state._replace(noise=memory)
+        return self.noise_level.level(memory[:, :12], bands), state._replace(noise=memory)
 
     def forward(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State]:
         """Denoise one frame.

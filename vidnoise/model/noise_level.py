@@ -28,8 +28,21 @@ def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
     return level.clamp(min=SIGMA_MIN).expand(n, 6, h // 2, w // 2)
 
 
+FLAT = 0.1 / 255
+"""Haar details below this are none: a fraction of the smallest step of 8-bit samples."""
+
 MEMORY = 8
 """Frames over which the estimate is averaged: steady, yet quick to follow a change of gain."""
+
+
+def untouched(bands: Tensor) -> Tensor:
+    """Where a picture is exactly flat: ``(N, 1, h, w)``, 1 or 0, from its Haar bands ``(N, 12, h, w)``.
+
+    Noise leaves no flat neighbourhood of 10 pixels. Letterbox bars, panels and blown highlights are flat: they hold
+    no noise, and say nothing of the noise around them.
+    """
+    detail = bands[:, 3:].abs().amax(1, keepdim=True)
+    return (F.max_pool2d(detail, 5, stride=1, padding=2) < FLAT).float()
 
 
 def _log_magnitude(x: Tensor) -> Tensor:
@@ -49,10 +62,10 @@ class NoiseLevel(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The 34 inputs: 12 Haar bands, the magnitudes of the 9 details and of 12 differences to the past, and
-        # whether there is a past.
+        # The 35 inputs: 12 Haar bands, the magnitudes of the 9 details and of 12 differences to the past, whether there
+        # is a past, and whether anything can be said of noise at all.
         self.encoder = nn.Sequential(
-            conv3(34, width, stride=2), nn.ReLU(), conv3(width, 2 * width, stride=2), nn.ReLU(),
+            conv3(35, width, stride=2), nn.ReLU(), conv3(width, 2 * width, stride=2), nn.ReLU(),
             conv3(2 * width, 2 * width), nn.ReLU(), conv3(2 * width, 2 * width, dilation=2), nn.ReLU(),
         )  # fmt: skip
         self.trust = nn.Conv2d(2 * width, 1, 1)  # how much a place says of the whole frame: bars and panels, nothing
@@ -77,8 +90,9 @@ class NoiseLevel(nn.Module):
         low, detail = bands[:, :3], bands[:, 3:]
         # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
         evidence = [low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known]
-        x = self.encoder(torch.cat(evidence, 1))
-        trust = torch.sigmoid(self.trust(x).float()) + 1e-4
+        noisy = 1 - untouched(bands)
+        x = self.encoder(torch.cat([*(e * noisy for e in evidence), noisy], 1))
+        trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noisy, 4) + 1e-6
         overall = (x * trust).sum((2, 3), keepdim=True) / trust.sum((2, 3), keepdim=True)
         return self.head(x + F.relu(self.globally(overall))).float().clamp(-12, 2)
 
@@ -98,11 +112,12 @@ class NoiseLevel(nn.Module):
         return torch.cat([mean + (parameters - mean) / count, count], 1)
 
     @staticmethod
-    def level(parameters: Tensor, low: Tensor) -> Tensor:
-        """Noise level ``(N, 6, h, w)`` for the low-pass bands ``(N, 3, h, w)`` of a frame."""
+    def level(parameters: Tensor, bands: Tensor) -> Tensor:
+        """Noise level ``(N, 6, h, w)`` of a frame, from its Haar bands ``(N, 12, h, w)``."""
+        low = bands[:, :3]
         affine = F.interpolate(parameters, size=low.shape[-2:], mode="bilinear", align_corners=False)
         slope, offset = affine.exp().chunk(2, dim=1)
         signal = (low.float() * 0.5).clamp(0, 1)  # the low-pass band of a constant c is 2c
         # Squares, so that both parts are positive and small levels are learnt as well as large ones.
         variance = slope.square() * torch.cat([signal, signal], 1) + offset.square()
-        return variance.sqrt().clamp(min=SIGMA_MIN)
+        return (variance.sqrt() * (1 - untouched(bands))).clamp(min=SIGMA_MIN)

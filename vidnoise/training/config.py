@@ -71,7 +71,7 @@ class TrainConfig:
     stages: tuple[Stage, ...]
     initial: str | dict[str, str] | None = None
     """Model (name or path) to start from; or a table of modules (``core``, ``motion``, ``fusion``, ``noise_level``)
-    and the models to take them from."""
+    and the models to take them from, of the same size or smaller (:mod:`vidnoise.training.grow`)."""
     model: dict[str, Any] = field(default_factory=dict)
     """Settings of :class:`~vidnoise.model.ModelConfig` that differ from the tier's; not beside an ``initial`` model."""
     blind: float = 0.5

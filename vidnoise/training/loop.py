@@ -22,6 +22,7 @@ from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
 from .config import Stage, TrainConfig
 from .data import ClipPack, ClipSampler, Folders
+from .grow import grow
 from .objectives import clip_loss, estimator_loss
 from .optimizers import make_optimizers
 from .parallel import Ranks
@@ -98,7 +99,8 @@ class Trainer:
         return DenoiseNetwork(config)
 
     def _initial(self) -> DenoiseNetwork:
-        """New weights, those of another model, or of several: each module from where the configuration says."""
+        """New weights, those of another model, or of several: each module from where the configuration says,
+        grown if it was smaller there."""
         initial = self.config.initial
         if isinstance(initial, str):
             trained = load_model(initial)[0]
@@ -108,8 +110,8 @@ class Trainer:
         network = self.build(self.config.model_config())
         for module, name in (initial or {}).items():
             try:
-                network.get_submodule(module).load_state_dict(load_model(name)[0].get_submodule(module).state_dict())
-            except (AttributeError, RuntimeError) as ex:
+                grow(network.get_submodule(module), load_model(name)[0].get_submodule(module).state_dict())
+            except (AttributeError, ValueError) as ex:
                 raise UsageError(f"initial: {module} of {name!r} does not fit: {ex}") from ex
         return network
 
