@@ -102,7 +102,8 @@ def test_teachers_teach(ablations: ModuleType) -> None:
     assert ensemble.shape == (1, 3, 3, 32, 32)
     assert 0 < (ensemble[0] - out[0]).abs().mean() < (noisy[0] - out[0]).abs().mean()
     # Turning what goes in turns what comes out: each turn was turned back.
-    quarter = Batch(*(t.rot90(1, (-2, -1)) for t in single[:3]), single.mean_sigma)
+    around = [t.rot90(1, (-2, -1)) for t in (single.clean, single.noisy, single.sigma)]
+    quarter = Batch(around[0], around[1], around[2], single.mean_sigma)
     torch.testing.assert_close(ablations.turned(network, quarter), ensemble.rot90(1, (-2, -1)), rtol=0, atol=1e-4)
 
 
