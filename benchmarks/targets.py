@@ -1,0 +1,135 @@
+"""The targets of this project, and what was measured: `targets.md` from the results of `vidnoise evaluate`.
+
+    python benchmarks/targets.py [--data DIR]
+
+Reads `quality-test.json` and `quality-test-blind.json` beside it (benchmarks/README.md has the commands). With `--data`
+(or VIDNOISE_DATA) the frames after scene cuts are measured as well, on joined clips of `DIR/test/video`; without, the
+figures of the last time stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vidnoise
+from vidnoise.evaluation.clips import find_data
+from vidnoise.evaluation.metrics import psnr
+from vidnoise.evaluation.protocol import clean_clips, noisy_clip
+
+HERE = Path(__file__).parent
+SIGMAS = ("10", "30", "50")
+OURS = ("fast-awgn", "standard-awgn", "quality-awgn")
+CUTS = HERE / "cuts.json"
+
+
+def frames_after_cuts(folder: Path, model: str, sigma: float = 30) -> dict[str, float]:
+    """PSNR of frames after a cut, and of the same frames as the first of a stream; means over neighbouring clips."""
+    clips = list(clean_clips(folder, 8))
+    height, width = (min(c.shape[i] for _, c in clips) for i in (2, 3))
+    scenes = [(name, c[..., :height, :width]) for name, c in clips]
+
+    def denoised(noisy: Tensor) -> list[Tensor]:
+        frames = iter(noisy.permute(0, 2, 3, 1).numpy())
+        return [torch.from_numpy(f).permute(2, 0, 1) for f in vidnoise.denoise(frames, model=model, sigma=sigma)]
+
+    after, first = [], []
+    for (before, a), (name, b) in itertools.pairwise([*scenes, scenes[0]]):
+        noisy = noisy_clip(name, b[:1], sigma)
+        joined = denoised(torch.cat([noisy_clip(before, a, sigma), noisy]))
+        for out, scores in ((joined[-1], after), (denoised(noisy)[0], first)):
+            scores.append(psnr(out.clamp(0, 1)[None], b[:1]).item())
+    return {"after a cut": sum(after) / len(after), "first": sum(first) / len(first)}
+
+
+class Results:
+    """What was measured, and what was given, on the test clips."""
+
+    def __init__(self) -> None:
+        told, blind = (json.loads((HERE / f"quality-test{s}.json").read_text()) for s in ("", "-blind"))
+        self.methods: dict[str, Any] = told["methods"] | blind["methods"]
+        self.given: dict[str, Any] = told["given"]
+
+    def of(self, label: str, sigma: str, metric: str = "psnr") -> float:
+        return self.methods[label]["sigmas"][sigma]["mean"][metric]
+
+    def reference(self, label: str, sigma: str) -> float:
+        return self.given[label]["psnr"][sigma]
+
+    def peers(self) -> list[str]:
+        """Classic filters."""
+        return [label for label, method in self.methods.items() if "weights" not in method]
+
+    def models(self) -> list[str]:
+        return [m for m in OURS if m in self.methods]
+
+
+def rows(results: Results, cuts: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, float, float]]:
+    """Target, where, limit, measured; met if the measured is not below (an error: not above) the limit."""
+    dvdnet = "DVDnet (5 frames, DIS flow)"
+    for s in SIGMAS:
+        best = max(results.peers(), key=lambda p: results.of(p, s))
+        yield f"`fast` above every classic filter (best here: {best})", s, results.of(best, s), results.of(OURS[0], s)
+    for s, margin in (("30", 0.5), ("50", 1.0)):
+        yield f"`fast` above FFDNet by {margin}", s, results.reference("FFDNet", s) + margin, results.of(OURS[0], s)
+    for s in SIGMAS:
+        yield "`standard` above DVDnet by 0.3", s, results.reference(dvdnet, s) + 0.3, results.of(OURS[1], s)
+    if OURS[2] in results.methods:
+        yield "`quality` above DVDnet by 1.2", "30", results.reference(dvdnet, "30") + 1.2, results.of(OURS[2], "30")
+    for model in results.models():
+        for s in SIGMAS:
+            least = min(results.of(p, s, "temporal_error") for p in results.peers())
+            found = results.of(model, s, "temporal_error")
+            yield f"temporal error of `{model}` below every filter's", s, -least, -found
+        for s in SIGMAS:
+            known, blind = results.of(model, s), results.of(f"{model} (blind)", s)
+            yield f"`{model}`: sigma unknown within 0.2 dB", s, known - 0.2, blind
+        for s in SIGMAS:
+            limit = results.reference("FFDNet", s) - 0.3
+            yield f"first frame of `{model}` not below FFDNet by 0.3", s, limit, results.of(model, s, "psnr_first")
+        if model in cuts:
+            yield (
+                f"`{model}` after a cut as on a first frame",
+                "30",
+                cuts[model]["first"] - 0.05,
+                cuts[model]["after a cut"],
+            )
+
+
+def table(results: Results, cuts: dict[str, dict[str, float]]) -> str:
+    lines = [
+        "On the test clips (first 20 frames), Gaussian noise; PSNR in dB, temporal error in 8-bit units. FFDNet's and",
+        "DVDnet's figures are given, the rest was measured. First frames are compared with FFDNet's mean over all frames.",
+        "",
+        "| target | sigma | asked | measured | |",
+        "|---|---|---|---|---|",
+    ]
+    for what, sigma, limit, found in rows(results, cuts):
+        verdict = "met" if found >= limit else f"missed by {limit - found:.2f}"
+        lines.append(f"| {what} | {sigma} | {abs(limit):.2f} | {abs(found):.2f} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder with test/video in it")
+    data = parser.parse_args().data or os.environ.get("VIDNOISE_DATA")
+    results = Results()
+    if data:
+        folder = find_data(data) / "test" / "video"
+        cuts = {model: frames_after_cuts(folder, model) for model in results.models()}
+        CUTS.write_text(json.dumps(cuts, indent=1) + "\n")
+    cuts = json.loads(CUTS.read_text()) if CUTS.is_file() else {}
+    (HERE / "targets.md").write_text(table(results, cuts))
+
+
+if __name__ == "__main__":
+    main()
