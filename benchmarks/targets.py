@@ -107,7 +107,7 @@ def rows(results: Results, cuts: dict[str, dict[str, float]]) -> Iterator[tuple[
 def table(results: Results, cuts: dict[str, dict[str, float]]) -> str:
     lines = [
         "On the test clips (first 20 frames), Gaussian noise; PSNR in dB, temporal error in 8-bit units. FFDNet's and",
-        "DVDnet's figures are given, the rest was measured. First frames are compared with FFDNet's mean over all frames.",
+        "DVDnet's figures are given, the rest was measured. First frames stand beside FFDNet's mean over all frames.",
         "",
         "| target | sigma | asked | measured | |",
         "|---|---|---|---|---|",
