@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..model import DenoiseNetwork, ModelConfig
 
@@ -17,7 +17,7 @@ SIZE = 64
 
 
 def kilo_macs(config: ModelConfig, *, frame_wise: bool = False) -> float:
-    """Multiply-adds a full-resolution pixel, in thousands: those of all convolutions with weights that are learnt.
+    """Multiply-adds a full-resolution pixel, in thousands, noise level and flow included.
 
     Args:
         config: sizes of the network.
@@ -25,21 +25,13 @@ def kilo_macs(config: ModelConfig, *, frame_wise: bool = False) -> float:
     """
     network = DenoiseNetwork(config).requires_grad_(False)
     frame = torch.rand(1, 3, SIZE, SIZE)
-    macs = 0
-
-    def count(layer: nn.Module, _: Any, out: Tensor) -> None:
-        nonlocal macs
-        macs += out[0, 0].numel() * layer.weight.numel()  # pyright: ignore[reportCallIssue,reportOperatorIssue]
-
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(count)
-    sigma, state = network.estimate_sigma(frame, network.initial_state(1, SIZE, SIZE))
-    if frame_wise:
-        network.still(frame, sigma)
-    else:
-        network(frame, sigma, state)
-    return macs / SIZE**2 / 1000
+    with FlopCounterMode(display=False) as counter:
+        sigma, state = network.estimate_sigma(frame, network.initial_state(1, SIZE, SIZE))
+        if frame_wise:
+            network.still(frame, sigma)
+        else:
+            network(frame, sigma, state)
+    return counter.get_total_flops() / 2 / SIZE**2 / 1000
 
 
 def timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
