@@ -189,7 +189,7 @@ GROUPS = {
     ),
     "recurrent": Group(
         "Recurrence: clips, the spatial base trained on",
-        Stage("recurrent", batch=2, frames=5, patch=96, steps=300),
+        Stage("recurrent", batch=2, frames=5, patch=96, steps=400),
         False,
         (
             Variant(BASE, "5 frames: flow, fusion with a gain for either band, all losses"),

@@ -8,29 +8,14 @@ demosaicked) shows as a difference between bands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
-_SIGNS = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
-"""Of the four pixels of a square in its low-pass, horizontal, vertical and diagonal band."""
-
-
-@lru_cache
-def _kernel(channels: int, device: torch.device) -> Tensor:
-    """The transform as a convolution: ``(4C, C, 2, 2)``, orthonormal, so that it is its own inverse transposed."""
-    kernel = torch.zeros(4, channels, channels, 2, 2)
-    for channel in range(channels):
-        kernel[:, channel, channel] = 0.5 * _SIGNS.view(4, 2, 2)
-    return kernel.flatten(0, 1).to(device)
-
-
 def haar(image: Tensor) -> Tensor:
-    """Forward transform, in float32 whatever autocast says: the network's correction is a difference of bands.
+    """Forward transform.
 
     Args:
         image: ``(N, C, H, W)``, H and W even.
@@ -39,15 +24,19 @@ def haar(image: Tensor) -> Tensor:
         ``(N, 4C, H/2, W/2)``: C low-pass channels, then C each of the horizontal, vertical and
         diagonal details.
     """
-    # One convolution, though most of its products are with zero, passes over the frame once; sums of slices, ten times.
-    with torch.autocast(image.device.type, enabled=False):
-        return F.conv2d(image.float(), _kernel(image.shape[1], image.device), stride=2)
+    a, b = image[..., 0::2, 0::2], image[..., 0::2, 1::2]
+    c, d = image[..., 1::2, 0::2], image[..., 1::2, 1::2]
+    ab, cd, a_b, c_d = a + b, c + d, a - b, c - d
+    return torch.cat([ab + cd, a_b + c_d, ab - cd, a_b - c_d], dim=1) * 0.5
 
 
 def inverse_haar(bands: Tensor) -> Tensor:
     """Inverse of :func:`haar`: ``(N, 4C, h, w)`` to ``(N, C, 2h, 2w)``."""
-    with torch.autocast(bands.device.type, enabled=False):
-        return F.conv_transpose2d(bands.float(), _kernel(bands.shape[1] // 4, bands.device), stride=2)
+    low, horizontal, vertical, diagonal = (bands * 0.5).chunk(4, dim=1)
+    lv, hd, l_v, h_d = low + vertical, horizontal + diagonal, low - vertical, horizontal - diagonal
+    n, c, h, w = low.shape
+    rows = torch.stack([torch.stack([lv + hd, lv - hd], -1), torch.stack([l_v + h_d, l_v - h_d], -1)], -3)
+    return rows.reshape(n, c, 2 * h, 2 * w)
 
 
 def per_band(levels: Tensor, channels: int = 3) -> Tensor:
