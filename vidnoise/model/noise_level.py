@@ -42,7 +42,8 @@ def untouched(bands: Tensor) -> Tensor:
     no noise, and say nothing of the noise around them.
     """
     detail = bands[:, 3:].abs().amax(1, keepdim=True)
-    return (F.max_pool2d(detail, 5, stride=1, padding=2) < FLAT).float()
+    detail = F.max_pool2d(F.max_pool2d(detail, (5, 1), stride=1, padding=(2, 0)), (1, 5), stride=1, padding=(0, 2))
+    return (detail < FLAT).float()
 
 
 def _log_magnitude(x: Tensor) -> Tensor:
