@@ -19,6 +19,7 @@ LAYERS = [
     {"sources", "sinks"},
     {"strength"},
     {"denoiser"},
+    {"fields"},
     {"pipeline", "pictures"},
     {"api"},
     {"evaluation"},

@@ -30,6 +30,7 @@ from vidnoise.sinks.codecs import (
 )
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.hdr import hdr_options
+from vidnoise.sinks.interlacing import codes_fields, interlaced_options
 from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
 from vidnoise.sinks.tags import container_tags, lost_shape
@@ -293,8 +294,17 @@ class ContainerSink:
         return forced_format(info, encoder, self._pix_fmt, allowed)
 
     def _options(self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo) -> dict[str, str]:
-        if is_uncompressed(self._format_name):
-            return {}
+        options = {} if is_uncompressed(self._format_name) else self._encoder_options(encoder, copies, info)
+        if info.field_order is None:
+            return options
+        if not codes_fields(encoder.name):
+            logger.warning(
+                "%s: %s has no interlaced coding: the fields are kept woven, and only the container's header says so",
+                self.name, encoder.name,
+            )  # fmt: skip
+        return interlaced_options(encoder.name, info.field_order, options)
+
+    def _encoder_options(self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo) -> dict[str, str]:
         options = encoder_options(encoder, self._crf, self._preset)
         if self.is_live or (self.is_prompt and info.is_live):
             options = low_latency_options(encoder.name, options, info.rate, keeps_preset=self._preset is not None)

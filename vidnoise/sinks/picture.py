@@ -14,6 +14,7 @@ from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat, StreamInfo
 from vidnoise.picture_planes import plane_views
 from vidnoise.sinks.codecs import takes_size
+from vidnoise.sinks.interlacing import FieldMarker
 from vidnoise.sinks.repack import canonical, components, is_lossless, lossless_target, repack
 
 logger = logging.getLogger(__name__)
@@ -142,6 +143,8 @@ class PictureWriter:
         if choice.is_lossless and choice.name in PIXEL_FORMATS:
             self._format = PIXEL_FORMATS[choice.name]
         self.color = output_color(info, choice.name)
+        order = info.field_order
+        self._fields = FieldMarker(order, info.width, info.height, choice.name) if order else None
 
     def picture(self, frame: Frame) -> av.VideoFrame:
         """``frame`` as a picture in the chosen format, without a time stamp.
@@ -160,12 +163,26 @@ class PictureWriter:
         for view, plane in zip(plane_views(picture, self._format), planes, strict=True):
             view.copy_(plane)
         if not self._choice.is_lossless and self._format.name != self._choice.name:
-            picture = self._convert(picture)
+            picture = self._convert(picture) if self._fields is None else self._convert_fields(picture)
         # Most encoders take the tags from their context, ProRes takes them from the picture.
         color = self.color
         picture.colorspace, picture.color_range = color.matrix, color.range
         picture.color_primaries, picture.color_trc = color.primaries, color.transfer
-        return picture
+        return picture if self._fields is None else self._fields.mark(picture)
+
+    def _convert_fields(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """Lines of one field only may be averaged with each other."""
+        target = PIXEL_FORMATS.get(self._choice.name)
+        if target is None or picture.height % (2 << max(target.log2_chroma_h, self._format.log2_chroma_h)):
+            return self._convert(picture)
+        woven = av.VideoFrame(picture.width, picture.height, target.name)
+        for parity in (0, 1):
+            field = av.VideoFrame(picture.width, picture.height // 2, self._format.name)
+            for lines, plane in zip(*(plane_views(p, self._format) for p in (field, picture)), strict=True):
+                lines.copy_(plane[parity::2])
+            for plane, lines in zip(*(plane_views(p, target) for p in (woven, self._convert(field))), strict=True):
+                plane[parity::2].copy_(lines)
+        return woven
 
     def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:
         from vidnoise.color import resolve_color

@@ -51,6 +51,7 @@ def open_source(
     reconnect: int = 5,
     rtsp_transport: str | None = None,
     input_options: dict[str, str] | None = None,
+    interlaced: str = "auto",
     **options: Any,
 ) -> Source:
     """Open a video for reading.
@@ -69,6 +70,8 @@ def open_source(
         reconnect: Attempts in a row to open a live URL or camera again after it was lost; -1 never gives up.
         rtsp_transport: ``tcp`` (the default) or ``udp``.
         input_options: Of FFmpeg's reader, for cameras say ``{"video_size": "1280x720", "framerate": "30"}``.
+        interlaced: Whether pictures are two fields: ``auto`` believes the video's marks, ``tff`` and ``bff`` say that
+            they are (top or bottom field first), ``no`` that they are not.
         options: Further options of the source's class.
 
     Raises:
@@ -117,7 +120,7 @@ def open_source(
     def open_once() -> Source:
         return make(
             text, start=start, duration=None if is_live else duration, threads=threads, format=format,
-            options=given or None, is_live=is_live, **options,
+            options=given or None, is_live=is_live, interlaced=interlaced, **options,
         )  # fmt: skip
 
     if not is_live:

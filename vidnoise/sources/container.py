@@ -25,6 +25,7 @@ from vidnoise.sources.description import (
     to_fraction,
     total_seconds,
 )
+from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.trim import TimeRange
@@ -53,6 +54,7 @@ class ContainerSource:
         timeout: Seconds to wait for it to open, and for data; the default waits on URLs for a while, else for ever.
         name: Of a device, as libav knows it.
         is_live: Whether frames come when they come: none may wait inside the decoder for others.
+        interlaced: ``auto`` believes the marks of the video; ``tff``, ``bff`` and ``no`` overrule them.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -75,8 +77,10 @@ class ContainerSource:
         timeout: float | tuple[float, float] | None = None,
         name: str | None = None,
         is_live: bool = False,
+        interlaced: str = "auto",
     ) -> None:
         self.uri = uri
+        self._fields = FieldFinder(interlaced, uri)
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
@@ -139,6 +143,7 @@ class ContainerSource:
         format = self._reader.format_of(self._first)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
+        self._fields.begin(video, self._first)
         self.info = describe(
             container,
             video,
@@ -150,6 +155,7 @@ class ContainerSource:
             chapters=self._range.place_chapters(container.chapters()),
             trimmed_seconds=self._trimmed_seconds(total),
             is_trimmed=self._range.start is not None or self._range.duration is not None,
+            field_order=self._fields.order,
             is_live=self._is_live or ("://" in self.uri and total is None and not self._range.start),
         )
         self._total_seconds = total
@@ -157,11 +163,6 @@ class ContainerSource:
 
     def _warn_of_losses(self, picture: av.VideoFrame) -> None:
         """Say what pictures carry that frames do not."""
-        if picture.interlaced_frame:
-            logger.warning(
-                "%s: interlaced; both fields are denoised as one picture, and the output is progressive. "
-                "Deinterlace it first for the best result", self.uri,
-            )  # fmt: skip
         if any(item.type.name == "A53_CC" for item in side_data(picture)):
             logger.warning("%s: the closed captions inside the pictures are not carried over", self.uri)
 
@@ -287,6 +288,24 @@ class ContainerSource:
         finally:
             self.close()
 
+    @property
+    def shift(self) -> int:
+        """Ticks that are taken off each frame's time because a start was asked for."""
+        return self._range.shift(self._time_base)
+
+    def copied_packets(self) -> Iterator[Packet]:
+        """Instead of the frames: what would ride on them and come behind them. Nothing is decoded, so it is quick."""
+        self._started = True
+        self._decoded.skips_video = True
+        yield from self._place(self._held)
+        for event in self._events:
+            if isinstance(event, av.VideoFrame):
+                continue
+            stamp = event.pts if event.pts is not None else event.dts
+            if stamp is not None and self._range.is_past_end(stamp * Fraction(event.time_base) - 5):
+                return
+            yield from self._place([event])
+
     def _frame(self, picture: av.VideoFrame, packets: tuple[Packet, ...], previous: Frame | None, count: int) -> Frame:
         info = self.info
         format, planes = self._reader.read(picture)
@@ -299,7 +318,7 @@ class ContainerSource:
             pts = 0
         else:
             pts = previous.pts + (previous.duration or self._ticks_per_frame())
-        return Frame(
+        frame = Frame(
             planes=planes,
             format=format,
             color=self._reader.color_of(picture, format, info.codec),
@@ -310,6 +329,7 @@ class ContainerSource:
             discontinuity=self._is_cut(stamp) or (previous is None and bool(self._range.start)),
             packets=packets,
         )
+        return self._fields.marked(frame, picture)
 
     def _is_cut(self, stamp: int | None) -> bool:
         """Whether the input's clock jumped between the previous picture and the one at ``stamp``."""

@@ -15,7 +15,7 @@ import av.error
 import av.stream
 from av.sidedata.sidedata import SideData
 
-from vidnoise.frame import ColorInfo, PixelFormat, StreamInfo
+from vidnoise.frame import ColorInfo, FieldOrder, PixelFormat, StreamInfo
 from vidnoise.passthrough import CopiedStream, Passthrough
 
 logger = logging.getLogger(__name__)
@@ -139,6 +139,7 @@ def describe(
     chapters: tuple[dict[str, Any], ...],
     trimmed_seconds: float | None,
     is_trimmed: bool,
+    field_order: FieldOrder | None,
     is_live: bool,
 ) -> StreamInfo:
     """Everything known before the first frame is handed out."""
@@ -164,6 +165,7 @@ def describe(
         color=color,
         sample_aspect_ratio=to_fraction(video.sample_aspect_ratio),
         rotation=round(first.rotation) % 360,
+        field_order=field_order,
         n_frames=(video.frames or None) if not is_trimmed else None,
         duration_seconds=trimmed_seconds if is_trimmed else None if total is None else float(total),
         is_live=is_live,
