@@ -25,6 +25,7 @@ from vidnoise.sources.description import (
     to_fraction,
     total_seconds,
 )
+from vidnoise.sources.dolby_vision import check_dolby_vision
 from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
@@ -34,6 +35,15 @@ logger = logging.getLogger(__name__)
 
 _SEEK_LEADS = (0, 3, 15)
 """Seconds before the wanted time at which to look for a key frame, in this order; then from the beginning."""
+
+_LOST_SIDE_DATA = {
+    "A53_CC": "closed captions",
+    "DYNAMIC_HDR_PLUS": "HDR10+ data",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid data",
+    "STEREO3D": "marks of stereoscopic video",
+    "SPHERICAL": "marks of spherical video",
+}
+"""What libav hands out with pictures and takes back from nobody, by its name and in words."""
 
 _HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
 
@@ -143,6 +153,7 @@ class ContainerSource:
         format = self._reader.format_of(self._first)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
+        check_dolby_vision(self._first, self.uri)
         self._fields.begin(video, self._first)
         self.info = describe(
             container,
@@ -163,8 +174,8 @@ class ContainerSource:
 
     def _warn_of_losses(self, picture: av.VideoFrame) -> None:
         """Say what pictures carry that frames do not."""
-        if any(item.type.name == "A53_CC" for item in side_data(picture)):
-            logger.warning("%s: the closed captions inside the pictures are not carried over", self.uri)
+        for kind in {item.type.name for item in side_data(picture)} & _LOST_SIDE_DATA.keys():
+            logger.warning("%s: the %s inside the pictures are not carried over", self.uri, _LOST_SIDE_DATA[kind])
 
     def _beginning(self) -> Fraction:
         """Time of the input's beginning on its own clock, in seconds."""
