@@ -18,7 +18,7 @@ import pytest
 
 from clips import Clip
 from live_peers import ffmpeg, free_port, need
-from test_live import Same
+from test_live import HICCUP_MS, Same
 from test_pipeline import FakeSink
 from vidnoise.errors import EncodeError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, StreamInfo
@@ -277,4 +277,4 @@ def test_a_slow_viewer_costs_frames_and_no_lag() -> None:
     stats = run(open_source(CAMERA.format(4), live=True), Same(), Slow(), max_latency_ms=600)  # type: ignore[arg-type]
     assert stats.frames_dropped > 30
     assert stats.lag_ms_max is not None
-    assert stats.lag_ms_max < 600
+    assert stats.lag_ms_max < 600 + HICCUP_MS
