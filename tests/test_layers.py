@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).parent.parent / "vidnoise"
 LAYERS = [
     {"errors"},
     {"frame", "contact_sheet"},
-    {"chroma", "passthrough", "picture_planes", "run_stats"},
+    {"chroma", "passthrough", "picture_planes", "run_stats", "segments", "batch"},
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "backends", "split", "grain", "grain_table"},
     {"sources", "sinks"},
-    {"strength"},
+    {"strength", "resume"},
     {"denoiser"},
     {"fields"},
     {"pipeline", "pictures"},

@@ -172,6 +172,7 @@ def denoise_file(
     rtsp_transport: str | None = None,
     input_options: dict[str, str] | None = None,
     interlaced: str = "auto",
+    tracks: str | None = None,
     threads: int = 0,
     resume: bool = False,
     segment_seconds: float = SEGMENT_SECONDS,
@@ -193,7 +194,7 @@ def denoise_file(
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
-            input_options, interlaced: of the input, see :func:`open_source`.
+            input_options, interlaced, tracks: of the input, see :func:`open_source`.
         max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
             where it would be longer.
         threads: for decoder, encoder and, in the whole process, torch; 0 lets each choose.
@@ -213,29 +214,31 @@ def denoise_file(
     """
     # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
     table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
-    sink_options: dict[str, Any] = dict(
-        overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, format=format,
-        threads=threads,
-    )  # fmt: skip
-    source_options: dict[str, Any] = dict(
-        start=start, duration=duration, threads=threads,
-        format=input_format, raw_size=raw_size, raw_format=raw_format, raw_rate=raw_rate,
-        live=live, connect_timeout=connect_timeout, read_timeout=read_timeout, reconnect=reconnect,
-        rtsp_transport=rtsp_transport, input_options=input_options, interlaced=interlaced,
-    )  # fmt: skip
+    sink_options: dict[str, Any] = {
+        "overwrite": overwrite, "codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt,
+        "audio": audio, "format": format, "threads": threads,
+    }  # fmt: skip
+    source_options: dict[str, Any] = {
+        "start": start, "duration": duration, "threads": threads, "format": input_format,
+        "raw_size": raw_size, "raw_format": raw_format, "raw_rate": raw_rate, "live": live,
+        "connect_timeout": connect_timeout, "read_timeout": read_timeout, "reconnect": reconnect,
+        "rtsp_transport": rtsp_transport, "input_options": input_options, "interlaced": interlaced, "tracks": tracks,
+    }  # fmt: skip
     rest = None
     if resume:
         if tee or grow or table or live:
             raise UsageError("resume writes one finished file: it does not go with tee, grow, grain_table or live")
         if isinstance(model, (str, os.PathLike)):
             model = load_model(model, resolve_device(device))
-        looks = dict(
-            sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=None if zones is None else str(zones),
-            grain=grain, grain_seed=grain_seed, precision=precision, detect_cuts=detect_cuts, preview=preview,
-            start=start, duration=duration, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio,
-            format=format, input_format=input_format, raw_size=raw_size, raw_format=raw_format, raw_rate=raw_rate,
-            input_options=input_options, interlaced=interlaced,
-        )  # fmt: skip
+        looks = {
+            "sigma": sigma, "strength": strength, "luma": luma, "chroma": chroma,
+            "zones": None if zones is None else str(zones), "grain": grain, "grain_seed": grain_seed,
+            "precision": precision, "detect_cuts": detect_cuts, "preview": preview, "start": start,
+            "duration": duration, "codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt,
+            "audio": audio, "format": format, "input_format": input_format, "raw_size": raw_size,
+            "raw_format": raw_format, "raw_rate": raw_rate, "input_options": input_options,
+            "interlaced": interlaced, "tracks": tracks,
+        }  # fmt: skip
         source, sink = open_resumable(
             src, dst, segment_seconds=segment_seconds, network=model[0], mask=mask, looks=looks,
             source_options=source_options, sink_options=sink_options,
