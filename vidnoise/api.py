@@ -233,11 +233,7 @@ def denoise_file(
         looks = {
             "sigma": sigma, "strength": strength, "luma": luma, "chroma": chroma,
             "zones": None if zones is None else str(zones), "grain": grain, "grain_seed": grain_seed,
-            "precision": precision, "detect_cuts": detect_cuts, "preview": preview, "start": start,
-            "duration": duration, "codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt,
-            "audio": audio, "format": format, "input_format": input_format, "raw_size": raw_size,
-            "raw_format": raw_format, "raw_rate": raw_rate, "input_options": input_options,
-            "interlaced": interlaced, "tracks": tracks,
+            "precision": precision, "detect_cuts": detect_cuts, "preview": preview,
         }  # fmt: skip
         source, sink = open_resumable(
             src, dst, segment_seconds=segment_seconds, network=model[0], mask=mask, looks=looks,

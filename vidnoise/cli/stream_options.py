@@ -64,6 +64,10 @@ _OPTIONS = (
         "--interlaced", type=click.Choice(["auto", "tff", "bff", "no"]), default="auto", show_default=True,
         help="Pictures are two fields: by the input's marks, or you know better.",
     ),
+    click.option(
+        "--tracks", metavar="LIST",
+        help="Only these: v:1 (second video), a:eng (English sound), -s (no subtitles); commas between.",
+    ),
     click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second as lines of JSON."),
 )
 # fmt: on

@@ -29,6 +29,7 @@ from vidnoise.sources.dolby_vision import check_dolby_vision
 from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
+from vidnoise.sources.tracks import Tracks
 from vidnoise.sources.trim import TimeRange
 
 logger = logging.getLogger(__name__)
@@ -65,12 +66,13 @@ class ContainerSource:
         name: Of a device, as libav knows it.
         is_live: Whether frames come when they come: none may wait inside the decoder for others.
         interlaced: ``auto`` believes the marks of the video; ``tff``, ``bff`` and ``no`` overrule them.
+        tracks: Which tracks are wanted, see :class:`vidnoise.sources.tracks.Tracks`; None for all.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
         DecodeError: No picture could be decoded.
         FormatError: Its pixel format cannot be processed without loss.
-        UsageError: ``start`` lies behind the end.
+        UsageError: ``start`` lies behind the end, or a wanted track is not there.
     """
 
     info: StreamInfo
@@ -88,9 +90,11 @@ class ContainerSource:
         name: str | None = None,
         is_live: bool = False,
         interlaced: str = "auto",
+        tracks: str | None = None,
     ) -> None:
         self.uri = uri
         self._fields = FieldFinder(interlaced, uri)
+        self._tracks = Tracks(tracks)
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
@@ -134,7 +138,10 @@ class ContainerSource:
 
     def _prepare(self, threads: int) -> None:
         container = self._container
-        video = main_video(container)
+        chosen = self._tracks.chosen(list(container.streams), self.uri)
+        video = main_video(chosen)
+        if video is None and main_video(list(container.streams)):
+            raise UsageError(f"{self.uri}: no video is left of the chosen tracks")
         if video is None:
             has_cover = any(True for _ in container.streams.video)
             what = "only a cover picture" if has_cover else "no video stream"
@@ -144,7 +151,7 @@ class ContainerSource:
         self._video = video
         self._time_base = to_fraction(video.time_base) or Fraction(1, 90000)
         self._begin = self._beginning()
-        copied = copied_streams(container, video)
+        copied = copied_streams(container, chosen, video)
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
         self._kinds = {s.index: (s.kind, bool(s.disposition & av.stream.Disposition.attached_pic)) for s in wanted}
         others = [container.streams[s.index] for s in wanted]

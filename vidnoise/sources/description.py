@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, cast
 
@@ -49,15 +49,19 @@ def total_seconds(container: av.container.InputContainer, video: av.VideoStream)
     return total if total is None or total > 0 else None
 
 
-def main_video(container: av.container.InputContainer) -> av.VideoStream | None:
+def main_video(streams: Sequence[av.stream.Stream]) -> av.VideoStream | None:
     """The stream to denoise: the default one among real videos (cover pictures are none), else the first."""
-    videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    videos = [
+        s for s in streams if isinstance(s, av.VideoStream) and not s.disposition & av.stream.Disposition.attached_pic
+    ]
     marked = [s for s in videos if s.disposition & av.stream.Disposition.default]
     return (marked or videos or [None])[0]
 
 
-def copied_streams(container: av.container.InputContainer, video: av.VideoStream) -> tuple[CopiedStream, ...]:
-    """Descriptions of all streams but ``video``.
+def copied_streams(
+    container: av.container.InputContainer, streams: Sequence[av.stream.Stream], video: av.VideoStream
+) -> tuple[CopiedStream, ...]:
+    """Descriptions of those ``streams`` of ``container`` that are not ``video``.
 
     Their templates live in a container of their own that is never written, so that they stay valid when
     the source is closed (a stream of a closed container points to freed memory).
@@ -65,7 +69,7 @@ def copied_streams(container: av.container.InputContainer, video: av.VideoStream
     keeper = av.open("templates", "w", format="null")
     has_chapters = bool(container.chapters())
     found = []
-    for stream in container.streams:
+    for stream in streams:
         if stream.index == video.index:
             continue
         if has_chapters and stream.type == "data" and stream.name == "bin_data" and "mp4" in container.format.name:
