@@ -101,6 +101,16 @@ def test_a_peer_that_goes_away_is_an_error() -> None:
     assert not isinstance(caught.value, ReaderClosedError)
 
 
+def test_a_peer_that_takes_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidnoise.sinks.direct._TCP_TIMEOUT", "timeout=500000")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        start = time.monotonic()
+        source = open_source("lavfi:testsrc2=size=640x480:rate=25:duration=60")
+        with pytest.raises(EncodeError, match="writing failed"):
+            run(source, Same(), open_sink(f"tcp://127.0.0.1:{server.getsockname()[1]}", format="raw"))  # type: ignore[arg-type]
+        assert time.monotonic() - start < 30
+
+
 @pytest.mark.parametrize(
     ("uri", "error", "says"),
     [
