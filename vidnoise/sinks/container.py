@@ -18,7 +18,7 @@ from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpe
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.audio import check_audio_option
-from vidnoise.sinks.capability import container_format, holds_video, named_format
+from vidnoise.sinks.capability import container_format, encoder_formats, holds_video, named_format
 from vidnoise.sinks.codecs import (
     CODECS,
     NoSuchKnobError,
@@ -288,10 +288,11 @@ class ContainerSink:
         return encoder, choice
 
     def _choose_format(self, info: StreamInfo, encoder: av.codec.Codec) -> FormatChoice | None:
-        allowed = picture_formats(self._format_name)
+        allowed = picture_formats(self._format_name) or encoder_formats(encoder, self._format_name)
+        holder = UNCOMPRESSED.get(self._format_name, encoder.name)
         if self._pix_fmt is None:
             return choose_format(info, encoder, allowed)
-        return forced_format(info, encoder, self._pix_fmt, allowed)
+        return forced_format(info, encoder, self._pix_fmt, allowed, holder)
 
     def _options(self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo) -> dict[str, str]:
         options = {} if is_uncompressed(self._format_name) else self._encoder_options(encoder, copies, info)

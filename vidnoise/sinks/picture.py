@@ -32,20 +32,16 @@ class FormatChoice:
     """What is lost, in words."""
 
 
-def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str] = ()) -> FormatChoice | None:
-    """The format that is nearest to the source's, of those ``allowed`` (by default the encoder's).
-
-    None where it takes none of this size.
-    """
-    names = list(allowed) or [f.name for f in codec.video_formats or ()]
-    if not names:  # an encoder that does not say takes what it gets, or complains when it is opened
+def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str]) -> FormatChoice | None:
+    """The format that is nearest to the source's, of those ``allowed`` (none: unknown); None where none is so large."""
+    if not allowed:  # an encoder that does not say takes what it gets, or complains when it is opened
         return FormatChoice(canonical(info.format).name, True)
 
     def fits(name: str) -> bool:
         format = PIXEL_FORMATS.get(name)
         return format is None or takes_size(codec, format, info.width, info.height)
 
-    names = [n for n in names if not n.startswith(_DEVICE_FORMATS) and fits(n)]
+    names = [n for n in allowed if not n.startswith(_DEVICE_FORMATS) and fits(n)]
     if not names:
         return None
     target = lossless_target(info.format, names)
@@ -93,18 +89,15 @@ def check_pix_fmt(name: str) -> None:
 
 
 def forced_format(
-    info: StreamInfo, encoder: av.codec.Codec, name: str, allowed: Sequence[str] = ()
+    info: StreamInfo, encoder: av.codec.Codec, name: str, allowed: Sequence[str], holder: str
 ) -> FormatChoice | None:
-    """The format that the user asked for, which must be among those ``allowed`` (by default the encoder's).
+    """The format that the user asked for, which must be among those ``allowed`` (none: unknown).
 
     Raises:
-        UsageError: The encoder does not take it.
+        UsageError: ``holder`` (its name) does not take it.
     """
-    names = list(allowed) or [f.name for f in encoder.video_formats or ()]
-    if names and name not in names:
-        raise UsageError(
-            f"{'y4m' if allowed else encoder.name} does not take pix_fmt {name}; it takes {', '.join(names)}"
-        )
+    if allowed and name not in allowed:
+        raise UsageError(f"{holder} does not take pix_fmt {name}; it takes {', '.join(allowed)}")
     target = PIXEL_FORMATS.get(name)
     if target is not None and not takes_size(encoder, target, info.width, info.height):
         return None

@@ -18,7 +18,7 @@ from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
 from vidnoise.sinks.uncompressed import is_uncompressed
 
-_DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_")
+_DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_", "alpha_mode")
 """Beginnings of tags (in lower case) that tell of the input's encoded stream, not of the video."""
 
 
