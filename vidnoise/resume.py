@@ -36,6 +36,11 @@ _LEAD_SECONDS = 2
 
 _SAMPLE_BYTES = 1 << 20
 
+_CHANGE_NOTHING = (
+    "overwrite", "threads", "live", "connect_timeout", "read_timeout", "reconnect", "rtsp_transport",
+)  # fmt: skip
+"""Options that may be others when a file is gone on with."""
+
 
 def open_resumable(
     src: str | os.PathLike[str],
@@ -56,8 +61,8 @@ def open_resumable(
         segment_seconds: Length of a segment.
         network: The model.
         mask: The mask's file, if any.
-        looks: All other settings that decide what the output is like, as JSON values. On going on, these three must
-            be the same.
+        looks: The denoiser's settings, as JSON values. On going on, these three and most of the options below must be
+            the same.
         source_options: As for :func:`open_source`.
         sink_options: As for :func:`open_sink`.
 
@@ -100,6 +105,8 @@ def open_resumable(
             {
                 "version": __version__, "input": _fingerprint(source), "model": _weights_hash(network),
                 "mask": None if mask is None else _file_hash(mask), **looks,
+                **{f"input {k}": v for k, v in source_options.items() if k not in _CHANGE_NOTHING},
+                **{f"output {k}": v for k, v in sink_options.items() if k not in _CHANGE_NOTHING},
             }
         )  # fmt: skip
         rest = RestOfSource(whole, open_at, parts, start=start or 0.0, duration=duration)
