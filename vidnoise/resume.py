@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .sinks.resumable import ResumableSink
     from .sources.container import ContainerSource
 
-WARM_UP_FRAMES = 32
+WARM_UP_FRAMES = 64
 """Frames before a seam that are denoised once more, so that the network remembers what it knew. Measured at the seam
 against a run without interruption: see docs/BATCH.md."""
 

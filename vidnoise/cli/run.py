@@ -62,8 +62,8 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("-y/-n", "overwrite", default=False, help="Overwrite an existing output, or refuse to.  [default: -n]")
 @click.option("--resume", is_flag=True, help="Skip finished files, and go on in an interrupted one.")
 @click.option(
-    "--segment", "segment_seconds", type=Seconds(), default=60, show_default=True,
-    help="With --resume: seconds of video from one safe place to the next.",
+    "--segment", "segment_seconds", type=Seconds(),
+    help="With --resume: seconds of video from one safe place to the next.  [default: 60]",
 )  # fmt: skip
 @click.option("--strength", type=float, default=1.0, show_default=True, help="0 changes nothing, 2 removes most.")
 @strength_options
@@ -128,6 +128,10 @@ def run(
         raise click.UsageError(f"no output given; for example: vidnoise {' '.join(sources[:3])} -o {name}")
     if resume and overwrite:
         raise click.UsageError("--resume keeps finished outputs and -y replaces them; use one of them")
+    if others["segment_seconds"] is None:
+        del others["segment_seconds"]
+    elif not resume:
+        raise click.UsageError("--segment is for --resume; add it, or leave both out")
     for option, path in (("--json", json_path), ("--stats", stats_path)):
         if path == output == "-":
             raise click.UsageError(f"{option} - would write into the video on standard output; give it a file name")
