@@ -253,10 +253,6 @@ def _no_output_folder(clips: Clips, folder: Path) -> list[object]:
     return [clips("cfr"), "-o", folder / "no" / "out.mp4"]
 
 
-def _output_is_folder(clips: Clips, folder: Path) -> list[object]:
-    return [clips("cfr"), "-o", folder]
-
-
 def _no_extension(clips: Clips, folder: Path) -> list[object]:
     return [clips("cfr"), "-o", folder / "out"]
 
@@ -295,7 +291,7 @@ def _precision(clips: Clips, folder: Path) -> list[object]:
 
 BAD = [
     (_missing, 3, "no such file"),
-    (_directory, 3, "is a directory"),
+    (_directory, 2, "names one file"),
     (_audio_only, 3, "no video"),
     (_empty, 3, "empty"),
     (_truncated, 3, "damaged"),
@@ -305,7 +301,6 @@ BAD = [
     (_unknown_device, 7, "cuda:77"),
     (_odd_device, 7, "unknown device 'toaster'"),
     (_no_output_folder, 4, "there is no directory"),
-    (_output_is_folder, 4, "is a directory"),
     (_no_extension, 5, "extension"),
     (_no_output, 2, "cfr-clean.mp4"),
     (_strength, 2, "between 0 and 2"),

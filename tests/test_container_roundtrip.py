@@ -234,13 +234,10 @@ def test_cover_picture_and_second_video_are_copied(
     assert after[1:] == before[1:]
 
 
-def test_subtitles_that_do_not_fit_are_dropped_aloud(
-    clips: Clips, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_does_not_fit_is_left_out_aloud(clips: Clips, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         target = through(clips("everything"), tmp_path / "out.mp4")
-    assert "subtitle stream #3 (subrip, fra) is left out" in caplog.text
-    assert "attachment stream" in caplog.text
+    assert "attachment stream #4 (note.txt) is left out" in caplog.text
     assert "mp4 has no place for the tags DIRECTOR" in caplog.text
     assert len(packets(target, "audio")) == 2
 

@@ -36,6 +36,8 @@ from vidnoise.sources.address import device_address, network_options
 from vidnoise.sources.live import FOREVER, LiveSource
 
 SECONDS = 100
+HICCUP_MS = 150
+"""What a busy machine may take from us between the last look at the clock and the end of a write."""
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -82,10 +84,10 @@ def test_lag_stays_under_max_latency(slowness: float) -> None:
     assert stats.lag_ms_p99 is not None
     assert stats.lag_ms_max is not None
     assert stats.lag_ms_p50 <= 1.02 * stats.lag_ms_p99
-    assert stats.lag_ms_max < 400
+    assert stats.lag_ms_max < 400 + HICCUP_MS
     assert (stats.frames_dropped > 60) == (slowness == 0.1)
     assert goes_up(sink.frames)
-    assert 4 <= len(seen) <= 7
+    assert 3 <= len(seen) <= 8
     assert all(p.live is not None for p in seen)
     # Frames that were left out between two others are no gap: the denoiser keeps what it knows.
     assert not any(f.discontinuity for f in sink.frames)
@@ -152,7 +154,7 @@ def test_what_is_slower_than_foreseen_is_not_written_late() -> None:
     assert stats.frames_in == 100
     assert stats.frames_out == len(sink.frames) == 100 - stats.frames_dropped > 20
     assert stats.lag_ms_max is not None
-    assert stats.lag_ms_max < 200
+    assert stats.lag_ms_max < 200 + HICCUP_MS
     assert [p.data for f in sink.frames for p in f.packets] + [p.data for p in sink.trailing] == [
         *(f"sound {i}" for i in range(100)), "last sound",
     ]  # fmt: skip
@@ -354,39 +356,33 @@ def test_rtsp(transport: str) -> None:
     assert len(frames) == 30
     assert goes_up(frames)
     spread = [b.arrived - a.arrived for a, b in itertools.pairwise(frames[10:])]  # type: ignore[operator]
-    assert sum(spread) / len(spread) == pytest.approx(0.04, rel=0.5)
+    assert 0.02 < sum(spread) / len(spread) < 0.2  # in real time, not all at once
 
 
 def test_rtmp() -> None:
+    """We listen, and an encoder pushes."""
     need("ffmpeg")
     url = f"rtmp://127.0.0.1:{free_port()}/live/x"
-    with ffmpeg("-re", "-f", "lavfi", "-i", "sine", *CAMERA, "-c:a", "aac", "-shortest", "-f", "null", "-"):
-        pass  # a warm-up: ffmpeg is in the file cache when we listen
-    listening = subprocess.Popen(
-        [sys.executable, "-c", f"""
-import itertools
-from vidnoise.sources import open_source
-source = open_source({url!r}, input_options={{"listen": "1"}}, connect_timeout=60)
-frames = list(itertools.islice(source, 20))
-print(len(frames), [s.kind for s in source.info.passthrough.streams])
-source.close()
-"""], stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for _ in range(20):  # until we listen
-        with ffmpeg(*CAMERA, "-f", "flv", url) as pushing:
-            try:
-                pushing.wait(6)
-            except subprocess.TimeoutExpired:
-                break
-        time.sleep(0.5)
-    else:
-        listening.kill()
-    if listening.poll() is None:
-        with ffmpeg(*CAMERA, "-f", "flv", url):
-            out = listening.communicate(timeout=SECONDS)[0]
-    else:
-        out = listening.communicate()[0]
-    assert out.startswith("20 ")
+    done = threading.Event()
+
+    def push() -> None:
+        while not done.is_set():  # refused until we listen
+            with ffmpeg("-re", "-f", "lavfi", "-i", "sine", *CAMERA, "-c:a", "aac", "-f", "flv", url) as pushing:
+                while pushing.poll() is None and not done.wait(0.1):
+                    pass
+
+    thread = threading.Thread(target=push)
+    thread.start()
+    try:
+        source = open_source(url, input_options={"listen": "1"}, connect_timeout=60)
+        kinds = [s.kind for s in source.info.passthrough.streams]  # type: ignore[union-attr]
+        frames = first_frames(source, 20)
+    finally:
+        done.set()
+        thread.join()
+    assert kinds == ["audio"]
+    assert len(frames) == 20
+    assert goes_up(frames)
 
 
 def test_udp() -> None:
@@ -424,7 +420,13 @@ def test_a_source_that_falls_silent_is_lost() -> None:
                 pass
 
 
-def test_a_camera_that_is_switched_off_and_on_again(tmp_path: Path, tiny: tuple[str, ...]) -> None:
+def lines(path: Path) -> list[dict[str, float]]:
+    """What ``--stats`` has told so far; not the line that is being written."""
+    return [json.loads(t) for t in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+@pytest.mark.parametrize("outage", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_camera_that_is_switched_off_and_on_again(tmp_path: Path, tiny: tuple[str, ...], outage: int) -> None:
     """The output goes on, in one file; statistics tell."""
     need_rtsp_server()
     out, stats_path = tmp_path / "out.mkv", tmp_path / "stats.jsonl"
@@ -435,21 +437,18 @@ def test_a_camera_that_is_switched_off_and_on_again(tmp_path: Path, tiny: tuple[
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-        def lines() -> list[dict[str, float]]:
-            return [json.loads(t) for t in stats_path.read_text().splitlines()] if stats_path.exists() else []
-
         def until(what: Callable[[], bool]) -> None:
             deadline = time.monotonic() + SECONDS
             while not what():
                 assert time.monotonic() < deadline, ours.kill() or (ours.stderr and ours.stderr.read())
                 time.sleep(0.1)
 
-        until(lambda: bool(lines()) and lines()[-1]["frames"] > 30)
+        until(lambda: bool(lines(stats_path)) and lines(stats_path)[-1]["frames"] > 30)
         server.kill()
-        time.sleep(3)
-        before = lines()[-1]["frames"]
+        time.sleep(outage)
+        before = lines(stats_path)[-1]["frames"]
         server.start()
-        until(lambda: lines()[-1]["frames"] > before + 30)
+        until(lambda: lines(stats_path)[-1]["frames"] > before + 30)
         ours.send_signal(signal.SIGTERM)
         err = ours.communicate(timeout=SECONDS)[1]
     assert ours.returncode == 130, err
@@ -462,12 +461,12 @@ def test_a_camera_that_is_switched_off_and_on_again(tmp_path: Path, tiny: tuple[
     assert len(frames) == stats["frames_out"] > before + 30
     assert goes_up(frames)
     gaps = [(b.pts - a.pts) * a.time_base for a, b in itertools.pairwise(frames)]  # type: ignore[operator]
-    assert 1.5 < max(gaps) < 30
-    assert any(row["fps"] == 0 for row in lines())
+    assert 0.5 * outage < max(gaps) < outage + 30
+    assert sum(gap > 1 for gap in gaps) == 1
+    assert any(row["fps"] == 0 for row in lines(stats_path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_signals_finish_the_file(tmp_path: Path, tiny: tuple[str, ...], number: signal.Signals) -> None:
+def test_ctrl_c_finishes_the_file(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     out, stats_path = tmp_path / "out.mp4", tmp_path / "stats.jsonl"
     ours = subprocess.Popen(
         [sys.executable, "-m", "vidnoise", "lavfi:testsrc2=size=64x48:rate=25", "--live", "-o", out, *tiny,
@@ -475,11 +474,11 @@ def test_signals_finish_the_file(tmp_path: Path, tiny: tuple[str, ...], number: 
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + SECONDS
-    while not (stats_path.exists() and stats_path.read_text().count("\n") >= 2):
+    while not (rows := lines(stats_path)) or rows[-1]["frames"] <= 20:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    ours.send_signal(number)
+    ours.send_signal(signal.SIGINT)
     err = ours.communicate(timeout=SECONDS)[1]
     assert ours.returncode == 130, err
     assert "interrupted; " in err
-    assert len(list(open_source(out))) > 20
+    assert len(list(open_source(out))) >= rows[-1]["frames"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -560,6 +562,25 @@ def test_a_shape_that_gets_lost_is_named(
     found = open_source(tmp_path / name).info
     assert (found.rotation == 90) == ("rotation" not in lost)
     assert (found.sample_aspect_ratio == Fraction(4, 3)) == ("aspect" not in lost)
+
+
+@pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(16, 11), Fraction(64, 45), Fraction(8, 9)])
+@pytest.mark.parametrize(("name", "codec"), [("out.mkv", "ffv1"), ("out.webm", "vp9"), ("out.mkv", "av1")])
+def test_aspect_ratio_in_matroska_whatever_the_codec(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, codec: str, aspect: Fraction
+) -> None:
+    info = info_of(sample_aspect_ratio=aspect)
+    write_all(open_sink(tmp_path / name, codec=codec), info)
+    assert not caplog.text
+    found = open_source(tmp_path / name).info
+    assert found.rotation == 0
+    if name.endswith(".webm"):  # to the pixel
+        assert float(found.sample_aspect_ratio) == pytest.approx(float(aspect), abs=0.51 / info.width)
+    else:
+        assert found.sample_aspect_ratio == aspect
+    if shutil.which("mkvmerge"):  # another reader, which complains of damage
+        said = subprocess.run(["mkvmerge", "-J", str(tmp_path / name)], capture_output=True, text=True, check=True)
+        assert json.loads(said.stdout)["warnings"] == []
 
 
 def test_rotation_without_a_container_behind_it(tmp_path: Path) -> None:

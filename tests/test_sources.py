@@ -238,14 +238,6 @@ def test_start_on_an_input_that_cannot_seek(clips: Clips) -> None:
     assert len(trimmed) == len(list(open_source(clips("gops_ts"), start=0.41)))
 
 
-def test_interlaced_input_is_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    options = {"preset": "ultrafast", "flags": "+ildct", "x264-params": "tff=1"}
-    clip = write(tmp_path / "a.mp4", replace(CLIPS["cfr"], options=options))
-    with caplog.at_level(logging.WARNING):
-        check_contract(open_source(clip))
-    assert caplog.text.count("interlaced; both fields are denoised as one picture") == 1
-
-
 # --- damage ---------------------------------------------------------------------------------------
 
 

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from .denoiser import Denoiser
+from .denoiser import Denoiser, resolve_device
+from .errors import UsageError
+from .fields import FieldDenoiser
 from .frame import Frame
 from .grain_table import GrainTable
 from .pictures import PictureAdapter, Restore
 from .pipeline import MAX_LATENCY_MS, run
+from .resume import SEGMENT_SECONDS, open_resumable
 from .run_stats import Progress, RunStats
 from .sinks import open_sink
 from .sources import open_source
 from .transfer import HostTransfer, make_transfer
+from .weights import load_model
 
 if TYPE_CHECKING:
     import av
     import numpy as np
 
+    from .model import DenoiseNetwork
     from .strength import MaskLike, ZonesLike
+    from .weights import ModelCard
 
+    LoadedModel = tuple[DenoiseNetwork, ModelCard]
     Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
 else:
     Picture = TypeVar("Picture")
@@ -128,7 +136,7 @@ def denoise_file(
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     overwrite: bool = False,
-    model: str | os.PathLike[str] = "standard",
+    model: str | os.PathLike[str] | LoadedModel = "standard",
     sigma: float | None = None,
     strength: float = 1.0,
     luma: float = 1.0,
@@ -163,7 +171,11 @@ def denoise_file(
     reconnect: int = 5,
     rtsp_transport: str | None = None,
     input_options: dict[str, str] | None = None,
+    interlaced: str = "auto",
+    tracks: str | None = None,
     threads: int = 0,
+    resume: bool = False,
+    segment_seconds: float = SEGMENT_SECONDS,
 ) -> RunStats:
     """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
 
@@ -177,14 +189,18 @@ def denoise_file(
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
         model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, device, precision,
-            detect_cuts, preview: see :func:`denoise`.
+            detect_cuts, preview: see :func:`denoise`. ``model`` may also be what :func:`load_model` returned, so
+            that many files share it.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
-            input_options: of the input, see :func:`open_source`.
+            input_options, interlaced, tracks: of the input, see :func:`open_source`.
         max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
             where it would be longer.
         threads: for decoder, encoder and, in the whole process, torch; 0 lets each choose.
+        resume: write in segments to ``<dst>.parts``, and go on from the last finished one where that is there from an
+            interrupted run with the same options; ``dst`` appears when all is done.
+        segment_seconds: length of a segment: what an interruption costs at most.
 
     Raises:
         SourceError, SinkError, FormatError, ModelError, DeviceError, UsageError: all are ``VidnoiseError``; each
@@ -198,23 +214,49 @@ def denoise_file(
     """
     # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
     table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
-    sink = open_sink(
-        dst, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, format=format,
-        threads=threads, tee=tee, grow=grow,
-    )  # fmt: skip
-    source = open_source(
-        src, start=start, duration=duration, threads=threads,
-        format=input_format, raw_size=raw_size, raw_format=raw_format, raw_rate=raw_rate,
-        live=live, connect_timeout=connect_timeout, read_timeout=read_timeout, reconnect=reconnect,
-        rtsp_transport=rtsp_transport, input_options=input_options,
-    )  # fmt: skip
+    sink_options: dict[str, Any] = {
+        "overwrite": overwrite, "codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt,
+        "audio": audio, "format": format, "threads": threads,
+    }  # fmt: skip
+    source_options: dict[str, Any] = {
+        "start": start, "duration": duration, "threads": threads, "format": input_format,
+        "raw_size": raw_size, "raw_format": raw_format, "raw_rate": raw_rate, "live": live,
+        "connect_timeout": connect_timeout, "read_timeout": read_timeout, "reconnect": reconnect,
+        "rtsp_transport": rtsp_transport, "input_options": input_options, "interlaced": interlaced, "tracks": tracks,
+    }  # fmt: skip
+    rest = None
+    if resume:
+        if tee or grow or table or live:
+            raise UsageError("resume writes one finished file: it does not go with tee, grow, grain_table or live")
+        if isinstance(model, (str, os.PathLike)):
+            model = load_model(model, resolve_device(device))
+        looks = {
+            "sigma": sigma, "strength": strength, "luma": luma, "chroma": chroma,
+            "zones": None if zones is None else str(zones), "grain": grain, "grain_seed": grain_seed,
+            "precision": precision, "detect_cuts": detect_cuts, "preview": preview,
+        }  # fmt: skip
+        source, sink = open_resumable(
+            src, dst, segment_seconds=segment_seconds, network=model[0], mask=mask, looks=looks,
+            source_options=source_options, sink_options=sink_options,
+        )  # fmt: skip
+        rest = source
+    else:
+        sink = open_sink(dst, tee=tee, grow=grow, **sink_options)
+        source = open_source(src, **source_options)
     with contextlib.closing(source):
         if threads:
             torch.set_num_threads(threads)
-        denoiser = Denoiser(
-            model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
-            grain=grain, grain_seed=grain_seed, grain_table=table,
-            device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
-            rotation=source.info.rotation, begin_seconds=start or 0.0,
+        if mask is not None and source.info.field_order is not None:
+            raise UsageError(f"{source.info.field_order} video is denoised by field, where a mask has no place yet")
+        session = functools.partial(
+            Denoiser, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
+            grain=grain, grain_table=table, device=device, precision=precision, detect_cuts=detect_cuts,
+            preview=preview, rotation=source.info.rotation, begin_seconds=start or 0.0,
+            first_time=rest.first_time if rest else None,
         )  # fmt: skip
-        return run(source, denoiser, sink, max_latency_ms=max_latency, on_progress=progress, should_stop=should_stop)
+        first = session(model[0] if isinstance(model, tuple) else model, grain_seed=grain_seed)
+        if isinstance(model, tuple):
+            first.model_name = model[1].name
+        denoiser = FieldDenoiser(first, lambda network: session(network, grain_seed=grain_seed + 1))
+        stats = run(source, denoiser, sink, max_latency_ms=max_latency, on_progress=progress, should_stop=should_stop)
+        return rest.amend(stats) if rest else stats

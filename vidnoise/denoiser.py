@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,6 +100,7 @@ class Denoiser:
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
             the mask lies.
         begin_seconds: where in the video the first frame is, for zones and mask.
+        first_time: time stamp of that frame in seconds, where the first that is pushed is a later one.
 
     Raises:
         UsageError: a value out of range.
@@ -130,6 +132,7 @@ class Denoiser:
         preview: str | None = None,
         rotation: int = 0,
         begin_seconds: float = 0.0,
+        first_time: Fraction | None = None,
     ) -> None:
         if sigma is not None and not 0 <= sigma <= 255:
             raise UsageError(f"sigma must be between 0 and 255 (8-bit units), got {sigma:g}")
@@ -143,7 +146,9 @@ class Denoiser:
         if isinstance(grain_table, (str, os.PathLike)):
             grain_table = GrainTable(grain_table)
         self._grain_table = grain_table
-        self._amounts = Strength(strength, zones=zones, mask=mask, rotation=rotation, begin_seconds=begin_seconds)
+        self._amounts = Strength(
+            strength, zones=zones, mask=mask, rotation=rotation, begin_seconds=begin_seconds, first_time=first_time
+        )
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         self._grain = GrainSynthesis(grain, grain_seed, self.device) if grain else None

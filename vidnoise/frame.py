@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Family = Literal["yuv", "rgb", "gray"]
+FieldOrder = Literal["tff", "bff"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ class StreamInfo:
     sample_aspect_ratio: Fraction | None = None
     rotation: int = 0
     """Degrees (0, 90, 180, 270), as the container's display matrix gives them."""
+    field_order: FieldOrder | None = None
+    """Which field of an interlaced video is shown first, top or bottom; None for progressive video."""
     n_frames: int | None = None
     duration_seconds: float | None = None
     is_live: bool = False
@@ -161,6 +164,8 @@ class Frame:
     """0-based; dropped and corrupt frames are counted too."""
     discontinuity: bool = False
     """The picture does not follow from the one before: seek, reconnect, drop, size change, cut."""
+    interlaced: bool = False
+    """Its lines are two fields, taken at different times."""
     packets: tuple[Packet, ...] = ()
     """Packets of other streams that came since the previous frame."""
     arrived: float | None = None

@@ -15,6 +15,7 @@ from torch import Tensor
 from .color import FULL, component_values, resolve_color
 from .denoiser import Denoiser
 from .errors import VidnoiseError
+from .fields import FieldDenoiser
 from .frame import ColorInfo, Frame, StreamInfo
 from .passthrough import Passthrough
 from .sinks.container import ContainerSink
@@ -95,7 +96,8 @@ def inspect_video(
         # A pipe, camera or stream can be read once: there the beginning has to do.
         places = _places(info) if os.path.isfile(text) else []
         if noise:
-            denoiser = Denoiser(model)
+            first = Denoiser(model)
+            denoiser = FieldDenoiser(first, Denoiser)
             measured = _measure(text, places, denoiser) if places else None
             measured = measured or _summary([_look(iter(source), denoiser)], [0.0])
     copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
@@ -136,6 +138,7 @@ def _video(info: StreamInfo) -> dict[str, Any]:
         "bit_rate": info.bit_rate,
         "rotation": info.rotation,
         "sample_aspect_ratio": None if info.sample_aspect_ratio is None else str(info.sample_aspect_ratio),
+        "field_order": info.field_order,
         "is_live": info.is_live,
     }
 
@@ -166,7 +169,7 @@ def _places(info: StreamInfo) -> list[float]:
     return [share * info.duration_seconds for share in PLACES]
 
 
-def _measure(path: str, places: list[float], denoiser: Denoiser) -> NoiseReport | None:
+def _measure(path: str, places: list[float], denoiser: FieldDenoiser) -> NoiseReport | None:
     found: list[tuple[float, dict[str, float]]] = []
     for seconds in places:
         try:
@@ -189,7 +192,7 @@ def _silence() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _look(frames: Iterator[Frame], denoiser: Denoiser) -> tuple[float, dict[str, float]]:
+def _look(frames: Iterator[Frame], denoiser: FieldDenoiser) -> tuple[float, dict[str, float]]:
     """The estimated noise level at one place, and by component what is removed there; 8-bit units."""
     denoiser.reset()
     levels: dict[str, float] = {}

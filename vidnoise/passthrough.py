@@ -15,6 +15,20 @@ FORMAT_NAMES = {"y4m": "yuv4mpegpipe", "raw": "rawvideo", "mkv": "matroska", "ts
 """Short names of containers, for reading and writing; FFmpeg's own work too."""
 
 
+BIBLIOGRAPHIC = {
+    "bod": "tib", "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "fas": "per", "fra": "fre",
+    "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac", "mri": "mao", "msa": "may", "mya": "bur", "nld": "dut",
+    "ron": "rum", "slk": "slo", "sqi": "alb", "zho": "chi",
+}  # fmt: skip
+"""Languages with two codes in ISO 639-2: the newer one, of terminology, to the older one, of libraries."""
+
+
+def is_same_language(first: str, second: str) -> bool:
+    """Whether two codes of ISO 639-2 mean the same."""
+    first, second = (BIBLIOGRAPHIC.get(code.lower(), code.lower()) for code in (first, second))
+    return first == second
+
+
 @dataclass(frozen=True, slots=True)
 class CopiedStream:
     """A stream whose packets travel on ``Frame.packets`` untouched."""

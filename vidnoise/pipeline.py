@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from .denoiser import Denoiser
 from .errors import SourceLostError, UsageError
+from .fields import FieldDenoiser
 from .frame import Frame, Packet
 from .frame_queue import drain, prefetch
 from .run_stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
@@ -35,7 +36,7 @@ SIGMA_EVERY = 10
 
 def run(
     source: Source,
-    denoiser: Denoiser,
+    denoiser: Denoiser | FieldDenoiser,
     sink: Sink,
     *,
     transfer: Transfer | None = None,
@@ -116,7 +117,7 @@ class _Meter:
     def __init__(
         self,
         source: Source,
-        denoiser: Denoiser,
+        denoiser: Denoiser | FieldDenoiser,
         on_progress: Callable[[Progress], None] | None,
         should_stop: Callable[[], bool] | None,
         lag: LagMeter | None,

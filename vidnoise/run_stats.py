@@ -86,6 +86,10 @@ class RunStats:
     """How often a live input was lost and came back."""
     interrupted: bool = False
     """Stopped by the user; what was done until then is finished properly."""
+    frames_kept: int = 0
+    """Frames in the output that an earlier, interrupted run had finished; the other counts are without them."""
+    is_whole: bool = True
+    """Whether the output is there; if not, what was done is kept for going on."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, for JSON."""

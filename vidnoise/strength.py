@@ -60,6 +60,7 @@ class Strength:
             frames, or a ``(H, W)`` array or tensor, uint8 or float in [0, 1]. It is taken as one sees it.
         rotation: degrees by which the video is shown rotated.
         begin_seconds: where in the video the first frame is.
+        first_time: time stamp of that frame in seconds, where the first that comes is a later one.
 
     Raises:
         UsageError: A value out of range, zones that overlap or cannot be read.
@@ -74,12 +75,13 @@ class Strength:
         mask: MaskLike | None = None,
         rotation: int = 0,
         begin_seconds: float = 0.0,
+        first_time: Fraction | None = None,
     ) -> None:
         self.strength = _checked(strength, "strength")
         ordered = parse_zones(zones) if isinstance(zones, str) else _sorted(zones or ())
         self._zones = [(_exact(begin), _exact(end), s) for begin, end, s in ordered]
         self._begin = Fraction(begin_seconds).limit_denominator(1_000_000)
-        self._first: Fraction | None = None
+        self._first = first_time
         self._mask = None if mask is None else Mask(mask, rotation=rotation, begin_seconds=begin_seconds)
 
     def at(self, frame: Frame) -> Amount:

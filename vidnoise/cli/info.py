@@ -47,6 +47,7 @@ def _lines(report: VideoReport) -> list[tuple[str, str]]:
         "length unknown" if length is None else f"{length:.2f} s",
         *([f"{video['n_frames']} frames"] if video["n_frames"] else []),
         *([f"{video['bit_rate'] / 1000:.0f} kb/s"] if video["bit_rate"] else []),
+        *([f"interlaced ({video['field_order']})"] if video["field_order"] else []),
         *([f"rotated by {video['rotation']} degrees"] if video["rotation"] else []),
         *([f"pixels {video['sample_aspect_ratio']}"] if video["sample_aspect_ratio"] not in (None, "1") else []),
     ]
@@ -84,6 +85,8 @@ def plan(report: VideoReport, model: str, output: str) -> dict[str, Any]:
     """What ``vidnoise FILE`` would do with default options: a list of sentences, and the command."""
     video, taken = report.video, report.color["taken_as"]
     steps = [f"denoise with model {model}, the noise level found by itself"]
+    if video["field_order"]:
+        steps[0] += ", field by field"
     if report.noise is not None and report.noise.sigma < 1:
         steps[0] = f"hardly change it: there is next to no noise in it (model {model})"
     if taken["matrix"] != "RGB":

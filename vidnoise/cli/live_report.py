@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from ..errors import SinkOpenError
 
 if TYPE_CHECKING:
     from ..run_stats import Progress
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -30,7 +33,7 @@ def live_report(
         SinkOpenError: The file cannot be created.
     """
     with contextlib.ExitStack() as stack:
-        lines = None if path is None else stack.enter_context(_open(path))
+        lines = None if path is None else stack.enter_context(_Lines(path))
 
         def report(progress: Progress) -> None:
             if show is not None:
@@ -38,7 +41,7 @@ def live_report(
             elif say is not None and progress.live is not None:
                 say(live_line(progress))
             if lines is not None:
-                print(json.dumps(as_json(progress)), file=lines, flush=True)
+                lines.write(json.dumps(as_json(progress)))
 
         yield report
 
@@ -78,14 +81,40 @@ def _memory_mb() -> float | None:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[IO[str]]:
-    if path == "-":
-        yield sys.stdout
-        return
-    try:
-        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed below)
-    except OSError as ex:
-        raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex
-    with file:
-        yield file
+class _Lines:
+    """A file of lines, or standard output. What cannot be written is given up aloud: the video goes on without it.
+
+    Raises:
+        SinkOpenError: The file cannot be created.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            self._file: IO[str] | None = sys.stdout if path == "-" else open(path, "w", encoding="utf-8")  # noqa: SIM115
+        except OSError as ex:
+            raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex
+
+    def write(self, line: str) -> None:
+        if self._file is None:
+            return
+        try:
+            print(line, file=self._file, flush=True)
+        except OSError as ex:
+            name = "standard output" if self._path == "-" else self._path
+            logger.warning("%s: no more statistics, the video goes on: %s", name, ex.strerror or ex)
+            if self._path == "-":  # what waits in its buffer would fail once more at the end of the program
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            self._close()
+
+    def _close(self) -> None:
+        if self._file is not None and self._path != "-":
+            with contextlib.suppress(OSError):
+                self._file.close()
+        self._file = None
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..batch import Job, is_batch, plan_batch
 from ..errors import SinkOpenError
+from .files import JsonReport, prepare, run_batch, run_file
 from .stream_options import stream_options
 from .strength_options import strength_options
 
 if TYPE_CHECKING:
-    from ..run_stats import RunStats
+    from ..api import LoadedModel
+    from ..run_stats import Progress, RunStats
 
 
 class Seconds(click.ParamType):
@@ -50,11 +53,18 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
-    "-o", "--output", metavar="FILE", help="File (its extension chooses the container), - for standard output, or URL."
-)
+    "-o", "--output", metavar="FILE",
+    help="File (its extension chooses the container), - for standard output, or URL. Of several inputs or a folder: a "
+    "folder, or a name with {stem}, {suffix}, {parent}, {sub}, {index}, {model}.",
+)  # fmt: skip
 @click.option("-y/-n", "overwrite", default=False, help="Overwrite an existing output, or refuse to.  [default: -n]")
+@click.option("--resume", is_flag=True, help="Skip finished files, and go on in an interrupted one.")
+@click.option(
+    "--segment", "segment_seconds", type=Seconds(),
+    help="With --resume: seconds of video from one safe place to the next.  [default: 60]",
+)  # fmt: skip
 @click.option("--strength", type=float, default=1.0, show_default=True, help="0 changes nothing, 2 removes most.")
 @strength_options
 @click.option("--sigma", type=float, help="Noise level in 8-bit units (25 is 25/255).  [default: measured]")
@@ -83,9 +93,10 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     help="Show the devices of this machine.",
 )  # fmt: skip
 def run(
-    source: str,
+    sources: tuple[str, ...],
     output: str | None,
     overwrite: bool,
+    resume: bool,
     strength: float,
     sigma: float | None,
     model: str,
@@ -107,14 +118,30 @@ def run(
     stats_path: str | None,
     **others: Any,
 ) -> int:
-    """Denoise INPUT (the default command); - is standard input or output."""
+    """Denoise INPUT (the default command); - is standard input or output.
+
+    Several inputs, or folders, go into a folder: vidnoise *.mp4 tapes/ -o clean/
+    """
     if output is None:
-        raise click.UsageError(f"no output given; for example: vidnoise {source} -o {suggest_name(source)}")
-    for name, path in (("--json", json_path), ("--stats", stats_path)):
+        first, *more = sources
+        name = "clean/" if more or os.path.isdir(first) else suggest_name(first)
+        raise click.UsageError(f"no output given; for example: vidnoise {' '.join(sources[:3])} -o {name}")
+    if resume and overwrite:
+        raise click.UsageError("--resume keeps finished outputs and -y replaces them; use one of them")
+    if others["segment_seconds"] is None:
+        del others["segment_seconds"]
+    elif not resume:
+        raise click.UsageError("--segment is for --resume; add it, or leave both out")
+    for option, path in (("--json", json_path), ("--stats", stats_path)):
         if path == output == "-":
-            raise click.UsageError(f"{name} - would write into the video on standard output; give it a file name")
+            raise click.UsageError(f"{option} - would write into the video on standard output; give it a file name")
         if path not in (None, "-"):
             _check_json_path(path)
+    batch = None
+    if is_batch(sources, output):
+        if others["grain_table"] or others["tee"]:
+            raise click.UsageError("--grain-table and --tee name one file each; they do not go with several inputs")
+        batch = plan_batch(sources, output, model=model)
 
     from .console import console_for_messages, progress_bar
     from .interrupt import stop_on_signal
@@ -123,29 +150,54 @@ def run(
     with contextlib.ExitStack() as stack:
         console = stack.enter_context(console_for_messages(-1 if quiet else verbose))
 
-        def say(text: str) -> None:
-            if not quiet:
+        def say(text: str, *, always: bool = False) -> None:
+            if always or not quiet:
                 console.print(f"vidnoise: {text}", markup=False, soft_wrap=True)
 
         should_stop = stack.enter_context(stop_on_signal(lambda: say("stopping; once more to stop at once")))
+        if batch is not None:
+            prepare(batch, overwrite=overwrite, resume=resume, say=say)
 
         from ..api import denoise_file  # late, and not before signals are handled: it loads torch
 
-        with contextlib.ExitStack() as bar:
-            show = None
-            if progress or (progress is None and console.is_terminal and not quiet):
-                show = bar.enter_context(progress_bar(console, os.path.basename(output)))
-            report = bar.enter_context(live_report(None if quiet else say, show, stats_path))
-            stats = denoise_file(
-                source, output, progress=report, should_stop=should_stop, overwrite=overwrite,
-                model=model, sigma=sigma, strength=strength, device=device, precision=precision,
-                detect_cuts=not no_cuts, start=start, duration=duration,
-                codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads, **others,
-            )  # fmt: skip
-        say(summary(stats, output))
-        if json_path is not None:
-            _write_json(stats, source, output, json_path)
-    return 130 if stats.interrupted else 0
+        shared = _load(model, device) if batch is not None else model
+        has_bar = progress or (progress is None and console.is_terminal and not quiet)
+        bars = _CurrentBar()
+        report = stack.enter_context(live_report(None if quiet else say, bars if has_bar else None, stats_path))
+
+        def denoise(job: Job, label: str) -> RunStats:
+            with contextlib.ExitStack() as bar:
+                if has_bar:
+                    bars.show = bar.enter_context(progress_bar(console, label))
+                return denoise_file(
+                    job.source, job.output, progress=report, should_stop=should_stop, overwrite=overwrite,
+                    model=shared, sigma=sigma, strength=strength, device=device, precision=precision,
+                    detect_cuts=not no_cuts, start=start, duration=duration,
+                    codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads,
+                    resume=resume, **others,
+                )  # fmt: skip
+
+        written = JsonReport(json_path, is_batch=batch is not None)
+        if batch is None:
+            return run_file(Job(sources[0], output), denoise, skip=resume, say=say, report=written)
+        return run_batch(batch, denoise, skip=resume, say=say, report=written)
+
+
+class _CurrentBar:
+    """The progress bar of the file in hand."""
+
+    show: Callable[[Progress], None]
+
+    def __call__(self, progress: Progress) -> None:
+        self.show(progress)
+
+
+def _load(model: str, device: str) -> LoadedModel:
+    """A model for many files."""
+    from ..denoiser import resolve_device
+    from ..weights import load_model
+
+    return load_model(model, resolve_device(device))
 
 
 def suggest_name(source: str) -> str:
@@ -156,42 +208,9 @@ def suggest_name(source: str) -> str:
     return str(path.with_name(f"{path.stem}-clean{path.suffix}"))
 
 
-def summary(stats: RunStats, output: str) -> str:
-    """One line on what was done."""
-    if stats.interrupted and not stats.frames_out:
-        return "interrupted before the first frame; nothing was written"
-    frames = "1 frame" if stats.frames_out == 1 else f"{stats.frames_out} frames"
-    line = f"{'standard output' if output == '-' else output}: {frames} in {stats.seconds:.1f} s ({stats.fps:.1f} fps)"
-    if stats.sigma_mean is not None:
-        line += f", noise {stats.sigma_mean:.1f}/255"
-    line += f", model {stats.model} on {stats.device}"
-    if stats.n_cuts:
-        line += f", {stats.n_cuts} scene {'cut' if stats.n_cuts == 1 else 'cuts'}"
-    if stats.packets_corrupt:
-        line += f", {stats.packets_corrupt} damaged {'packet' if stats.packets_corrupt == 1 else 'packets'} skipped"
-    if stats.frames_dropped:
-        line += f", {stats.frames_dropped} frames dropped"
-    if stats.lag_ms_p50 is not None:
-        line += f", lag {stats.lag_ms_p50:.0f} ms (p99 {stats.lag_ms_p99:.0f}, max {stats.lag_ms_max:.0f})"
-    if stats.reconnects:
-        line += f", reconnected {'once' if stats.reconnects == 1 else f'{stats.reconnects} times'}"
-    return f"interrupted; {line}" if stats.interrupted else line
-
-
 def _check_json_path(path: str) -> None:
     """Find out now, not after an hour of work."""
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path) or not os.path.isdir(folder):
         what = "is a directory" if os.path.isdir(path) else f"there is no directory {folder}"
         raise SinkOpenError(f"{path}: {what}", path)
-
-
-def _write_json(stats: RunStats, source: str, output: str, path: str) -> None:
-    text = json.dumps({"input": source, "output": output, **stats.to_dict()}, indent=1)
-    if path == "-":
-        click.echo(text)
-        return
-    try:
-        Path(path).write_text(text + "\n", encoding="utf-8")
-    except OSError as ex:
-        raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex

@@ -60,6 +60,14 @@ _OPTIONS = (
         "--input-option", "input_options", metavar="NAME=VALUE", multiple=True, callback=_pairs,
         help="Option of FFmpeg's reader, as in framerate=30; may be repeated.",
     ),
+    click.option(
+        "--interlaced", type=click.Choice(["auto", "tff", "bff", "no"]), default="auto", show_default=True,
+        help="Pictures are two fields: by the input's marks, or you know better.",
+    ),
+    click.option(
+        "--tracks", metavar="LIST",
+        help="Only these: v:1 (second video), a:eng (English sound), -s (no subtitles); commas between.",
+    ),
     click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second as lines of JSON."),
 )
 # fmt: on

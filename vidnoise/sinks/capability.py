@@ -113,6 +113,23 @@ def _try(container_format: str, add: Callable[[av.container.OutputContainer], ob
     return ""
 
 
+_ALPHA_LOST: dict[str, tuple[str, ...]] = {
+    "libx265": ("yuva",), "libvpx": ("yuva",), "libvpx-vp9": ("yuva", "gbra"),
+}  # fmt: skip
+"""Encoders and beginnings of formats whose transparency they take and lose, or refuse late (tried)."""
+
+_VP9_ALPHA = ("matroska", "webm")
+"""Containers with a place for the transparency of VP9, which is a stream beside the picture."""
+
+
+def encoder_formats(encoder: av.codec.Codec, container_format: str) -> tuple[str, ...]:
+    """Pixel formats that ``encoder`` takes and whose samples all reach a reader of the container; empty for unknown."""
+    lost = _ALPHA_LOST.get(encoder.name, ())
+    names = [f.name for f in encoder.video_formats or ()]
+    is_kept = encoder.name == "libvpx-vp9" and container_format in _VP9_ALPHA
+    return tuple(n for n in names if not n.startswith(lost) or (is_kept and n == "yuva420p"))
+
+
 def holds_copy(container_format: str, stream: CopiedStream) -> bool:
     """Whether packets of ``stream`` can be copied into a container."""
     if stream.template is None or not _is_readable(container_format, stream.kind, stream.codec):

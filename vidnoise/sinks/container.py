@@ -17,8 +17,9 @@ import av.error
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
+from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, HeaderWriter, replacement
 from vidnoise.sinks.audio import check_audio_option
-from vidnoise.sinks.capability import container_format, holds_video, named_format
+from vidnoise.sinks.capability import container_format, encoder_formats, holds_video, named_format
 from vidnoise.sinks.codecs import (
     CODECS,
     NoSuchKnobError,
@@ -30,12 +31,12 @@ from vidnoise.sinks.codecs import (
 )
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.hdr import hdr_options
+from vidnoise.sinks.interlacing import codes_fields, interlaced_options
 from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
-from vidnoise.sinks.tags import container_tags, lost_shape
+from vidnoise.sinks.tags import container_tags, holds_aspect, holds_rotation
 from vidnoise.sinks.uncompressed import (
     UNCOMPRESSED,
-    AspectWriter,
     check_no_encoder_options,
     is_uncompressed,
     picture_formats,
@@ -73,6 +74,8 @@ class ContainerSink:
     """Whether each frame goes out at once, because someone is waiting for it."""
     is_live = False
     """Whether someone watches: the encoder then holds nothing back."""
+    writes_bytes = True
+    """Whether the file passes through our hands."""
 
     def __init__(
         self,
@@ -164,12 +167,7 @@ class ContainerSink:
         self._check_not_input(copies.uri)
         encoder, choice = self._choose(info)
         options = self._options(encoder, copies, info)
-        lost = lost_shape(info.rotation, info.sample_aspect_ratio, self._format_name, encoder.canonical_name)
-        if lost:
-            logger.warning(
-                "%s: %s with %s has no place for the %s; an .mp4 file has",
-                self.name, self._format_name, encoder.name, " and the ".join(lost),
-            )  # fmt: skip
+        aspect = self._aspect_in_header(info, encoder)
         try:
             self._file = self._create()
         except OSError as ex:
@@ -182,13 +180,17 @@ class ContainerSink:
             if flags:
                 muxer_options["movflags"] = "+".join(flags)
             target: Any = self._file
-            if self._format_name == "yuv4mpegpipe" and info.sample_aspect_ratio:
-                target = AspectWriter(self._file, info.sample_aspect_ratio)
+            shape = info
+            if aspect is not None:
+                target = HeaderWriter(self._file, *aspect)
+                if self._format_name != "yuv4mpegpipe":
+                    shape = replace(info, rotation=PLACEHOLDER_ROTATION)
+                    muxer_options["write_crc32"] = "0"  # which would be that of the header before
             container = self._open_container(target, muxer_options)
             self._container = container
             self._writer = PictureWriter(info, choice)
             self._video = VideoStreamWriter(
-                container, encoder, choice.name, options, info, copies, color=self._writer.color, threads=self._threads
+                container, encoder, choice.name, options, shape, copies, color=self._writer.color, threads=self._threads
             )
             if is_uncompressed(self._format_name):
                 warn_of_losses(self._format_name, copies, self.name)
@@ -213,6 +215,22 @@ class ContainerSink:
                     self.name,
                 ) from ex
             raise
+
+    def _aspect_in_header(self, info: StreamInfo, encoder: av.codec.Codec) -> tuple[bytes, bytes] | None:
+        """What :class:`HeaderWriter` has to do for the aspect ratio, with a message where the shape gets lost."""
+        is_held = holds_aspect(self._format_name, encoder.canonical_name)
+        change = replacement(self._format_name, info) if self.writes_bytes and not is_held else None
+        lost = []
+        if info.rotation and not holds_rotation(self._format_name):
+            lost.append(f"rotation by {info.rotation} degrees")
+        if info.sample_aspect_ratio not in (None, 1) and not is_held and change is None:
+            lost.append(f"sample aspect ratio {info.sample_aspect_ratio}")
+        if lost:
+            logger.warning(
+                "%s: %s with %s has no place for the %s; an .mp4 file has",
+                self.name, self._format_name, encoder.name, " and the ".join(lost),
+            )  # fmt: skip
+        return change
 
     def plan(self, info: StreamInfo) -> tuple[str, str]:
         """Names of the encoder and the pixel format that :meth:`open` would choose, with the same messages.
@@ -287,14 +305,24 @@ class ContainerSink:
         return encoder, choice
 
     def _choose_format(self, info: StreamInfo, encoder: av.codec.Codec) -> FormatChoice | None:
-        allowed = picture_formats(self._format_name)
+        allowed = picture_formats(self._format_name) or encoder_formats(encoder, self._format_name)
+        holder = UNCOMPRESSED.get(self._format_name, encoder.name)
         if self._pix_fmt is None:
             return choose_format(info, encoder, allowed)
-        return forced_format(info, encoder, self._pix_fmt, allowed)
+        return forced_format(info, encoder, self._pix_fmt, allowed, holder)
 
     def _options(self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo) -> dict[str, str]:
-        if is_uncompressed(self._format_name):
-            return {}
+        options = {} if is_uncompressed(self._format_name) else self._encoder_options(encoder, copies, info)
+        if info.field_order is None:
+            return options
+        if not codes_fields(encoder.name):
+            logger.warning(
+                "%s: %s has no interlaced coding: the fields are kept woven, and only the container's header says so",
+                self.name, encoder.name,
+            )  # fmt: skip
+        return interlaced_options(encoder.name, info.field_order, options)
+
+    def _encoder_options(self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo) -> dict[str, str]:
         options = encoder_options(encoder, self._crf, self._preset)
         if self.is_live or (self.is_prompt and info.is_live):
             options = low_latency_options(encoder.name, options, info.rate, keeps_preset=self._preset is not None)

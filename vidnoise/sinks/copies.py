@@ -15,6 +15,7 @@ from vidnoise.frame import Packet
 from vidnoise.passthrough import CopiedStream
 from vidnoise.sinks.audio import AUDIO_ENCODERS, AudioReencoder
 from vidnoise.sinks.capability import holds_copy
+from vidnoise.sinks.subtitles import SubtitleConverter, converted_codec
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class CopiedStreams:
         self._container = container
         self._outputs: dict[int, av.stream.Stream] = {}
         self._reencoders: dict[int, AudioReencoder] = {}
+        self._converters: dict[int, SubtitleConverter] = {}
         self._next_dts: dict[int, int] = {}
         self._n_mended = 0
         name = container.format.name
@@ -46,6 +48,8 @@ class CopiedStreams:
                 self._add_audio(stream, audio, uri)
             elif holds_copy(name, stream):
                 self._add(stream)
+            elif converted_codec(stream, name):
+                self._add_converted(stream, uri)
             else:
                 remedy = "" if name == "matroska" else "; an .mkv file holds most kinds"
                 logger.warning("%s: %s is left out: %s cannot hold it%s", uri, stream, name, remedy)
@@ -56,6 +60,15 @@ class CopiedStreams:
         self._outputs[stream.index] = output
         if stream.kind == "video" and not stream.disposition & av.stream.Disposition.attached_pic:
             logger.warning("%s is copied as it is, not denoised", stream)
+
+    def _add_converted(self, stream: CopiedStream, uri: str) -> None:
+        codec = converted_codec(stream, self._container.format.name)
+        assert codec is not None
+        converter = SubtitleConverter(self._container, stream.template, codec)
+        self._tag(converter.stream, stream)
+        self._converters[stream.index] = converter
+        lost = "; styles and positions are lost" if stream.codec in ("ass", "ssa") else ""
+        logger.warning("%s: %s becomes %s: its text and times are kept%s", uri, stream, codec, lost)
 
     def _add_audio(self, stream: CopiedStream, audio: str, uri: str) -> None:
         if audio == "none":
@@ -91,6 +104,10 @@ class CopiedStreams:
         for packet in packets:
             if packet.stream_index in self._reencoders:
                 self._container.mux(self._reencoders[packet.stream_index].packets(packet.data))
+            elif packet.stream_index in self._converters:
+                converter = self._converters[packet.stream_index]
+                for converted in converter.packets(packet.data):
+                    self._mux_copy(converted, converter.stream)
             elif packet.stream_index in self._outputs:
                 self._mux_copy(packet.data, self._outputs[packet.stream_index])
 

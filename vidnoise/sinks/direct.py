@@ -56,6 +56,7 @@ class DirectSink(ContainerSink):
 
     is_prompt = True
     is_live = True
+    writes_bytes = False
 
     def _check_path(self) -> None:
         pass

@@ -14,6 +14,7 @@ from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat, StreamInfo
 from vidnoise.picture_planes import plane_views
 from vidnoise.sinks.codecs import takes_size
+from vidnoise.sinks.interlacing import FieldMarker
 from vidnoise.sinks.repack import canonical, components, is_lossless, lossless_target, repack
 
 logger = logging.getLogger(__name__)
@@ -31,20 +32,16 @@ class FormatChoice:
     """What is lost, in words."""
 
 
-def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str] = ()) -> FormatChoice | None:
-    """The format that is nearest to the source's, of those ``allowed`` (by default the encoder's).
-
-    None where it takes none of this size.
-    """
-    names = list(allowed) or [f.name for f in codec.video_formats or ()]
-    if not names:  # an encoder that does not say takes what it gets, or complains when it is opened
+def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str]) -> FormatChoice | None:
+    """The format that is nearest to the source's, of those ``allowed`` (none: unknown); None where none is so large."""
+    if not allowed:  # an encoder that does not say takes what it gets, or complains when it is opened
         return FormatChoice(canonical(info.format).name, True)
 
     def fits(name: str) -> bool:
         format = PIXEL_FORMATS.get(name)
         return format is None or takes_size(codec, format, info.width, info.height)
 
-    names = [n for n in names if not n.startswith(_DEVICE_FORMATS) and fits(n)]
+    names = [n for n in allowed if not n.startswith(_DEVICE_FORMATS) and fits(n)]
     if not names:
         return None
     target = lossless_target(info.format, names)
@@ -92,18 +89,15 @@ def check_pix_fmt(name: str) -> None:
 
 
 def forced_format(
-    info: StreamInfo, encoder: av.codec.Codec, name: str, allowed: Sequence[str] = ()
+    info: StreamInfo, encoder: av.codec.Codec, name: str, allowed: Sequence[str], holder: str
 ) -> FormatChoice | None:
-    """The format that the user asked for, which must be among those ``allowed`` (by default the encoder's).
+    """The format that the user asked for, which must be among those ``allowed`` (none: unknown).
 
     Raises:
-        UsageError: The encoder does not take it.
+        UsageError: ``holder`` (its name) does not take it.
     """
-    names = list(allowed) or [f.name for f in encoder.video_formats or ()]
-    if names and name not in names:
-        raise UsageError(
-            f"{'y4m' if allowed else encoder.name} does not take pix_fmt {name}; it takes {', '.join(names)}"
-        )
+    if allowed and name not in allowed:
+        raise UsageError(f"{holder} does not take pix_fmt {name}; it takes {', '.join(allowed)}")
     target = PIXEL_FORMATS.get(name)
     if target is not None and not takes_size(encoder, target, info.width, info.height):
         return None
@@ -142,6 +136,8 @@ class PictureWriter:
         if choice.is_lossless and choice.name in PIXEL_FORMATS:
             self._format = PIXEL_FORMATS[choice.name]
         self.color = output_color(info, choice.name)
+        order = info.field_order
+        self._fields = FieldMarker(order, info.width, info.height, choice.name) if order else None
 
     def picture(self, frame: Frame) -> av.VideoFrame:
         """``frame`` as a picture in the chosen format, without a time stamp.
@@ -160,12 +156,26 @@ class PictureWriter:
         for view, plane in zip(plane_views(picture, self._format), planes, strict=True):
             view.copy_(plane)
         if not self._choice.is_lossless and self._format.name != self._choice.name:
-            picture = self._convert(picture)
+            picture = self._convert(picture) if self._fields is None else self._convert_fields(picture)
         # Most encoders take the tags from their context, ProRes takes them from the picture.
         color = self.color
         picture.colorspace, picture.color_range = color.matrix, color.range
         picture.color_primaries, picture.color_trc = color.primaries, color.transfer
-        return picture
+        return picture if self._fields is None else self._fields.mark(picture)
+
+    def _convert_fields(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """Lines of one field only may be averaged with each other."""
+        target = PIXEL_FORMATS.get(self._choice.name)
+        if target is None or picture.height % (2 << max(target.log2_chroma_h, self._format.log2_chroma_h)):
+            return self._convert(picture)
+        woven = av.VideoFrame(picture.width, picture.height, target.name)
+        for parity in (0, 1):
+            field = av.VideoFrame(picture.width, picture.height // 2, self._format.name)
+            for lines, plane in zip(*(plane_views(p, self._format) for p in (field, picture)), strict=True):
+                lines.copy_(plane[parity::2])
+            for plane, lines in zip(*(plane_views(p, target) for p in (woven, self._convert(field))), strict=True):
+                plane[parity::2].copy_(lines)
+        return woven
 
     def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:
         from vidnoise.color import resolve_color

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from fractions import Fraction
 
 logger = logging.getLogger(__name__)
 
@@ -32,24 +31,14 @@ _CODEC_HOLDS_ASPECT = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg")
 """Codecs that store the sample aspect ratio themselves (tried)."""
 
 
-def lost_shape(rotation: int, aspect: Fraction | None, container_format: str, codec: str) -> list[str]:
-    """What of a picture's shape gets lost, in words.
+def holds_aspect(container_format: str, codec: str) -> bool:
+    """Whether FFmpeg stores the sample aspect ratio by itself, in the container's header or in the codec's."""
+    return container_format in _HOLDS_SHAPE or codec in _CODEC_HOLDS_ASPECT
 
-    Args:
-        rotation: In degrees.
-        aspect: Sample aspect ratio, width by height.
-        container_format: FFmpeg's name of the output's container.
-        codec: FFmpeg's name of the output's codec.
-    """
-    lost = []
-    if rotation and container_format not in _HOLDS_ROTATION:
-        lost.append(f"rotation by {rotation} degrees")
-    holds_aspect = (
-        container_format in _HOLDS_SHAPE or container_format == "yuv4mpegpipe" or codec in _CODEC_HOLDS_ASPECT
-    )
-    if aspect not in (None, 1) and not holds_aspect:
-        lost.append(f"sample aspect ratio {aspect}")
-    return lost
+
+def holds_rotation(container_format: str) -> bool:
+    """Whether a container stores how a picture is turned."""
+    return container_format in _HOLDS_ROTATION
 
 
 def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tuple[dict[str, str], dict[str, str]]:

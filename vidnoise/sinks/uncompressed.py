@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from fractions import Fraction
 
 from vidnoise.errors import UsageError
 from vidnoise.passthrough import Passthrough
-from vidnoise.sinks.output_file import Output
 
 logger = logging.getLogger(__name__)
 
@@ -50,26 +48,6 @@ def picture_formats(container_format: str) -> tuple[str, ...]:
 def muxer_options(container_format: str) -> dict[str, str]:
     """Options of FFmpeg's muxer: more than 8 bits are an extension of y4m that everyone reads."""
     return {"strict": "-1"} if container_format == "yuv4mpegpipe" else {}
-
-
-class AspectWriter:
-    """Passes y4m on to ``output``, with the sample aspect ratio in its header.
-
-    FFmpeg's writer takes it from a place that av has no way to, and writes ``A0:0`` for unknown.
-    """
-
-    def __init__(self, output: Output, aspect: Fraction) -> None:
-        self._output = output
-        self._aspect = aspect
-        self._is_header = True
-
-    def write(self, data: bytes) -> int:
-        if not self._is_header:
-            return self._output.write(data)
-        self._is_header = False
-        tag = f" A{self._aspect.numerator}:{self._aspect.denominator} "
-        self._output.write(bytes(data).replace(b" A0:0 ", tag.encode(), 1))
-        return len(data)
 
 
 def warn_of_losses(container_format: str, copies: Passthrough, uri: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import cast
 
@@ -18,7 +18,7 @@ from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
 from vidnoise.sinks.uncompressed import is_uncompressed
 
-_DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_")
+_DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_", "alpha_mode")
 """Beginnings of tags (in lower case) that tell of the input's encoded stream, not of the video."""
 
 
@@ -38,6 +38,8 @@ class VideoStreamWriter:
         copies: Tags to be carried over.
         color: Colour tags of the output.
         threads: Encoder threads; 0 lets it choose.
+        deliver: Takes the packets; by default they go into ``container``.
+        last_pts: Time of the frame before the first one, where another writer had it.
     """
 
     def __init__(
@@ -51,13 +53,17 @@ class VideoStreamWriter:
         *,
         color: ColorInfo,
         threads: int,
+        deliver: Callable[[av.Packet], None] | None = None,
+        last_pts: int | None = None,
     ) -> None:
         self._container = container
+        self._deliver = deliver or container.mux_one
         self.n_mended = 0
         """Frames whose time did not come after the one before."""
         self.most_moved = Fraction(0)
         """Seconds by which the grid of a container that knows a constant rate only moved a frame's time at most."""
-        self._last_pts: int | None = None
+        self.last_pts = last_pts
+        """Of the last frame, in the encoder's ticks."""
         self._durations: dict[int, int] = {}
         self._has_free_times = bool(container.format.flags & av.format.Flags.variable_fps.value)
         self._is_counted = is_uncompressed(container.format.name)
@@ -115,6 +121,16 @@ class VideoStreamWriter:
         """Write what the encoder still holds."""
         self._mux(self._stream.encode(None))
 
+    @property
+    def headers(self) -> bytes:
+        """What a decoder has to know before the first packet; empty where the packets say it all."""
+        return bytes(self._stream.codec_context.extradata or b"")
+
+    def mux_encoded(self, packet: av.Packet) -> None:
+        """Mux a packet that a writer with the same settings has encoded; its times are in its time base."""
+        packet.stream = self._stream
+        self._container.mux_one(packet)
+
     def _time(self, frame: Frame) -> tuple[int, int]:
         """Presentation time and duration of ``frame`` in the encoder's ticks; times always go up."""
         if self._is_counted:
@@ -124,14 +140,14 @@ class VideoStreamWriter:
         if frame.pts is not None:
             pts = round(frame.pts * scale)
         else:
-            pts = 0 if self._last_pts is None else self._last_pts + (duration or self._nominal_duration)
-        if self._last_pts is not None and pts <= self._last_pts:
-            pts = self._last_pts + 1
+            pts = 0 if self.last_pts is None else self.last_pts + (duration or self._nominal_duration)
+        if self.last_pts is not None and pts <= self.last_pts:
+            pts = self.last_pts + 1
             self.n_mended += 1
         if frame.pts is not None and not self._has_free_times:
             moved = abs(pts * self._time_base - frame.pts * frame.time_base)
             self.most_moved = max(self.most_moved, moved)
-        self._last_pts = pts
+        self.last_pts = pts
         return pts, duration
 
     def _count(self, frame: Frame) -> int:
@@ -150,6 +166,6 @@ class VideoStreamWriter:
             duration = self._durations.pop(packet.pts, 0) if packet.pts is not None else 0
             if duration:
                 packet.duration = duration
-            self._container.mux_one(packet)
+            self._deliver(packet)
         while len(self._durations) > _MAX_DELAY:  # an encoder that changes times
             del self._durations[next(iter(self._durations))]

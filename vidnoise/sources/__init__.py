@@ -51,6 +51,8 @@ def open_source(
     reconnect: int = 5,
     rtsp_transport: str | None = None,
     input_options: dict[str, str] | None = None,
+    interlaced: str = "auto",
+    tracks: str | None = None,
     **options: Any,
 ) -> Source:
     """Open a video for reading.
@@ -69,13 +71,17 @@ def open_source(
         reconnect: Attempts in a row to open a live URL or camera again after it was lost; -1 never gives up.
         rtsp_transport: ``tcp`` (the default) or ``udp``.
         input_options: Of FFmpeg's reader, for cameras say ``{"video_size": "1280x720", "framerate": "30"}``.
+        interlaced: Whether pictures are two fields: ``auto`` believes the video's marks, ``tff`` and ``bff`` say that
+            they are (top or bottom field first), ``no`` that they are not.
+        tracks: Which tracks are wanted: ``v:1`` the second video, ``a:eng`` the English sound only, ``-s`` no
+            subtitles, ``-a:0`` all sound but the first; several with commas. Of kinds not named, all.
         options: Further options of the source's class.
 
     Raises:
         SourceOpenError: The input is missing, unreadable or holds no video.
         DecodeError: The input opened, but not one frame could be decoded.
         FormatError: Its pixel format cannot be processed without loss.
-        UsageError: ``start`` or ``duration`` make no sense for it.
+        UsageError: ``start`` or ``duration`` make no sense for it, or there is no such track.
     """
     text = os.fspath(uri)
     if text.startswith("file:"):
@@ -117,7 +123,8 @@ def open_source(
     def open_once() -> Source:
         return make(
             text, start=start, duration=None if is_live else duration, threads=threads, format=format,
-            options=given or None, is_live=is_live, **options,
+            options=given or None, is_live=is_live, interlaced=interlaced, tracks=tracks,
+            **options,
         )  # fmt: skip
 
     if not is_live:

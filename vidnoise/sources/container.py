@@ -25,14 +25,26 @@ from vidnoise.sources.description import (
     to_fraction,
     total_seconds,
 )
+from vidnoise.sources.dolby_vision import check_dolby_vision
+from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
+from vidnoise.sources.tracks import Tracks
 from vidnoise.sources.trim import TimeRange
 
 logger = logging.getLogger(__name__)
 
 _SEEK_LEADS = (0, 3, 15)
 """Seconds before the wanted time at which to look for a key frame, in this order; then from the beginning."""
+
+_LOST_SIDE_DATA = {
+    "A53_CC": "closed captions",
+    "DYNAMIC_HDR_PLUS": "HDR10+ data",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid data",
+    "STEREO3D": "marks of stereoscopic video",
+    "SPHERICAL": "marks of spherical video",
+}
+"""What libav hands out with pictures and takes back from nobody, by its name and in words."""
 
 _HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
 
@@ -53,12 +65,14 @@ class ContainerSource:
         timeout: Seconds to wait for it to open, and for data; the default waits on URLs for a while, else for ever.
         name: Of a device, as libav knows it.
         is_live: Whether frames come when they come: none may wait inside the decoder for others.
+        interlaced: ``auto`` believes the marks of the video; ``tff``, ``bff`` and ``no`` overrule them.
+        tracks: Which tracks are wanted, see :class:`vidnoise.sources.tracks.Tracks`; None for all.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
         DecodeError: No picture could be decoded.
         FormatError: Its pixel format cannot be processed without loss.
-        UsageError: ``start`` lies behind the end.
+        UsageError: ``start`` lies behind the end, or a wanted track is not there.
     """
 
     info: StreamInfo
@@ -75,8 +89,12 @@ class ContainerSource:
         timeout: float | tuple[float, float] | None = None,
         name: str | None = None,
         is_live: bool = False,
+        interlaced: str = "auto",
+        tracks: str | None = None,
     ) -> None:
         self.uri = uri
+        self._fields = FieldFinder(interlaced, uri)
+        self._tracks = Tracks(tracks)
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
@@ -120,7 +138,10 @@ class ContainerSource:
 
     def _prepare(self, threads: int) -> None:
         container = self._container
-        video = main_video(container)
+        chosen = self._tracks.chosen(list(container.streams), self.uri)
+        video = main_video(chosen)
+        if video is None and main_video(list(container.streams)):
+            raise UsageError(f"{self.uri}: no video is left of the chosen tracks")
         if video is None:
             has_cover = any(True for _ in container.streams.video)
             what = "only a cover picture" if has_cover else "no video stream"
@@ -130,7 +151,7 @@ class ContainerSource:
         self._video = video
         self._time_base = to_fraction(video.time_base) or Fraction(1, 90000)
         self._begin = self._beginning()
-        copied = copied_streams(container, video)
+        copied = copied_streams(container, chosen, video)
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
         self._kinds = {s.index: (s.kind, bool(s.disposition & av.stream.Disposition.attached_pic)) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
@@ -139,6 +160,8 @@ class ContainerSource:
         format = self._reader.format_of(self._first)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
+        check_dolby_vision(self._first, self.uri)
+        self._fields.begin(video, self._first)
         self.info = describe(
             container,
             video,
@@ -150,6 +173,7 @@ class ContainerSource:
             chapters=self._range.place_chapters(container.chapters()),
             trimmed_seconds=self._trimmed_seconds(total),
             is_trimmed=self._range.start is not None or self._range.duration is not None,
+            field_order=self._fields.order,
             is_live=self._is_live or ("://" in self.uri and total is None and not self._range.start),
         )
         self._total_seconds = total
@@ -157,13 +181,8 @@ class ContainerSource:
 
     def _warn_of_losses(self, picture: av.VideoFrame) -> None:
         """Say what pictures carry that frames do not."""
-        if picture.interlaced_frame:
-            logger.warning(
-                "%s: interlaced; both fields are denoised as one picture, and the output is progressive. "
-                "Deinterlace it first for the best result", self.uri,
-            )  # fmt: skip
-        if any(item.type.name == "A53_CC" for item in side_data(picture)):
-            logger.warning("%s: the closed captions inside the pictures are not carried over", self.uri)
+        for kind in {item.type.name for item in side_data(picture)} & _LOST_SIDE_DATA.keys():
+            logger.warning("%s: the %s inside the pictures are not carried over", self.uri, _LOST_SIDE_DATA[kind])
 
     def _beginning(self) -> Fraction:
         """Time of the input's beginning on its own clock, in seconds."""
@@ -287,6 +306,24 @@ class ContainerSource:
         finally:
             self.close()
 
+    @property
+    def shift(self) -> int:
+        """Ticks that are taken off each frame's time because a start was asked for."""
+        return self._range.shift(self._time_base)
+
+    def copied_packets(self) -> Iterator[Packet]:
+        """Instead of the frames: what would ride on them and come behind them. Nothing is decoded, so it is quick."""
+        self._started = True
+        self._decoded.skips_video = True
+        yield from self._place(self._held)
+        for event in self._events:
+            if isinstance(event, av.VideoFrame):
+                continue
+            stamp = event.pts if event.pts is not None else event.dts
+            if stamp is not None and self._range.is_past_end(stamp * Fraction(event.time_base) - 5):
+                return
+            yield from self._place([event])
+
     def _frame(self, picture: av.VideoFrame, packets: tuple[Packet, ...], previous: Frame | None, count: int) -> Frame:
         info = self.info
         format, planes = self._reader.read(picture)
@@ -299,7 +336,7 @@ class ContainerSource:
             pts = 0
         else:
             pts = previous.pts + (previous.duration or self._ticks_per_frame())
-        return Frame(
+        frame = Frame(
             planes=planes,
             format=format,
             color=self._reader.color_of(picture, format, info.codec),
@@ -310,6 +347,7 @@ class ContainerSource:
             discontinuity=self._is_cut(stamp) or (previous is None and bool(self._range.start)),
             packets=packets,
         )
+        return self._fields.marked(frame, picture)
 
     def _is_cut(self, stamp: int | None) -> bool:
         """Whether the input's clock jumped between the previous picture and the one at ``stamp``."""

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import cast
 
 import av
 import av.codec.codec
@@ -34,6 +35,19 @@ def reason(error: BaseException) -> str:
     return str(text).splitlines()[0].strip()
 
 
+def decoder_of(video: av.VideoStream) -> av.VideoCodecContext:
+    """What decodes ``video``: its own decoder, unless that one would drop transparency without a word."""
+    context = video.codec_context
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.codec.canonical_name)
+    if name is None or video.metadata.get("alpha_mode") != "1":
+        return context
+    try:
+        return cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+    except (ValueError, av.error.FFmpegError):
+        logger.warning("the transparency of %s is lost: this build of FFmpeg has no %s", context.name, name)
+        return context
+
+
 class DecodedStream:
     """Iterates over what a container holds: pictures of one stream, and packets of others, in file order.
 
@@ -52,6 +66,7 @@ class DecodedStream:
     ) -> None:
         self._container = container
         self._video = video
+        self._decoder = decoder_of(video)
         self._streams = [video, *others]
         self._uri = uri
         self.n_corrupt = 0
@@ -70,8 +85,8 @@ class DecodedStream:
         self._failures = 0
         self._counted: deque[int] = deque(maxlen=64)
         # Threads that decode a frame each hold back as many frames.
-        video.codec_context.thread_type = ThreadType.SLICE if is_live else ThreadType.AUTO
-        video.codec_context.thread_count = threads
+        self._decoder.thread_type = ThreadType.SLICE if is_live else ThreadType.AUTO
+        self._decoder.thread_count = threads
 
     def forget_damage(self) -> None:
         """Set the counts to zero (after a seek, pictures before the wanted one do not matter)."""
@@ -82,6 +97,8 @@ class DecodedStream:
         flushed = False
         self._timeline.restart()
         self.jumps.clear()
+        if self._decoder is not self._video.codec_context:  # seeking flushes only that one
+            self._decoder.flush_buffers()
         for packet in self._packets():
             if self._timeline.place(packet) and packet.stream_index == index:
                 self.jumps.append(packet.dts or 0 if packet.pts is None else packet.pts)
@@ -131,7 +148,7 @@ class DecodedStream:
     def _decode(self, packet: av.Packet) -> Iterator[av.VideoFrame]:
         damaged = packet.is_corrupt
         try:
-            pictures = self._video.decode(packet)
+            pictures = self._decoder.decode(packet)
         except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.ExternalError) as ex:
             self._note(packet.pts)
             self._count_failure(ex, lost=True)
@@ -150,7 +167,7 @@ class DecodedStream:
     def _drain(self) -> Iterator[av.VideoFrame]:
         while True:
             try:
-                pictures = self._video.decode(None)
+                pictures = self._decoder.decode(None)
             except av.error.EOFError:
                 return
             except (av.error.FFmpegError, OSError, ValueError) as ex:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ import av.error
 import av.stream
 from av.sidedata.sidedata import SideData
 
-from vidnoise.frame import ColorInfo, PixelFormat, StreamInfo
+from vidnoise.frame import ColorInfo, FieldOrder, PixelFormat, StreamInfo
 from vidnoise.passthrough import CopiedStream, Passthrough
 
 logger = logging.getLogger(__name__)
@@ -49,15 +49,19 @@ def total_seconds(container: av.container.InputContainer, video: av.VideoStream)
     return total if total is None or total > 0 else None
 
 
-def main_video(container: av.container.InputContainer) -> av.VideoStream | None:
+def main_video(streams: Sequence[av.stream.Stream]) -> av.VideoStream | None:
     """The stream to denoise: the default one among real videos (cover pictures are none), else the first."""
-    videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    videos = [
+        s for s in streams if isinstance(s, av.VideoStream) and not s.disposition & av.stream.Disposition.attached_pic
+    ]
     marked = [s for s in videos if s.disposition & av.stream.Disposition.default]
     return (marked or videos or [None])[0]
 
 
-def copied_streams(container: av.container.InputContainer, video: av.VideoStream) -> tuple[CopiedStream, ...]:
-    """Descriptions of all streams but ``video``.
+def copied_streams(
+    container: av.container.InputContainer, streams: Sequence[av.stream.Stream], video: av.VideoStream
+) -> tuple[CopiedStream, ...]:
+    """Descriptions of those ``streams`` of ``container`` that are not ``video``.
 
     Their templates live in a container of their own that is never written, so that they stay valid when
     the source is closed (a stream of a closed container points to freed memory).
@@ -65,7 +69,7 @@ def copied_streams(container: av.container.InputContainer, video: av.VideoStream
     keeper = av.open("templates", "w", format="null")
     has_chapters = bool(container.chapters())
     found = []
-    for stream in container.streams:
+    for stream in streams:
         if stream.index == video.index:
             continue
         if has_chapters and stream.type == "data" and stream.name == "bin_data" and "mp4" in container.format.name:
@@ -139,6 +143,7 @@ def describe(
     chapters: tuple[dict[str, Any], ...],
     trimmed_seconds: float | None,
     is_trimmed: bool,
+    field_order: FieldOrder | None,
     is_live: bool,
 ) -> StreamInfo:
     """Everything known before the first frame is handed out."""
@@ -164,6 +169,7 @@ def describe(
         color=color,
         sample_aspect_ratio=to_fraction(video.sample_aspect_ratio),
         rotation=round(first.rotation) % 360,
+        field_order=field_order,
         n_frames=(video.frames or None) if not is_trimmed else None,
         duration_seconds=trimmed_seconds if is_trimmed else None if total is None else float(total),
         is_live=is_live,

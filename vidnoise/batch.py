@@ -1,0 +1,210 @@
+"""Many files in one go: which files are meant, and what each output is called. Nothing is opened here."""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import SinkOpenError, SourceOpenError, UsageError
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov",
+        ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
+        ".wmv", ".y4m",
+    }
+)  # fmt: skip
+"""Files of a folder that are taken; others are left out."""
+
+FIELDS = {
+    "stem": "the input's name without its suffix",
+    "suffix": "its suffix, with the dot",
+    "parent": "the folder it lies in",
+    "sub": "its place below the folder that was given, empty at the top",
+    "index": "its number, from 1",
+    "model": "the model",
+}
+"""What may stand in braces in the name of an output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file of a batch."""
+
+    source: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is to be done."""
+
+    jobs: tuple[Job, ...]
+    left_out: tuple[str, ...] = ()
+    """Files of folders that are no videos by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    path: Path
+    sub: Path
+    """Its folder, from the folder that was given."""
+    is_found: bool = False
+    """In a folder, rather than named."""
+
+
+def is_batch(inputs: Sequence[str], output: str) -> bool:
+    """Whether this is more than one file into another: several inputs, a folder on either side, or a template."""
+    return len(inputs) > 1 or any(map(os.path.isdir, inputs)) or _is_folder(output) or _is_template(output)
+
+
+def plan_batch(inputs: Sequence[str], output: str, *, model: str) -> Batch:
+    """The files that ``inputs`` stand for, in order, with the names of their outputs.
+
+    Args:
+        inputs: Files and folders; folders are searched with all their sub-folders, except hidden ones.
+        output: A folder (its sub-folders will be those of the input), or a template: ``out/{stem}-clean{suffix}``.
+        model: The model's name, for templates.
+
+    Raises:
+        UsageError: Inputs that are no files, an output that is neither, unknown fields, or two inputs with one output.
+        SourceOpenError: A folder without a video.
+        SinkOpenError: An output would replace an input.
+    """
+    for name in inputs:
+        if name == "-" or "://" in name:
+            raise UsageError(f"{name}: with several inputs, or into a folder, only files and folders can be read")
+    if output == "-" or "://" in output:
+        raise UsageError(f"{output}: holds one video; give a folder, or a name such as {{stem}}-clean{{suffix}}")
+    name_of = _template(output, model) if _is_template(output) else _in_folder(output)
+    found, left_out = _find(inputs, _folder_of(output))
+    outputs = {os.path.realpath(name_of(each, number)): each for number, each in enumerate(found, 1)}
+    # Results of an earlier run that lie beside their inputs are no inputs.
+    found = [each for each in found if not each.is_found or outputs.get(os.path.realpath(each.path), each) is each]
+    jobs = tuple(Job(str(each.path), name_of(each, number)) for number, each in enumerate(found, 1))
+    _check_names(jobs)
+    return Batch(jobs, tuple(left_out))
+
+
+def make_folders(jobs: Sequence[Job]) -> None:
+    """The folders that outputs lie in.
+
+    Raises:
+        SinkOpenError: One cannot be made.
+    """
+    for folder in dict.fromkeys(os.path.dirname(job.output) for job in jobs):
+        try:
+            os.makedirs(folder or ".", exist_ok=True)
+        except OSError as ex:
+            raise SinkOpenError(f"{folder}: cannot be created: {ex.strerror or ex}", folder) from ex
+
+
+def existing(jobs: Sequence[Job]) -> list[Job]:
+    """Those whose outputs are there already."""
+    return [job for job in jobs if os.path.exists(job.output)]
+
+
+def _is_folder(output: str) -> bool:
+    return os.path.isdir(output) or output.endswith(("/", os.sep))
+
+
+def _is_template(output: str) -> bool:
+    return any(f"{{{name}" in output for name in FIELDS)
+
+
+def _in_folder(output: str) -> Callable[[_Input, int], str]:
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise UsageError(f"{output}: is a file; for several videos give a folder, or a name such as {{stem}}{{suffix}}")
+    if Path(output).suffix.lower() in VIDEO_SUFFIXES:
+        raise UsageError(
+            f"{output}: names one file; for several videos give a folder ({Path(output).with_suffix('')}/), "
+            "or a name such as {stem}-clean{suffix}"
+        )
+    return lambda each, _: str(Path(output) / each.sub / each.path.name)
+
+
+def _template(output: str, model: str) -> Callable[[_Input, int], str]:
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(output) if name is not None]
+    except ValueError as ex:
+        raise UsageError(f"{output}: cannot be read as a name with fields: {ex}") from ex
+    for name in fields:
+        if name not in FIELDS:
+            raise UsageError(f"{output}: unknown field {{{name}}}; there are {', '.join(f'{{{f}}}' for f in FIELDS)}")
+
+    def name_of(each: _Input, number: int) -> str:
+        path = each.path
+        try:
+            name = output.format(
+                stem=path.stem, suffix=path.suffix, parent=str(path.parent), index=number, model=Path(model).stem,
+                sub="" if each.sub == Path() else str(each.sub),
+            )  # fmt: skip
+        except ValueError as ex:  # {index:03} is fine, {stem:03d} is not
+            raise UsageError(f"{output}: cannot be filled in: {ex}") from ex
+        return os.path.normpath(name)
+
+    return name_of
+
+
+def _folder_of(output: str) -> Path | None:
+    """The folder that all outputs go to, where it can be told: what is there is no input."""
+    if not _is_template(output):
+        return Path(output)
+    fixed = os.path.dirname(output.partition("{")[0])
+    return Path(fixed) if fixed else None
+
+
+def _find(inputs: Sequence[str], target: Path | None) -> tuple[list[_Input], list[str]]:
+    found: list[_Input] = []
+    left_out: list[str] = []
+    for name in inputs:
+        if not os.path.isdir(name):
+            found.append(_Input(Path(name), Path()))
+            continue
+        here: list[_Input] = []
+        for folder, folders, names in os.walk(name):
+            folders[:] = sorted(
+                f for f in folders
+                if not f.startswith(".") and not f.endswith(".parts") and not _is_same(Path(folder, f), target)
+            )  # fmt: skip
+            sub = Path(folder).relative_to(name)
+            for file in sorted(names):
+                if Path(file).suffix.lower() in VIDEO_SUFFIXES and not file.startswith("."):
+                    here.append(_Input(Path(folder, file), sub, is_found=True))
+                elif not file.startswith(".") and not file.endswith(".part"):
+                    left_out.append(os.path.join(folder, file))
+        if not here:
+            raise SourceOpenError(f"{name}: holds no video (files are taken by suffix: .mp4, .mkv, .mov, ...)", name)
+        found += here
+    unique: dict[str, _Input] = {}
+    for each in found:
+        unique.setdefault(os.path.realpath(each.path), each)
+    return list(unique.values()), left_out
+
+
+def _is_same(folder: Path, target: Path | None) -> bool:
+    return target is not None and os.path.realpath(folder) == os.path.realpath(target)
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    sources = {os.path.realpath(job.source): job.source for job in jobs}
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        path = os.path.realpath(job.output)
+        other = taken.setdefault(path, job)
+        if other is not job:
+            raise UsageError(
+                f"{other.source} and {job.source} would both become {job.output}; tell them apart by "
+                "{sub}, {suffix} or {index} in the name, as in out/{index:03}-{stem}{suffix}"
+            )
+        if path in sources:
+            raise SinkOpenError(
+                f"{job.output}: is the input {sources[path]} itself; choose another folder, or a name such as "
+                "{parent}/{stem}-clean{suffix}", job.output,
+            )  # fmt: skip
+
+
+__all__ = ["FIELDS", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "is_batch", "make_folders", "plan_batch"]

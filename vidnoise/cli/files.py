@@ -1,0 +1,191 @@
+"""The files of a run, one after the other: each has its line, and those that failed are listed at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from ..batch import Batch, Job, existing, make_folders
+from ..errors import ReaderClosedError, SinkOpenError, VidnoiseError
+
+if TYPE_CHECKING:
+    from ..run_stats import RunStats
+
+_INTERRUPTED = 130
+_MIXED = 1
+"""Exit status where files failed for reasons of several kinds."""
+
+_NAMED = 3
+"""So many names are given as examples."""
+
+
+class Say(Protocol):
+    """Prints a line on standard error; ``always`` also where the user wants quiet."""
+
+    def __call__(self, text: str, *, always: bool = False) -> None: ...
+
+
+def prepare(batch: Batch, *, overwrite: bool, resume: bool, say: Say) -> None:
+    """What can be known before anything runs.
+
+    Raises:
+        SinkOpenError: Outputs are there already, or their folders cannot be made.
+    """
+    if batch.left_out:
+        say(f"{_count(batch.left_out, 'file')} left out, no videos by their names: {_examples(batch.left_out)}")
+    there = existing(batch.jobs)
+    if there and not overwrite and not resume:
+        outputs = [job.output for job in there]
+        raise SinkOpenError(
+            f"{len(there)} of {_count(batch.jobs, 'output')} are there already ({_examples(outputs)}); "
+            "-y replaces them, --resume skips them", there[0].output,
+        )  # fmt: skip
+    make_folders(batch.jobs)
+
+
+def run_file(job: Job, denoise: Callable[[Job, str], RunStats], *, skip: bool, say: Say, report: JsonReport) -> int:
+    """Denoise one file; returns the exit status.
+
+    Args:
+        job: The file.
+        denoise: Does it; gets a name for the progress bar, too.
+        skip: Whether an output that is there means that nothing is left to do.
+        say: Prints.
+        report: Gets the statistics.
+
+    Raises:
+        VidnoiseError: What ``denoise`` raised.
+    """
+    if skip and existing([job]):
+        say(f"{job.output}: is there already; nothing to do")
+        report.add(job, skipped=True)
+        return 0
+    stats = denoise(job, Path(job.output).name)
+    say(summary(stats, job.output))
+    report.add(job, **stats.to_dict())
+    return _INTERRUPTED if stats.interrupted else 0
+
+
+def run_batch(
+    batch: Batch, denoise: Callable[[Job, str], RunStats], *, skip: bool, say: Say, report: JsonReport
+) -> int:
+    """Denoise many files; see :func:`run_file` for the arguments. A file that fails does not stop the others.
+
+    Returns:
+        0; or the exit status that all failures have, 1 where they differ; or 130 after an interruption.
+    """
+    failures: list[tuple[Job, str, int]] = []
+    n_skipped = n_done = 0
+    for number, job in enumerate(batch.jobs, 1):
+        place = f"{number}/{len(batch.jobs)}"
+        if skip and existing([job]):
+            n_skipped += 1
+            report.add(job, skipped=True)
+            continue
+        try:
+            stats = denoise(job, f"{place} {Path(job.source).name}")
+        except ReaderClosedError:
+            raise
+        except Exception as ex:  # the next file may be fine, whatever it was
+            is_ours = isinstance(ex, VidnoiseError)
+            reason = (
+                " ".join(str(ex).split()) if is_ours else f"{job.source}: internal error: {type(ex).__name__}: {ex}"
+            )
+            failures.append((job, reason, ex.exit_code if is_ours else _MIXED))
+            say(f"{place} failed: {reason}")
+            report.add(job, error=reason, exit_code=failures[-1][2])
+            continue
+        say(f"{place} {summary(stats, job.output)}")
+        report.add(job, **stats.to_dict())
+        if stats.interrupted:
+            left = len(batch.jobs) - number
+            if left:
+                say(f"{left} {'file was' if left == 1 else 'files were'} not begun")
+            _list_failures(failures, len(batch.jobs), say)
+            return _INTERRUPTED
+        n_done += 1
+    skipped = f", {n_skipped} {'was' if n_skipped == 1 else 'were'} there already" if n_skipped else ""
+    say(f"{_count(range(n_done), 'file')} done{skipped}")
+    _list_failures(failures, len(batch.jobs), say)
+    codes = {code for _, _, code in failures}
+    return 0 if not codes else codes.pop() if len(codes) == 1 else _MIXED
+
+
+def _list_failures(failures: Sequence[tuple[Job, str, int]], n_files: int, say: Say) -> None:
+    if failures:
+        say(f"{len(failures)} of {n_files} files failed:", always=True)
+    for job, reason, _ in failures:
+        say(f"  {reason}" if job.source in reason else f"  {job.source}: {reason}", always=True)
+
+
+def summary(stats: RunStats, output: str) -> str:
+    """One line on what was done."""
+    n_frames = stats.frames_out + stats.frames_kept
+    if stats.interrupted and not n_frames:
+        return "interrupted before the first frame; nothing was written"
+    frames = _count(range(n_frames), "frame")
+    if not stats.is_whole:
+        return f"interrupted; {frames} of {output} are kept in {output}.parts, the same command goes on from there"
+    kept = f", {stats.frames_kept} of them from before," if stats.frames_kept else ""
+    name = "standard output" if output == "-" else output
+    line = f"{name}: {frames}{kept} in {stats.seconds:.1f} s ({stats.fps:.1f} fps)"
+    if stats.sigma_mean is not None:
+        line += f", noise {stats.sigma_mean:.1f}/255"
+    line += f", model {stats.model} on {stats.device}"
+    if stats.n_cuts:
+        line += f", {stats.n_cuts} scene {'cut' if stats.n_cuts == 1 else 'cuts'}"
+    if stats.packets_corrupt:
+        line += f", {stats.packets_corrupt} damaged {'packet' if stats.packets_corrupt == 1 else 'packets'} skipped"
+    if stats.frames_dropped:
+        line += f", {stats.frames_dropped} frames dropped"
+    if stats.lag_ms_p50 is not None:
+        line += f", lag {stats.lag_ms_p50:.0f} ms (p99 {stats.lag_ms_p99:.0f}, max {stats.lag_ms_max:.0f})"
+    if stats.reconnects:
+        line += f", reconnected {'once' if stats.reconnects == 1 else f'{stats.reconnects} times'}"
+    return f"interrupted; {line}" if stats.interrupted else line
+
+
+class JsonReport:
+    """Statistics for programs: one object, or of a batch one a line, each written as soon as it is known.
+
+    Args:
+        path: A file, ``-`` for standard output, or None for nothing.
+        is_batch: Whether objects take a line each.
+    """
+
+    def __init__(self, path: str | None, *, is_batch: bool) -> None:
+        self._path = path
+        self._indent = None if is_batch else 1
+        self._mode = "w"
+
+    def add(self, job: Job, **values: Any) -> None:
+        """Write what became of ``job``.
+
+        Raises:
+            SinkOpenError: The file cannot be written.
+        """
+        path = self._path
+        if path is None:
+            return
+        text = json.dumps({"input": job.source, "output": job.output, **values}, indent=self._indent)
+        if path == "-":
+            click.echo(text)
+            return
+        try:
+            with open(path, self._mode, encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as ex:
+            raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex
+        self._mode = "a"
+
+
+def _count(items: Sequence[Any], what: str) -> str:
+    return f"{len(items)} {what}" if len(items) == 1 else f"{len(items)} {what}s"
+
+
+def _examples(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -1,0 +1,106 @@
+"""Interlaced video, field by field: the two fields of a frame were taken at different times.
+
+Denoised as one picture, the comb at every moving edge would pass for detail or for noise. Here the lines of each field
+make a picture of half the height, each field has a past of its own, and the clean lines go back to their places: the
+output is interlaced as the input was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import torch
+
+from .denoiser import Denoiser
+from .frame import Frame
+from .model import DenoiseNetwork
+
+
+class FieldDenoiser:
+    """Denoises a stream whose interlaced frames (:attr:`Frame.interlaced`) are treated by field, all others whole.
+
+    Used like a :class:`Denoiser`, and like it not thread-safe.
+
+    Args:
+        first: Denoises whole frames, and top fields.
+        make: A denoiser for the bottom fields, with the network of ``first``; called where a field comes.
+    """
+
+    def __init__(self, first: Denoiser, make: Callable[[DenoiseNetwork], Denoiser]) -> None:
+        self._first = first
+        self._make = make
+        self._second: Denoiser | None = None
+        self.device, self.dtype, self.model_name = first.device, first.dtype, first.model_name
+
+    @property
+    def estimated_sigma(self) -> float | None:
+        """See :attr:`Denoiser.estimated_sigma`; of interlaced video the top field's."""
+        return self._first.estimated_sigma
+
+    @property
+    def n_cuts(self) -> int:
+        """See :attr:`Denoiser.n_cuts`; both fields have the same cuts."""
+        return self._first.n_cuts
+
+    def reset(self) -> None:
+        """Forget the past."""
+        self._first.reset()
+        if self._second is not None:
+            self._second.reset()
+
+    def push(self, frame: Frame) -> list[Frame]:
+        """Take the next frame; returns those that are finished (one). Raises what :meth:`Denoiser.push` does."""
+        if not frame.interlaced:
+            return self._first.push(frame)
+        if self._second is None:
+            self._second = self._make(self._first.network)
+        top, bottom = fields(frame)
+        return [weave(frame, t, b) for t, b in zip(self._first.push(top), self._second.push(bottom), strict=True)]
+
+    def close(self) -> None:
+        """See :meth:`Denoiser.close`."""
+        self._first.close()
+        if self._second is not None:
+            self._second.close()
+
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Denoise a stream of frames lazily."""
+        try:
+            for frame in frames:
+                yield from self.push(frame)
+            self._first.flush()  # which writes what both have measured
+        finally:
+            self.close()
+
+
+def fields(frame: Frame) -> tuple[Frame, Frame]:
+    """The even and the odd lines of ``frame`` as pictures of half its height (rounded up, for both).
+
+    Their planes are views where the lines come out even; a field that is a line short has its last one twice.
+    """
+    height = -(-frame.height // 2)
+    parts = []
+    for parity in (0, 1):
+        planes = []
+        for i, plane in enumerate(frame.planes):
+            lines = plane[parity::2]
+            missing = frame.format.plane_shape(i, height, frame.width)[0] - lines.shape[0]
+            if missing > 0:
+                last = (lines if lines.shape[0] else plane)[-1:]
+                lines = torch.cat([lines, *[last] * missing])
+            planes.append(lines)
+        parts.append(replace(frame, planes=tuple(planes)))
+    return parts[0], parts[1]
+
+
+def weave(frame: Frame, top: Frame, bottom: Frame) -> Frame:
+    """``frame`` with the lines of ``top`` and ``bottom``, which :func:`fields` took apart."""
+    planes = []
+    for plane, *parts in zip(frame.planes, top.planes, bottom.planes, strict=True):
+        woven = parts[0].new_empty(plane.shape)
+        for parity, lines in enumerate(parts):
+            place = woven[parity::2]
+            place.copy_(lines[: place.shape[0]])
+        planes.append(woven)
+    return replace(top, planes=tuple(planes))

@@ -1,0 +1,271 @@
+"""Going on with a long file that was interrupted: which frames are left, and that nothing else has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, cast
+
+from . import __version__
+from .errors import SourceError, SourceOpenError, UsageError
+from .frame import Frame, Packet
+from .run_stats import RunStats
+from .segments import Parts
+from .sinks import sink_kind
+from .sources import open_source, source_kind
+
+if TYPE_CHECKING:
+    from .model import DenoiseNetwork
+    from .sinks.resumable import ResumableSink
+    from .sources.container import ContainerSource
+
+WARM_UP_FRAMES = 64
+"""Frames before a seam that are denoised once more, so that the network remembers what it knew. Measured at the seam
+against a run without interruption: see docs/BATCH.md."""
+
+SEGMENT_SECONDS = 60.0
+"""What an interruption costs at most, in seconds of video."""
+
+_LEAD_SECONDS = 2
+"""Looked at before the warm-up begins: pictures right after a place that a decoder was sent to may be incomplete."""
+
+_SAMPLE_BYTES = 1 << 20
+
+_CHANGE_NOTHING = (
+    "overwrite", "threads", "live", "connect_timeout", "read_timeout", "reconnect", "rtsp_transport",
+)  # fmt: skip
+"""Options that may be others when a file is gone on with."""
+
+
+def open_resumable(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    segment_seconds: float,
+    network: DenoiseNetwork,
+    mask: object,
+    looks: dict[str, Any],
+    source_options: dict[str, Any],
+    sink_options: dict[str, Any],
+) -> tuple[RestOfSource, ResumableSink]:
+    """The part of ``src`` that is not finished yet, and the sink that has the rest.
+
+    Args:
+        src: A file.
+        dst: A file; segments lie beside it in ``<dst>.parts``.
+        segment_seconds: Length of a segment.
+        network: The model.
+        mask: The mask's file, if any.
+        looks: The denoiser's settings, as JSON values. On going on, these three and most of the options below must be
+            the same.
+        source_options: As for :func:`open_source`.
+        sink_options: As for :func:`open_sink`.
+
+    Raises:
+        UsageError: What was begun had other settings; or this input or output cannot be resumed.
+        SourceError, SinkError, FormatError: As for :func:`open_source` and :func:`open_sink`.
+    """
+    from .sinks.resumable import ResumableSink
+
+    source, output = _path(src), _path(dst)
+    if source_kind(source) != "file" or (os.path.exists(source) and not os.path.isfile(source)):
+        raise UsageError(f"{source}: only a file can be resumed: it must be possible to go back in it")
+    if sink_kind(output) != "file":
+        raise UsageError(f"{output}: only a file can be resumed")
+    if not 0 < segment_seconds < float("inf"):
+        raise UsageError(f"segments must be longer than 0 seconds, got {segment_seconds:g}")
+    if not (mask is None or isinstance(mask, (str, os.PathLike))):
+        raise UsageError("resume needs a mask that is a file")
+    parts = Parts(output)
+
+    def open_at(start: float | None, duration: float | None) -> ContainerSource:
+        return cast("ContainerSource", open_source(source, **{**source_options, "start": start, "duration": duration}))
+
+    start, duration = source_options.get("start"), source_options.get("duration")
+
+    @contextlib.contextmanager
+    def others() -> Iterator[Iterable[Packet]]:
+        with contextlib.closing(open_at(start, duration)) as whole:
+            yield whole.copied_packets()
+
+    sink = ResumableSink(
+        output, parts=parts, segment_seconds=segment_seconds, warm_up_frames=WARM_UP_FRAMES,
+        is_whole=lambda n_taken: rest.is_whole(n_taken), others=others, **sink_options,
+    )  # fmt: skip
+    whole = open_at(start, duration)
+    try:
+        if whole.info.is_live:
+            raise UsageError(f"{source}: is live, so it cannot be resumed")
+        parts.load(
+            {
+                "version": __version__, "input": _fingerprint(source), "model": _weights_hash(network),
+                "mask": None if mask is None else _file_hash(mask), **looks,
+                **{f"input {k}": v for k, v in source_options.items() if k not in _CHANGE_NOTHING},
+                **{f"output {k}": v for k, v in sink_options.items() if k not in _CHANGE_NOTHING},
+            }
+        )  # fmt: skip
+        rest = RestOfSource(whole, open_at, parts, start=start or 0.0, duration=duration)
+    except BaseException:
+        whole.close()
+        raise
+    return rest, sink
+
+
+class RestOfSource:
+    """The frames of a source that are not finished, and :data:`WARM_UP_FRAMES` before them, with their own times.
+
+    Args:
+        whole: The source, not begun; it is closed with this one.
+        open_at: Opens it anew at a start, for a duration.
+        parts: What is finished.
+        start, duration: Of the whole, as the user gave them.
+    """
+
+    trailing_packets: tuple[Packet, ...] = ()
+
+    def __init__(
+        self,
+        whole: ContainerSource,
+        open_at: Callable[[float | None, float | None], ContainerSource],
+        parts: Parts,
+        *,
+        start: float,
+        duration: float | None,
+    ) -> None:
+        done = parts.frames
+        self.n_kept = len(done)
+        """Finished frames."""
+        self._warm_up = done[-WARM_UP_FRAMES:]
+        self._done = done
+        self._source = whole
+        self._shift = 0
+        """Ticks to add to the times of ``_source`` to have those of the whole."""
+        self._is_sought = False
+        self._end: Fraction | None = None
+        self._n_given = 0
+        self._stopped = self._ended = False
+        self.info = whole.info
+        self.first_time = done[0] * whole.info.time_base if done else None
+        """Of the whole, in seconds; None where nothing is finished."""
+        if not done:
+            return
+        left = None
+        if whole.info.n_frames is not None:
+            left = max(whole.info.n_frames - self.n_kept + len(self._warm_up), len(self._warm_up))
+        elapsed = (self._warm_up[0] - done[0]) * whole.info.time_base
+        seconds = whole.info.duration_seconds
+        self.info = replace(
+            whole.info, n_frames=left, duration_seconds=None if seconds is None else max(0.0, seconds - float(elapsed))
+        )
+        begin = float(elapsed) + start - _LEAD_SECONDS
+        if begin > start and self._seeks_well(whole, open_at, begin):
+            whole.close()
+            self._source = open_at(begin, None)
+            self._shift = self._source.shift - whole.shift
+            self._is_sought = True
+            if duration is not None and self.first_time is not None:
+                self._end = self.first_time + Fraction(duration).limit_denominator(1_000_000)
+
+    def _seeks_well(
+        self, whole: ContainerSource, open_at: Callable[[float | None, float | None], ContainerSource], begin: float
+    ) -> bool:
+        """Whether the frames that are found from ``begin`` on are those that were there when it was read through."""
+        try:
+            with contextlib.closing(open_at(begin, None)) as source:
+                times = ((frame.pts or 0) + source.shift - whole.shift for frame in source)
+                times = itertools.dropwhile(lambda pts: pts < self._warm_up[0], times)
+                return list(itertools.islice(times, len(self._warm_up))) == self._warm_up
+        except (SourceError, UsageError):
+            return False
+
+    @property
+    def n_corrupt(self) -> int:
+        return self._source.n_corrupt
+
+    @property
+    def n_warm_up(self) -> int:
+        """How many of the frames were finished before."""
+        return len(self._warm_up)
+
+    def is_whole(self, n_taken: int) -> bool:
+        """Whether ``n_taken`` frames are all there were up to the end of the source."""
+        return self._ended and n_taken == self._n_given
+
+    def __iter__(self) -> Iterator[Frame]:
+        first_index = self.n_kept - self.n_warm_up
+        for number, frame in enumerate(self._wanted()):
+            if number < self.n_warm_up and frame.pts != self._warm_up[number]:
+                raise SourceError(
+                    f"{self._source.uri}: reads otherwise than when its first part was finished; "
+                    "delete the folder of its parts to begin anew", self._source.uri,
+                )  # fmt: skip
+            self._n_given += 1
+            yield replace(frame, index=first_index + number, packets=())
+        self._ended = not self._stopped and self._n_given >= self.n_warm_up
+
+    def _wanted(self) -> Iterator[Frame]:
+        to_skip = 0 if self._is_sought else self.n_kept - self.n_warm_up
+        for number, frame in enumerate(self._source):
+            pts = (frame.pts or 0) + self._shift
+            if number < to_skip or (self._is_sought and pts < self._warm_up[0]):
+                continue
+            if self._end is not None and pts * frame.time_base >= self._end:
+                self._source.close()
+                return
+            yield replace(frame, pts=pts)
+
+    def amend(self, stats: RunStats) -> RunStats:
+        """``stats`` of a run over these frames, with those that were finished before told apart."""
+        again = min(self.n_warm_up, stats.frames_out)
+        out = stats.frames_out - again
+        return replace(
+            stats, frames_in=stats.frames_in - min(self.n_warm_up, stats.frames_in), frames_out=out,
+            frames_kept=self.n_kept, fps=out / max(stats.seconds, 1e-9), is_whole=self.is_whole(stats.frames_out),
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """No more frames are wanted. Any thread may call this."""
+        self._stopped = True
+        self._source.stop()
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _weights_hash(network: DenoiseNetwork) -> str:
+    digest = hashlib.sha256()
+    for name, values in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _file_hash(path: str | os.PathLike[str]) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_SAMPLE_BYTES):
+                digest.update(block)
+    except OSError as ex:
+        raise SourceOpenError(f"{path}: cannot be read: {ex.strerror or ex}", os.fspath(path)) from ex
+    return digest.hexdigest()[:16]
+
+
+def _fingerprint(path: str) -> dict[str, Any]:
+    """Size and a hash of beginning and end: enough to see that it is another file, and quick for large ones."""
+    size = os.path.getsize(path)
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        digest.update(file.read(_SAMPLE_BYTES))
+        file.seek(max(0, size - _SAMPLE_BYTES))
+        digest.update(file.read(_SAMPLE_BYTES))
+    return {"bytes": size, "hash": digest.hexdigest()[:16]}
+
+
+def _path(uri: str | os.PathLike[str]) -> str:
+    return os.fspath(uri).removeprefix("file:")

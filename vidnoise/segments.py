@@ -1,0 +1,276 @@
+"""The finished pieces of a long output that is not whole yet: encoded packets in a folder, safe against any crash.
+
+Beside ``clean.mp4`` that is ``clean.mp4.parts/``: a ``manifest.json``, and for each segment ``00000.packets``, which
+counts once ``00000.json`` lies beside it. Packets are kept as the encoder made them, with its exact times: no
+container rounds them, and joining them is copying.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+from .errors import EncodeError, SinkOpenError, UsageError
+
+FORMAT = 1
+
+_SUFFIX = ".parts"
+_RECORD = struct.Struct("<qqqI?")
+"""Of each packet before its data: pts, dts, duration, size, whether it is a key frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPacket:
+    """What an encoder made of a frame or so."""
+
+    pts: int
+    dts: int
+    duration: int
+    is_keyframe: bool
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A finished segment, which begins with a key frame and refers to no other."""
+
+    time_base: str
+    """Of its packets."""
+    n_packets: int
+    n_bytes: int
+    sha256: str
+    frames: tuple[int, ...]
+    """Times of its frames as the source gave them, in the source's ticks."""
+    delay: int
+    """Frames by which decoding runs ahead of showing."""
+
+
+class Parts:
+    """The folder of one output's segments.
+
+    Args:
+        output: The path of the output to be.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.path = output + _SUFFIX
+        self._manifest: dict[str, Any] = {}
+        self.segments: list[Segment] = []
+
+    def load(self, settings: dict[str, Any]) -> None:
+        """Take up what is there of a run with the same ``settings`` (JSON values); nothing is created.
+
+        Raises:
+            UsageError: It was begun with other settings.
+            SinkOpenError: The folder is not one of ours, or cannot be read.
+        """
+        self._manifest = {"format": FORMAT, "settings": settings}
+        self.segments = []
+        if not os.path.exists(self.path):
+            return
+        try:
+            with open(self._file("manifest.json"), encoding="utf-8") as file:
+                found = json.load(file)
+        except FileNotFoundError:
+            if os.path.isdir(self.path) and not os.listdir(self.path):
+                return
+            raise SinkOpenError(
+                f"{self.path}: is there, but not from an earlier run; move it away", self.path
+            ) from None
+        except (OSError, ValueError) as ex:
+            raise SinkOpenError(f"{self.path}: cannot be read ({ex}); delete it to begin anew", self.path) from ex
+        if found.get("format") != FORMAT:
+            raise SinkOpenError(f"{self.path}: is of another version of vidnoise; delete it to begin anew", self.path)
+        then = found["settings"]
+        changed = [name for name in {**then, **settings} if then.get(name) != settings.get(name)]
+        if changed:
+            what = ", ".join(f"{name} {_shown(then.get(name))}, now {_shown(settings.get(name))}" for name in changed)
+            raise UsageError(
+                f"{self.path}: was begun with other settings ({what}); give the same ones, or delete it to begin anew"
+            )
+        self._manifest = found
+        while (segment := self._read(len(self.segments))) is not None:
+            self.segments.append(segment)
+
+    def note(self, name: str, value: Any) -> Any:
+        """Remember a JSON value from the first call on, and return what is remembered; creates the folder.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        if name not in self._manifest:
+            self._manifest[name] = value
+            self._replace("manifest.json", json.dumps(self._manifest, indent=1))
+        return self._manifest[name]
+
+    def noted(self, name: str) -> Any:
+        """What :meth:`note` was told; None if nothing."""
+        return self._manifest.get(name)
+
+    @property
+    def frames(self) -> list[int]:
+        """Times of all finished frames, in the source's ticks."""
+        return [pts for segment in self.segments for pts in segment.frames]
+
+    def begin(self) -> SegmentFile:
+        """A file for the next segment."""
+        for name in os.listdir(self.path):  # what a crash or a damaged disk left behind this one must not count later
+            number = name.partition(".")[0]
+            if number.isdigit() and int(number) >= len(self.segments):
+                os.remove(self._file(name))
+        return SegmentFile(self._file(f"{len(self.segments):05}.packets"))
+
+    def finish(self, file: SegmentFile, frames: list[int], time_base: Fraction) -> None:
+        """``file`` is complete: from now on it survives whatever happens.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        segment = file.seal(frames, time_base)
+        self._replace(f"{len(self.segments):05}.json", json.dumps(asdict(segment)))
+        self.segments.append(segment)
+
+    def packets(self) -> Iterator[tuple[EncodedPacket, Fraction]]:
+        """The packets of all segments in decoding order with their time base; decoding times go up throughout.
+
+        Raises:
+            EncodeError: A segment is damaged.
+        """
+        delay = max((segment.delay for segment in self.segments), default=0)
+        clock = _DecodingClock(delay)
+        for number, segment in enumerate(self.segments):
+            packets = list(self._stored(number, segment))
+            times = clock.times([packet.pts for packet in packets])
+            for packet, dts in zip(packets, times, strict=True):
+                yield (
+                    EncodedPacket(packet.pts, dts, packet.duration, packet.is_keyframe, packet.data),
+                    Fraction(segment.time_base),
+                )
+
+    def remove(self) -> None:
+        """The output is whole."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_if_empty(self) -> None:
+        """Leave nothing behind where nothing was finished."""
+        if not self.segments and os.path.exists(self._file("manifest.json")):
+            self.remove()
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def _replace(self, name: str, text: str) -> None:
+        path = self._file(name)
+        with open(path + ".part", "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".part", path)
+
+    def _read(self, number: int) -> Segment | None:
+        """Segment ``number`` if it is finished."""
+        try:
+            with open(self._file(f"{number:05}.json"), encoding="utf-8") as file:
+                found = json.load(file)
+            segment = Segment(**{**found, "frames": tuple(found["frames"])})
+            if os.path.getsize(self._file(f"{number:05}.packets")) == segment.n_bytes:
+                return segment
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        return None
+
+    def _stored(self, number: int, segment: Segment) -> Iterator[EncodedPacket]:
+        path = self._file(f"{number:05}.packets")
+        digest = hashlib.sha256()
+        try:
+            with open(path, "rb") as file:
+                for _ in range(segment.n_packets):
+                    head = file.read(_RECORD.size)
+                    pts, dts, duration, size, is_keyframe = _RECORD.unpack(head)
+                    data = file.read(size)
+                    digest.update(head)
+                    digest.update(data)
+                    yield EncodedPacket(pts, dts, duration, is_keyframe, data)
+        except (OSError, struct.error) as ex:
+            raise EncodeError(f"{path}: cannot be read: {ex}; delete {self.path} to begin anew", path) from ex
+        if digest.hexdigest() != segment.sha256:
+            raise EncodeError(f"{path}: is damaged; delete {self.path} to begin anew", path)
+
+
+class SegmentFile:
+    """A segment while it is written."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = open(path, "wb")  # noqa: SIM115 (lives as long as this object)
+        self._digest = hashlib.sha256()
+        self._n_bytes = 0
+        self._shown: list[int] = []
+        self._decoded: list[int] = []
+
+    def add(self, packet: EncodedPacket) -> None:
+        head = _RECORD.pack(packet.pts, packet.dts, packet.duration, len(packet.data), packet.is_keyframe)
+        for piece in (head, packet.data):
+            self._file.write(piece)
+            self._digest.update(piece)
+            self._n_bytes += len(piece)
+        self._shown.append(packet.pts)
+        self._decoded.append(packet.dts)
+
+    def seal(self, frames: list[int], time_base: Fraction) -> Segment:
+        """Close it, safely on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        first = min(self._shown)
+        delay = next((i for i, dts in enumerate(self._decoded) if dts >= first), len(self._decoded))
+        return Segment(
+            str(time_base), len(self._shown), self._n_bytes, self._digest.hexdigest(), tuple(frames), delay
+        )  # fmt: skip
+
+    def discard(self) -> None:
+        """Close and remove."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            os.remove(self._path)
+
+
+class _DecodingClock:
+    """Decoding times for packets of one segment after the other, as one encoder would have given them.
+
+    Each segment's encoder reckons its own: at the beginning, before it knows better, they may lie before the end of
+    the segment before. A picture is decoded when the one ``delay`` before it in order of showing is shown.
+    """
+
+    def __init__(self, delay: int) -> None:
+        self._delay = delay
+        self._waiting: deque[int] | None = None
+
+    def times(self, shown: list[int]) -> list[int]:
+        """The decoding times of a segment's packets, whose times of showing are ``shown``."""
+        ordered = sorted(shown)
+        if self._waiting is None:
+            last = min(self._delay, len(ordered) - 1)
+            lead = ordered[last] - ordered[0] + self._delay - last
+            self._waiting = deque(pts - lead for pts in ordered[:last])
+            self._waiting.extend(ordered[0] - left for left in range(self._delay - last, 0, -1))
+        self._waiting.extend(ordered)
+        return [self._waiting.popleft() for _ in ordered]
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+__all__ = ["EncodedPacket", "Parts", "Segment", "SegmentFile"]

@@ -1,0 +1,71 @@
+"""Sample aspect ratios where FFmpeg's writers take them from a place that av has no way to: y4m, Matroska and WebM."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from vidnoise.frame import StreamInfo
+from vidnoise.passthrough import Passthrough
+
+PLACEHOLDER_ROTATION = 90
+"""Of a Matroska file that is not rotated: its header gets an element of known bytes, which then give their place."""
+
+_PROJECTION = b"\x76\x70\x8b\x76\x75\x88" + struct.pack(">d", PLACEHOLDER_ROTATION)
+_UNIT, _UNKNOWN, _RATIO = b"\x54\xb2\x81", b"\x04", b"\x03"
+"""DisplayUnit; DisplayWidth and DisplayHeight are unknown, or a ratio."""
+
+_MOST = 0xFFFF
+
+
+def replacement(container_format: str, info: StreamInfo) -> tuple[bytes, bytes] | None:
+    """What to replace in the header, and by what, so that it says the aspect ratio; None where nothing is to be.
+
+    In Matroska and WebM the header has to be written with :data:`PLACEHOLDER_ROTATION`.
+    """
+    aspect = info.sample_aspect_ratio
+    if not aspect:
+        return None
+    if container_format == "yuv4mpegpipe":
+        return b" A0:0 ", f" A{aspect.numerator}:{aspect.denominator} ".encode()
+    if container_format not in ("matroska", "webm") or aspect == 1 or not _has_room(info):
+        return None
+    if container_format == "webm":  # which knows pixels only
+        return _PROJECTION, _display(round(info.width * aspect), info.height)
+    shown = (info.width * aspect / info.height).limit_denominator(_MOST // 16)
+    return _UNIT + _UNKNOWN + _PROJECTION, _UNIT + _RATIO + _display(shown.numerator, shown.denominator)
+
+
+def _has_room(info: StreamInfo) -> bool:
+    is_turned = isinstance(info.passthrough, Passthrough) and info.passthrough.display_matrix is not None
+    return not info.rotation and not is_turned
+
+
+def _display(width: int, height: int) -> bytes:
+    """DisplayWidth and DisplayHeight, filled up to the length of :data:`_PROJECTION`."""
+    found = b"\x54\xb0\x82" + struct.pack(">H", min(width, _MOST)) + b"\x54\xba\x82" + struct.pack(">H", height)
+    rest = len(_PROJECTION) - len(found)
+    return found + b"\xec" + bytes([0x80 | (rest - 2)]) + bytes(rest - 2)
+
+
+class HeaderWriter:
+    """Passes a file on to ``output``, with ``old`` replaced by ``new`` in its header.
+
+    The header is what is written first, and what is written there once more at the end.
+    """
+
+    def __init__(self, output: Any, old: bytes, new: bytes) -> None:
+        self._output = output
+        self._old, self._new = old, new
+        self._header_size: int | None = None
+
+    def write(self, data: bytes) -> int:
+        if self._header_size is None:
+            self._header_size = len(data)
+        elif not hasattr(self._output, "tell") or self._output.tell() >= self._header_size:
+            return self._output.write(data)
+        self._output.write(bytes(data).replace(self._old, self._new, 1))
+        return len(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._output, name)

@@ -1,0 +1,257 @@
+"""A video file written in segments that survive a crash, and joined without encoding anew when all are there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from vidnoise.errors import FormatError, SinkOpenError, UsageError
+from vidnoise.frame import Frame, Packet, StreamInfo
+from vidnoise.passthrough import Passthrough
+from vidnoise.segments import EncodedPacket, Parts, SegmentFile
+from vidnoise.sinks.container import ContainerSink
+from vidnoise.sinks.uncompressed import is_uncompressed
+from vidnoise.sinks.video_stream import VideoStreamWriter
+
+
+class ResumableSink(ContainerSink):
+    """Encodes each stretch of the video on its own into a :class:`Parts` folder, and at the end joins them.
+
+    An error, an interruption or a crash leaves all finished segments where they are.
+
+    Args:
+        path: As for :class:`ContainerSink`.
+        parts: Where segments go; loaded already.
+        segment_seconds: Length of a segment, in seconds of video.
+        warm_up_frames: Of the frames that are finished already, so many come once more, and are not written again.
+        is_whole: Asked at the end, with the number of frames that came: whether these were all of the source. If
+            not, the segments are kept, and no file is made.
+        others: Opens the source once more, for the packets of its other streams.
+        options: As for :class:`ContainerSink`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        parts: Parts,
+        segment_seconds: float,
+        warm_up_frames: int,
+        is_whole: Callable[[int], bool],
+        others: Callable[[], contextlib.AbstractContextManager[Iterable[Packet]]],
+        **options: Any,
+    ) -> None:
+        super().__init__(path, **options)
+        if is_uncompressed(self._format_name):
+            raise UsageError(f"{path}: {self._format_name} cannot be resumed; write an .mp4 or .mkv")
+        self._parts = parts
+        self._seconds = Fraction(segment_seconds)
+        self._warm_up_left = self._warm_up_frames = warm_up_frames
+        self._is_whole = is_whole
+        self._others = others
+        self._info: StreamInfo | None = None
+        self._segment: _Segment | None = None
+        self._n_taken = self._n_mended = 0
+        self._most_moved = Fraction(0)
+
+    def open(self, info: StreamInfo) -> None:
+        """Find out now what could go wrong at the end, and take the segments that are there already.
+
+        Raises:
+            SinkOpenError: As for :class:`ContainerSink`; or the encoder now makes another kind of stream.
+        """
+        super().open(info)
+        headers = self._video.headers.hex()
+        super().abort()
+        try:
+            known = self._parts.note("headers", headers)
+        except OSError as ex:
+            raise SinkOpenError(f"{self._parts.path}: cannot be written: {ex.strerror or ex}", self.path) from ex
+        if known != headers:
+            raise SinkOpenError(
+                f"{self._parts.path}: the encoder is another one, or has other threads, than when it was begun; "
+                "delete it to begin anew", self.path,
+            )  # fmt: skip
+        self._info = info
+        self._warm_up_left = min(self._warm_up_frames, len(self._parts.frames))
+
+    def write(self, frame: Frame) -> None:
+        """Encode ``frame``; packets that ride on it are read again when all is joined."""
+        self._n_taken += 1
+        if self._warm_up_left:
+            self._warm_up_left -= 1
+            return
+        with self._failing_cleanly():
+            segment = self._segment
+            if segment is None or segment.is_full(frame, self._seconds):
+                last_pts = None if segment is None else segment.video.last_pts
+                self._finish_segment()
+                segment = self._segment = self._begin_segment(last_pts)
+            segment.write(frame, self._writer.picture(frame))
+
+    def _begin_segment(self, last_pts: int | None) -> _Segment:
+        info = self._info
+        assert info is not None
+        copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
+        with _said_before():
+            encoder, choice = self._choose(info)
+            options = self._options(encoder, copies, info)
+
+        def make(container: Any, deliver: Callable[[av.Packet], None]) -> VideoStreamWriter:
+            return VideoStreamWriter(
+                container, encoder, choice.name, options, info, copies, color=self._writer.color,
+                threads=self._threads, deliver=deliver, last_pts=last_pts,
+            )  # fmt: skip
+
+        return _Segment(self._parts.begin(), self._format_name, make)
+
+    def _finish_segment(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        try:
+            segment.finish(self._parts)
+        except BaseException:
+            segment.discard()
+            raise
+        self._n_mended += segment.video.n_mended
+        self._most_moved = max(self._most_moved, segment.video.most_moved)
+
+    def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
+        """Join the segments if the source has ended, else keep them.
+
+        Raises:
+            EncodeError: Writing failed, or there is no frame at all. Finished segments are kept.
+        """
+        info, self._info = self._info, None
+        if info is None:
+            return
+        with self._failing_cleanly():
+            self._finish_segment()
+        if not self._is_whole(self._n_taken):
+            self._parts.remove_if_empty()
+            return
+        with _said_before():
+            super().open(info)
+        try:
+            self._join()
+        except BaseException:
+            super().abort()
+            raise
+        self._parts.remove()
+
+    def _join(self) -> None:
+        with self._failing_cleanly(), self._others() as others:
+            packets = self._parts.packets()
+            waiting = next(packets, None)
+            for other in others:
+                now = _decoding_seconds(other)
+                while waiting is not None and now is not None and waiting[0].dts * waiting[1] <= now:
+                    self._mux_encoded(*waiting)
+                    waiting = next(packets, None)
+                self._copies.mux((other,))
+            while waiting is not None:
+                self._mux_encoded(*waiting)
+                waiting = next(packets, None)
+        self._video.n_mended, self._video.most_moved = self._n_mended, self._most_moved
+        super().close()
+
+    def _mux_encoded(self, encoded: EncodedPacket, time_base: Fraction) -> None:
+        packet = av.Packet(encoded.data)
+        packet.pts, packet.dts, packet.duration = encoded.pts, encoded.dts, encoded.duration
+        packet.time_base = time_base
+        packet.is_keyframe = encoded.is_keyframe
+        self._video.mux_encoded(packet)
+        self._n_written += 1
+
+    def abort(self) -> None:
+        """Throw away what is not finished. Finished segments stay, for the next run."""
+        super().abort()
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.discard()
+        if self._info is not None:
+            self._parts.remove_if_empty()
+        self._info = None
+
+
+class _Segment:
+    """A segment that is being encoded.
+
+    Args:
+        file: Where its packets go.
+        format: The container of the output to be: encoders write their headers as it wants them.
+        make: Makes the writer from a container and a function that takes its packets.
+    """
+
+    def __init__(
+        self, file: SegmentFile, format: str, make: Callable[[Any, Callable[[av.Packet], None]], VideoStreamWriter]
+    ) -> None:
+        self._file = file
+        self._frames: list[int] = []
+        self._begin: Fraction | None = None
+        self._time_base = Fraction(0)
+        # Nothing is ever muxed here, but libav has encoders in containers only.
+        self._container = av.open(io.BytesIO(), "w", format=format)
+        try:
+            self.video = make(self._container, self._keep)
+        except BaseException:
+            self.discard()
+            raise
+
+    def is_full(self, frame: Frame, seconds: Fraction) -> bool:
+        """Whether ``frame`` belongs into the next one."""
+        now = _seconds(frame)
+        return self._begin is not None and now is not None and now - self._begin >= seconds
+
+    def write(self, frame: Frame, picture: av.VideoFrame) -> None:
+        if self._begin is None:
+            self._begin = _seconds(frame)
+        self.video.write(frame, picture)
+        self._frames.append(frame.pts or 0)
+
+    def finish(self, parts: Parts) -> None:
+        self.video.finish()
+        self._container.close()
+        parts.finish(self._file, self._frames, self._time_base)
+
+    def discard(self) -> None:
+        with contextlib.suppress(Exception):
+            self._container.close()
+        self._file.discard()
+
+    def _keep(self, packet: av.Packet) -> None:
+        if packet.has_sidedata("matroska_block_additional"):
+            raise FormatError("transparency in this codec cannot be resumed; use codec ffv1, or no resume")
+        pts = packet.pts or 0
+        self._time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
+        dts = pts if packet.dts is None else packet.dts
+        self._file.add(EncodedPacket(pts, dts, packet.duration or 0, packet.is_keyframe, bytes(packet)))
+
+
+def _seconds(frame: Frame) -> Fraction | None:
+    return None if frame.pts is None else frame.pts * frame.time_base
+
+
+def _decoding_seconds(packet: Packet) -> Fraction | None:
+    data = packet.data
+    stamp = data.dts if data.dts is not None else data.pts
+    return None if stamp is None else stamp * Fraction(data.time_base.numerator, data.time_base.denominator)
+
+
+@contextlib.contextmanager
+def _said_before() -> Iterator[None]:
+    """What opening an output warns of was said when it was opened for the first time."""
+    logger = logging.getLogger("vidnoise.sinks")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,51 @@
+"""Dolby Vision: found by the metadata that comes with each picture, whatever the container says."""
+
+from __future__ import annotations
+
+import logging
+import struct
+
+import av
+
+from vidnoise.errors import FormatError
+from vidnoise.sources.description import side_data
+
+logger = logging.getLogger(__name__)
+
+
+def dolby_vision_profile(picture: av.VideoFrame) -> int | None:
+    """Profile of a Dolby Vision picture (4, 5, 7, 8; 0 for one that cannot be told); None for any other picture."""
+    found = {item.type.name: bytes(item) for item in side_data(picture) if item.type.name.startswith("DOVI_")}
+    if not found:
+        return None
+    metadata = found.get("DOVI_METADATA", b"")
+    if len(metadata) < 8:
+        return 0
+    # AVDOVIMetadata begins with the offset of its AVDOVIRpuDataHeader; read as FFmpeg itself guesses profiles.
+    (offset,) = struct.unpack_from("=Q", metadata)
+    profile, full_range, vdr_depth = metadata[offset + 4], metadata[offset + 10], metadata[offset + 13]
+    has_residual = metadata[offset + 15] and not metadata[offset + 16]
+    if profile == 0:
+        return 5 if full_range else 0
+    if profile == 1:
+        return 8 if not has_residual else 7 if vdr_depth == 12 else 4
+    return 0
+
+
+def check_dolby_vision(picture: av.VideoFrame, uri: str) -> None:
+    """Say what gets lost of a Dolby Vision video, which ``picture`` begins.
+
+    Raises:
+        FormatError: Its pictures have the wrong colours without the metadata.
+    """
+    profile = dolby_vision_profile(picture)
+    if profile is None:
+        return
+    if profile == 5:
+        raise FormatError(
+            f"{uri}: Dolby Vision profile 5 shows true colours only with metadata that cannot be carried over; convert "
+            f"it first: ffmpeg -i INPUT -vf libplacebo=colorspace=bt2020nc:color_primaries=bt2020:color_trc=smpte2084:"
+            f"format=yuv420p10 -c:v ffv1 OUTPUT.mkv"
+        )
+    name = f"Dolby Vision profile {profile}" if profile else "Dolby Vision"
+    logger.warning("%s: %s: only its base layer is kept, with that layer's own colours and HDR10 data", uri, name)

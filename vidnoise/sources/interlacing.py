@@ -1,0 +1,136 @@
+"""Whether a video is interlaced, and which of its fields comes first."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from fractions import Fraction
+from typing import cast
+
+import av
+import av.error
+import av.filter
+import torch.nn.functional as F
+
+from vidnoise.color import component_values
+from vidnoise.errors import UsageError
+from vidnoise.frame import FieldOrder, Frame
+
+logger = logging.getLogger(__name__)
+
+INTERLACED = ("auto", "tff", "bff", "no")
+"""What a user can say of a video: it is as marked; it has the top or the bottom field first; it is progressive."""
+
+_ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+"""FFmpeg's AVFieldOrder, as displayed; 0 is unknown, 1 progressive."""
+
+
+_LOOKED_AT = 50
+"""Pictures of unmarked video that are searched for combs."""
+
+_COMBED_PICTURES = 3
+"""So many combed pictures are no accident."""
+
+
+class FieldFinder:
+    """Tells which frames of one stream are interlaced. Not thread-safe.
+
+    Args:
+        asked: One of :data:`INTERLACED`.
+        uri: The input, for messages.
+
+    Raises:
+        UsageError: ``asked`` is another word.
+    """
+
+    order: FieldOrder | None
+    """Which field the stream shows first; None for progressive video. Known from :meth:`begin` on."""
+
+    def __init__(self, asked: str, uri: str) -> None:
+        if asked not in INTERLACED:
+            raise UsageError(f"interlaced must be {', '.join(INTERLACED[:-1])} or {INTERLACED[-1]}, got {asked!r}")
+        self._asked = asked
+        self._uri = uri
+        self._n_looked_at = self._n_combed = 0
+
+    def begin(self, video: av.VideoStream, first: av.VideoFrame) -> None:
+        """Look at the header and the first picture."""
+        marked = field_order(video, first)
+        self.order = marked if self._asked == "auto" else None if self._asked == "no" else cast(FieldOrder, self._asked)
+        self._is_interlaced = self.order is not None
+        if self._is_interlaced:
+            logger.info("%s: interlaced (%s): denoised field by field", self._uri, self.order)
+        elif marked is not None:
+            logger.warning("%s: is marked as interlaced (%s); taken as progressive, as asked", self._uri, marked)
+
+    def marked(self, frame: Frame, picture: av.VideoFrame) -> Frame:
+        """``frame``, which was made of ``picture``, with ``interlaced`` set where it is."""
+        if not self._is_interlaced and self._asked == "auto":
+            if picture.interlaced_frame:
+                self._is_interlaced = True
+                logger.warning(
+                    "%s: is interlaced from frame %d on, and denoised field by field from there; the output began as "
+                    "progressive and stays marked so", self._uri, frame.index,
+                )  # fmt: skip
+            elif self._n_looked_at < _LOOKED_AT:
+                self._look(frame)
+        return replace(frame, interlaced=True) if self._is_interlaced else frame
+
+    def _look(self, frame: Frame) -> None:
+        self._n_looked_at += 1
+        self._n_combed += is_combed(frame)
+        if self._n_combed == _COMBED_PICTURES:
+            self._n_looked_at = _LOOKED_AT
+            logger.warning(
+                "%s: looks interlaced, but is not marked so and taken as progressive; if it is, say --interlaced tff "
+                "(or bff), else --interlaced no", self._uri,
+            )  # fmt: skip
+
+
+def field_order(video: av.VideoStream, first: av.VideoFrame) -> FieldOrder | None:
+    """Which field is shown first by the marks of the first picture, else by the header; None for progressive video."""
+    header = _ORDERS.get(video.codec_context.field_order)
+    return picture_order(first) if first.interlaced_frame else header
+
+
+def picture_order(picture: av.VideoFrame) -> FieldOrder:
+    """Which field an interlaced picture shows first."""
+    # av hides this mark, but filters can ask for it.
+    graph = av.filter.Graph()
+    begin = graph.add_buffer(
+        width=picture.width, height=picture.height, format=picture.format, time_base=Fraction(1, 25)
+    )
+    choose, end = graph.add("select", "eq(interlace_type,TOPFIRST)"), graph.add("buffersink")
+    begin.link_to(choose)
+    choose.link_to(end)
+    graph.configure()
+    graph.push(picture)
+    graph.push(None)
+    try:
+        graph.pull()
+    except (av.error.EOFError, av.error.BlockingIOError):
+        return "bff"
+    return "tff"
+
+
+_BLOCK = (8, 32)
+"""Lines and columns that are looked at together."""
+
+_LEAST_STEP = 4
+"""Less than this between lines, in 8-bit units, is not seen as a comb."""
+
+_COMBED_SHARE = 0.01
+"""So many of its blocks are combed in an interlaced picture in which something moves."""
+
+
+def is_combed(frame: Frame) -> bool:
+    """Whether neighbouring lines of ``frame`` differ as only the fields of an interlaced picture with motion do.
+
+    In a progressive picture a line is more like the next one than like the one after that, noise or not.
+    """
+    lines = next(iter(component_values(frame).values()))  # brightness, or the first colour
+    if lines.shape[0] < 3 * _BLOCK[0] or lines.shape[1] < _BLOCK[1]:
+        return False
+    to_next, to_second = ((lines[step:] - lines[:-step]).square()[: lines.shape[0] - 2] for step in (1, 2))
+    near, far = (F.avg_pool2d(d[None], _BLOCK)[0] for d in (to_next, to_second))
+    return float((near > 2 * far + _LEAST_STEP**2).float().mean()) > _COMBED_SHARE
