@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .protocol import Method, evaluate
+from .protocol import Method, mean_psnr
 
 Run = Callable[[np.ndarray, float], np.ndarray]
 """``(noisy (T, H, W, 3), strength) -> clean`` likewise: uint8, or float32 in [0, 1] units for a ``floating`` peer."""
@@ -96,7 +96,7 @@ def search(peer: Peer, clips: Iterable[tuple[str, Tensor]], sigma: float) -> tup
 
     def best_of(strengths: Sequence[float]) -> float:
         for s in strengths:
-            tried[s] = evaluate(peer.method(s), clips, sigma)["mean"]["psnr"]
+            tried[s] = mean_psnr(peer.method(s), clips, sigma)
         return max(tried, key=lambda s: tried[s])
 
     i = grid.index(best_of(grid))

@@ -115,6 +115,24 @@ def network_method(
     return method
 
 
+def _given(name: str, clean: Tensor, sigma: float) -> Tensor:
+    """What a method gets: a noisy clip, in colour."""
+    noisy = noisy_clip(name, clean, sigma)
+    return noisy.expand(-1, 3, -1, -1).contiguous() if clean.shape[1] == 1 else noisy
+
+
+def _judged(out: Tensor, clean: Tensor) -> Tensor:
+    """What is compared with ``clean`` of what a method made."""
+    out = out.clamp(0, 1)
+    return out.mean(1, keepdim=True) if clean.shape[1] == 1 else out
+
+
+def mean_psnr(method: Method, clips: Iterable[tuple[str, Tensor]], sigma: float) -> float:
+    """PSNR in dB at one sigma (8-bit units), mean over frames, then over clips: what strengths are searched by."""
+    found = [psnr(_judged(method(_given(n, c, sigma), sigma / 255), c), c).mean().item() for n, c in clips]
+    return sum(found) / len(found)
+
+
 def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method | None = None) -> dict[str, float]:
     """All metrics of one clip at one sigma (8-bit units).
 
@@ -128,16 +146,13 @@ def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method |
         sigma: standard deviation of the noise.
         idle: the same call with nothing to do in it; its time (the shorter of two runs) is taken off.
     """
-    noisy = noisy_clip(name, clean, sigma)
-    gray = clean.shape[1] == 1
-    given = noisy.expand(-1, 3, -1, -1).contiguous() if gray else noisy
+    given = _given(name, clean, sigma)
     out, seconds = timed(partial(method, given, sigma / 255))
     if idle is not None:
         starts = [timed(partial(idle, given, sigma / 255))[1] for _ in range(2)]
         # A filter that is lost in the noise of starting its program still took some time.
         seconds = max(seconds - min(starts), 0.01 * seconds)
-    out = out.clamp(0, 1)
-    out = out.mean(1, keepdim=True) if gray else out
+    out = _judged(out, clean)
     frames = psnr(out, clean)
     scores = {"psnr": frames.mean().item(), "ssim": ssim(out, clean).mean().item()}
     if len(clean) > 1:
