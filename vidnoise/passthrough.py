@@ -44,6 +44,7 @@ class CopiedStream:
     disposition: int = 0
     picture: bytes = b""
     """Of a cover picture, all there is; its packet comes, too."""
+    is_cover: bool = False
 
     def __str__(self) -> str:
         language = self.metadata.get("language")

@@ -35,7 +35,7 @@ from vidnoise.sinks.hdr import hdr_options
 from vidnoise.sinks.interlacing import codes_fields, interlaced_options
 from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
-from vidnoise.sinks.tags import container_tags, holds_aspect, holds_rotation
+from vidnoise.sinks.tags import HOLDS_NO_TAGS, container_tags, holds_aspect, holds_rotation
 from vidnoise.sinks.uncompressed import (
     UNCOMPRESSED,
     check_no_encoder_options,
@@ -199,12 +199,14 @@ class ContainerSink:
                 container, encoder, choice.name, options, shape, copies, color=self._writer.color, threads=self._threads
             )
             if is_uncompressed(self._format_name):
-                warn_of_losses(self._format_name, copies, self.name)
+                warn_of_losses(self._format_name, copies, self._writer.color, tags, self.name)
                 copies = replace(copies, streams=(), chapters=())
             self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.name)
             container.metadata.update(tags)
             chapters = [dict(c) for c in copies.chapters if c.get("time_base")]
-            if chapters:
+            if chapters and self._format_name in HOLDS_NO_TAGS:
+                logger.warning("%s: %s has no place for chapters", self.name, self._format_name)
+            elif chapters:
                 container.set_chapters(cast(Any, chapters))
             container.start_encoding()
         except BaseException as ex:

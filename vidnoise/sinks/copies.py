@@ -64,7 +64,7 @@ class CopiedStreams:
         output = self._container.add_stream_from_template(stream.template, opaque=True)
         self._tag(output, stream)
         self._outputs[stream.index] = output
-        if stream.kind == "video" and not stream.disposition & av.stream.Disposition.attached_pic:
+        if stream.kind == "video" and not stream.is_cover:
             logger.warning("%s is copied as it is, not denoised", stream)
 
     def _attach(self, stream: CopiedStream) -> None:

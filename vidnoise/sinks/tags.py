@@ -24,6 +24,9 @@ _STORED = {"mov": _MOV_TAGS, "mp4": _MP4_TAGS, "ipod": _MP4_TAGS}
 """Tags that FFmpeg's writers of the MP4 family store (tried); others they drop without a word."""
 
 
+HOLDS_NO_TAGS = ("mpegts", "mpeg")
+"""Containers without tags and chapters."""
+
 _QUICKTIME_LANGUAGES = (
     "eng fra ger ita dut spa dan por nor heb jpn ara fin gre ice mlt tur chi urd hin tha kor lit pol hun est lav "
     "rus per alb ron ces slk slv yid mac bul ukr bel uzb kaz aze arm geo kir tgk tuk mon kur kas snd tib nep san "
@@ -74,6 +77,8 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
         uri: The output, for messages.
     """
     alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v and not v.startswith(_MUXER)}
+    if container_format in HOLDS_NO_TAGS and alive:
+        logger.warning("%s: %s has no place for the tags %s", uri, container_format, ", ".join(alive))
     stored = _STORED.get(container_format)
     if stored is None:
         return alive, {}

@@ -164,7 +164,7 @@ class ContainerSource:
             say("%s: its clock begins at %.3f s; the output begins at 0", self.uri, self._begin)
         copied = copied_streams(container, chosen, video)
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
-        self._kinds = {s.index: (s.kind, bool(s.disposition & av.stream.Disposition.attached_pic)) for s in wanted}
+        self._kinds = {s.index: (s.kind, s.is_cover) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
         self._decoded = DecodedStream(container, video, others, uri=self.uri, threads=threads, is_live=self._is_live)
         self._first, self._held = self._find_first()
