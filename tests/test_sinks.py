@@ -569,7 +569,7 @@ def test_a_shape_that_gets_lost_is_named(
 def test_aspect_ratio_in_matroska_whatever_the_codec(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, codec: str, aspect: Fraction
 ) -> None:
-    info = info_of(sample_aspect_ratio=aspect)
+    info = info_of(sample_aspect_ratio=aspect, color=ColorInfo(1, 1, 1, 1))
     write_all(open_sink(tmp_path / name, codec=codec), info)
     assert not caplog.text
     found = open_source(tmp_path / name).info

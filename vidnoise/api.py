@@ -21,7 +21,7 @@ from .pictures import PictureAdapter, Restore
 from .pipeline import MAX_LATENCY_MS, run
 from .resume import SEGMENT_SECONDS, open_resumable
 from .run_stats import Progress, RunStats
-from .sinks import open_sink
+from .sinks import keeps_clock, open_sink
 from .sources import open_source
 from .transfer import HostTransfer, make_transfer
 from .weights import load_model
@@ -223,6 +223,7 @@ def denoise_file(
         "raw_size": raw_size, "raw_format": raw_format, "raw_rate": raw_rate, "live": live,
         "connect_timeout": connect_timeout, "read_timeout": read_timeout, "reconnect": reconnect,
         "rtsp_transport": rtsp_transport, "input_options": input_options, "interlaced": interlaced, "tracks": tracks,
+        "keeps_clock": keeps_clock(dst, format) and all(map(keeps_clock, tee)),
     }  # fmt: skip
     rest = None
     if resume:

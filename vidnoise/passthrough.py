@@ -42,6 +42,9 @@ class CopiedStream:
     """An ``av`` stream that outlives the source's container, or None where none could be made."""
     metadata: dict[str, str] = field(default_factory=dict)
     disposition: int = 0
+    picture: bytes = b""
+    """Of a cover picture, all there is; its packet comes, too."""
+    is_cover: bool = False
 
     def __str__(self) -> str:
         language = self.metadata.get("language")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vidnoise.errors import SinkOpenError, UsageError
+from vidnoise.passthrough import FORMAT_NAMES
 from vidnoise.sinks.protocol import Sink
 
 SINKS: dict[str, str] = {
@@ -34,6 +35,16 @@ def sink_kind(uri: str) -> str:
     if re.fullmatch(r"/dev/video\d+", uri):
         return "camera"
     return "hls" if uri.lower().endswith(".m3u8") else "file"
+
+
+_CLOCKED = ("mpegts", "m2ts", "mts", "m2t", "mpeg", "mpg", "vob")
+"""Formats and extensions of containers whose times are those of a clock: it need not begin at 0."""
+
+
+def keeps_clock(uri: str | os.PathLike[str], format: str | None = None) -> bool:
+    """Whether an output has a clock that may stand anywhere at its beginning, so that the input's can go on in it."""
+    name = format or os.path.splitext(os.fspath(uri))[1].lower().lstrip(".")
+    return FORMAT_NAMES.get(name, name) in _CLOCKED
 
 
 def open_sink(
@@ -104,4 +115,4 @@ def open_sink(
     )
 
 
-__all__ = ["SINKS", "Sink", "open_sink", "sink_kind"]
+__all__ = ["SINKS", "Sink", "keeps_clock", "open_sink", "sink_kind"]

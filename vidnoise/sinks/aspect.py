@@ -18,22 +18,28 @@ _UNIT, _UNKNOWN, _RATIO = b"\x54\xb2\x81", b"\x04", b"\x03"
 _MOST = 0xFFFF
 
 
-def replacement(container_format: str, info: StreamInfo) -> tuple[bytes, bytes] | None:
-    """What to replace in the header, and by what, so that it says the aspect ratio; None where nothing is to be.
+Changes = tuple[tuple[bytes, bytes], ...]
+"""What to replace in a header, and by what."""
+
+
+def header_changes(container_format: str, info: StreamInfo) -> Changes:
+    """What makes the header say the aspect ratio; none where it cannot, or need not.
 
     In Matroska and WebM the header has to be written with :data:`PLACEHOLDER_ROTATION`.
     """
     aspect = info.sample_aspect_ratio
     if not aspect:
-        return None
+        return ()
     if container_format == "yuv4mpegpipe":
-        return b" A0:0 ", f" A{aspect.numerator}:{aspect.denominator} ".encode()
+        return ((b" A0:0 ", f" A{aspect.numerator}:{aspect.denominator} ".encode()),)
     if container_format not in ("matroska", "webm") or aspect == 1 or not _has_room(info):
-        return None
+        return ()
     if container_format == "webm":  # which knows pixels only
-        return _PROJECTION, _display(round(info.width * aspect), info.height)
+        return ((_PROJECTION, _display(round(info.width * aspect), info.height)),)
     shown = (info.width * aspect / info.height).limit_denominator(_MOST // 16)
-    return _UNIT + _UNKNOWN + _PROJECTION, _UNIT + _RATIO + _display(shown.numerator, shown.denominator)
+    height = info.height.to_bytes(1 if info.height < 256 else 2, "big")
+    unit = b"\xba" + bytes([0x80 | len(height)]) + height + _UNIT  # behind PixelHeight
+    return (unit + _UNKNOWN, unit + _RATIO), (_PROJECTION, _display(shown.numerator, shown.denominator))
 
 
 def _has_room(info: StreamInfo) -> bool:
@@ -49,14 +55,14 @@ def _display(width: int, height: int) -> bytes:
 
 
 class HeaderWriter:
-    """Passes a file on to ``output``, with ``old`` replaced by ``new`` in its header.
+    """Passes a file on to ``output``, with ``changes`` made to its header.
 
     The header is what is written first, and what is written there once more at the end.
     """
 
-    def __init__(self, output: Any, old: bytes, new: bytes) -> None:
+    def __init__(self, output: Any, changes: Changes) -> None:
         self._output = output
-        self._old, self._new = old, new
+        self._changes = changes
         self._header_size: int | None = None
 
     def write(self, data: bytes) -> int:
@@ -64,7 +70,10 @@ class HeaderWriter:
             self._header_size = len(data)
         elif not hasattr(self._output, "tell") or self._output.tell() >= self._header_size:
             return self._output.write(data)
-        self._output.write(bytes(data).replace(self._old, self._new, 1))
+        changed = bytes(data)
+        for old, new in self._changes:
+            changed = changed.replace(old, new, 1)
+        self._output.write(changed)
         return len(data)
 
     def __getattr__(self, name: str) -> Any:

@@ -130,8 +130,16 @@ def encoder_formats(encoder: av.codec.Codec, container_format: str) -> tuple[str
     return tuple(n for n in names if not n.startswith(lost) or (is_kept and n == "yuva420p"))
 
 
+_HOLDS_COVERS = ("mp4", "ipod")
+"""Containers in which FFmpeg's writers keep a picture packet as the cover; elsewhere it would become a video."""
+
+
 def holds_copy(container_format: str, stream: CopiedStream) -> bool:
-    """Whether packets of ``stream`` can be copied into a container."""
+    """Whether packets of ``stream`` can be copied into a container, and stay what they are there."""
+    if stream.kind == "attachment":
+        return container_format == "matroska" and stream.template is not None
+    if stream.is_cover and container_format not in _HOLDS_COVERS:
+        return False
     if stream.template is None or not _is_readable(container_format, stream.kind, stream.codec):
         return False
     if container_format in _WITHOUT_A_FILE:

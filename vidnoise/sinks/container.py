@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ import av.error
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
-from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, HeaderWriter, replacement
+from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
 from vidnoise.sinks.capability import container_format, encoder_formats, holds_video, named_format
 from vidnoise.sinks.codecs import (
@@ -34,7 +35,7 @@ from vidnoise.sinks.hdr import hdr_options
 from vidnoise.sinks.interlacing import codes_fields, interlaced_options
 from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
-from vidnoise.sinks.tags import container_tags, holds_aspect, holds_rotation
+from vidnoise.sinks.tags import HOLDS_NO_TAGS, container_tags, holds_aspect, holds_rotation
 from vidnoise.sinks.uncompressed import (
     UNCOMPRESSED,
     check_no_encoder_options,
@@ -56,6 +57,9 @@ GROWING: dict[str, dict[str, str]] = {
     "mov": {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"},
 }  # fmt: skip
 """Containers that can be read while they are written, and what their muxers have to be told for it."""
+
+_MOVIES = ("mp4", "mov", "ipod")
+_MOST_TICKS = 10_000_000
 
 _MOVED_SECONDS = 0.045
 """From here on one notices that sound and picture are apart."""
@@ -179,10 +183,12 @@ class ContainerSink:
             muxer_options |= more
             if flags:
                 muxer_options["movflags"] = "+".join(flags)
+            if self._format_name in _MOVIES:
+                muxer_options["movie_timescale"] = str(_movie_timescale(info, copies))
             target: Any = self._file
             shape = info
-            if aspect is not None:
-                target = HeaderWriter(self._file, *aspect)
+            if aspect:
+                target = HeaderWriter(self._file, aspect)
                 if self._format_name != "yuv4mpegpipe":
                     shape = replace(info, rotation=PLACEHOLDER_ROTATION)
                     muxer_options["write_crc32"] = "0"  # which would be that of the header before
@@ -193,12 +199,14 @@ class ContainerSink:
                 container, encoder, choice.name, options, shape, copies, color=self._writer.color, threads=self._threads
             )
             if is_uncompressed(self._format_name):
-                warn_of_losses(self._format_name, copies, self.name)
+                warn_of_losses(self._format_name, copies, self._writer.color, tags, self.name)
                 copies = replace(copies, streams=(), chapters=())
             self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.name)
             container.metadata.update(tags)
             chapters = [dict(c) for c in copies.chapters if c.get("time_base")]
-            if chapters:
+            if chapters and self._format_name in HOLDS_NO_TAGS:
+                logger.warning("%s: %s has no place for chapters", self.name, self._format_name)
+            elif chapters:
                 container.set_chapters(cast(Any, chapters))
             container.start_encoding()
         except BaseException as ex:
@@ -216,21 +224,21 @@ class ContainerSink:
                 ) from ex
             raise
 
-    def _aspect_in_header(self, info: StreamInfo, encoder: av.codec.Codec) -> tuple[bytes, bytes] | None:
+    def _aspect_in_header(self, info: StreamInfo, encoder: av.codec.Codec) -> Changes:
         """What :class:`HeaderWriter` has to do for the aspect ratio, with a message where the shape gets lost."""
         is_held = holds_aspect(self._format_name, encoder.canonical_name)
-        change = replacement(self._format_name, info) if self.writes_bytes and not is_held else None
+        changes = header_changes(self._format_name, info) if self.writes_bytes and not is_held else ()
         lost = []
         if info.rotation and not holds_rotation(self._format_name):
             lost.append(f"rotation by {info.rotation} degrees")
-        if info.sample_aspect_ratio not in (None, 1) and not is_held and change is None:
+        if info.sample_aspect_ratio not in (None, 1) and not is_held and not changes:
             lost.append(f"sample aspect ratio {info.sample_aspect_ratio}")
         if lost:
             logger.warning(
                 "%s: %s with %s has no place for the %s; an .mp4 file has",
                 self.name, self._format_name, encoder.name, " and the ".join(lost),
             )  # fmt: skip
-        return change
+        return changes
 
     def plan(self, info: StreamInfo) -> tuple[str, str]:
         """Names of the encoder and the pixel format that :meth:`open` would choose, with the same messages.
@@ -416,6 +424,13 @@ class ContainerSink:
             error = self._file.error
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return str(text).splitlines()[0]
+
+
+def _movie_timescale(info: StreamInfo, copies: Passthrough) -> int:
+    """Ticks a second in which .mp4 files say when a track begins: exact for each of them, if that can be."""
+    rates = [s.template.time_base.denominator for s in copies.streams if s.kind == "audio" and s.template is not None]
+    exact = math.lcm(info.time_base.denominator, *rates)
+    return exact if exact <= _MOST_TICKS else min(info.time_base.denominator, _MOST_TICKS)
 
 
 def _keeps_picture(choice: FormatChoice) -> bool:

@@ -16,8 +16,12 @@ from vidnoise.passthrough import CopiedStream
 from vidnoise.sinks.audio import AUDIO_ENCODERS, AudioReencoder
 from vidnoise.sinks.capability import holds_copy
 from vidnoise.sinks.subtitles import SubtitleConverter, converted_codec
+from vidnoise.sinks.tags import stream_tags
 
 logger = logging.getLogger(__name__)
+
+_COVERS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
+"""Codec of a cover picture to the extension and type of its file."""
 
 
 class CopiedStreams:
@@ -46,6 +50,8 @@ class CopiedStreams:
         for stream in streams:
             if stream.kind == "audio":
                 self._add_audio(stream, audio, uri)
+            elif name == "matroska" and stream.picture and stream.codec in _COVERS:
+                self._attach(stream)
             elif holds_copy(name, stream):
                 self._add(stream)
             elif converted_codec(stream, name):
@@ -58,8 +64,13 @@ class CopiedStreams:
         output = self._container.add_stream_from_template(stream.template, opaque=True)
         self._tag(output, stream)
         self._outputs[stream.index] = output
-        if stream.kind == "video" and not stream.disposition & av.stream.Disposition.attached_pic:
+        if stream.kind == "video" and not stream.is_cover:
             logger.warning("%s is copied as it is, not denoised", stream)
+
+    def _attach(self, stream: CopiedStream) -> None:
+        """Matroska's cover pictures are attachments of this name."""
+        extension, mime_type = _COVERS[stream.codec]
+        self._container.add_attachment(f"cover.{extension}", mime_type, stream.picture)
 
     def _add_converted(self, stream: CopiedStream, uri: str) -> None:
         codec = converted_codec(stream, self._container.format.name)
@@ -94,9 +105,8 @@ class CopiedStreams:
                 uri,
             )
 
-    @staticmethod
-    def _tag(output: av.stream.Stream, stream: CopiedStream) -> None:
-        output.metadata.update(stream.metadata)
+    def _tag(self, output: av.stream.Stream, stream: CopiedStream) -> None:
+        output.metadata.update(stream_tags(stream.metadata, self._container.format.name, str(stream)))
         output.disposition = av.stream.Disposition(stream.disposition)
 
     def mux(self, packets: Sequence[Packet]) -> None:

@@ -51,7 +51,7 @@ class ResumableSink(ContainerSink):
         if is_uncompressed(self._format_name):
             raise UsageError(f"{path}: {self._format_name} cannot be resumed; write an .mp4 or .mkv")
         self._parts = parts
-        self._seconds = Fraction(segment_seconds)
+        self._seconds = Fraction(segment_seconds).limit_denominator(1_000_000)
         self._warm_up_left = self._warm_up_frames = warm_up_frames
         self._is_whole = is_whole
         self._others = others

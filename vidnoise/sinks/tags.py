@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from vidnoise.passthrough import is_same_language
+
 logger = logging.getLogger(__name__)
 
 _DEAD_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
@@ -22,6 +24,17 @@ _STORED = {"mov": _MOV_TAGS, "mp4": _MP4_TAGS, "ipod": _MP4_TAGS}
 """Tags that FFmpeg's writers of the MP4 family store (tried); others they drop without a word."""
 
 
+HOLDS_NO_TAGS = ("mpegts", "mpeg")
+"""Containers without tags and chapters."""
+
+_QUICKTIME_LANGUAGES = (
+    "eng fra ger ita dut spa dan por nor heb jpn ara fin gre ice mlt tur chi urd hin tha kor lit pol hun est lav "
+    "rus per alb ron ces slk slv yid mac bul ukr bel uzb kaz aze arm geo kir tgk tuk mon kur kas snd tib nep san "
+    "mar ben asm guj ori mal kan tam tel sin bur khm lao vie ind tgl may amh tir orm som swa wel baq cat lat que "
+    "grn aym tat uig dzo jav und"
+)
+"""Languages that FFmpeg's writer of .mov stores (tried): each has one code only, and it is not always the newer one."""
+
 _HOLDS_SHAPE = frozenset({"mov", "mp4", "ipod", "3gp", "3g2", "f4v", "ismv", "psp"})
 """Containers that store how a picture is turned and how wide its samples are, whatever the codec."""
 
@@ -29,6 +42,18 @@ _HOLDS_ROTATION = _HOLDS_SHAPE | {"matroska", "webm"}
 
 _CODEC_HOLDS_ASPECT = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg")
 """Codecs that store the sample aspect ratio themselves (tried)."""
+
+
+def stream_tags(tags: dict[str, str], container_format: str, what: str) -> dict[str, str]:
+    """Tags of one stream, ``what``, as a container stores them, with a warning where it has none for its language."""
+    language = tags.get("language")
+    if container_format != "mov" or not language or language in _QUICKTIME_LANGUAGES.split():
+        return tags
+    same = [code for code in _QUICKTIME_LANGUAGES.split() if is_same_language(code, language)]
+    if not same:
+        logger.warning("%s: mov has no code for its language %s; an .mp4 file has", what, language)
+        return tags
+    return {**tags, "language": same[0]}
 
 
 def holds_aspect(container_format: str, codec: str) -> bool:
@@ -52,6 +77,8 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
         uri: The output, for messages.
     """
     alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v and not v.startswith(_MUXER)}
+    if container_format in HOLDS_NO_TAGS and alive:
+        logger.warning("%s: %s has no place for the tags %s", uri, container_format, ", ".join(alive))
     stored = _STORED.get(container_format)
     if stored is None:
         return alive, {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from vidnoise.errors import UsageError
+from vidnoise.frame import ColorInfo
 from vidnoise.passthrough import Passthrough
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ def muxer_options(container_format: str) -> dict[str, str]:
     return {"strict": "-1"} if container_format == "yuv4mpegpipe" else {}
 
 
-def warn_of_losses(container_format: str, copies: Passthrough, uri: str) -> None:
+def warn_of_losses(
+    container_format: str, copies: Passthrough, color: ColorInfo, tags: dict[str, str], uri: str
+) -> None:
     """Say what is left out beside the pictures."""
     lost = [str(stream) for stream in copies.streams]
     if copies.chapters:
@@ -59,3 +62,9 @@ def warn_of_losses(container_format: str, copies: Passthrough, uri: str) -> None
         lost.append("HDR mastering metadata")
     if lost:
         logger.warning("%s: %s holds pictures only; left out: %s", uri, UNCOMPRESSED[container_format], ", ".join(lost))
+    # What nobody expects of bare pictures is told to those who ask.
+    untold = [f"tags {', '.join(tags)}"] if tags else []
+    if (color.matrix, color.primaries, color.transfer) != (2, 2, 2):
+        untold.append(f"colour tags (matrix {color.matrix}, primaries {color.primaries}, transfer {color.transfer})")
+    if untold:
+        logger.info("%s: left out: %s", uri, ", ".join(untold))

@@ -16,6 +16,7 @@ from av.codec.context import ThreadType
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
+from vidnoise.sinks.tags import stream_tags
 from vidnoise.sinks.uncompressed import is_uncompressed
 
 _DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_", "alpha_mode")
@@ -104,7 +105,7 @@ class VideoStreamWriter:
         elif info.rotation:
             stream.set_display_rotation(info.rotation)
         tags = {k: v for k, v in copies.video_metadata.items() if not k.lower().startswith(_DEAD_TAGS)}
-        stream.metadata.update(tags)
+        stream.metadata.update(stream_tags(tags, container.format.name, "the video"))
         if copies.video_disposition:
             stream.disposition = av.stream.Disposition(copies.video_disposition)
         self._stream = stream

@@ -53,6 +53,7 @@ def open_source(
     input_options: dict[str, str] | None = None,
     interlaced: str = "auto",
     tracks: str | None = None,
+    keeps_clock: bool = True,
     **options: Any,
 ) -> Source:
     """Open a video for reading.
@@ -75,6 +76,8 @@ def open_source(
             they are (top or bottom field first), ``no`` that they are not.
         tracks: Which tracks are wanted: ``v:1`` the second video, ``a:eng`` the English sound only, ``-s`` no
             subtitles, ``-a:0`` all sound but the first; several with commas. Of kinds not named, all.
+        keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0, whatever
+            its clock says. Other inputs keep their times in any case.
         options: Further options of the source's class.
 
     Raises:
@@ -124,7 +127,7 @@ def open_source(
         return make(
             text, start=start, duration=None if is_live else duration, threads=threads, format=format,
             options=given or None, is_live=is_live, interlaced=interlaced, tracks=tracks,
-            **options,
+            keeps_clock=keeps_clock, **options,
         )  # fmt: skip
 
     if not is_live:

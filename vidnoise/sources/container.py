@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -15,7 +16,7 @@ import av.stream
 
 from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
-from vidnoise.sources.decoding import DecodedStream, reason
+from vidnoise.sources.decoding import DecodedStream, has_clock, reason
 from vidnoise.sources.description import (
     copied_streams,
     describe,
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 _SEEK_LEADS = (0, 3, 15)
 """Seconds before the wanted time at which to look for a key frame, in this order; then from the beginning."""
+
+_NO_PAUSE_SECONDS = 60
+"""A transport stream that begins later shows the time of a broadcast's clock."""
 
 _LOST_SIDE_DATA = {
     "A53_CC": "closed captions",
@@ -67,6 +71,7 @@ class ContainerSource:
         is_live: Whether frames come when they come: none may wait inside the decoder for others.
         interlaced: ``auto`` believes the marks of the video; ``tff``, ``bff`` and ``no`` overrule them.
         tracks: Which tracks are wanted, see :class:`vidnoise.sources.tracks.Tracks`; None for all.
+        keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -91,10 +96,12 @@ class ContainerSource:
         is_live: bool = False,
         interlaced: str = "auto",
         tracks: str | None = None,
+        keeps_clock: bool = True,
     ) -> None:
         self.uri = uri
         self._fields = FieldFinder(interlaced, uri)
         self._tracks = Tracks(tracks)
+        self._keeps_clock = keeps_clock
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
@@ -151,12 +158,18 @@ class ContainerSource:
         self._video = video
         self._time_base = to_fraction(video.time_base) or Fraction(1, 90000)
         self._begin = self._beginning()
+        if not self._keeps_clock and has_clock(container):
+            self._range.clock_seconds = self._begin
+            say = logger.warning if self._begin > _NO_PAUSE_SECONDS else logger.info
+            say("%s: its clock begins at %.3f s; the output begins at 0", self.uri, self._begin)
         copied = copied_streams(container, chosen, video)
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
-        self._kinds = {s.index: (s.kind, bool(s.disposition & av.stream.Disposition.attached_pic)) for s in wanted}
+        self._kinds = {s.index: (s.kind, s.is_cover) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
         self._decoded = DecodedStream(container, video, others, uri=self.uri, threads=threads, is_live=self._is_live)
         self._first, self._held = self._find_first()
+        covers = {p.stream_index: bytes(p) for p in self._held if self._kinds[p.stream_index][1]}
+        copied = tuple(replace(s, picture=covers.get(s.index, b"")) for s in copied)
         format = self._reader.format_of(self._first)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)

@@ -35,6 +35,11 @@ def reason(error: BaseException) -> str:
     return str(text).splitlines()[0].strip()
 
 
+def has_clock(container: av.container.InputContainer) -> bool:
+    """Whether times are those of a clock that ran before and may jump, as in transport streams."""
+    return bool(container.format.flags & av.format.Flags.ts_discont.value)
+
+
 def decoder_of(video: av.VideoStream) -> av.VideoCodecContext:
     """What decodes ``video``: its own decoder, unless that one would drop transparency without a word."""
     context = video.codec_context
@@ -80,8 +85,7 @@ class DecodedStream:
         """Bytes up to the end of the last video packet read, where the container tells."""
         self.jumps: deque[int] = deque()
         """Times at which the input's clock jumped: what comes from there does not follow from what was."""
-        has_leaps = bool(container.format.flags & av.format.Flags.ts_discont.value)
-        self._timeline = Timeline(has_leaps=has_leaps, uri=uri)
+        self._timeline = Timeline(has_leaps=has_clock(container), uri=uri)
         self._failures = 0
         self._counted: deque[int] = deque(maxlen=64)
         # Threads that decode a frame each hold back as many frames.

@@ -92,6 +92,7 @@ def copied_streams(
                 template=template,
                 metadata=dict(stream.metadata),
                 disposition=int(stream.disposition),
+                is_cover=bool(stream.disposition & av.stream.Disposition.attached_pic),
             )
         )
     return tuple(found)

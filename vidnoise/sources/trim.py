@@ -23,6 +23,8 @@ class TimeRange:
         self.duration = None if duration is None else Fraction(duration).limit_denominator(1_000_000)
         self.origin_seconds: Fraction | None = None
         """Time of the first wanted picture, on the input's clock."""
+        self.clock_seconds = Fraction(0)
+        """Where the input's clock stood at its beginning, if that is to become time zero."""
 
     def is_past_end(self, seconds: Fraction) -> bool:
         """Whether a picture or packet at ``seconds`` on the input's clock comes after the range."""
@@ -31,9 +33,9 @@ class TimeRange:
         return seconds - self.origin_seconds >= self.duration
 
     def shift(self, time_base: Fraction) -> int:
-        """Ticks to take off a time stamp; 0 unless a start was asked for."""
+        """Ticks to take off a time stamp."""
         if self.start is None or self.origin_seconds is None:
-            return 0
+            return round(self.clock_seconds / time_base)
         return round(self.origin_seconds / time_base)
 
     def place(self, packet: av.Packet, kind: str, *, is_picture: bool = False) -> Packet | None:
@@ -50,11 +52,9 @@ class TimeRange:
             return Packet(packet.stream_index, packet)
         if self.is_past_end(stamp * time_base):
             return None
-        if self.start is None:
-            return Packet(packet.stream_index, packet)
         shift = self.shift(time_base)
         begin, end = stamp - shift, stamp - shift + (packet.duration or 0)
-        if begin < 0:
+        if begin < 0 and self.start is not None:
             if kind != "subtitle" or end <= 0:
                 return None
             packet.pts = packet.dts = 0
