@@ -16,12 +16,12 @@ from vidnoise.model import TIERS, DenoiseNetwork
 from vidnoise.weights import find_model, list_models, read_card
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "models/README.md")
+DOCUMENTS = ("README.md", "models/README.md", "docs/STREAMS.md")
 
 
 def _origin(initial: str | dict[str, str] | None) -> str:
     """What a model's training started from, in words."""
-    if not initial or isinstance(initial, str):
+    if initial is None or isinstance(initial, str):
         return initial or "nothing"
     modules: dict[str, list[str]] = {}
     for module, name in initial.items():
