@@ -35,15 +35,19 @@ MEMORY = 8
 """Frames over which the estimate is averaged: steady, yet quick to follow a change of gain."""
 
 
+def _spread(mask: Tensor) -> Tensor:
+    """The largest value of each 5×5 neighbourhood, by rows and by columns, which is quicker."""
+    return F.max_pool2d(F.max_pool2d(mask, (5, 1), stride=1, padding=(2, 0)), (1, 5), stride=1, padding=(0, 2))
+
+
 def untouched(bands: Tensor) -> Tensor:
     """Where a picture is exactly flat: ``(N, 1, h, w)``, 1 or 0, from its Haar bands ``(N, 12, h, w)``.
 
-    Noise leaves no flat neighbourhood of 10 pixels. Letterbox bars, panels and blown highlights are flat: they hold
+    Noise leaves no flat square of 10 pixels. Letterbox bars, panels and blown highlights are flat: they hold
     no noise, and say nothing of the noise around them.
     """
-    detail = bands[:, 3:].abs().amax(1, keepdim=True)
-    detail = F.max_pool2d(F.max_pool2d(detail, (5, 1), stride=1, padding=(2, 0)), (1, 5), stride=1, padding=(0, 2))
-    return (detail < FLAT).float()
+    flat = (bands[:, 3:].abs().amax(1, keepdim=True) < FLAT).float()
+    return _spread(1 - _spread(1 - flat))
 
 
 def _log_magnitude(x: Tensor) -> Tensor:
