@@ -45,4 +45,4 @@ def transcode(clip: Tensor, *, crf: float, preset: str) -> Tensor:
         for index, picture in enumerate(clip):
             sink.write(replace(apply_correction(canvas, picture[None] - gray), pts=index, index=index))
         sink.close()
-        return torch.cat([to_rgb(frame) for frame in open_source(path, threads=1)])
+        return torch.cat([to_rgb(frame) for frame in open_source(path, threads=1, interlaced="no")])
