@@ -25,6 +25,12 @@ LIMIT = 50.0
 """Of the spatial core's inputs, in units of the noise: beyond it, what an edge is like no longer matters."""
 
 
+LEAST_GAIN = (0.05, 0.15)
+"""Of the fusion, for the low-pass band and the details: how much a new frame counts at the least. Training sees a dozen
+frames; over hundreds, small misalignments that the filter does not notice would blur the estimate. Chosen on the
+validation clips and a long pan."""
+
+
 class State(NamedTuple):
     """All that the network remembers of a stream. Only :class:`vidnoise.Denoiser` holds one for long."""
 
@@ -64,7 +70,7 @@ class TemporalFusion(nn.Module):
 
     In units of one frame's noise variance: the warped estimate has variance ``ratio``; a small network
     predicts the variance ``e`` that misalignment adds; then ``p = ratio + e``, gain ``k = p / (p + 1)``,
-    and the new ratio, ``(1 - k) p``, is ``k`` itself. Low-pass and detail bands have gains of their own:
+    and the new ratio, ``(1 - k) p``, is ``k`` itself, but for :data:`LEAST_GAIN`. Low-pass and detail bands have gains of their own:
     a slight misalignment ruins details long before it harms the low-pass band.
     """
 
@@ -100,7 +106,7 @@ class TemporalFusion(nn.Module):
         evidence = torch.cat([surprise[:, :3], detail, drift, known.sqrt(), level], 1)
         e = torch.exp(self.misalignment(evidence).float().clamp(-8.0, 6.0))
         p = ratio + e
-        gain = p / (p + 1)
+        gain = torch.maximum(p / (p + 1), p.new_tensor(LEAST_GAIN).view(1, 2, 1, 1))
         return fused + per_band(gain) * innovation, gain
 
 
