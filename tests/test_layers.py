@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
-    {"errors"},
+    {"errors", "_version"},
     {"frame", "contact_sheet"},
     {"chroma", "passthrough", "picture_planes", "run_stats", "segments", "batch"},
     {"color", "noise", "model", "cuts"},

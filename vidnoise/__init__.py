@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
 from .errors import VidnoiseError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from .sinks import Sink, open_sink
     from .sources import Source, open_source
     from .weights import ModelCard, list_models, load_model
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ColorInfo",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
-from . import __version__
+from ._version import __version__
 from .errors import SourceError, SourceOpenError, UsageError
 from .frame import Frame, Packet
 from .run_stats import RunStats

@@ -70,8 +70,8 @@ class TemporalFusion(nn.Module):
 
     In units of one frame's noise variance: the warped estimate has variance ``ratio``; a small network
     predicts the variance ``e`` that misalignment adds; then ``p = ratio + e``, gain ``k = p / (p + 1)``,
-    and the new ratio, ``(1 - k) p``, is ``k`` itself, but for :data:`LEAST_GAIN`. Low-pass and detail bands have gains of their own:
-    a slight misalignment ruins details long before it harms the low-pass band.
+    and the new ratio, ``(1 - k) p``, is ``k`` itself, but for :data:`LEAST_GAIN`. Low-pass and detail bands have
+    gains of their own: a slight misalignment ruins details long before it harms the low-pass band.
     """
 
     def __init__(self, width: int) -> None:
