@@ -24,5 +24,5 @@ TEXTURE_LEVEL = 4.0
 """What fine, still texture may be taken for, in 8-bit units: a denoiser told so little leaves it as it is."""
 
 DRIFT_DB = 0.25
-"""What the models for real footage, trained on clips of 7 frames, lose between the first passes over a scene and the
-later ones, where they settle; it does not grow after that."""
+"""What a model may lose between the first passes over a scene and the later ones, where it settles: warps blur what is
+remembered a little until new frames outweigh it; it does not grow after that."""
