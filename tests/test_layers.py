@@ -15,15 +15,15 @@ LAYERS = [
     {"frame", "contact_sheet"},
     {"chroma", "passthrough", "picture_planes", "run_stats", "segments", "batch"},
     {"color", "noise", "model", "cuts"},
-    {"weights", "frame_queue", "transfer", "backends", "split", "grain", "grain_table"},
-    {"sources", "sinks"},
+    {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export"},
+    {"sources", "sinks", "backends"},
     {"strength", "resume"},
     {"denoiser"},
     {"fields"},
     {"pipeline", "pictures"},
     {"api"},
     {"evaluation"},
-    {"training", "export", "inspection", "comparison"},
+    {"training", "inspection", "comparison"},
     {"cli"},
 ]
 """From the bottom up. A module may import from layers below its own, and from its own package."""

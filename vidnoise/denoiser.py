@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backends import open_backend
 from .color import apply_correction, to_rgb, weigh_correction
 from .cuts import CutMemory, detect_cut, thumbnail
 from .errors import DeviceError, FormatError, UsageError
 from .frame import Frame
 from .grain import GrainSynthesis
 from .grain_table import GrainTable
-from .model import DenoiseNetwork, State, uniform_sigma
+from .model import DenoiseNetwork, State
 from .model.network import MULTIPLE
 from .split import split
 from .strength import Strength
 from .weights import load_model
 
 if TYPE_CHECKING:
+    from .backends.protocol import Backend
     from .strength import MaskLike, ZonesLike
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -92,6 +93,8 @@ class Denoiser:
             frames, or an ``(H, W)`` array. Scaled to the frames' size if its proportions are theirs.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        backend: how the network runs: ``auto`` or a name from :data:`vidnoise.backends.BACKENDS`; or the
+            :attr:`backend` of another session with the same model, device and precision, to share it.
         grain: fresh grain like the noise removed, where it was removed: 1 gives back as much, 0 to 2.
         grain_seed: which grain; the same seed gives the same on the same device.
         grain_table: an AV1 film-grain table of the noise removed, written there by :meth:`flush`.
@@ -108,6 +111,7 @@ class Denoiser:
         SinkError: the grain table exists already, or cannot be written there.
         UnknownModelError, WeightsError: see :func:`vidnoise.load_model`.
         DeviceError: the device does not exist, or runs out of memory.
+        BackendError: the backend is not installed, or cannot run on this device.
     """
 
     latency_frames = 0
@@ -121,6 +125,7 @@ class Denoiser:
         strength: float = 1.0,
         device: str | torch.device = "auto",
         precision: str = "auto",
+        backend: str | Backend = "auto",
         luma: float = 1.0,
         chroma: float = 1.0,
         zones: ZonesLike | None = None,
@@ -157,6 +162,11 @@ class Denoiser:
         else:
             self.network, card = load_model(model, self.device)
             self.model_name = card.name
+        self.backend: Backend = (
+            open_backend(backend, self.network, device=self.device, dtype=self.dtype)
+            if isinstance(backend, str)
+            else backend
+        )
         self.sigma = sigma
         self.luma = luma
         self.chroma = chroma
@@ -243,31 +253,22 @@ class Denoiser:
         finally:
             self.close()
 
-    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
-        if self.dtype is torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
-
     @torch.inference_mode()
     def _correct(self, noisy: Tensor, strength: float) -> Tensor:
         """What to add to the frame, ``(1, 3, H, W)`` RGB; advances the state."""
         _, _, height, width = noisy.shape
         x = _pad(noisy)
-        state = self._state or self.network.initial_state(1, *x.shape[-2:], device=self.device)
+        if self._state is None:
+            self._state = self.backend.initial_state(1, *x.shape[-2:])
+        keep = torch.ones(1, dtype=torch.bool, device=self.device)
         if self.detect_cuts:
             cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
-            state = state.keep(~cut)
+            keep = ~cut.reshape(1)
             self._cuts += cut
-        with self._arithmetic():
-            if self.sigma is None:
-                level, state = self.network.estimate_sigma(x, state)
-            else:
-                level = uniform_sigma(self.sigma / 255, x)
-            clean, self._state = self.network(x, level * max(1.0, strength), state)
-        # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
-        low, detail = level.float().square().mean((0, 2, 3)).view(2, 3).mean(1)
-        self._level = ((low + 3 * detail) / 4).sqrt()
-        return (clean.float() - x)[..., :height, :width] * min(1.0, strength)
+        sigma = None if self.sigma is None else self.sigma / 255
+        clean, level, self._state = self.backend.step(x, sigma, max(1.0, strength), keep, self._state)
+        self._level = level[0]
+        return (clean - x)[..., :height, :width] * min(1.0, strength)
 
 
 def _pad(rgb: Tensor) -> Tensor:

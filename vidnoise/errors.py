@@ -90,3 +90,7 @@ class DeviceError(VidnoiseError, RuntimeError):
     """The device does not exist, or ran out of memory. The message names the knob that helps."""
 
     exit_code = 7
+
+
+class BackendError(DeviceError):
+    """A backend needs something that is not installed, or cannot run as asked. The message says what helps."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .dncnn import DnCNN, conv3
 from .flow import FlowEstimator, Motion, outside, resize_flow, sampling_grid, warp
-from .noise_level import NoiseLevel
+from .noise_level import NoiseLevel, uniform_sigma
 from .wavelet import TRANSFORMS, haar, per_band
 
 MULTIPLE = 16
@@ -51,7 +51,12 @@ class State(NamedTuple):
         return State(*(t.detach() for t in self))
 
     def keep(self, known: Tensor) -> State:
-        """This state if the boolean scalar ``known`` is true, else one that knows nothing (without a branch)."""
+        """This state where ``known`` is true, else one that knows nothing (without a branch).
+
+        Args:
+            known: bool, ``(N,)`` one per stream, or a scalar for all.
+        """
+        known = known.reshape(-1, 1, 1, 1)
         ratio = torch.where(known, self.ratio, torch.full_like(self.ratio, UNKNOWN))
         return State(self.fused * known, ratio, self.clean * known, self.hidden * known, self.noise * known)
 
@@ -63,6 +68,16 @@ class Trace(NamedTuple):
     """Flows, in pixels at 1/2 resolution (the coarse one: at 1/4)."""
     fused: Tensor
     ratio: Tensor
+
+
+class Denoised(NamedTuple):
+    """What one step of N streams gives."""
+
+    clean: Tensor
+    """``(N, 3, H, W)``."""
+    level: Tensor
+    """``(N,)``: the noise level, mean over the picture, in [0, 1] units."""
+    state: State
 
 
 class TemporalFusion(nn.Module):
@@ -173,6 +188,30 @@ class DenoiseNetwork(nn.Module):
         """
         clean, state, _ = self.step(noisy, sigma, state)
         return clean, state
+
+    def advance(
+        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+    ) -> Denoised:
+        """One frame of N streams, from noise level to picture: what a backend runs.
+
+        Args:
+            noisy: as for :meth:`forward`.
+            sigma: noise level in [0, 1] units, a number or ``(N,)``; ``None`` estimates it.
+            boost: by what the level is multiplied, a number or ``(N,)``.
+            keep: ``(N,)`` bool; where false, the stream's past is forgotten first.
+            state: of the previous frame, or :meth:`initial_state`.
+        """
+        state = state.keep(keep)
+        if sigma is None:
+            level, state = self.estimate_sigma(noisy, state)
+        else:
+            level = uniform_sigma(sigma, noisy)
+        if isinstance(boost, Tensor):
+            boost = boost.reshape(-1, 1, 1, 1)
+        clean, state = self(noisy, level * boost, state)
+        # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
+        low, detail = level.float().square().mean((2, 3)).unflatten(1, (2, 3)).mean(2).unbind(1)
+        return Denoised(clean.float(), ((low + 3 * detail) / 4).sqrt(), state)
 
     def still(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """Denoise single pictures: what :meth:`forward` does from an initial state, without motion and fusion.

@@ -1,0 +1,56 @@
+"""The interface between a stream's session and whatever runs the network."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..model import Denoised, State
+
+
+class Backend(Protocol):
+    """Runs whole steps of one network on one device. It keeps nothing of a stream: many streams can share it.
+
+    A backend is made by ``Class(network, device=..., dtype=...)`` and used from one thread at a time. It refuses what
+    it cannot do when it is made, with a :class:`~vidnoise.errors.BackendError`.
+    """
+
+    name: str
+    """As in :data:`BACKENDS`; of ``auto``, what it has chosen for the latest stream."""
+
+    def initial_state(self, n: int, height: int, width: int) -> State:
+        """A state that knows nothing, for ``n`` streams of one size (multiples of 16).
+
+        What takes long for a size that was not seen before (compiling, capturing, measuring) may happen here.
+        """
+        ...
+
+    def step(
+        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+    ) -> Denoised:
+        """Denoise the next frame of each of N streams.
+
+        Args:
+            noisy: ``(N, 3, H, W)`` float32 RGB on the device, nominally in [0, 1]; H and W multiples of 16.
+            sigma: noise level in [0, 1] units, one for all streams or ``(N,)``; ``None`` estimates it.
+            boost: the noise is taken to be that many times as strong, at least 1; one number or ``(N,)``.
+            keep: ``(N,)`` bool on the device; where it is false, the stream's past is forgotten (a cut lies before
+                this frame).
+            state: from :meth:`initial_state` or the step before. It is used up: the backend may overwrite it.
+
+        Returns:
+            The clean frames (float32), which the next step with the same state may overwrite; the level of the noise
+            found or told, boost left out; and the next state.
+
+        Raises:
+            torch.OutOfMemoryError: the state is as it was, and the frame may be pushed again.
+        """
+        ...
+
+
+class BackendClass(Protocol):
+    """What :data:`BACKENDS` names."""
+
+    def __call__(self, network: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Backend: ...
