@@ -26,3 +26,10 @@ TEXTURE_LEVEL = 4.0
 DRIFT_DB = 0.25
 """What a model may lose between the first passes over a scene and the later ones, where it settles: warps blur what is
 remembered a little until new frames outweigh it; it does not grow after that."""
+
+BATCHED_STREAMS = 1e-4
+"""A stream in a batch against the same alone, float32 in [0, 1]: a convolution of N pictures may add its products in
+another order (2^-24 relative each), and a recurrence of a few frames carries that along."""
+
+BATCHED_STREAMS_CUDA = 2e-3
+"""The same on a GPU, where cuDNN chooses another algorithm for another N, TF32 among them."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .run_stats import Progress, RunStats
     from .sinks import Sink, open_sink
     from .sources import Source, open_source
+    from .streams import StreamBatch
     from .weights import ModelCard, list_models, load_model
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Sink",
     "Source",
     "State",
+    "StreamBatch",
     "StreamInfo",
     "VidnoiseError",
     "__version__",
@@ -60,6 +62,7 @@ _HOMES = {
     "run_stats": ("Progress", "RunStats"),
     "sinks": ("Sink", "open_sink"),
     "sources": ("Source", "open_source"),
+    "streams": ("StreamBatch",),
     "weights": ("ModelCard", "list_models", "load_model"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -179,7 +179,8 @@ class Denoiser:
 
     def reset(self) -> None:
         """Forget the past: the next frame is denoised as the first of a stream."""
-        self._state: State | None = None
+        self.state: State | None = None
+        """What the network remembers of the stream."""
         self._cut_memory: CutMemory | None = None
         self._shape: tuple[int, int] | None = None
 
@@ -204,30 +205,18 @@ class Denoiser:
             FormatError: it is no :class:`Frame`, or the mask does not fit it.
             UsageError: there are zones, but it has no time.
         """
-        if not isinstance(frame, Frame):
-            raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
-        noisy = to_rgb(frame)
-        if frame.format.is_float:  # a sample that is no number stays one, but must not spread through the state
-            noisy = noisy.nan_to_num(nan=0, posinf=1, neginf=0)
-        if frame.discontinuity or (frame.height, frame.width) != self._shape:
-            self.reset()
-            self._shape = (frame.height, frame.width)
-        strength, map = self._amounts.at(frame)
+        task = self.prepare(frame)
         try:
-            correction = self._correct(noisy, strength)
+            if self.state is None:
+                self.state = self.backend.initial_state(1, *task.padded.shape[-2:])
+            clean, level, self.state = self.backend.step(
+                task.padded, self.told_sigma, task.boost, task.keep, self.state
+            )
         except torch.OutOfMemoryError as ex:
             raise DeviceError(
                 f"{self.device} ran out of memory at {frame.width}x{frame.height}; try --model fast"
             ) from ex
-        if self._grain is not None:
-            correction = correction + self._grain.fresh(noisy, correction)
-        if map is not None:
-            correction = correction * map
-        correction = weigh_correction(frame, correction, self.luma, self.chroma)
-        clean = apply_correction(frame, correction)
-        if self._grain_table is not None:
-            self._grain_table.observe(frame, clean)
-        return [clean if self.preview is None else split(frame, clean, rotation=self.rotation)]
+        return [self.finish(task, clean, level[0])]
 
     def flush(self) -> list[Frame]:
         """End of the stream: returns what is still inside (nothing, as nothing is delayed).
@@ -253,22 +242,68 @@ class Denoiser:
         finally:
             self.close()
 
-    @torch.inference_mode()
-    def _correct(self, noisy: Tensor, strength: float) -> Tensor:
-        """What to add to the frame, ``(1, 3, H, W)`` RGB; advances the state."""
-        _, _, height, width = noisy.shape
-        x = _pad(noisy)
-        if self._state is None:
-            self._state = self.backend.initial_state(1, *x.shape[-2:])
-        keep = torch.ones(1, dtype=torch.bool, device=self.device)
-        if self.detect_cuts:
-            cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
-            keep = ~cut.reshape(1)
-            self._cuts += cut
-        sigma = None if self.sigma is None else self.sigma / 255
-        clean, level, self._state = self.backend.step(x, sigma, max(1.0, strength), keep, self._state)
-        self._level = level[0]
-        return (clean - x)[..., :height, :width] * min(1.0, strength)
+    @property
+    def told_sigma(self) -> float | None:
+        """The noise level that was told, in [0, 1] units."""
+        return None if self.sigma is None else self.sigma / 255
+
+    def prepare(self, frame: Frame) -> Task:
+        """What the network is to do for the next frame; forgets the past where the frame says so.
+
+        :meth:`push` is this, the backend's step and :meth:`finish`; a :class:`vidnoise.StreamBatch` takes the step for
+        several sessions at once.
+        """
+        if not isinstance(frame, Frame):
+            raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
+        noisy = to_rgb(frame)
+        if frame.format.is_float:  # a sample that is no number stays one, but must not spread through the state
+            noisy = noisy.nan_to_num(nan=0, posinf=1, neginf=0)
+        if frame.discontinuity or (frame.height, frame.width) != self._shape:
+            self.reset()
+            self._shape = (frame.height, frame.width)
+        strength, map = self._amounts.at(frame)
+        with torch.inference_mode():
+            keep = torch.ones(1, dtype=torch.bool, device=self.device)
+            if self.detect_cuts:
+                cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
+                keep = ~cut.reshape(1)
+                self._cuts += cut
+            return Task(frame, noisy, _pad(noisy), keep, strength, map)
+
+    def finish(self, task: Task, clean: Tensor, level: Tensor) -> Frame:
+        """The frame that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its noise level."""
+        frame, noisy = task.frame, task.noisy
+        self._level = level
+        with torch.inference_mode():
+            correction = (clean - task.padded)[..., : frame.height, : frame.width] * min(1.0, task.strength)
+        if self._grain is not None:
+            correction = correction + self._grain.fresh(noisy, correction)
+        if task.map is not None:
+            correction = correction * task.map
+        correction = weigh_correction(frame, correction, self.luma, self.chroma)
+        out = apply_correction(frame, correction)
+        if self._grain_table is not None:
+            self._grain_table.observe(frame, out)
+        return out if self.preview is None else split(frame, out, rotation=self.rotation)
+
+
+class Task(NamedTuple):
+    """One frame, and what the network is asked to do with it."""
+
+    frame: Frame
+    noisy: Tensor
+    """``(1, 3, H, W)`` RGB."""
+    padded: Tensor
+    """The same, its size extended to what the network takes."""
+    keep: Tensor
+    """``(1,)`` bool: false where a cut lies before the frame."""
+    strength: float
+    map: Tensor | None
+
+    @property
+    def boost(self) -> float:
+        """How many times as strong the noise is taken to be."""
+        return max(1.0, self.strength)
 
 
 def _pad(rgb: Tensor) -> Tensor:

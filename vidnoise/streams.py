@@ -1,0 +1,191 @@
+"""Several streams through one network: one step for the frames of all of them.
+
+A small network on a small picture leaves most of a GPU idle; the frames of several cameras together fill it. Each
+stream stays a session of its own (:class:`vidnoise.Denoiser`): noise level, strength, cuts, zones, mask, grain. Only
+the network's step is taken together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser, Task
+from .errors import DeviceError, UsageError
+from .frame import Frame
+from .model import DenoiseNetwork, State
+
+
+class _Joint(NamedTuple):
+    """Sessions whose last step was taken together, and their states as rows of one."""
+
+    members: tuple[Denoiser, ...]
+    state: State
+    rows: tuple[State, ...]
+
+    def holds(self, session: Denoiser) -> bool:
+        """Whether what the session remembers is its row here."""
+        return any(m is session and m.state is row for m, row in zip(self.members, self.rows, strict=True))
+
+
+Key = tuple[int, int, bool]
+"""Padded height and width, and whether the noise level is told: what frames of one step have in common."""
+
+
+class StreamBatch:
+    """Denoises several streams with one network, their frames together.
+
+    Streams may begin, end, pause, be reset and cut independently. Frames of different sizes, or with the noise level
+    told and unknown, take separate steps. What comes out is what a :class:`Denoiser` for each stream gives, up to
+    the rounding of sums. Not thread-safe.
+
+    Args:
+        model, device, precision, backend: see :class:`Denoiser`.
+
+    Raises:
+        UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: see :class:`Denoiser`.
+
+    >>> import numpy as np, vidnoise
+    >>> from vidnoise.pictures import PictureAdapter
+    >>> batch = vidnoise.StreamBatch("fast")
+    >>> day, night = batch.open(), batch.open(sigma=25)
+    >>> gray = lambda level: PictureAdapter().frame(np.full((48, 64, 3), level, np.uint8))[0]
+    >>> clean = batch.push({day: gray(200), night: gray(20)})
+    >>> clean[night].height, clean[night].width
+    (48, 64)
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | DenoiseNetwork = "standard",
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+    ) -> None:
+        self._pattern = Denoiser(model, device=device, precision=precision, backend=backend)
+        self.device, self.dtype = self._pattern.device, self._pattern.dtype
+        self.network, self.backend = self._pattern.network, self._pattern.backend
+        self.model_name = self._pattern.model_name
+        self._precision = precision
+        self._joints: dict[Key, _Joint] = {}
+
+    def open(self, **options: Any) -> Denoiser:
+        """A new stream.
+
+        Args:
+            options: of :class:`Denoiser`, but for ``model``, ``device``, ``precision`` and ``backend``.
+
+        Returns:
+            Its session, by which :meth:`push` knows the stream. Its ``reset``, ``estimated_sigma`` and ``n_cuts`` are
+            the stream's; its ``push`` is not to be used.
+
+        Raises:
+            UsageError: a value out of range, or an option that all streams share.
+        """
+        if shared := options.keys() & {"model", "device", "precision", "backend"}:
+            raise UsageError(f"{', '.join(sorted(shared))}: all streams of a batch share it; give it to StreamBatch")
+        session = Denoiser(self.network, device=self.device, precision=self._precision, backend=self.backend, **options)
+        session.model_name = self.model_name
+        return session
+
+    def close(self, session: Denoiser) -> None:
+        """End of a stream: writes what it has measured (a grain table), and frees its place.
+
+        Raises:
+            SinkOpenError: see :meth:`Denoiser.flush`.
+        """
+        try:
+            session.flush()
+        finally:
+            session.reset()
+            self._joints = {k: j for k, j in self._joints.items() if any(map(j.holds, j.members))}
+
+    def push(self, frames: Mapping[Denoiser, Frame]) -> dict[Denoiser, Frame]:
+        """Take the next frame of some of the streams, one each.
+
+        Args:
+            frames: by session, of any formats and sizes. Frames that are not on the batch's device are copied there,
+                and the clean ones back; each copy is waited for.
+
+        Returns:
+            The clean frames, by session, in the same order.
+
+        Raises:
+            UsageError: a session that is not of this batch.
+            DeviceError: the device ran out of memory.
+            FormatError: see :meth:`Denoiser.push`.
+        """
+        groups: dict[Key, list[tuple[Denoiser, Task]]] = {}
+        for session, frame in frames.items():
+            if session.backend is not self.backend:
+                raise UsageError("a stream that was not opened by this StreamBatch cannot be pushed through it")
+            task = session.prepare(self._moved(frame, self.device))
+            height, width = task.padded.shape[-2:]
+            groups.setdefault((height, width, session.sigma is None), []).append((session, task))
+        clean: dict[Denoiser, Frame] = {}
+        for key, members in groups.items():
+            try:
+                clean.update(self._step(key, members))
+            except torch.OutOfMemoryError as ex:
+                raise DeviceError(
+                    f"{self.device} ran out of memory with {len(members)} streams of {key[1]}x{key[0]}; push fewer "
+                    "at a time"
+                ) from ex
+        return {s: self._moved(clean[s], f.planes[0].device) for s, f in frames.items()}
+
+    @staticmethod
+    def _moved(frame: Frame, device: torch.device) -> Frame:
+        if not isinstance(frame, Frame) or all(plane.device == device for plane in frame.planes):
+            return frame
+        return replace(frame, planes=tuple(plane.to(device) for plane in frame.planes))
+
+    def _step(self, key: Key, members: list[tuple[Denoiser, Task]]) -> dict[Denoiser, Frame]:
+        """One step of the network for streams of one kind."""
+        sessions, tasks = zip(*members, strict=True)
+        boosts = [task.boost for task in tasks]
+        with torch.inference_mode():
+            state = self._gather(key, sessions)
+            # A session that remembers nothing has a row that is left from before its reset.
+            known = torch.tensor([s.state is not None for s in sessions], device=self.device)
+            clean, level, state = self.backend.step(
+                torch.cat([task.padded for task in tasks]),
+                None if sessions[0].sigma is None else self._tensor([s.told_sigma for s in sessions]),
+                1.0 if set(boosts) == {1.0} else self._tensor(boosts),
+                torch.cat([task.keep for task in tasks]) & known,
+                state,
+            )
+            rows = tuple(_row(state, i) for i in range(len(sessions)))
+        self._joints[key] = _Joint(sessions, state, rows)
+        for session, row in zip(sessions, rows, strict=True):
+            session.state = row
+        return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
+
+    def _tensor(self, values: list[Any]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
+
+    def _gather(self, key: Key, sessions: tuple[Denoiser, ...]) -> State:
+        """One state whose rows are those of ``sessions``: the one of the step before, if it was theirs."""
+        joint = self._joints.pop(key, None)
+        if joint is not None and joint.members == sessions and all(s.state is None or joint.holds(s) for s in sessions):
+            return joint.state
+        state = self.backend.initial_state(len(sessions), *key[:2])
+        for i, session in enumerate(sessions):
+            if session.state is not None:
+                for target, source in zip(_row(state, i), session.state, strict=True):
+                    target.copy_(source)
+        if joint is not None:
+            for session in joint.members:  # those that pause must not keep the whole batch's state alive
+                if session not in sessions and joint.holds(session):
+                    session.state = State(*(t.clone() for t in session.state or ()))
+        return state
+
+
+def _row(state: State, i: int) -> State:
+    """The state of one stream, as views."""
+    return State(*(t[i : i + 1] for t in state))
