@@ -11,7 +11,8 @@ import torch
 import tolerances
 from vidnoise import color as color_module
 from vidnoise.chroma import downsample, upsample
-from vidnoise.color import apply_correction, resolve_color, to_rgb
+from vidnoise.color import apply_correction, to_rgb
+from vidnoise.colorimetry import resolve_color
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat
 

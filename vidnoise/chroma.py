@@ -80,7 +80,7 @@ def _interpolate(plane: Tensor, dim: int, size: int, factor: int, offset: float)
 
 
 @lru_cache(maxsize=64)
-def _box(factor: int, offset: float) -> tuple[tuple[int, float], ...]:
+def box(factor: int, offset: float) -> tuple[tuple[int, float], ...]:
     """Taps (sample, weight) of a box ``factor`` wide around ``offset``; samples are 1 wide, so its ends may cut one."""
     start, stop = offset - factor / 2, offset + factor / 2
     samples = range(math.floor(start + 0.5), math.ceil(stop - 0.5) + 1)
@@ -95,7 +95,7 @@ def _average(plane: Tensor, dim: int, factor: int, offset: float) -> Tensor:
     count = -(-n // factor)
     out: Tensor | None = None
     # The middle tap first: it is inside the picture for (almost) every output, so it can start the sum.
-    for k, weight in sorted(_box(factor, offset), key=lambda tap: abs(tap[0] - offset)):
+    for k, weight in sorted(box(factor, offset), key=lambda tap: abs(tap[0] - offset)):
         first = -(-max(0, -k) // factor)
         last = max(min(count, (n - 1 - k) // factor + 1), first)
         source = plane[_at(dim, factor * first + k, factor * (last - 1) + k + 1, factor)]

@@ -8,79 +8,20 @@ leaves alone.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .chroma import downsample, upsample
+from .colorimetry import BT709, Coefficients, code_scales, coefficients, resolve_color
 from .errors import FormatError
-from .frame import ColorInfo, Frame, PixelFormat
-
-LIMITED, FULL = 1, 2
-
-_LUMA_WEIGHTS: dict[int, tuple[float, float]] = {
-    1: (0.2126, 0.0722),  # ITU-R BT.709-6, item 3.2
-    4: (0.30, 0.11),  # FCC Title 47 CFR 73.682
-    5: (0.299, 0.114),  # ITU-R BT.601-7 (625 lines), BT.470 System B, G
-    6: (0.299, 0.114),  # ITU-R BT.601-7 (525 lines), SMPTE 170M
-    7: (0.212, 0.087),  # SMPTE 240M
-    9: (0.2627, 0.0593),  # ITU-R BT.2020-2, table 4, non-constant luminance
-}
-"""``(Kr, Kb)`` by H.273 MatrixCoefficients."""
-
-BT709 = _LUMA_WEIGHTS[1]
-"""``(Kr, Kb)``, for RGB pictures, which have no matrix of their own."""
-
-# Not linear in R'G'B' (constant luminance, ICtCp, chromaticity-derived). The correction only needs a matrix that
-# separates lightness from colour in about the same way, and this one is inverted exactly.
-_NEAREST = {10: 9, 11: 9, 12: 9, 13: 9, 14: 9}
-
-
-def resolve_color(color: ColorInfo, format: PixelFormat, height: int, width: int) -> ColorInfo:
-    """Fills in what the source does not say. This is the only place where untagged video gets a rule.
-
-    - Matrix: BT.709 from 720 lines or 1280 columns up, else BT.601; RGB and gray pictures have none (0).
-    - Range: full for ``yuvj*``, RGB, gray and float samples, else limited.
-    - Chroma location: centre for ``yuvj*`` (JPEG), else left (MPEG-2 and everything since).
-
-    Returns:
-        A :class:`ColorInfo` with a matrix that this module knows, and no unspecified matrix, range or location.
-    """
-    matrix, range_, location = color.matrix, color.range, color.chroma_location
-    is_jpeg = format.name.startswith("yuvj")
-    if format.family != "yuv":
-        matrix = 0
-    else:
-        matrix = _NEAREST.get(matrix, matrix)
-        if matrix not in _LUMA_WEIGHTS:
-            matrix = 1 if height >= 720 or width >= 1280 else 6
-    if is_jpeg or format.is_float:
-        range_ = FULL
-    elif range_ not in (LIMITED, FULL):
-        range_ = LIMITED if format.family == "yuv" else FULL
-    if not 1 <= location <= 6:
-        location = 2 if is_jpeg else 1
-    return replace(color, matrix=matrix, range=range_, chroma_location=location)
-
-
-@lru_cache(maxsize=256)
-def _scales(format: PixelFormat, range_: int) -> tuple[float, float, float, float]:
-    """``(luma offset, luma scale, chroma offset, chroma scale)``: code = offset + scale * value (H.273, eq. 20-31)."""
-    if format.is_float:
-        return 0.0, 1.0, 0.0, 1.0
-    step = float(1 << format.msb_shift)
-    unit = step * 2.0 ** (format.bit_depth - 8)
-    top = step * (2.0**format.bit_depth - 1)
-    if range_ == LIMITED:
-        return 16 * unit, 219 * unit, 128 * unit, 224 * unit
-    return 0.0, top, 128 * unit, top
+from .frame import Frame, PixelFormat
 
 
 def gray_codes(frame: Frame, level: float) -> dict[str, float]:
     """The sample codes of a gray of ``level`` (0 black, 1 white), by component; padding and alpha are left out."""
     color = resolve_color(frame.color, frame.format, frame.height, frame.width)
-    luma_offset, luma_scale, chroma_offset, _ = _scales(frame.format, color.range)
+    luma_offset, luma_scale, chroma_offset, _ = code_scales(frame.format, color.range)
     names = _picture_components(frame.format)
     return {n: chroma_offset if n in "uv" else luma_offset + level * luma_scale for n in names}
 
@@ -90,7 +31,7 @@ def component_values(frame: Frame) -> dict[str, Tensor]:
     format = frame.format
     unit = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
     names = _picture_components(format)
-    return {name: _to_float(_component(frame.planes, format, name)).div_(unit) for name in names}
+    return {name: _to_float(component(frame.planes, format, name)).div_(unit) for name in names}
 
 
 def ycbcr_codes(frame: Frame) -> tuple[Tensor, ...]:
@@ -114,7 +55,7 @@ def _picture_components(format: PixelFormat) -> list[str]:
     return [name for components in format.layout for name in components if name not in "ax"]
 
 
-def _component(planes: tuple[Tensor, ...], format: PixelFormat, name: str) -> Tensor:
+def component(planes: tuple[Tensor, ...], format: PixelFormat, name: str) -> Tensor:
     """The view ``(H, W)`` of one component, wherever it lies."""
     for plane, components in zip(planes, format.layout, strict=True):
         if name in components:
@@ -155,15 +96,14 @@ def to_rgb(frame: Frame) -> Tensor:
         colours outside the gamut stay what they are. Gray pictures have three equal channels.
     """
     format, height, width = frame.format, frame.height, frame.width
-    color = resolve_color(frame.color, format, height, width)
-    luma_offset, luma_scale, chroma_offset, chroma_scale = _scales(format, color.range)
+    k = coefficients(frame)
 
     def lightness(name: str) -> Tensor:
-        values = _to_float(_component(frame.planes, format, name))
+        values = _to_float(component(frame.planes, format, name))
         if format.is_float:
             return values
-        values.mul_(1 / luma_scale)
-        return values.sub_(luma_offset / luma_scale) if luma_offset else values
+        values.mul_(1 / k.luma_scale)
+        return values.sub_(k.luma_offset / k.luma_scale) if k.luma_offset else values
 
     rgb = frame.planes[0].new_empty((1, 3, height, width), dtype=torch.float32)
     if format.family == "gray":
@@ -174,16 +114,15 @@ def to_rgb(frame: Frame) -> Tensor:
         return rgb
 
     def chroma(name: str) -> Tensor:
-        values = _to_float(_component(frame.planes, format, name)).sub_(chroma_offset).mul_(1 / chroma_scale)
-        return upsample(values, height, width, format.log2_chroma_w, format.log2_chroma_h, color.chroma_location)
+        values = _to_float(component(frame.planes, format, name)).sub_(k.chroma_offset).mul_(1 / k.chroma_scale)
+        return upsample(values, height, width, format.log2_chroma_w, format.log2_chroma_h, k.chroma_location)
 
-    kr, kb = _LUMA_WEIGHTS[color.matrix]
-    kg = 1 - kr - kb
+    red_cr, green_cb, green_cr, blue_cb = k.from_chroma
     y, cb, cr = lightness("y"), chroma("u"), chroma("v")
     r, g, b = rgb[0]
-    torch.add(y, cr, alpha=2 * (1 - kr), out=r)
-    torch.add(y, cb, alpha=2 * (1 - kb), out=b)
-    torch.add(y, cb, alpha=-2 * (1 - kb) * kb / kg, out=g).add_(cr, alpha=-2 * (1 - kr) * kr / kg)
+    torch.add(y, cr, alpha=red_cr, out=r)
+    torch.add(y, cb, alpha=blue_cb, out=b)
+    torch.add(y, cb, alpha=green_cb, out=g).add_(cr, alpha=green_cr)
     return rgb
 
 
@@ -202,9 +141,10 @@ def weigh_correction(frame: Frame, correction: Tensor, luma: float, chroma: floa
         return correction
     if frame.format.family == "gray":
         return correction * luma
-    color = resolve_color(frame.color, frame.format, frame.height, frame.width)
-    kr, kb = _LUMA_WEIGHTS[color.matrix or 1]
-    y = correction.new_tensor((kr, 1 - kr - kb, kb)).view(1, 3, 1, 1).mul(correction).sum(1, keepdim=True)
+    k = coefficients(frame)
+    # By numbers, not by a tensor of them: a device would be waited for until it has it.
+    r, g, b = (c * (weight / k.luma_scale) for c, weight in zip(correction.split(1, 1), k.to_luma, strict=True))
+    y = r + g + b
     return (correction - y).mul_(chroma).add_(y, alpha=luma)
 
 
@@ -224,17 +164,16 @@ def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = N
     height, width = frame.height, frame.width
     if tuple(correction.shape) != (1, 3, height, width):
         raise FormatError(f"the correction is {tuple(correction.shape)}, but the frame needs (1, 3, {height}, {width})")
-    color = resolve_color(frame.color, format, height, width)
+    k = coefficients(frame)
     correction = correction[0].float()
-    _, luma_scale, _, chroma_scale = _scales(format, color.range)
 
     if format.family == "gray":
         # Three equally good estimates of one value.
-        corrections = {"y": correction.mean(0).mul_(luma_scale)}
+        corrections = {"y": correction.mean(0).mul_(k.luma_scale)}
     elif format.family == "rgb":
-        corrections = {name: correction[i] * luma_scale for i, name in enumerate("rgb")}
+        corrections = {name: correction[i] * k.luma_scale for i, name in enumerate("rgb")}
     else:
-        corrections = _ycbcr(correction, format, color, luma_scale, chroma_scale)
+        corrections = _ycbcr(correction, format, k)
 
     planes = list(frame.planes)
     for index, components in enumerate(format.layout):
@@ -252,23 +191,19 @@ def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = N
     return replace(frame, planes=tuple(planes))
 
 
-def _ycbcr(
-    rgb: Tensor, format: PixelFormat, color: ColorInfo, luma_scale: float, chroma_scale: float
-) -> dict[str, Tensor]:
+def _ycbcr(rgb: Tensor, format: PixelFormat, k: Coefficients) -> dict[str, Tensor]:
     """``(3, H, W)`` R'G'B' differences as differences of Y', Cb and Cr codes, the chroma at its own resolution."""
-    kr, kb = _LUMA_WEIGHTS[color.matrix]
+    red, green, blue = k.to_luma
     r, g, b = rgb
     # In codes from the start: every pass over a full-size plane that can be folded into another one is.
-    y = (g * ((1 - kr - kb) * luma_scale)).add_(r, alpha=kr * luma_scale).add_(b, alpha=kb * luma_scale)
+    y = (g * green).add_(r, alpha=red).add_(b, alpha=blue)
     scratch = torch.empty_like(y)
 
-    def chroma(primary: Tensor, weight: float) -> Tensor:
-        torch.sub(y, primary, alpha=luma_scale, out=scratch)
-        small = downsample(scratch, format.log2_chroma_w, format.log2_chroma_h, color.chroma_location)
-        return small * (-chroma_scale / luma_scale / (2 * (1 - weight)))
+    def chroma(primary: Tensor, scale: float) -> Tensor:
+        torch.sub(y, primary, alpha=k.luma_scale, out=scratch)
+        return downsample(scratch, format.log2_chroma_w, format.log2_chroma_h, k.chroma_location) * scale
 
-    u, v = chroma(b, kb), chroma(r, kr)
-    return {"y": y, "u": u, "v": v}
+    return {"y": y, "u": chroma(b, k.to_chroma[0]), "v": chroma(r, k.to_chroma[1])}
 
 
 def _add(samples: Tensor, correction: Tensor, format: PixelFormat, dither: Tensor | None) -> Tensor:

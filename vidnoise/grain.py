@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .color import BT709
+from .colorimetry import BT709
 from .errors import UsageError
 
 MAX_GRAIN = 2.0

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .color import FULL, component_values, resolve_color
+from .color import component_values
+from .colorimetry import FULL, resolve_color
 from .denoiser import Denoiser
 from .errors import VidnoiseError
 from .fields import FieldDenoiser

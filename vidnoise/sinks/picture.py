@@ -115,7 +115,7 @@ def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
         return color
     if target.family == "rgb":
         return replace(color, matrix=0, range=2)
-    from vidnoise.color import resolve_color  # late: only this rare conversion needs the rule for untagged video
+    from vidnoise.colorimetry import resolve_color  # late: only this rare conversion needs the rule for untagged video
 
     resolved = resolve_color(ColorInfo(range=1), target, info.height, info.width)
     # 5 and 6 are the same BT.601, but ProRes knows the name 6 only.
@@ -178,7 +178,7 @@ class PictureWriter:
         return woven
 
     def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:
-        from vidnoise.color import resolve_color
+        from vidnoise.colorimetry import resolve_color
 
         info = self._info
         source = resolve_color(info.color, self._format, info.height, info.width)

@@ -1,0 +1,105 @@
+"""What the numbers of a sample mean: matrices, ranges, chroma locations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from .frame import ColorInfo, Frame, PixelFormat
+
+LIMITED, FULL = 1, 2
+
+LUMA_WEIGHTS: dict[int, tuple[float, float]] = {
+    1: (0.2126, 0.0722),  # ITU-R BT.709-6, item 3.2
+    4: (0.30, 0.11),  # FCC Title 47 CFR 73.682
+    5: (0.299, 0.114),  # ITU-R BT.601-7 (625 lines), BT.470 System B, G
+    6: (0.299, 0.114),  # ITU-R BT.601-7 (525 lines), SMPTE 170M
+    7: (0.212, 0.087),  # SMPTE 240M
+    9: (0.2627, 0.0593),  # ITU-R BT.2020-2, table 4, non-constant luminance
+}
+"""``(Kr, Kb)`` by H.273 MatrixCoefficients."""
+
+BT709 = LUMA_WEIGHTS[1]
+"""``(Kr, Kb)``, for RGB pictures, which have no matrix of their own."""
+
+# Not linear in R'G'B' (constant luminance, ICtCp, chromaticity-derived). The correction only needs a matrix that
+# separates lightness from colour in about the same way, and this one is inverted exactly.
+_NEAREST = {10: 9, 11: 9, 12: 9, 13: 9, 14: 9}
+
+
+def resolve_color(color: ColorInfo, format: PixelFormat, height: int, width: int) -> ColorInfo:
+    """Fills in what the source does not say. This is the only place where untagged video gets a rule.
+
+    - Matrix: BT.709 from 720 lines or 1280 columns up, else BT.601; RGB and gray pictures have none (0).
+    - Range: full for ``yuvj*``, RGB, gray and float samples, else limited.
+    - Chroma location: centre for ``yuvj*`` (JPEG), else left (MPEG-2 and everything since).
+
+    Returns:
+        A :class:`ColorInfo` with a matrix that this module knows, and no unspecified matrix, range or location.
+    """
+    matrix, range_, location = color.matrix, color.range, color.chroma_location
+    is_jpeg = format.name.startswith("yuvj")
+    if format.family != "yuv":
+        matrix = 0
+    else:
+        matrix = _NEAREST.get(matrix, matrix)
+        if matrix not in LUMA_WEIGHTS:
+            matrix = 1 if height >= 720 or width >= 1280 else 6
+    if is_jpeg or format.is_float:
+        range_ = FULL
+    elif range_ not in (LIMITED, FULL):
+        range_ = LIMITED if format.family == "yuv" else FULL
+    if not 1 <= location <= 6:
+        location = 2 if is_jpeg else 1
+    return replace(color, matrix=matrix, range=range_, chroma_location=location)
+
+
+@lru_cache(maxsize=256)
+def code_scales(format: PixelFormat, range_: int) -> tuple[float, float, float, float]:
+    """``(luma offset, luma scale, chroma offset, chroma scale)``: code = offset + scale * value (H.273, eq. 20-31)."""
+    if format.is_float:
+        return 0.0, 1.0, 0.0, 1.0
+    step = float(1 << format.msb_shift)
+    unit = step * 2.0 ** (format.bit_depth - 8)
+    top = step * (2.0**format.bit_depth - 1)
+    if range_ == LIMITED:
+        return 16 * unit, 219 * unit, 128 * unit, 224 * unit
+    return 0.0, top, 128 * unit, top
+
+
+class Coefficients(NamedTuple):
+    """The numbers between the samples of a frame and R'G'B'."""
+
+    luma_offset: float
+    luma_scale: float
+    chroma_offset: float
+    chroma_scale: float
+    """As :func:`code_scales` has them; the luma's are those of R'G'B' and gray samples too."""
+    chroma_location: int
+    from_chroma: tuple[float, float, float, float]
+    """R' = Y' + [0] Cr, G' = Y' + [1] Cb + [2] Cr, B' = Y' + [3] Cb."""
+    to_luma: tuple[float, float, float]
+    """Y' code = [0] R' + [1] G' + [2] B', of differences."""
+    to_chroma: tuple[float, float]
+    """Cb code = [0] (Y' code - B' luma_scale), Cr code = [1] (Y' code - R' luma_scale), of differences."""
+
+
+def coefficients(frame: Frame) -> Coefficients:
+    """Those of ``frame``; of RGB and gray pictures, which have no matrix, BT.709's."""
+    return _coefficients(frame.format, resolve_color(frame.color, frame.format, frame.height, frame.width))
+
+
+@lru_cache(maxsize=256)
+def _coefficients(format: PixelFormat, color: ColorInfo) -> Coefficients:
+    scales = code_scales(format, color.range)
+    _, luma_scale, _, chroma_scale = scales
+    kr, kb = LUMA_WEIGHTS[color.matrix or 1]
+    kg = 1 - kr - kb
+    return Coefficients(
+        *scales,
+        color.chroma_location,
+        (2 * (1 - kr), -2 * (1 - kb) * kb / kg, -2 * (1 - kr) * kr / kg, 2 * (1 - kb)),
+        (kr * luma_scale, kg * luma_scale, kb * luma_scale),
+        (-chroma_scale / luma_scale / (2 * (1 - kb)), -chroma_scale / luma_scale / (2 * (1 - kr))),
+    )
