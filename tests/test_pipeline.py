@@ -15,6 +15,7 @@ from vidnoise.errors import DecodeError, DeviceError, EncodeError, SinkOpenError
 from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
 from vidnoise.pipeline import run
 from vidnoise.run_stats import Percentiles, Progress
+from vidnoise.transfer import HostTransfer
 
 GRAY = PIXEL_FORMATS["gray"]
 
@@ -213,6 +214,39 @@ def test_stage_times_are_told_apart():
     assert stats.stage_ms["denoise"] >= 10
     assert 4 <= stats.stage_ms["decode"] < stats.stage_ms["denoise"]
     assert stats.stage_ms["encode"] < 4
+
+
+class SlowTransfer(HostTransfer):
+    """Takes 3 ms up and 6 ms down."""
+
+    def upload(self, frames):
+        for frame in frames:
+            time.sleep(0.003)
+            yield frame
+
+    def download(self, frames, held=1):
+        for frame in frames:
+            time.sleep(0.006)
+            yield frame
+
+
+@pytest.mark.parametrize("slow", ["source", "sink"])
+def test_stages_on_the_device_thread_add_up_to_the_run(slow):
+    sink = FakeSink()
+    if slow == "sink":
+        write = sink.write
+        sink.write = lambda frame: (time.sleep(0.03), write(frame))[1]
+    source = FakeSource(15, wait=0.03 if slow == "source" else 0)
+    stats = run(source, FakeDenoiser(wait=0.01), sink, depth=2, transfer=SlowTransfer())
+    stages = stats.stage_ms
+    assert stages["upload"] >= 3
+    assert stages["denoise"] >= 10
+    assert stages["download"] >= 6
+    waits = (stages["wait_for_input"], stages["wait_for_output"])
+    assert max(waits) == waits[slow == "sink"] > 5
+    here = sum(stages[n] for n in ("wait_for_input", "upload", "denoise", "download", "wait_for_output"))
+    # The sink's last frames are written after the last was handed on.
+    assert here == pytest.approx(1e3 * stats.seconds / stats.frames_out, rel=0.3)
 
 
 def test_stats_become_json():

@@ -87,8 +87,8 @@ def run(
             )
             frames = stage(frames)
             frames = stage(meter.arriving(frames))
-            frames = stage(transfer.upload(frames))
-            frames = stage(denoiser(frames))
+            frames = stage(meter.uploaded.iterate(transfer.upload(frames)))
+            frames = stage(meter.denoised.iterate(denoiser(frames)))
             # A frame may wait in the queue, be with the sink, and be in our hand.
             frames = stage(transfer.download(frames, held=behind + 2))
             drain(meter.leaving(frames), meter.writing(sink), behind)
@@ -142,7 +142,11 @@ class _Meter:
         self._video_seconds = 0.0
         self._first_seconds: float | None = None
         self._frame_ms = Percentiles()
-        self.decode, self.encode, self._wait, self._device = Stopwatch(), Stopwatch(), Stopwatch(), Stopwatch()
+        self.decode, self.encode = Stopwatch(), Stopwatch()
+        # Each with the time of those before it, which it waits for.
+        self._wait, self.uploaded, self.denoised, self._device = Stopwatch(), Stopwatch(), Stopwatch(), Stopwatch()
+        self._blocked_seconds = 0.0
+        """Time spent waiting for room before the sink."""
         self.interrupted = False
 
     def dropped(self, frame: Frame, following: Frame) -> Frame:
@@ -215,7 +219,9 @@ class _Meter:
                 self._look_at_sigma()
             self._frames_pulled += 1
             self._note_time(frame)
+            handed_on = time.perf_counter()
             yield frame
+            self._blocked_seconds += time.perf_counter() - handed_on
             self._tell_if_due()
 
     def _look_at_sigma(self) -> None:
@@ -266,7 +272,6 @@ class _Meter:
         seconds = time.perf_counter() - self._start
         denoiser, n_out = self._denoiser, self.encode.count
         p50, p99, worst = (None, None, None) if self._lag is None else self._lag.quantiles()
-        busy = max(0.0, self._device.seconds - self._wait.seconds)
         return RunStats(
             frames_in=self._frames_in + self._frames_dropped,
             frames_out=n_out,
@@ -279,11 +284,7 @@ class _Meter:
             video_seconds=self._video_seconds,
             ms_p50=self._frame_ms.quantile(0.5),
             ms_p95=self._frame_ms.quantile(0.95),
-            stage_ms={
-                "decode": self.decode.mean_ms,
-                "denoise": 1e3 * busy / max(1, self._frames_pulled),
-                "encode": self.encode.mean_ms,
-            },
+            stage_ms=self._stage_ms(),
             device=str(denoiser.device),
             model=denoiser.model_name,
             precision=str(denoiser.dtype).removeprefix("torch."),
@@ -293,3 +294,19 @@ class _Meter:
             reconnects=self._n_reconnects,
             interrupted=self.interrupted,
         )
+
+    def _stage_ms(self) -> dict[str, float]:
+        """See :attr:`RunStats.stage_ms`."""
+        waited, uploaded, denoised, downloaded = (
+            watch.seconds for watch in (self._wait, self.uploaded, self.denoised, self._device)
+        )
+        here = {
+            "wait_for_input": waited,
+            "upload": uploaded - waited,
+            "denoise": denoised - uploaded,
+            "download": downloaded - denoised,
+            "wait_for_output": self._blocked_seconds,
+        }
+        frames = max(1, self._frames_pulled)
+        means = {name: max(0.0, 1e3 * seconds / frames) for name, seconds in here.items()}
+        return {"decode": self.decode.mean_ms, **means, "encode": self.encode.mean_ms}

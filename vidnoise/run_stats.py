@@ -74,7 +74,9 @@ class RunStats:
     """Median time of a frame on the device, transfers included."""
     ms_p95: float
     stage_ms: dict[str, float]
-    """Mean time of a frame in each stage; stages on threads of their own overlap the others."""
+    """Mean time of a frame in each stage: ``decode`` and ``encode`` on threads of their own; between them
+    ``wait_for_input``, ``upload``, ``denoise``, ``download`` and ``wait_for_output``, whose sum is the whole. On a GPU
+    ``denoise`` is the time to hand out the work; what the device takes beyond that shows as ``download``."""
     device: str
     model: str
     precision: str
