@@ -33,3 +33,18 @@ another order (2^-24 relative each), and a recurrence of a few frames carries th
 
 BATCHED_STREAMS_CUDA = 2e-3
 """The same on a GPU, where cuDNN chooses another algorithm for another N, TF32 among them."""
+
+KERNEL_RGB = 1e-6
+"""A kernel's RGB and color.to_rgb's: the same float32 operations, in another order where chroma is interpolated."""
+
+KERNEL_BANDS = 2e-6
+"""Likewise of the Haar transform, on values of up to 5."""
+
+KERNEL_WARP = 1e-4
+"""A kernel samples at x + flow; grid_sample at a coordinate scaled to [-1, 1] and back, off by 6e-8 of the width."""
+
+KERNEL_TIES = 2e-3
+"""Share of samples that a kernel may round the other way: those whose correction is half a code, but for 1e-5."""
+
+FLOW_MEDIAN = 0.15
+"""Pixels at 1/2 resolution: half of a flow's errors are below it, under noise as strong as a third of the detail."""

@@ -1,0 +1,227 @@
+"""The Triton kernels against the PyTorch operations that they stand for.
+
+With a GPU they run on it; without one Triton's interpreter runs them on the CPU, which checks everything but the
+compiler's own work. The interpreter is chosen when a kernel is defined, so it is switched on around their import, and
+in the tests of this file; other tests are not disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import tolerances
+from test_color import make_frame
+from vidnoise import kernels
+from vidnoise.color import apply_correction, to_rgb
+from vidnoise.denoiser import _pad
+from vidnoise.errors import FormatError, UsageError
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
+from vidnoise.model.network import UNKNOWN
+from vidnoise.model.wavelet import haar, inverse_haar, per_band
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+with pytest.MonkeyPatch.context() as _patch:
+    if DEVICE.type == "cpu":
+        _patch.setenv("TRITON_INTERPRET", "1")
+    pytest.importorskip("triton")
+    from vidnoise.kernels import bands, planes_in, planes_out
+    from vidnoise.kernels import warp as warping
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    if DEVICE.type == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+FORMATS = (
+    "yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "yuva420p", "yuvj420p", "nv12", "nv21", "nv16",
+    "yuv420p10le", "yuv422p12le", "yuv444p16le", "p010le", "p210le", "rgb24", "bgra", "bgr0", "gbrp", "gbrp10le",
+    "rgb48le", "gray", "gray12le",
+)  # fmt: skip
+"""Every layout: planar, half interleaved, interleaved, with alpha or padding; 8 to 16 bits, at either end of words."""
+
+
+def on_device(frame: Frame) -> Frame:
+    return replace(frame, planes=tuple(p.to(DEVICE) for p in frame.planes))
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_planes_to_rgb(name: str) -> None:
+    frame = on_device(make_frame(name, 13, 21))
+    expected = _pad(to_rgb(frame))
+    half = (expected.shape[2] // 2, expected.shape[3] // 2)
+    found_bands = torch.full((1, 12, *half), 9.0, device=DEVICE)
+    found = planes_in.to_rgb(frame, 16, bands=found_bands)
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerances.KERNEL_RGB)
+    torch.testing.assert_close(found_bands, haar(expected), rtol=0, atol=2 * tolerances.KERNEL_RGB)
+
+
+@pytest.mark.parametrize("location", range(7))
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv410p"])
+def test_siting_range_and_matrix(name: str, location: int) -> None:
+    color = ColorInfo(matrix=(1, 5, 7, 9)[location % 4], range=1 + location % 2, chroma_location=location)
+    frame = on_device(make_frame(name, 13, 21, color=color))
+    torch.testing.assert_close(planes_in.to_rgb(frame, 16), _pad(to_rgb(frame)), rtol=0, atol=tolerances.KERNEL_RGB)
+    correction = 0.05 * noise(1, 3, 13, 21)
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+
+
+def test_a_picture_too_small_to_be_reflected_repeats_its_border() -> None:
+    frame = on_device(make_frame("yuv420p", 3, 5))
+    found = planes_in.to_rgb(frame, 16)
+    assert found.shape == (1, 3, 16, 16)
+    torch.testing.assert_close(found, _pad(to_rgb(frame)), rtol=0, atol=tolerances.KERNEL_RGB)
+
+
+def test_a_given_buffer_is_filled() -> None:
+    frame = on_device(make_frame("nv12", 32, 48))
+    buffer = torch.empty(1, 3, 32, 48, device=DEVICE)
+    assert planes_in.to_rgb(frame, 16, rgb=buffer).data_ptr() == buffer.data_ptr()
+    torch.testing.assert_close(buffer, to_rgb(frame), rtol=0, atol=tolerances.KERNEL_RGB)
+
+
+def assert_same_codes(found: Frame, expected: Frame) -> None:
+    step = 1 << found.format.msb_shift
+    for a, b in zip(found.planes, expected.planes, strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        apart = (a.cpu().to(torch.int32) - b.cpu().to(torch.int32)).abs()
+        assert int(apart.max()) <= step
+        assert float((apart > 0).float().mean()) <= tolerances.KERNEL_TIES
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_correction_onto_planes(name: str) -> None:
+    frame = on_device(make_frame(name, 13, 21))
+    x = _pad(to_rgb(frame))
+    clean = x + 0.04 * noise(*x.shape)
+    correction = (clean - x)[..., :13, :21] * 0.7
+    assert_same_codes(planes_out.apply_correction(frame, clean, x, 0.7), apply_correction(frame, correction))
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nothing_to_correct_is_bit_exact(name: str) -> None:
+    frame = on_device(make_frame(name, 13, 21))
+    x = planes_in.to_rgb(frame, 16)
+    for clean, strength in ((x, 1.0), (x + noise(*x.shape), 0.0)):
+        out = planes_out.apply_correction(frame, clean, x, strength)
+        for before, after in zip(frame.planes, out.planes, strict=True):
+            assert torch.equal(before, after)
+
+
+def test_wild_corrections_are_clamped() -> None:
+    frame = on_device(make_frame("yuv420p16le", 18, 20))
+    correction = 1e6 * noise(1, 3, 18, 20)
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+
+
+def test_ties_are_rounded_to_even() -> None:
+    frame = on_device(Frame((torch.full((4, 64), 100, dtype=torch.uint8),), PIXEL_FORMATS["gray"], ColorInfo(range=2)))
+    steps = torch.arange(-32, 32, device=DEVICE) / 2
+    correction = (steps / 255).expand(1, 3, 4, 64).contiguous()
+    out = planes_out.apply_correction(frame, correction).planes[0][0].cpu()
+    codes = correction[0].mean(0).mul_(255).round_()[0].cpu()  # as color.apply_correction does it
+    assert out.tolist() == (100 + codes).int().tolist()
+
+
+def test_pictures_that_do_not_fit_are_refused() -> None:
+    frame = on_device(make_frame("gray", 16, 20))
+    with pytest.raises(FormatError, match="smaller than the frame"):
+        planes_out.apply_correction(frame, torch.zeros(1, 3, 16, 16, device=DEVICE))
+    with pytest.raises(FormatError, match="dense rows"):
+        planes_out.apply_correction(frame, torch.zeros(1, 3, 20, 16, device=DEVICE).transpose(2, 3))
+
+
+def test_haar() -> None:
+    image = noise(2, 3, 22, 34)
+    torch.testing.assert_close(bands.haar(image), haar(image), rtol=0, atol=tolerances.KERNEL_BANDS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_bands_to_pictures(dtype: torch.dtype) -> None:
+    fused_bands, left = noise(2, 12, 9, 21), noise(2, 6, 9, 21, seed=1).abs()
+    residual = noise(2, 12, 9, 21, seed=2).to(dtype).to(memory_format=torch.channels_last)
+    clean, fused = torch.empty(2, 3, 18, 42, device=DEVICE), torch.empty(2, 3, 18, 42, device=DEVICE)
+    results = bands.restore(fused_bands, left, residual, clean=clean, fused=fused)
+    assert [r.data_ptr() for r in results] == [clean.data_ptr(), fused.data_ptr()]
+    expected = inverse_haar(fused_bands - per_band(left) * residual.float())
+    torch.testing.assert_close(clean, expected, rtol=0, atol=tolerances.KERNEL_BANDS)
+    torch.testing.assert_close(fused, inverse_haar(fused_bands), rtol=0, atol=tolerances.KERNEL_BANDS)
+
+
+def flows() -> dict[str, Tensor]:
+    h, w = 5, 12
+    y, x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+    turning = torch.stack([-3 * y, 3 * x])[None].expand(2, 2, h, w).contiguous()
+    still = torch.zeros(2, 2, h, w)
+    return {
+        "still": still.to(DEVICE),
+        "turning": turning.to(DEVICE),
+        "beyond the edges": (turning * 6 + 4).to(DEVICE),
+        "wild": (turning * 1e12).to(DEVICE),
+        "jitter": 0.3 * noise(2, 2, h, w),
+    }
+
+
+@pytest.mark.parametrize("name", list(flows()))
+def test_warped_bands(name: str) -> None:
+    flow, image = flows()[name], noise(2, 2, 10, 24)
+    keep = torch.tensor([True, False], device=DEVICE)
+    expected = haar(warp(image, sampling_grid(resize_flow(flow, 2)), mode="bicubic")) * keep.view(-1, 1, 1, 1)
+    found = warping.warp_bands(image, flow, keep)
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerances.KERNEL_WARP)
+    assert float(found[0].abs().max()) > 0
+    assert float(found[1].abs().max()) == 0
+
+
+@pytest.mark.parametrize("name", list(flows()))
+def test_warped_ratio(name: str) -> None:
+    flow = flows()[name]
+    ratio = noise(2, 2, 5, 12).abs()
+    keep = torch.tensor([True, False], device=DEVICE)
+    grid = sampling_grid(flow)
+    start = torch.where(keep.view(-1, 1, 1, 1), ratio, torch.full_like(ratio, UNKNOWN))
+    expected = warp(start, grid) + UNKNOWN * outside(grid)
+    found = warping.warp_ratio(ratio, flow, keep, UNKNOWN)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=tolerances.KERNEL_WARP)
+
+
+def test_where_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, cpu = torch.device("cuda:0"), torch.device("cpu")
+    monkeypatch.delenv("VIDNOISE_KERNELS", raising=False)
+    assert kernels.enabled(cuda)
+    assert not kernels.enabled(cpu)
+    monkeypatch.setenv("VIDNOISE_KERNELS", "off")
+    assert not kernels.enabled(cuda)
+    monkeypatch.setenv("VIDNOISE_KERNELS", "of")
+    with pytest.raises(UsageError, match="VIDNOISE_KERNELS must be on or off, got 'of'"):
+        kernels.enabled(cuda)
+    assert kernels.takes(make_frame("yuv420p", 4, 4))
+    assert not kernels.takes(make_frame("gbrpf32le", 4, 4))
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_a_gpu() -> None:
+    """The compiler needs no GPU, but a process in which the interpreter was never switched on."""
+    program = Path(__file__).parent / "compile_kernels.py"
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, env=environment, timeout=110)
+    assert done.returncode == 0, done.stderr
+    names = {line.partition(":")[0] for line in done.stdout.splitlines()}
+    assert names == {"_haar", "_restore", "_planes_to_rgb", "_apply", "_warp_bands", "_warp_ratio"}

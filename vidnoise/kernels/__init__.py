@@ -1,0 +1,52 @@
+"""Fused Triton kernels for what is bound by memory around the convolutions.
+
+Each does in one pass over memory what a chain of PyTorch operations does in many. That chain is the reference: what
+every other device runs, and what ``tests/test_kernels.py`` compares the kernels with, on the CPU too (by Triton's
+interpreter).
+
+| kernel | reference |
+|---|---|
+| :func:`.planes_in.to_rgb` | :func:`vidnoise.color.to_rgb`, padded; its Haar bands |
+| :func:`.warp.warp_bands` | :func:`vidnoise.model.flow.warp`, bicubic, then :func:`vidnoise.model.wavelet.haar` |
+| :func:`.warp.warp_ratio` | :func:`~vidnoise.model.flow.warp` and :func:`~vidnoise.model.flow.outside` |
+| :func:`.bands.haar`, :func:`.bands.restore` | :func:`~vidnoise.model.wavelet.haar` and its inverse |
+| :func:`.planes_out.apply_correction` | :func:`vidnoise.color.apply_correction` |
+
+Only integer samples: pictures of floats, which no file holds, go through the reference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+
+import torch
+
+from vidnoise.errors import UsageError
+from vidnoise.frame import Frame
+
+OPTIONS = {"enable_fp_fusion": False}
+"""Of every launch: products and sums are rounded apart, as the reference does; all of them wait for memory anyway."""
+
+
+def enabled(device: torch.device) -> bool:
+    """Whether the kernels are used on ``device``: on CUDA where triton is installed, unless ``VIDNOISE_KERNELS=off``.
+
+    Raises:
+        UsageError: ``VIDNOISE_KERNELS`` is neither ``on`` nor ``off``.
+    """
+    wish = os.environ.get("VIDNOISE_KERNELS", "on")
+    if wish not in ("on", "off"):
+        raise UsageError(f"VIDNOISE_KERNELS must be on or off, got {wish!r}")
+    return wish == "on" and device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def takes(frame: Frame) -> bool:
+    """Whether there are kernels for the samples of ``frame``."""
+    return not frame.format.is_float
+
+
+def launching_on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

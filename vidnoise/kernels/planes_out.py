@@ -1,0 +1,138 @@
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# Triton compiles these functions: what types they get there, Python does not know.
+"""The network's output onto the source's samples: difference, matrix, chroma averaging, rounding, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vidnoise.chroma import box, siting
+from vidnoise.color import component
+from vidnoise.colorimetry import coefficients
+from vidnoise.errors import FormatError
+from vidnoise.frame import Frame
+
+from . import OPTIONS, launching_on
+
+BLOCK = (4, 64)
+"""Chroma samples of one program, rows and columns."""
+
+
+@triton.jit
+def _difference(clean, noisy, clean_plane, clean_row, noisy_plane, noisy_row, y, x, mask, strength,
+                HAS_NOISY: tl.constexpr):  # fmt: skip
+    """Differences of R, G and B at (y, x)."""
+    at = clean + y * clean_row + x
+    r = tl.load(at, mask=mask, other=0.0)
+    g = tl.load(at + clean_plane, mask=mask, other=0.0)
+    b = tl.load(at + 2 * clean_plane, mask=mask, other=0.0)
+    if HAS_NOISY:
+        at = noisy + y * noisy_row + x
+        r = (r - tl.load(at, mask=mask, other=0.0)) * strength
+        g = (g - tl.load(at + noisy_plane, mask=mask, other=0.0)) * strength
+        b = (b - tl.load(at + 2 * noisy_plane, mask=mask, other=0.0)) * strength
+    return r, g, b
+
+
+@triton.jit
+def _add(source, target, source_row, source_column, target_row, target_column, y, x, mask, correction, step, top):
+    """``source + correction`` in whole steps of the code, clamped to it."""
+    raw = tl.load(source + y * source_row + x * source_column, mask=mask, other=0).to(tl.int32).to(tl.float32)
+    # What is larger ends at the clamp anyway, and the rounding below holds up to 2**22.
+    steps = tl.minimum(tl.maximum(correction / step, -2097152.0), 2097152.0)
+    whole = (steps + 12582912.0) - 12582912.0  # to the nearest, ties to even: there are no fractions above 1.5 * 2**23
+    value = tl.minimum(tl.maximum(whole * step + raw, 0.0), top)
+    at = target + y * target_row + x * target_column
+    tl.store(at, value.to(tl.int32).to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_plane, noisy_row,
+           r0, k0, r1, k1, r2, k2, s0, t0, s1, t1, s2, t2,
+           height, width, chroma_height, chroma_width, strength, red, green, blue, scale, to_u, to_v, start_y, start_x,
+           step, top, HAS_NOISY: tl.constexpr, FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr,
+           FIRST_Y: tl.constexpr, TAPS_Y: tl.constexpr, FIRST_X: tl.constexpr, TAPS_X: tl.constexpr,
+           ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+    y = tl.program_id(1) * (ROWS * FACTOR_Y) + tl.arange(0, ROWS * FACTOR_Y)[:, None]
+    x = tl.program_id(0) * (COLUMNS * FACTOR_X) + tl.arange(0, COLUMNS * FACTOR_X)[None, :]
+    mask = (y < height) & (x < width)
+    r, g, b = _difference(clean, noisy, clean_plane, clean_row, noisy_plane, noisy_row, y, x, mask, strength, HAS_NOISY)
+    if FAMILY == "rgb":
+        _add(p0, q0, r0, k0, s0, t0, y, x, mask, r * scale, step, top)
+        _add(p1, q1, r1, k1, s1, t1, y, x, mask, g * scale, step, top)
+        _add(p2, q2, r2, k2, s2, t2, y, x, mask, b * scale, step, top)
+    elif FAMILY == "gray":
+        _add(p0, q0, r0, k0, s0, t0, y, x, mask, (r + g + b) / 3 * scale, step, top)
+    else:
+        _add(p0, q0, r0, k0, s0, t0, y, x, mask, g * green + r * red + b * blue, step, top)
+        i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
+        j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        inside = (i < chroma_height) & (j < chroma_width)
+        u = tl.zeros((ROWS, COLUMNS), tl.float32)
+        v = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for k in tl.static_range(FIRST_X, FIRST_X + TAPS_X):
+            # A box FACTOR wide around the sample; pixels are 1 wide, so its ends may cut one (chroma.downsample).
+            across = (tl.minimum(start_x + FACTOR_X, k + 0.5) - tl.maximum(start_x, k - 0.5)) / FACTOR_X
+            at_x = tl.minimum(tl.maximum(j * FACTOR_X + k, 0), width - 1)
+            for o in tl.static_range(FIRST_Y, FIRST_Y + TAPS_Y):
+                down = (tl.minimum(start_y + FACTOR_Y, o + 0.5) - tl.maximum(start_y, o - 0.5)) / FACTOR_Y
+                at_y = tl.minimum(tl.maximum(i * FACTOR_Y + o, 0), height - 1)
+                r, g, b = _difference(clean, noisy, clean_plane, clean_row, noisy_plane, noisy_row, at_y, at_x, inside,
+                                      strength, HAS_NOISY)  # fmt: skip
+                luma = g * green + r * red + b * blue
+                u += (luma - b * scale) * (across * down)
+                v += (luma - r * scale) * (across * down)
+        _add(p1, q1, r1, k1, s1, t1, i, j, inside, u * to_u, step, top)
+        _add(p2, q2, r2, k2, s2, t2, i, j, inside, v * to_v, step, top)
+
+
+def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, strength: float = 1.0) -> Frame:
+    """Adds ``(clean - noisy) * strength`` to the source samples, in their own format, depth and range.
+
+    Args:
+        frame: The noisy frame, of integer samples.
+        clean: ``(1, 3, H, W)`` float32 R'G'B'; may be larger than the frame to the bottom and right.
+        noisy: Likewise, from :func:`~vidnoise.kernels.planes_in.to_rgb`. ``None``: ``clean`` is a correction already.
+        strength: What the difference is multiplied by.
+
+    Returns:
+        The frame with new planes, as :func:`vidnoise.color.apply_correction` gives it.
+    """
+    format = frame.format
+    for name, image in (("clean", clean), ("noisy", noisy)):
+        if image is not None and (image.shape[2] < frame.height or image.shape[3] < frame.width):
+            raise FormatError(f"{name} is {tuple(image.shape)}, smaller than the frame of {frame.width}x{frame.height}")
+    names = {"yuv": "yuv", "rgb": "rgb", "gray": "yyy"}[format.family]
+    targets = tuple(
+        torch.empty_like(plane, memory_format=torch.contiguous_format)
+        if set(parts) <= set(names)
+        else plane.clone(memory_format=torch.contiguous_format)
+        if set(parts) & set(names)
+        else plane
+        for plane, parts in zip(frame.planes, format.layout, strict=True)
+    )
+    before = [component(frame.planes, format, name) for name in names]
+    after = [component(targets, format, name) for name in names]
+    k = coefficients(frame)
+    site_x, site_y = siting(k.chroma_location, format.log2_chroma_w, format.log2_chroma_h)
+    factor_x, factor_y = 1 << format.log2_chroma_w, 1 << format.log2_chroma_h
+    taps_x, taps_y = box(factor_x, site_x), box(factor_y, site_y)
+    images = (clean, clean if noisy is None else noisy)
+    strides = [s for image in images for s in image.stride()[1:3]]
+    if any(image.stride(3) != 1 for image in images):
+        raise FormatError("pictures for the kernels must have dense rows")
+    grid = (triton.cdiv(after[1].shape[1], BLOCK[1]), triton.cdiv(after[1].shape[0], BLOCK[0]))
+    with launching_on(clean.device):
+        _apply[grid](
+            *images, *before, *after, *strides, *(s for p in (*before, *after) for s in p.stride()),
+            frame.height, frame.width, *after[1].shape, strength, *k.to_luma, k.luma_scale, *k.to_chroma,
+            site_y - factor_y / 2, site_x - factor_x / 2, float(1 << format.msb_shift),
+            float((1 << (format.bit_depth + format.msb_shift)) - 1), noisy is not None, format.family,
+            factor_y, factor_x, taps_y[0][0], len(taps_y), taps_x[0][0], len(taps_x), *BLOCK, **OPTIONS,
+        )  # fmt: skip
+    return replace(frame, planes=targets)

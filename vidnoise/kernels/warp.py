@@ -1,0 +1,159 @@
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# Triton compiles these functions: what types they get there, Python does not know.
+"""What is remembered, brought to where the current frame has it."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import OPTIONS, launching_on
+
+BLOCK = (4, 32)
+"""Half-resolution pixels of one program, rows and columns."""
+
+
+@triton.jit
+def _cubic(distance):
+    """Weight of a sample at that distance: cubic convolution with a = -0.75, as PyTorch and OpenCV have it."""
+    x = tl.abs(distance)
+    near = (1.25 * x - 2.25) * x * x + 1.0
+    far = ((-0.75 * x + 3.75) * x - 6.0) * x + 3.0
+    return tl.where(x <= 1.0, near, far)
+
+
+@triton.jit
+def _bicubic(image, y, x, height, width, mask):
+    """Sample one channel at (y, x) in pixels; beyond the edge its pixels are repeated."""
+    top, left = tl.floor(y), tl.floor(x)
+    total = tl.zeros_like(y)
+    for m in tl.static_range(4):
+        # The far taps of a wild flow lie outside the range of int32, so the clamping is done in floats.
+        row = tl.minimum(tl.maximum(top + (m - 1), 0.0), height - 1.0).to(tl.int32)
+        line = tl.zeros_like(y)
+        for k in tl.static_range(4):
+            column = tl.minimum(tl.maximum(left + (k - 1), 0.0), width - 1.0).to(tl.int32)
+            value = tl.load(image + row * width + column, mask=mask, other=0.0)
+            line += value * _cubic(x - left - (k - 1))
+        total += line * _cubic(y - top - (m - 1))
+    return total
+
+
+@triton.jit
+def _flow_at(flow, i, j, di: tl.constexpr, dj: tl.constexpr, half_height, half_width, mask):
+    """Flow of one of the four pixels of a square, in full-resolution pixels: bilinear from half resolution."""
+    near = flow + i * half_width + j
+    i1 = tl.minimum(tl.maximum(i + 2 * di - 1, 0), half_height - 1)
+    j1 = tl.minimum(tl.maximum(j + 2 * dj - 1, 0), half_width - 1)
+    a = tl.load(near, mask=mask, other=0.0)
+    b = tl.load(flow + i * half_width + j1, mask=mask, other=0.0)
+    c = tl.load(flow + i1 * half_width + j, mask=mask, other=0.0)
+    d = tl.load(flow + i1 * half_width + j1, mask=mask, other=0.0)
+    return 2 * (0.75 * (0.75 * a + 0.25 * b) + 0.25 * (0.75 * c + 0.25 * d))
+
+
+@triton.jit
+def _pixel(image, flow, i, j, di: tl.constexpr, dj: tl.constexpr, height, width, mask):
+    half_height, half_width = height // 2, width // 2
+    x = (2 * j + dj).to(tl.float32) + _flow_at(flow, i, j, di, dj, half_height, half_width, mask)
+    y = (2 * i + di).to(tl.float32) + _flow_at(
+        flow + half_height * half_width, i, j, di, dj, half_height, half_width, mask
+    )
+    return _bicubic(image, y, x, height, width, mask)
+
+
+@triton.jit
+def _warp_bands(image, flow, keep, bands, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+                COLUMNS: tl.constexpr):  # fmt: skip
+    i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
+    j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    n, channel = tl.program_id(2) // CHANNELS, tl.program_id(2) % CHANNELS
+    half_height, half_width = height // 2, width // 2
+    band = half_height * half_width
+    mask = (i < half_height) & (j < half_width)
+    source = image + tl.program_id(2).to(tl.int64) * height * width
+    motion = flow + n.to(tl.int64) * 2 * band
+    a = _pixel(source, motion, i, j, 0, 0, height, width, mask)
+    b = _pixel(source, motion, i, j, 0, 1, height, width, mask)
+    c = _pixel(source, motion, i, j, 1, 0, height, width, mask)
+    d = _pixel(source, motion, i, j, 1, 1, height, width, mask)
+    scale = tl.where(tl.load(keep + n).to(tl.int32) != 0, 0.5, 0.0)
+    ab, cd, a_b, c_d = a + b, c + d, a - b, c - d
+    target = bands + (n * 4 * CHANNELS + channel).to(tl.int64) * band + i * half_width + j
+    tl.store(target, (ab + cd) * scale, mask=mask)
+    tl.store(target + CHANNELS * band, (a_b + c_d) * scale, mask=mask)
+    tl.store(target + 2 * CHANNELS * band, (ab - cd) * scale, mask=mask)
+    tl.store(target + 3 * CHANNELS * band, (a_b - c_d) * scale, mask=mask)
+
+
+def warp_bands(image: Tensor, flow: Tensor, keep: Tensor) -> Tensor:
+    """Haar bands of a picture that was warped bicubically by a flow of half its resolution.
+
+    Args:
+        image: ``(N, C, H, W)`` float32, H and W even; what it holds is finite.
+        flow: ``(N, 2, H/2, W/2)`` float32, in pixels of its own resolution.
+        keep: ``(N,)`` bool; where false, the bands are zero.
+
+    Returns:
+        ``(N, 4C, H/2, W/2)``.
+    """
+    image, flow = image.contiguous(), flow.float().contiguous()
+    n, channels, height, width = image.shape
+    bands = image.new_empty(n, 4 * channels, height // 2, width // 2)
+    grid = (triton.cdiv(width // 2, BLOCK[1]), triton.cdiv(height // 2, BLOCK[0]), n * channels)
+    with launching_on(image.device):
+        _warp_bands[grid](
+            image, flow, keep.contiguous().view(torch.uint8), bands, height, width, channels, *BLOCK, **OPTIONS
+        )
+    return bands
+
+
+@triton.jit
+def _warp_ratio(ratio, flow, keep, out, height, width, unknown, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+                COLUMNS: tl.constexpr):  # fmt: skip
+    i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
+    j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    n = tl.program_id(2).to(tl.int64)
+    plane = height * width
+    mask = (i < height) & (j < width)
+    at = i * width + j
+    x = j.to(tl.float32) + tl.load(flow + n * 2 * plane + at, mask=mask, other=0.0)
+    y = i.to(tl.float32) + tl.load(flow + (n * 2 + 1) * plane + at, mask=mask, other=0.0)
+    beyond = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+    x = tl.minimum(tl.maximum(x, 0.0), width - 1.0)
+    y = tl.minimum(tl.maximum(y, 0.0), height - 1.0)
+    left, top = tl.floor(x).to(tl.int32), tl.floor(y).to(tl.int32)
+    right, bottom = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
+    across, down = x - left.to(tl.float32), y - top.to(tl.float32)
+    known = tl.load(keep + n).to(tl.int32) != 0
+    for channel in tl.static_range(CHANNELS):
+        source = ratio + (n * CHANNELS + channel) * plane
+        a = tl.load(source + top * width + left, mask=mask, other=0.0)
+        b = tl.load(source + top * width + right, mask=mask, other=0.0)
+        c = tl.load(source + bottom * width + left, mask=mask, other=0.0)
+        d = tl.load(source + bottom * width + right, mask=mask, other=0.0)
+        value = (a * (1 - across) + b * across) * (1 - down) + (c * (1 - across) + d * across) * down
+        value = tl.where(known, value, unknown) + tl.where(beyond, unknown, 0.0)
+        tl.store(out + (n * CHANNELS + channel) * plane + at, value, mask=mask)
+
+
+def warp_ratio(ratio: Tensor, flow: Tensor, keep: Tensor, unknown: float) -> Tensor:
+    """A variance ratio warped bilinearly; larger by ``unknown`` where it comes from outside of the picture.
+
+    Args:
+        ratio: ``(N, C, h, w)`` float32.
+        flow: ``(N, 2, h, w)`` float32, in pixels.
+        keep: ``(N,)`` bool; where false, the ratio is taken to be ``unknown`` everywhere.
+        unknown: ratio of what nothing is known of.
+    """
+    ratio, flow = ratio.contiguous(), flow.float().contiguous()
+    n, channels, height, width = ratio.shape
+    out = torch.empty_like(ratio)
+    grid = (triton.cdiv(width, BLOCK[1]), triton.cdiv(height, BLOCK[0]), n)
+    with launching_on(ratio.device):
+        _warp_ratio[grid](
+            ratio, flow, keep.contiguous().view(torch.uint8), out, height, width, unknown, channels, *BLOCK, **OPTIONS
+        )
+    return out
