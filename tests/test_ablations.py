@@ -47,7 +47,7 @@ def second_step(change: Callable[[DenoiseNetwork], None] | None) -> tuple[torch.
 
 def test_changed_networks_lack_what_they_should(ablations: ModuleType) -> None:
     frame, whole = second_step(None)
-    assert whole.motion.refined.abs().max() > 0
+    assert whole.motion.found.abs().max() > 0
     assert (whole.fused - frame).abs().max() > 0.01
     assert (whole.ratio[:, 0] - whole.ratio[:, 1]).abs().max() > 1e-4
     assert not second_step(ablations.without_flow)[1].motion.flow.any()

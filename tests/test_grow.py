@@ -18,7 +18,7 @@ LARGER = replace(TINY, widths=tuple(2 * w for w in TINY.widths), blocks=(1, 2, 2
 def test_a_grown_network_computes_what_the_smaller_one_did() -> None:
     torch.manual_seed(0)
     small, large = DenoiseNetwork(TINY), DenoiseNetwork(LARGER)
-    for module in ("core", "motion", "fusion", "noise_level"):
+    for module in ("core", "fusion", "noise_level"):
         grow(large.get_submodule(module), small.get_submodule(module).state_dict())
     sigma = torch.full((1, 6, 16, 16), 0.1)
     states = [n.initial_state(1, 32, 32) for n in (small, large)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -26,7 +25,6 @@ from vidnoise.training.objectives import PARTS, clip_loss
 from vidnoise.training.optimizers import make_optimizers, orthogonalise
 from vidnoise.training.plot import plot_log
 from vidnoise.training.reparameterise import branch, fold
-from vidnoise.training.teacher import teacher_flow, teacher_loss
 from vidnoise.weights import load_model
 
 
@@ -226,21 +224,6 @@ def test_losses_measure_what_they_say() -> None:
     torch.testing.assert_close(temporal(a + 0.2, b, a, b), torch.full((2,), 0.2), rtol=1e-3, atol=0)
 
 
-def test_the_teacher_finds_a_shift() -> None:
-    rng = np.random.default_rng(3)
-    scene = cv2.resize(rng.random((24, 24, 3), np.float32), (160, 160), interpolation=cv2.INTER_CUBIC)
-    clip = torch.from_numpy(np.stack([scene[16:112, 16 + 4 * t : 112 + 4 * t] for t in range(3)])).permute(0, 3, 1, 2)
-    flow = teacher_flow(clip)  # what is at x now was at x + 4 a frame before: 2 pixels at half resolution
-    assert flow.shape == (2, 2, 48, 48)
-    inside = flow[..., 8:-8, 8:-8]
-    assert inside[:, 0].median().item() == pytest.approx(2, abs=0.1)
-    assert inside[:, 1].median().item() == pytest.approx(0, abs=0.1)
-    assert teacher_loss(flow, flow) < 0.1 < teacher_loss(flow + 1, flow)
-    assert (
-        teacher_loss(torch.nn.functional.avg_pool2d(flow, 2) / 2, flow) < 0.2
-    )  # coarser flows are compared at their size
-
-
 def test_graphics_are_free_of_noise() -> None:
     clean = torch.full((2, 3, 48, 48), 0.5)
     noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -260,7 +243,6 @@ def test_every_change_to_the_noise_that_is_asked_for_is_made(data: Path, tmp_pat
         return trainer.batches.make(2, 2, 32)
 
     plain = batch()
-    assert plain.flow is None
     assert (plain.noisy != plain.clean).float().mean() > 0.99
     gray = batch(gray=1.0)
     assert torch.equal(gray.clean[:, :, 0], gray.clean[:, :, 1])
@@ -268,15 +250,13 @@ def test_every_change_to_the_noise_that_is_asked_for_is_made(data: Path, tmp_pat
     torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-3)
     covered = batch(graphics=1.0)
     assert (covered.noisy == covered.clean).all(0).all(1).float().mean() > 0.02
-    assert batch(teacher_weight=1.0).flow is not None
 
 
 def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:
     torch.manual_seed(0)
     network = DenoiseNetwork(config().model_config()).train()
     batch, blind = one_batch(4, clips=2), torch.tensor([True, False])
-    batch = batch._replace(flow=torch.stack([teacher_flow(clip) for clip in batch.clean.unbind(1)], 1))
-    settings = config(temporal_weight=0.5, teacher_weight=0.1)
+    settings = config(temporal_weight=0.5)
 
     def gradients(stretch: int) -> tuple[float, dict[str, float], torch.Tensor]:
         network.zero_grad()
@@ -292,7 +272,7 @@ def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:
         return total, sums, torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
     whole, parts, gradient = gradients(4)
-    assert {"clean", "fused", "flow", "noise", "temporal"} <= {k for k, v in parts.items() if v > 0}
+    assert {"clean", "fused", "noise", "temporal"} <= {k for k, v in parts.items() if v > 0}
     for stretch in (2, 3):
         total, sums, truncated = gradients(stretch)
         assert total == pytest.approx(whole, rel=1e-5)

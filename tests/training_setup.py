@@ -27,7 +27,7 @@ def make_data(root: Path) -> Path:
 
 
 STAGES = (Stage("spatial", 2, 1, 16, steps=3), Stage("recurrent", 2, 3, 32, steps=3))
-SIZES = {"widths": [8, 8, 8], "blocks": [0, 1, 1, 0, 0], "hidden": 4, "flow_width": 8, "refine_width": 8}
+SIZES = {"widths": [8, 8, 8], "blocks": [0, 1, 1, 0, 0], "hidden": 4}
 
 
 def config(**changes: object) -> TrainConfig:

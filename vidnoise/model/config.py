@@ -17,12 +17,6 @@ class ModelConfig:
     hidden: int
     """Recurrent feature channels at 1/4 resolution."""
     fusion_width: int = 16
-    flow_features: int = 8
-    flow_width: int = 24
-    flow_radius: int = 2
-    """The flow's cost volume spans (2r + 1)² displacements at each level."""
-    refine_width: int = 12
-    """Width of the flow refinement at 1/2 resolution."""
     noise_width: int = 12
     transform: str = "haar"
     """Space to depth: ``haar``, or ``unshuffle`` for comparison."""
@@ -54,8 +48,8 @@ class ModelConfig:
 
 
 TIERS: dict[str, ModelConfig] = {
-    "fast": ModelConfig(widths=(16, 32, 64), blocks=(0, 1, 1, 1, 1), hidden=12, fusion_width=8),
-    "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 2, 1, 1), hidden=16),
+    "fast": ModelConfig(widths=(16, 32, 64), blocks=(0, 1, 2, 1, 1), hidden=12, fusion_width=8),
+    "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 3, 1, 1), hidden=16),
     "quality": ModelConfig(widths=(48, 96, 160), blocks=(2, 2, 4, 2, 2), hidden=32),
 }  # fmt: skip
 """The tiers by name. A new tier is one entry here and a training configuration."""

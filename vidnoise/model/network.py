@@ -10,16 +10,14 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .dncnn import DnCNN, conv3
-from .flow import FlowEstimator, Motion, outside, resize_flow, sampling_grid, warp
+from .flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
 from .noise_level import NoiseLevel, uniform_sigma
-from .wavelet import TRANSFORMS, haar, per_band
+from .operations import Operations
+from .state import UNKNOWN, State
+from .wavelet import TRANSFORMS, per_band
 
 MULTIPLE = 16
 """Heights and widths must be multiples of this: the coarsest flow level is at 1/16."""
-
-UNKNOWN = 1e3
-"""A variance ratio so large that the fusion takes the current frame only."""
-
 
 LIMIT = 50.0
 """Of the spatial core's inputs, in units of the noise: beyond it, what an edge is like no longer matters."""
@@ -31,41 +29,11 @@ frames; over hundreds, small misalignments that the filter does not notice would
 validation clips and a long pan."""
 
 
-class State(NamedTuple):
-    """All that the network remembers of a stream. Only :class:`vidnoise.Denoiser` holds one for long."""
-
-    fused: Tensor
-    """``(N, 3, H, W)``: motion-compensated running estimate of the noisy frames."""
-    ratio: Tensor
-    """``(N, 2, H/2, W/2)``: variance of the noise left in ``fused``, relative to that of one frame, for
-    the low-pass band and the details. 1/n after n well-aligned frames; ``UNKNOWN`` at the start."""
-    clean: Tensor
-    """``(N, 3, H, W)``: the previous output."""
-    hidden: Tensor
-    """``(N, C, H/4, W/4)``: features of the spatial core."""
-    noise: Tensor
-    """``(N, 13, H/8, W/8)``: parameters of the noise, see :meth:`NoiseLevel.remember`."""
-
-    def detach(self) -> State:
-        """The same values without their history, for truncated back-propagation through time."""
-        return State(*(t.detach() for t in self))
-
-    def keep(self, known: Tensor) -> State:
-        """This state where ``known`` is true, else one that knows nothing (without a branch).
-
-        Args:
-            known: bool, ``(N,)`` one per stream, or a scalar for all.
-        """
-        known = known.reshape(-1, 1, 1, 1)
-        ratio = torch.where(known, self.ratio, torch.full_like(self.ratio, UNKNOWN))
-        return State(self.fused * known, ratio, self.clean * known, self.hidden * known, self.noise * known)
-
-
 class Trace(NamedTuple):
     """What happened inside one step; training and diagnosis look at it."""
 
     motion: Motion
-    """Flows, in pixels at 1/2 resolution (the coarse one: at 1/4)."""
+    """Flows at 1/2 resolution, in its pixels."""
     fused: Tensor
     ratio: Tensor
 
@@ -137,12 +105,14 @@ class DenoiseNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.noise_level = NoiseLevel(config.noise_width)
-        self.motion = FlowEstimator(config.flow_features, config.flow_width, config.flow_radius, config.refine_width)
         self.fusion = TemporalFusion(config.fusion_width)
         self.core = DnCNN(
             12 + 12 + 12 + 6 + 3, 12, config.widths, config.blocks, config.hidden, separable=config.separable
         )
         self.transform = TRANSFORMS[config.transform]
+        self.operations = Operations(self.transform)
+        """A backend may put fused ones in their place."""
+        self.motion = estimate_motion
 
     def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
         """A state that knows nothing: the first frame is denoised as a still picture."""
@@ -169,9 +139,9 @@ class DenoiseNetwork(nn.Module):
             ``(N, 6, H/2, W/2)`` in [0, 1] units: the levels of the low-pass RGB bands, then of the details; and
             the state for :meth:`forward`.
         """
-        bands = haar(noisy)
+        bands = self.operations.haar(noisy)
         known = (state.ratio[:, :1] < UNKNOWN / 2).float()
-        parameters = self.noise_level(bands, haar(state.fused), known)
+        parameters = self.noise_level(bands, self.operations.haar(state.fused), known)
         memory = self.noise_level.remember(state.noise, parameters)
         return self.noise_level.level(memory[:, :12], bands), state._replace(noise=memory)
 
@@ -201,7 +171,7 @@ class DenoiseNetwork(nn.Module):
             keep: ``(N,)`` bool; where false, the stream's past is forgotten first.
             state: of the previous frame, or :meth:`initial_state`.
         """
-        state = state.keep(keep)
+        state = self.operations.keep(state, keep)
         if sigma is None:
             level, state = self.estimate_sigma(noisy, state)
         else:
@@ -246,27 +216,20 @@ class DenoiseNetwork(nn.Module):
 
     def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
         """As :meth:`forward`, with a :class:`Trace` of the inside."""
-        bands, sigma = self.transform.forward(noisy), self.transform.levels(sigma)
+        bands, sigma = self.operations.bands(noisy), self.transform.levels(sigma)
         half_clean = F.avg_pool2d(state.clean, 2)
-        level = sigma.mean(1, keepdim=True)
-        motion = self.motion(self.transform.half(bands), half_clean, level)
+        motion = self.motion(self.transform.half(bands), half_clean, sigma[:, :3])
         flow = motion.flow
-        half_grid = sampling_grid(flow)
-        grid = sampling_grid(resize_flow(flow, 2))
-        # Bicubic: repeated bilinear warps would blur the running estimate away.
-        fused, clean = warp(torch.cat([state.fused, state.clean], 1), grid, mode="bicubic").chunk(2, dim=1)
-        ratio = warp(state.ratio, half_grid) + UNKNOWN * outside(half_grid)
+        fused_bands, clean_bands, ratio = self.operations.recall(state, flow)
         hidden = warp(state.hidden, sampling_grid(resize_flow(flow, 0.5)))
 
         known = (ratio[:, :1] < 10).float()
-        clean_bands = self.transform.forward(clean)
-        fused_bands, gain = self.fusion(bands, self.transform.forward(fused), clean_bands[:, :3], sigma, ratio)
+        fused_bands, gain = self.fusion(bands, fused_bands, clean_bands[:, :3], sigma, ratio)
         # Where nothing is known of the past, the fused frame stands in for the previous output.
         guide = fused_bands + known * (clean_bands - fused_bands)
         left = gain.sqrt().repeat_interleave(3, 1) * sigma
         inputs = self._standardised(fused_bands, bands, guide, left, sigma)
         core = self.core(inputs, hidden * F.max_pool2d(known, 2))
-        clean = self.transform.inverse(fused_bands - per_band(left) * core.residual.float())
-        fused = self.transform.inverse(fused_bands)
+        clean, fused = self.operations.restore(fused_bands, left, core.residual)
         state = State(fused, gain, clean, core.hidden.float(), state.noise)
         return clean, state, Trace(motion, fused, gain)

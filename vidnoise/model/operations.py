@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, cat
 
 from .flow import outside, resize_flow, sampling_grid, warp
+from .state import UNKNOWN, State
 from .wavelet import Transform, haar, per_band
-
-if TYPE_CHECKING:
-    from .network import State
-
-UNKNOWN = 1e3
-"""A variance ratio so large that the fusion takes the current frame only."""
 
 
 class Operations:

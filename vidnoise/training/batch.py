@@ -15,7 +15,6 @@ from ..model.wavelet import haar
 from ..noise import NOISES, Noise
 from .config import TrainConfig
 from .data import ClipSampler
-from .teacher import teacher_flow
 
 
 class Batch(NamedTuple):
@@ -27,13 +26,10 @@ class Batch(NamedTuple):
     """``(T, N, 6, H/2, W/2)``: true noise level per Haar band and colour."""
     mean_sigma: Tensor
     """``(N,)``: root mean square of the noise."""
-    flow: Tensor | None = None
-    """``(T - 1, N, 2, H/2, W/2)``: flow to learn from, if it was asked for."""
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        clean, noisy, sigma, mean_sigma = (t.to(device) for t in self[:4])
-        return Batch(clean, noisy, sigma, mean_sigma, None if self.flow is None else self.flow.to(device))
+        return Batch(*(t.to(device) for t in self))
 
 
 def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
@@ -125,8 +121,7 @@ class BatchMaker:
             sigma.append(level.expand(frames, *level.shape))
         stacked = [torch.stack(t, 1) for t in (clean, noisy, sigma)]
         mean_sigma = (stacked[1] - stacked[0]).square().mean((0, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
-        flow = torch.stack([teacher_flow(c) for c in clean], 1) if config.teacher_weight and frames > 1 else None
-        return Batch(stacked[0], stacked[1], stacked[2], mean_sigma, flow)
+        return Batch(stacked[0], stacked[1], stacked[2], mean_sigma)
 
     def state(self) -> dict:
         """For resuming exactly here."""

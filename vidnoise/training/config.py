@@ -70,7 +70,7 @@ class TrainConfig:
     """Weights of the noise types in :data:`vidnoise.noise.NOISES`, and of ``h264``."""
     stages: tuple[Stage, ...]
     initial: str | dict[str, str] | None = None
-    """Model (name or path) to start from; or a table of modules (``core``, ``motion``, ``fusion``, ``noise_level``)
+    """Model (name or path) to start from; or a table of modules (``core``, ``fusion``, ``noise_level``)
     and the models to take them from, of the same size or smaller (:mod:`vidnoise.training.grow`)."""
     model: dict[str, Any] = field(default_factory=dict)
     """Settings of :class:`~vidnoise.model.ModelConfig` that differ from the tier's; not beside an ``initial`` model."""
@@ -83,11 +83,7 @@ class TrainConfig:
     sigma_power: float = -0.5
     """Clips are weighted by sigma to this power, which evens out the loss over noise levels."""
     fused_weight: float = 0.15
-    """Of the loss on the fused frame, which teaches flow and fusion directly."""
-    flow_weight: float = 0.1
-    """Of the photometric loss on the flow, over clean frames."""
-    teacher_weight: float = 0.0
-    """Of the distance to a classic method's flow on clean frames (:mod:`vidnoise.training.teacher`)."""
+    """Of the loss on the fused frame, which teaches the fusion directly."""
     noise_weight: float = 0.02
     """Of the loss on the logarithm of the estimated noise level."""
     temporal_weight: float = 0.0

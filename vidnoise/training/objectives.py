@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..model import DenoiseNetwork, State
-from ..model.flow import resize_flow, sampling_grid, warp
 from .batch import Batch
 from .config import TrainConfig
 from .losses import charbonnier, noise_level_loss, restoration, temporal
-from .teacher import teacher_loss
 
-PARTS = ("clean", "fused", "flow", "teacher", "noise", "temporal")
+PARTS = ("clean", "fused", "noise", "temporal")
 """Of the loss, as the log has them: sums over a clip's frames, divided by their number, without their weights."""
 
 
@@ -48,9 +45,6 @@ def clip_loss(
     if state is None:
         state = network.initial_state(n, height, width, device=batch.clean.device)
     parts = dict.fromkeys(PARTS, torch.zeros((), device=batch.clean.device))
-    seen = range(max(0, span.start - 1), span.stop)
-    halves = {t: F.avg_pool2d(batch.clean[t], 2) for t in seen}
-    quarters = {t: F.avg_pool2d(half, 2) for t, half in halves.items()}
     for t in span:
         previous = state.clean
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.noise_weight > 0):
@@ -65,18 +59,8 @@ def clip_loss(
             parts["temporal"] = parts["temporal"] + (weight * flicker).mean()
         if t:
             parts["fused"] = parts["fused"] + (weight * charbonnier(trace.fused - batch.clean[t])).mean()
-            for flow, pictures in ((trace.motion.refined, halves), (trace.motion.coarse[-1], quarters)):
-                photometric = charbonnier(warp(pictures[t - 1], sampling_grid(flow)) - pictures[t])
-                parts["flow"] = (
-                    parts["flow"] + photometric.mean() + 1e-4 * resize_flow(flow, 0.5).diff(dim=-1).abs().mean()
-                )
-            if batch.flow is not None:
-                for flow in (*trace.motion.coarse, trace.motion.refined):
-                    parts["teacher"] = parts["teacher"] + teacher_loss(flow, batch.flow[t - 1])
     loss = parts["clean"] / frames + config.noise_weight * parts["noise"] / frames
-    loss = loss + (config.fused_weight * parts["fused"] + config.flow_weight * parts["flow"]) / (frames - 1)
-    loss = loss + config.teacher_weight * parts["teacher"] / (frames - 1)
-    loss = loss + config.temporal_weight * parts["temporal"] / (frames - 1)
+    loss = loss + (config.fused_weight * parts["fused"] + config.temporal_weight * parts["temporal"]) / (frames - 1)
     return loss, {k: v.item() / frames for k, v in parts.items()}, state
 
 
