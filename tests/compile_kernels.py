@@ -51,7 +51,7 @@ def main(capability: int) -> None:
         (bands, ("_haar", "_restore")),
         (planes_in, ("_planes_to_rgb",)),
         (planes_out, ("_apply",)),
-        (warp, ("_warp_bands", "_warp_ratio")),
+        (warp, ("_warp_bands", "_warp_ratio", "_forget")),
     ):
         for name in names:
             setattr(module, name, Compiled(getattr(module, name), capability))
@@ -63,9 +63,9 @@ def main(capability: int) -> None:
         x = planes_in.to_rgb(frame, 16, bands=torch.zeros(1, 12, 16, 24))
         planes_out.apply_correction(frame, x, x, 0.5)
         planes_out.apply_correction(frame, x)
-    keep = torch.ones(1, dtype=torch.bool)
-    warp.warp_bands(torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, 16, 16), keep)
-    warp.warp_ratio(torch.zeros(1, 2, 16, 16), torch.zeros(1, 2, 16, 16), keep, 1000.0)
+    warp.warp_bands(torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, 16, 16))
+    warp.warp_ratio(torch.zeros(1, 2, 16, 16), torch.zeros(1, 2, 16, 16), 1000.0)
+    warp.forget(torch.zeros(1, 3, 32, 32), torch.ones(1, dtype=torch.bool), 0.0)
 
 
 if __name__ == "__main__":

@@ -182,24 +182,28 @@ def flows() -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", list(flows()))
 def test_warped_bands(name: str) -> None:
     flow, image = flows()[name], noise(2, 2, 10, 24)
-    keep = torch.tensor([True, False], device=DEVICE)
-    expected = haar(warp(image, sampling_grid(resize_flow(flow, 2)), mode="bicubic")) * keep.view(-1, 1, 1, 1)
-    found = warping.warp_bands(image, flow, keep)
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerances.KERNEL_WARP)
-    assert float(found[0].abs().max()) > 0
-    assert float(found[1].abs().max()) == 0
+    expected = haar(warp(image, sampling_grid(resize_flow(flow, 2)), mode="bicubic"))
+    torch.testing.assert_close(warping.warp_bands(image, flow), expected, rtol=0, atol=tolerances.KERNEL_WARP)
 
 
 @pytest.mark.parametrize("name", list(flows()))
 def test_warped_ratio(name: str) -> None:
     flow = flows()[name]
     ratio = noise(2, 2, 5, 12).abs()
-    keep = torch.tensor([True, False], device=DEVICE)
     grid = sampling_grid(flow)
-    start = torch.where(keep.view(-1, 1, 1, 1), ratio, torch.full_like(ratio, UNKNOWN))
-    expected = warp(start, grid) + UNKNOWN * outside(grid)
-    found = warping.warp_ratio(ratio, flow, keep, UNKNOWN)
+    expected = warp(ratio, grid) + UNKNOWN * outside(grid)
+    found = warping.warp_ratio(ratio, flow, UNKNOWN)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=tolerances.KERNEL_WARP)
+
+
+def test_forgetting_leaves_the_other_streams_as_they_are() -> None:
+    state = noise(3, 13, 11, 9)
+    kept = state.clone()
+    warping.forget(state, torch.tensor([True, False, True], device=DEVICE), UNKNOWN)
+    assert torch.equal(state[::2], kept[::2])
+    assert torch.equal(state[1], torch.full_like(state[1], UNKNOWN))
+    with pytest.raises(ValueError, match="in place"):
+        warping.forget(state.transpose(1, 2), torch.ones(3, dtype=torch.bool, device=DEVICE), 0.0)
 
 
 def test_where_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,4 +228,4 @@ def test_every_kernel_compiles_for_a_gpu() -> None:
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, env=environment, timeout=110)
     assert done.returncode == 0, done.stderr
     names = {line.partition(":")[0] for line in done.stdout.splitlines()}
-    assert names == {"_haar", "_restore", "_planes_to_rgb", "_apply", "_warp_bands", "_warp_ratio"}
+    assert names == {"_haar", "_restore", "_planes_to_rgb", "_apply", "_warp_bands", "_warp_ratio", "_forget"}

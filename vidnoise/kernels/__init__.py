@@ -9,6 +9,7 @@ interpreter).
 | :func:`.planes_in.to_rgb` | :func:`vidnoise.color.to_rgb`, padded; its Haar bands |
 | :func:`.warp.warp_bands` | :func:`vidnoise.model.flow.warp`, bicubic, then :func:`vidnoise.model.wavelet.haar` |
 | :func:`.warp.warp_ratio` | :func:`~vidnoise.model.flow.warp` and :func:`~vidnoise.model.flow.outside` |
+| :func:`.warp.forget` | :meth:`vidnoise.model.State.keep` |
 | :func:`.bands.haar`, :func:`.bands.restore` | :func:`~vidnoise.model.wavelet.haar` and its inverse |
 | :func:`.planes_out.apply_correction` | :func:`vidnoise.color.apply_correction` |
 

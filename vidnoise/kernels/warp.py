@@ -65,7 +65,7 @@ def _pixel(image, flow, i, j, di: tl.constexpr, dj: tl.constexpr, height, width,
 
 
 @triton.jit
-def _warp_bands(image, flow, keep, bands, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+def _warp_bands(image, flow, bands, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
                 COLUMNS: tl.constexpr):  # fmt: skip
     i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
     j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -79,22 +79,20 @@ def _warp_bands(image, flow, keep, bands, height, width, CHANNELS: tl.constexpr,
     b = _pixel(source, motion, i, j, 0, 1, height, width, mask)
     c = _pixel(source, motion, i, j, 1, 0, height, width, mask)
     d = _pixel(source, motion, i, j, 1, 1, height, width, mask)
-    scale = tl.where(tl.load(keep + n).to(tl.int32) != 0, 0.5, 0.0)
     ab, cd, a_b, c_d = a + b, c + d, a - b, c - d
     target = bands + (n * 4 * CHANNELS + channel).to(tl.int64) * band + i * half_width + j
-    tl.store(target, (ab + cd) * scale, mask=mask)
-    tl.store(target + CHANNELS * band, (a_b + c_d) * scale, mask=mask)
-    tl.store(target + 2 * CHANNELS * band, (ab - cd) * scale, mask=mask)
-    tl.store(target + 3 * CHANNELS * band, (a_b - c_d) * scale, mask=mask)
+    tl.store(target, (ab + cd) * 0.5, mask=mask)
+    tl.store(target + CHANNELS * band, (a_b + c_d) * 0.5, mask=mask)
+    tl.store(target + 2 * CHANNELS * band, (ab - cd) * 0.5, mask=mask)
+    tl.store(target + 3 * CHANNELS * band, (a_b - c_d) * 0.5, mask=mask)
 
 
-def warp_bands(image: Tensor, flow: Tensor, keep: Tensor) -> Tensor:
+def warp_bands(image: Tensor, flow: Tensor) -> Tensor:
     """Haar bands of a picture that was warped bicubically by a flow of half its resolution.
 
     Args:
         image: ``(N, C, H, W)`` float32, H and W even; what it holds is finite.
         flow: ``(N, 2, H/2, W/2)`` float32, in pixels of its own resolution.
-        keep: ``(N,)`` bool; where false, the bands are zero.
 
     Returns:
         ``(N, 4C, H/2, W/2)``.
@@ -104,14 +102,12 @@ def warp_bands(image: Tensor, flow: Tensor, keep: Tensor) -> Tensor:
     bands = image.new_empty(n, 4 * channels, height // 2, width // 2)
     grid = (triton.cdiv(width // 2, BLOCK[1]), triton.cdiv(height // 2, BLOCK[0]), n * channels)
     with launching_on(image.device):
-        _warp_bands[grid](
-            image, flow, keep.contiguous().view(torch.uint8), bands, height, width, channels, *BLOCK, **OPTIONS
-        )
+        _warp_bands[grid](image, flow, bands, height, width, channels, *BLOCK, **OPTIONS)
     return bands
 
 
 @triton.jit
-def _warp_ratio(ratio, flow, keep, out, height, width, unknown, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+def _warp_ratio(ratio, flow, out, height, width, unknown, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
                 COLUMNS: tl.constexpr):  # fmt: skip
     i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
     j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -127,7 +123,6 @@ def _warp_ratio(ratio, flow, keep, out, height, width, unknown, CHANNELS: tl.con
     left, top = tl.floor(x).to(tl.int32), tl.floor(y).to(tl.int32)
     right, bottom = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
     across, down = x - left.to(tl.float32), y - top.to(tl.float32)
-    known = tl.load(keep + n).to(tl.int32) != 0
     for channel in tl.static_range(CHANNELS):
         source = ratio + (n * CHANNELS + channel) * plane
         a = tl.load(source + top * width + left, mask=mask, other=0.0)
@@ -135,17 +130,16 @@ def _warp_ratio(ratio, flow, keep, out, height, width, unknown, CHANNELS: tl.con
         c = tl.load(source + bottom * width + left, mask=mask, other=0.0)
         d = tl.load(source + bottom * width + right, mask=mask, other=0.0)
         value = (a * (1 - across) + b * across) * (1 - down) + (c * (1 - across) + d * across) * down
-        value = tl.where(known, value, unknown) + tl.where(beyond, unknown, 0.0)
+        value += tl.where(beyond, unknown, 0.0)
         tl.store(out + (n * CHANNELS + channel) * plane + at, value, mask=mask)
 
 
-def warp_ratio(ratio: Tensor, flow: Tensor, keep: Tensor, unknown: float) -> Tensor:
+def warp_ratio(ratio: Tensor, flow: Tensor, unknown: float) -> Tensor:
     """A variance ratio warped bilinearly; larger by ``unknown`` where it comes from outside of the picture.
 
     Args:
         ratio: ``(N, C, h, w)`` float32.
         flow: ``(N, 2, h, w)`` float32, in pixels.
-        keep: ``(N,)`` bool; where false, the ratio is taken to be ``unknown`` everywhere.
         unknown: ratio of what nothing is known of.
     """
     ratio, flow = ratio.contiguous(), flow.float().contiguous()
@@ -153,7 +147,29 @@ def warp_ratio(ratio: Tensor, flow: Tensor, keep: Tensor, unknown: float) -> Ten
     out = torch.empty_like(ratio)
     grid = (triton.cdiv(width, BLOCK[1]), triton.cdiv(height, BLOCK[0]), n)
     with launching_on(ratio.device):
-        _warp_ratio[grid](
-            ratio, flow, keep.contiguous().view(torch.uint8), out, height, width, unknown, channels, *BLOCK, **OPTIONS
-        )
+        _warp_ratio[grid](ratio, flow, out, height, width, unknown, channels, *BLOCK, **OPTIONS)
     return out
+
+
+@triton.jit
+def _forget(tensor, keep, size, value, BLOCK: tl.constexpr):
+    n = tl.program_id(1)
+    if tl.load(keep + n).to(tl.int32) == 0:
+        at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        blank = tl.zeros((BLOCK,), tl.float32) + value
+        tl.store(tensor + n.to(tl.int64) * size + at, blank, mask=at < size)
+
+
+def forget(tensor: Tensor, keep: Tensor, value: float) -> None:
+    """Fill the streams of a contiguous ``(N, ...)`` float32 tensor that are not to be kept; the others cost nothing.
+
+    Args:
+        tensor: changed in place.
+        keep: ``(N,)`` bool; where false, the stream gets ``value``.
+        value: what it gets.
+    """
+    if not tensor.is_contiguous():
+        raise ValueError(f"cannot fill a tensor with strides {tensor.stride()} in place")
+    size = tensor[0].numel()
+    with launching_on(tensor.device):
+        _forget[(triton.cdiv(size, 1024), len(tensor))](tensor, keep.view(torch.uint8), size, value, 1024, **OPTIONS)

@@ -1,0 +1,43 @@
+"""The memory-bound part of the network's step, fused."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vidnoise.model.operations import Operations
+from vidnoise.model.state import UNKNOWN, State
+
+from .bands import haar, restore
+from .warp import forget, warp_bands, warp_ratio
+
+
+class FusedOperations(Operations):
+    """:class:`vidnoise.model.operations.Operations` by Triton, for networks whose transform is Haar's.
+
+    Args:
+        state: where :meth:`restore` puts the pictures: the state that they are part of, which is read no more by then.
+            New ones by default.
+    """
+
+    def __init__(self, operations: Operations, state: State | None = None) -> None:
+        super().__init__(operations.transform)
+        self._state = state
+
+    def keep(self, state: State, known: Tensor) -> State:
+        for name, tensor in state._asdict().items():
+            forget(tensor, known, UNKNOWN if name == "ratio" else 0.0)
+        return state
+
+    def haar(self, image: Tensor) -> Tensor:
+        return haar(image)
+
+    def bands(self, image: Tensor) -> Tensor:
+        return haar(image)
+
+    def recall(self, state: State, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return warp_bands(state.fused, flow), warp_bands(state.clean, flow), warp_ratio(state.ratio, flow, UNKNOWN)
+
+    def restore(self, fused_bands: Tensor, left: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        if self._state is None:
+            return restore(fused_bands, left, residual)
+        return restore(fused_bands, left, residual, clean=self._state.clean, fused=self._state.fused)
