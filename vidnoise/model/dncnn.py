@@ -38,6 +38,11 @@ def separable3(channels: int, *, gain: float = 1.0) -> nn.Sequential:
     return nn.Sequential(depthwise, _initialised(nn.Conv2d(channels, channels, 1), gain))
 
 
+def typed(x: Tensor, layer: nn.Module) -> Tensor:
+    """``x`` in the type of the layer's weights: halves, where :meth:`DenoiseNetwork.in_precision` made them so."""
+    return x.to(next(layer.parameters()).dtype)
+
+
 class ResidualBlock(nn.Module):
     """conv, ReLU, conv, added to the input."""
 
@@ -101,8 +106,8 @@ class DnCNN(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor) -> CoreOutput:
         """``x``: ``(N, inputs, h, w)``, h and w multiples of 4; ``hidden``: ``(N, hidden, h/2, w/2)``."""
-        x1 = self.down1(F.relu(self.stem(x)))
-        x2 = self.down2(F.relu(self.to2(x1) + self.recall(hidden)))
+        x1 = self.down1(F.relu(self.stem(typed(x, self.stem))))
+        x2 = self.down2(F.relu(self.to2(x1) + self.recall(typed(hidden, self.recall))))
         x3 = self.middle(F.relu(self.to3(x2)))
         y2 = self.up2(x2 + F.pixel_shuffle(self.from3(x3), 2))
         y1 = self.up1(x1 + F.pixel_shuffle(self.from2(y2), 2))

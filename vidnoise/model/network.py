@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .dncnn import DnCNN, conv3
+from .dncnn import DnCNN, conv3, typed
 from .flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
 from .noise_level import NoiseLevel, uniform_sigma
 from .operations import Operations
@@ -87,7 +88,7 @@ class TemporalFusion(nn.Module):
         drift = ((noisy[:, :3] - clean) / sigma[:, :3]).clamp(-20.0, 20.0)
         level = sigma.mean(1, keepdim=True).log() * 0.3 + 1.0
         evidence = torch.cat([surprise[:, :3], detail, drift, known.sqrt(), level], 1)
-        e = torch.exp(self.misalignment(evidence).float().clamp(-8.0, 6.0))
+        e = torch.exp(self.misalignment(typed(evidence, self.misalignment)).float().clamp(-8.0, 6.0))
         p = ratio + e
         gain = torch.maximum(p / (p + 1), p.new_tensor(LEAST_GAIN).view(1, 2, 1, 1))
         return fused + per_band(gain) * innovation, gain
@@ -127,6 +128,12 @@ class DenoiseNetwork(nn.Module):
     def place(self, device: torch.device | str) -> DenoiseNetwork:
         """Move to a device, weights laid out channels-last, as fast convolutions want them."""
         return self.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def in_precision(self, dtype: torch.dtype) -> DenoiseNetwork:
+        """A network whose convolutions run in ``dtype``; this one if they do. The rest is float32 always."""
+        if all(parameter.dtype is dtype for parameter in self.parameters()):
+            return self
+        return copy.deepcopy(self).to(dtype)
 
     def estimate_sigma(self, noisy: Tensor, state: State) -> tuple[Tensor, State]:
         """Blind noise level of one frame, and the state with what was learnt of the noise.

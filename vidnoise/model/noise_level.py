@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dncnn import conv3
+from .dncnn import conv3, typed
 
 SIGMA_MIN = 0.25 / 255
 """Half the rounding error of 8-bit samples: no footage is cleaner, and it keeps divisions finite."""
@@ -96,10 +96,11 @@ class NoiseLevel(nn.Module):
         # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
         evidence = [low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known]
         noisy = 1 - untouched(bands)
-        x = self.encoder(torch.cat([*(e * noisy for e in evidence), noisy], 1))
+        x = self.encoder(typed(torch.cat([*(e * noisy for e in evidence), noisy], 1), self.encoder))
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noisy, 4) + 1e-6
         overall = (x * trust).sum((2, 3), keepdim=True) / trust.sum((2, 3), keepdim=True)
-        return self.head(x + F.relu(self.globally(overall))).float().clamp(-12, 2)
+        overall = F.relu(self.globally(typed(overall, self.globally)))
+        return self.head(x + overall).float().clamp(-12, 2)
 
     @staticmethod
     def remember(memory: Tensor, parameters: Tensor) -> Tensor:
