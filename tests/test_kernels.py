@@ -7,6 +7,7 @@ in the tests of this file; other tests are not disturbed.
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
 from vidnoise.model.network import UNKNOWN
 from vidnoise.model.wavelet import haar, inverse_haar, per_band
+from vidnoise.weights import load_model
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -204,6 +206,30 @@ def test_forgetting_leaves_the_other_streams_as_they_are() -> None:
     assert torch.equal(state[1], torch.full_like(state[1], UNKNOWN))
     with pytest.raises(ValueError, match="in place"):
         warping.forget(state.transpose(1, 2), torch.ones(3, dtype=torch.bool, device=DEVICE), 0.0)
+
+
+@pytest.mark.slow
+def test_a_step_of_the_network() -> None:
+    """Three frames with a cut before the last, two streams, into the buffers that the state lies in."""
+    from vidnoise.kernels.operations import FusedOperations
+
+    plain, _ = load_model("fast", DEVICE)
+    fused = copy.copy(plain)
+    ours, theirs = (plain.initial_state(2, 16, 32, device=DEVICE) for _ in range(2))
+    fused.operations = FusedOperations(plain.operations, ours)
+    picture = torch.rand(2, 3, 16, 32, generator=torch.Generator().manual_seed(3)).to(DEVICE)
+    with torch.inference_mode():
+        for i in range(3):
+            noisy = picture.roll(i, 3) + 0.1 * noise(2, 3, 16, 32, seed=i)
+            keep = torch.tensor([True, i != 2], device=DEVICE)
+            found = fused.advance(noisy, None, 1.0, keep, ours)
+            expected = plain.advance(noisy, None, 1.0, keep, theirs)
+            theirs = expected.state
+            assert found.clean.data_ptr() == ours.clean.data_ptr()
+            for a, b in zip((found.level, *found.state), (expected.level, *theirs), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=tolerances.KERNEL_STEP)
+            for target, source in zip(ours, found.state, strict=True):
+                target.copy_(source)
 
 
 def test_where_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 COLOR_REFERENCE = 2e-6
 """to_rgb against float64: a dozen float32 operations on values up to about 2, each off by at most 2^-24 relative."""
 
@@ -27,9 +29,9 @@ DRIFT_DB = 0.25
 """What a model may lose between the first passes over a scene and the later ones, where it settles: warps blur what is
 remembered a little until new frames outweigh it; it does not grow after that."""
 
-BATCHED_STREAMS = 1e-4
+BATCHED_STREAMS = 2e-5
 """A stream in a batch against the same alone, float32 in [0, 1]: a convolution of N pictures may add its products in
-another order (2^-24 relative each), and a recurrence of a few frames carries that along."""
+another order (2^-24 relative each), and a recurrence of ten frames makes 2e-6 of that."""
 
 BATCHED_STREAMS_CUDA = 2e-3
 """The same on a GPU, where cuDNN chooses another algorithm for another N, TF32 among them."""
@@ -48,3 +50,13 @@ KERNEL_TIES = 2e-3
 
 FLOW_MEDIAN = 0.15
 """Pixels at 1/2 resolution: half of a flow's errors are below it, under noise as strong as a third of the detail."""
+
+GRAPH_REPLAY = 1e-6
+"""A replayed graph does the operations of the eager backend again; only where sums are split may differ."""
+
+GRAPH_CUDA = {torch.float32: 2e-3, torch.float16: 1e-2}
+"""A graph with other algorithms and fused kernels against eager, over six frames: float32 convolutions may run in TF32
+(10 bits), halves have 10 bits anyway, and the fusion keeps a small difference for some frames."""
+
+KERNEL_STEP = 1e-3
+"""A step of the network with fused operations: the warp's differences, magnified where a decision is a close one."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BACKENDS: dict[str, str] = {
     "eager": "vidnoise.backends.eager:Eager",
+    "cuda-graph": "vidnoise.backends.cuda_graph:CudaGraph",
 }
 """Name to ``module:class``, imported on use."""
 
@@ -39,5 +40,7 @@ def open_backend(name: str, network: DenoiseNetwork, *, device: torch.device, dt
         BackendError: what it needs is not installed, or it cannot run on this device in this precision.
     """
     check_backend(name)
-    module, _, class_name = BACKENDS["eager" if name == "auto" else name].partition(":")
+    if name == "auto":
+        name = "cuda-graph" if device.type == "cuda" else "eager"
+    module, _, class_name = BACKENDS[name].partition(":")
     return getattr(importlib.import_module(module), class_name)(network, device=device, dtype=dtype)

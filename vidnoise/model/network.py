@@ -90,7 +90,8 @@ class TemporalFusion(nn.Module):
         evidence = torch.cat([surprise[:, :3], detail, drift, known.sqrt(), level], 1)
         e = torch.exp(self.misalignment(typed(evidence, self.misalignment)).float().clamp(-8.0, 6.0))
         p = ratio + e
-        gain = torch.maximum(p / (p + 1), p.new_tensor(LEAST_GAIN).view(1, 2, 1, 1))
+        low, detail = (p / (p + 1)).split(1, dim=1)
+        gain = torch.cat([low.clamp(min=LEAST_GAIN[0]), detail.clamp(min=LEAST_GAIN[1])], 1)
         return fused + per_band(gain) * innovation, gain
 
 

@@ -1,0 +1,376 @@
+"""The graph backend, with graphs that are recorded and replayed on the CPU.
+
+:class:`RecordedGraphs` keeps the operations of a step with the very tensors that they read and wrote, and does them
+again on a replay: numbers and addresses are frozen as in a CUDA graph. What is wrong there is wrong here: a number that
+should have been a tensor, an input that was not copied in, a state that was not written back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import tolerances
+from test_model import noisy_frames
+from vidnoise.backends.cuda_graph import CudaGraph, GraphState
+from vidnoise.backends.eager import Eager
+from vidnoise.errors import BackendError
+from vidnoise.model import TIERS, DenoiseNetwork, State
+from vidnoise.weights import load_model
+
+CPU = torch.device("cpu")
+
+
+class Recording(TorchDispatchMode):
+    """Keeps what is done; afterwards everything that was there before has its values back: nothing was run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, tuple, dict, Any]] = []
+        self._own: set[int] = set()
+        self._saved: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            is_written = argument.alias_info is not None and argument.alias_info.is_write
+            if is_written and value.untyped_storage().data_ptr() not in self._own:
+                self._saved.setdefault(value.data_ptr(), (value, value.clone()))
+        result = func(*args, **kwargs)
+        self.operations.append((func, args, kwargs, result))
+        self._own |= {t.untyped_storage().data_ptr() for t in tree_leaves(result) if isinstance(t, Tensor)}
+        return result
+
+    def undo(self) -> None:
+        for tensor, value in self._saved.values():
+            tensor.copy_(value)
+
+    def replay(self) -> None:
+        for func, args, kwargs, result in self.operations:
+            for target, value in zip(tree_leaves(result), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(target, Tensor) and target.data_ptr() != value.data_ptr():
+                    target.copy_(value)
+
+
+class RecordedGraphs:
+    """Stands for :class:`vidnoise.backends.cuda_graph.CudaGraphs`."""
+
+    def __init__(self) -> None:
+        self.n_recorded = self.n_replayed = 0
+
+    def warm_up(self, run: Callable[[], None]) -> None:
+        run()
+        run()
+
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        self.n_recorded += 1
+        recording = Recording()
+        with recording:
+            run()
+        recording.undo()
+
+        def replay() -> None:
+            self.n_replayed += 1
+            recording.replay()
+
+        return replay
+
+
+@pytest.fixture(scope="module")
+def network() -> DenoiseNetwork:
+    return load_model("fast")[0]
+
+
+def keeping(*values: bool) -> Tensor:
+    return torch.tensor(values)
+
+
+def steps(backend: Any, frames: Tensor, *, sigmas: list[Any], boosts: list[Any], keeps: list[Tensor]) -> list[Tensor]:
+    """Clean frames (copied, as they last until the next step only) and levels."""
+    state = backend.initial_state(frames.shape[1], *frames.shape[-2:])
+    out = []
+    for frame, sigma, boost, keep in zip(frames, sigmas, boosts, keeps, strict=True):
+        clean, level, state = backend.step(frame, sigma, boost, keep, state)
+        out += [clean.clone(), level.clone()]
+    return out
+
+
+def story(network: DenoiseNetwork, backend_class: Any = CudaGraph, **changes: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Six frames, told and blind, with a cut and changing strengths: by the graphs, and by the eager backend."""
+    frames = noisy_frames(6)
+    given: dict[str, Any] = {
+        "sigmas": [0.1, None, None, 0.05, 0.2, None],
+        "boosts": [1.0, 1.0, 1.5, 1.0, 1.2, 1.0],
+        "keeps": [keeping(i != 4) for i in range(6)],
+    }
+    given.update(changes)
+    found = steps(backend_class(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs()), frames, **given)
+    return found, steps(Eager(network, device=CPU, dtype=torch.float32), frames, **given)
+
+
+def agree(found: list[Tensor], expected: list[Tensor]) -> bool:
+    pairs = zip(found, expected, strict=True)
+    return all(torch.allclose(a, b, rtol=0, atol=tolerances.GRAPH_REPLAY) for a, b in pairs)
+
+
+def test_replays_are_what_the_eager_backend_does(network: DenoiseNetwork) -> None:
+    assert agree(*story(network))
+
+
+def test_two_streams_together_with_values_of_their_own(network: DenoiseNetwork) -> None:
+    frames = noisy_frames(4)
+    frames = torch.cat([frames, frames.flip(0)], 1)
+    given = {
+        "sigmas": [torch.tensor([0.1, 0.05])] * 4,
+        "boosts": [torch.tensor([1.0, 1.5])] * 4,
+        "keeps": [keeping(True, i != 2) for i in range(4)],
+    }
+    graphs = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
+    assert agree(
+        steps(graphs, frames, **given), steps(Eager(network, device=CPU, dtype=torch.float32), frames, **given)
+    )
+
+
+def test_one_recording_for_a_size_and_kind_and_none_for_a_cut(network: DenoiseNetwork) -> None:
+    graphs = RecordedGraphs()
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=graphs)
+    state = backend.initial_state(1, 32, 48)
+    for i, frame in enumerate(noisy_frames(6)):
+        _, _, state = backend.step(frame, None if i % 2 else 0.1, 1.0, keeping(i != 3), state)
+    assert (graphs.n_recorded, graphs.n_replayed) == (2, 6)
+
+
+def test_the_steady_state_keeps_its_addresses(network: DenoiseNetwork) -> None:
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
+    state = backend.initial_state(1, 32, 48)
+    addresses = set()
+    for frame in noisy_frames(4):
+        clean, level, state = backend.step(frame, None, 1.0, keeping(True), state)
+        addresses.add((clean.data_ptr(), level.data_ptr(), *(t.data_ptr() for t in state)))
+    assert len(addresses) == 1
+
+
+def test_a_frame_made_in_the_buffer_is_not_copied(network: DenoiseNetwork) -> None:
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
+    state = backend.initial_state(1, 32, 48)
+    assert isinstance(state, GraphState)
+    eager = Eager(network, device=CPU, dtype=torch.float32)
+    theirs = eager.initial_state(1, 32, 48)
+    for frame in noisy_frames(3):
+        state.noisy.copy_(frame)
+        clean, _, state = backend.step(state.noisy, 0.1, 1.0, keeping(True), state)
+        expected, _, theirs = eager.step(frame, 0.1, 1.0, keeping(True), theirs)
+        torch.testing.assert_close(clean, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
+
+
+def test_a_state_that_was_put_together_elsewhere_is_taken_over(network: DenoiseNetwork) -> None:
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
+    frames = noisy_frames(3)
+    state = backend.initial_state(1, 32, 48)
+    for frame in frames[:2]:
+        _, _, state = backend.step(frame, None, 1.0, keeping(True), state)
+    copied = State(*(t.clone() for t in state))
+    clean, _, theirs = backend.step(frames[2], None, 1.0, keeping(True), copied)
+    assert theirs.fused.data_ptr() != state.fused.data_ptr()
+    expected = backend.step(frames[2], None, 1.0, keeping(True), state)[0]
+    torch.testing.assert_close(clean, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
+
+
+def test_no_memory_for_a_recording_leaves_the_state_alone(network: DenoiseNetwork) -> None:
+    class Full(RecordedGraphs):
+        full = True
+
+        def record(self, run: Callable[[], None]) -> Callable[[], None]:
+            if self.full:
+                raise torch.OutOfMemoryError("no memory")
+            return super().record(run)
+
+    graphs = Full()
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=graphs)
+    frames = noisy_frames(2)
+    state = backend.initial_state(1, 32, 48)
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            backend.step(frames[0], None, 1.0, keeping(True), state)
+    graphs.full = False
+    eager = Eager(network, device=CPU, dtype=torch.float32)
+    found = backend.step(frames[0], None, 1.0, keeping(True), state)[0]
+    expected = eager.step(frames[0], None, 1.0, keeping(True), eager.initial_state(1, 32, 48))[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
+
+
+def test_a_cpu_is_refused_in_one_line(network: DenoiseNetwork) -> None:
+    with pytest.raises(BackendError, match="needs a CUDA device, not cpu"):
+        CudaGraph(network, device=CPU, dtype=torch.float32)
+
+
+# The rules of Note [Static buffers], broken one by one: the comparison above must notice each.
+class InputsAreAliased(CudaGraph):
+    """Records the first frame's own memory instead of a buffer's."""
+
+    def step(self, noisy, sigma, boost, keep, state):
+        if not state.buffers.replays:
+            state.buffers.noisy = noisy
+        return super().step(noisy, sigma, boost, keep, state)
+
+
+class TheStateStays(CudaGraph):
+    """Forgets to write back what the step remembered."""
+
+    def initial_state(self, n, height, width):
+        state = super().initial_state(n, height, width)
+        advance = state.buffers.network.advance
+        state.buffers.network.advance = lambda *given: advance(*given)._replace(state=state)
+        return state
+
+
+class NumbersAreFrozen(CudaGraph):
+    """Records the told level as a number."""
+
+    def _recorded(self, state, is_told):
+        advance, sigma = state.buffers.network.advance, float(state.buffers.sigma)
+        state.buffers.network.advance = lambda noisy, told, *rest: advance(
+            noisy, None if told is None else sigma, *rest
+        )
+        return super()._recorded(state, is_told)
+
+
+class TheStateIsTheInput(CudaGraph):
+    """Makes the next frame in the memory of the last clean one."""
+
+    def initial_state(self, n, height, width):
+        state = super().initial_state(n, height, width)
+        state.buffers.noisy = state.clean
+        return state
+
+
+class WarmingUpCounts(CudaGraph):
+    """Warms up on the state itself."""
+
+    def _recorded(self, state, is_told):
+        record = self._graphs.record
+        kept = []
+        self._graphs.warm_up = lambda run: (run(), kept.extend(t.clone() for t in state))
+
+        def record_from_there(run):
+            for target, source in zip(state, kept, strict=True):
+                target.copy_(source)
+            return record(run)
+
+        self._graphs.record = record_from_there
+        return super()._recorded(state, is_told)
+
+
+@pytest.mark.parametrize(
+    "broken", [InputsAreAliased, TheStateStays, NumbersAreFrozen, TheStateIsTheInput, WarmingUpCounts]
+)
+def test_a_broken_rule_is_noticed(network: DenoiseNetwork, broken: type[CudaGraph]) -> None:
+    assert not agree(*story(network, broken))
+
+
+def test_a_clean_frame_lasts_until_the_next_step_only(network: DenoiseNetwork) -> None:
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
+    state = backend.initial_state(1, 32, 48)
+    first, second = noisy_frames(2)
+    clean, _, state = backend.step(first, 0.1, 1.0, keeping(True), state)
+    before = clean.clone()
+    backend.step(second, 0.1, 1.0, keeping(True), state)
+    assert not torch.equal(clean, before)
+
+
+class NothingWaits(TorchFunctionMode):
+    """Fails on what makes the host wait for the device, or copies from memory that is not pinned."""
+
+    FORBIDDEN = frozenset({
+        "item", "tolist", "cpu", "cuda", "numpy", "nonzero", "__bool__", "__float__", "__int__", "__index__",
+        "masked_select", "unique", "pin_memory", "new_tensor", "tensor", "from_numpy", "__contains__", "equal",
+        "synchronize", "argwhere",
+    })  # fmt: skip
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        assert name not in self.FORBIDDEN, f"{name} is not possible inside a graph"
+        if name == "as_tensor":
+            assert isinstance(args[0], Tensor), "as_tensor of a number copies it to the device"
+        return func(*args, **(kwargs or {}))
+
+
+class OneDevice(TorchDispatchMode):
+    """Fails on an operation that touches two devices, or whose result has a size that depends on values."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        devices = {t.device.type for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)}
+        assert devices <= {"meta"}, f"{func} works on {devices}"
+        assert torch.Tag.data_dependent_output not in func.tags, f"{func} depends on values"
+        return result
+
+
+@pytest.mark.parametrize("tier", list(TIERS))
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_step_can_be_recorded(tier: str, is_told: bool, dtype: torch.dtype) -> None:
+    """On tensors without values, so that looking at one fails whatever it is called."""
+    network = DenoiseNetwork(TIERS[tier]).to("meta").in_precision(dtype)
+    state = network.initial_state(2, 64, 96, device="meta")
+    noisy, told = torch.empty(2, 3, 64, 96, device="meta"), torch.empty(2, device="meta")
+    keep = torch.empty(2, dtype=torch.bool, device="meta")
+    with torch.inference_mode(), NothingWaits(), OneDevice():
+        result = network.advance(noisy, told if is_told else None, told, keep, state)
+    assert [t.shape for t in result.state] == [t.shape for t in state]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: x.sum().item(),
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x[x > 0],
+        lambda x: torch.as_tensor(0.5, device=x.device),
+        lambda x: x.to("cpu"),
+        lambda x: x + torch.zeros(4).sum(),
+    ],
+)
+def test_what_cannot_be_recorded_is_noticed(wait: Callable[[Tensor], Any]) -> None:
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), NothingWaits(), OneDevice():
+        wait(torch.empty(4, device="meta"))
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_graphs_on_the_device_agree_with_eager(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda:0")
+    network, _ = load_model("fast", device)
+    frames = noisy_frames(6).to(device)
+    given: dict[str, Any] = {
+        "sigmas": [0.1, None, None, 0.05, 0.2, None],
+        "boosts": [1.0, 1.0, 1.5, 1.0, 1.2, 1.0],
+        "keeps": [torch.tensor([i != 4], device=device) for i in range(6)],
+    }
+    expected = steps(Eager(network, device=device, dtype=dtype), frames, **given)
+    for kernels in ("off", "on"):
+        monkeypatch.setenv("VIDNOISE_KERNELS", kernels)
+        found = steps(CudaGraph(network, device=device, dtype=dtype), frames, **given)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=tolerances.GRAPH_CUDA[dtype])
+
+
+@pytest.mark.needs_cuda
+def test_the_steady_state_allocates_nothing() -> None:
+    device = torch.device("cuda:0")
+    backend = CudaGraph(load_model("fast", device)[0], device=device, dtype=torch.float16)
+    state = backend.initial_state(1, 256, 384)
+    noisy, keep = torch.rand(1, 3, 256, 384, device=device), torch.ones(1, dtype=torch.bool, device=device)
+    for i in range(5):
+        if i == 2:
+            before = torch.cuda.memory_stats(device)["allocation.all.allocated"]
+        _, _, state = backend.step(noisy, None, 1.0, keep, state)
+    assert torch.cuda.memory_stats(device)["allocation.all.allocated"] == before
