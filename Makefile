@@ -18,7 +18,7 @@ help:
 	@echo "make test    run the tests (make test-all: the slow ones too)"
 	@echo "make lint    ruff: errors and formatting"
 	@echo "make type    pyright"
-	@echo "make bench   speed of each tier on this machine"
+	@echo "make bench   speed of each tier on this machine, beside other filters: bench/speed.md"
 	@echo "make clean   remove .venv, demo and caches"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -53,7 +53,8 @@ type: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/vidnoise bench --peers -o bench/speed.json
+	@cat bench/speed.md
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo bench build dist .pytest_cache .ruff_cache

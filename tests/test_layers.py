@@ -23,7 +23,7 @@ LAYERS = [
     {"pipeline", "pictures"},
     {"api"},
     {"evaluation"},
-    {"training", "inspection", "comparison"},
+    {"training", "inspection", "comparison", "bench"},
     {"cli"},
 ]
 """From the bottom up. A module may import from layers below its own, and from its own package."""

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "info": "vidnoise.cli.info:info",
     "compare": "vidnoise.cli.compare:compare",
     "models": "vidnoise.cli.models:models",
+    "bench": "vidnoise.cli.bench:bench",
     "evaluate": "vidnoise.cli.evaluate:evaluate",
     "train": "vidnoise.cli.train:train",
 }

@@ -1,0 +1,122 @@
+"""What is measured: a case is a model, run somehow, on pictures of one size; and the pictures."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..backends import BACKENDS, check_backend
+from ..denoiser import PRECISIONS, resolve_device
+from ..errors import UsageError
+from ..frame import PIXEL_FORMATS, ColorInfo, Frame
+from ..model import ModelConfig
+from ..model.network import MULTIPLE
+from ..weights import find_model, read_card
+
+SIZES = {"540p": (540, 960), "720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}
+"""Height and width by name."""
+
+SIGMA = 20.0
+"""Of the pictures' noise, 8-bit units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to measure, as it was asked for: what ``auto`` came to be is known when it has run."""
+
+    model: str
+    device: str
+    backend: str
+    precision: str
+    height: int
+    width: int
+    streams: int | None = None
+    """So many through one :class:`vidnoise.StreamBatch`; None: one through a :class:`vidnoise.Denoiser`."""
+
+    @property
+    def label(self) -> str:
+        """In a few words."""
+        streams = "" if self.streams is None else f", {self.streams} stream{'s' * (self.streams > 1)}"
+        return f"{self.model}, {self.backend}, {self.precision}, {self.device}, {self.width}x{self.height}{streams}"
+
+    @property
+    def megapixels(self) -> float:
+        return self.height * self.width / 1e6
+
+    @property
+    def padded_pixels(self) -> int:
+        """What the network computes of a frame, its size being extended to a multiple of :data:`MULTIPLE`."""
+        return (-(-self.height // MULTIPLE) * MULTIPLE) * (-(-self.width // MULTIPLE) * MULTIPLE)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of ``1080p`` or ``1920x1080``.
+
+    Raises:
+        UsageError: it is neither, or smaller than 16 pixels.
+    """
+    if text in SIZES:
+        return SIZES[text]
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or min(int(match[1]), int(match[2])) < MULTIPLE:
+        raise UsageError(f"unknown size {text!r}; use {', '.join(SIZES)} or WIDTHxHEIGHT (16x16 at the least)")
+    return int(match[2]), int(match[1])
+
+
+def make_cases(
+    models: Sequence[str],
+    *,
+    device: str = "auto",
+    backends: Sequence[str] = ("auto",),
+    precisions: Sequence[str] = ("auto",),
+    sizes: Sequence[str] = ("1080p",),
+    streams: Sequence[int] = (),
+) -> list[Case]:
+    """All combinations, every name checked.
+
+    Raises:
+        UsageError, UnknownModelError, DeviceError: there is no such model, device, backend, precision or size.
+    """
+    for model in models:
+        find_model(model)
+    backends = list(BACKENDS) if list(backends) == ["all"] else backends
+    for backend in backends:
+        check_backend(backend)
+    for precision in precisions:
+        if precision not in ("auto", *PRECISIONS):
+            raise UsageError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
+    if any(n < 1 for n in streams):
+        raise UsageError("there must be 1 stream at the least")
+    where = str(resolve_device(device))
+    parsed = [parse_size(size) for size in sizes]
+    combined = itertools.product(parsed, models, backends, precisions, streams or (None,))
+    return [Case(m, where, b, p, *size, n) for size, m, b, p, n in combined]
+
+
+def config_of(model: str) -> ModelConfig:
+    """The sizes of a model, without loading its weights."""
+    return ModelConfig.from_dict(read_card(find_model(model))[1])
+
+
+def noisy_frames(height: int, width: int, count: int, device: torch.device | str = "cpu") -> list[Frame]:
+    """8-bit 4:2:0 frames of a moving gradient under noise."""
+    generator = torch.Generator().manual_seed(0)
+    format = PIXEL_FORMATS["yuv420p"]
+    frames = []
+    for i in range(count):
+        planes = []
+        for k in range(3):
+            h, w = format.plane_shape(k, height, width)
+            ramp = torch.linspace(60, 180, w).roll(2 * i) if k == 0 else torch.full((w,), 128.0)
+            noise = torch.randn(h, w, generator=generator) * (SIGMA if k == 0 else 0.4 * SIGMA)
+            planes.append((ramp + noise).round().clamp(0, 255).to(torch.uint8).to(device))
+        frames.append(Frame(tuple(planes), format, ColorInfo(1, 1, 1, 1), index=i))
+    return frames

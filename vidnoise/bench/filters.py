@@ -1,0 +1,92 @@
+"""Classic filters on the same pictures, with the same threads, in the same rounds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..color import to_rgb
+from ..errors import UsageError
+from ..evaluation.peers import PEERS, Peer
+from .cases import SIGMA, noisy_frames
+
+DEFAULT = "hqdn3d,atadenoise,vaguedenoiser,nlmeans,opencv-nlm"
+"""Those that take seconds, not minutes."""
+
+CLIP = 5
+"""Frames in a call."""
+
+
+class FilterCase:
+    """A filter on a short clip of one size; it takes RGB pictures, as in ``vidnoise evaluate``.
+
+    Args:
+        peer: Which, at the middle one of the strengths that suit the noise.
+        height, width: Of the pictures.
+        seconds: No further call is begun after that.
+    """
+
+    def __init__(self, peer: Peer, height: int, width: int, seconds: float) -> None:
+        self.peer, self.height, self.width = peer, height, width
+        strengths = peer.strengths(SIGMA)
+        self.strength = strengths[len(strengths) // 2]
+        self.reason = peer.unusable(CLIP)
+        self._seconds = seconds
+        self._spent = 0.0
+        self._ms: list[float] = []
+
+    def burst(self, clip: Tensor) -> None:
+        """One call, less the time of the same call with nothing to do in it."""
+        if self.reason is not None or (self._ms and self._spent > self._seconds):
+            return
+        try:
+            idle = self.peer.idle_method()
+            start_up = _seconds(idle, clip) if idle else 0.0
+            total = _seconds(self.peer.method(self.strength), clip)
+        except UsageError as ex:
+            self.reason = str(ex)
+            return
+        self._spent += total
+        # A filter that is lost in the noise of starting its program still took some time.
+        self._ms.append(1e3 * max(total - start_up, 0.01 * total) / CLIP)
+
+    def result(self) -> dict[str, Any]:
+        """In the results file."""
+        row: dict[str, Any] = {"filter": self.peer.name, "height": self.height, "width": self.width}
+        if self.reason is not None:
+            return row | {"status": "failed", "reason": self.reason}
+        ms = statistics.median(self._ms)
+        return row | {
+            "status": "ok", "strength": self.strength, "ms_p50": round(ms, 2), "ms_worst": round(max(self._ms), 2),
+            "fps": round(1e3 / ms, 2), "mpixel_per_second": round(self.height * self.width / 1e3 / ms, 2),
+            "calls": len(self._ms),
+        }  # fmt: skip
+
+
+def choose_filters(names: str) -> list[Peer]:
+    """Filters by a comma-separated list, ``all`` or ``none``. What cannot run here is among them, to be said.
+
+    Raises:
+        UsageError: there is no such filter.
+    """
+    if names in ("none", "all"):
+        return list(PEERS.values()) if names == "all" else []
+    unknown = [name for name in names.split(",") if name not in PEERS]
+    if unknown:
+        raise UsageError(f"unknown peer {unknown[0]!r}; there are: all, none, {', '.join(PEERS)}")
+    return [PEERS[name] for name in names.split(",")]
+
+
+def filter_clip(height: int, width: int) -> Tensor:
+    """``(T, 3, H, W)`` RGB of what the models get."""
+    return torch.cat([to_rgb(frame) for frame in noisy_frames(height, width, CLIP)])
+
+
+def _seconds(method: Any, clip: Tensor) -> float:
+    start = time.perf_counter()
+    method(clip, SIGMA / 255)
+    return time.perf_counter() - start

@@ -1,0 +1,245 @@
+"""What one step of the network consists of: operations, arithmetic and memory traffic, by part; and the time of each.
+
+The network's own code is run and watched at the dispatcher, so that nothing here has to be kept in step with it. A part
+is found by looking at which of the network's functions is running.
+
+Counting rules. A convolution: 2 per multiply-add. A pooling: its window, a bilinear sample: 8, a bicubic one: 32, per
+value that comes out. A reduction: 1 per value that goes in. Anything else that computes: 1 per value that comes out, a
+logarithm like an addition. What only moves data: none. Bytes: every operation reads its inputs and writes its output
+once; views cost nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from .. import color, cuts
+from ..model import DenoiseNetwork, ModelConfig, flow, wavelet
+from ..model.dncnn import DnCNN
+from ..model.network import TemporalFusion
+
+SIZE = 256
+"""Height and width of the frame on which operations are counted. All but the weights grows with the pixels."""
+
+PARTS: dict[str, tuple[Any, ...]] = {
+    "colour": (color.to_rgb, color.apply_correction, color.weigh_correction),
+    "cuts": (cuts.detect_cut, cuts.thumbnail),
+    "noise level": (DenoiseNetwork.estimate_sigma,),
+    "motion": (flow.estimate_motion,),
+    "warp": (flow.warp, flow.sampling_grid, flow.outside, flow.resize_flow),
+    "fusion": (TemporalFusion.forward,),
+    "core's input": (DenoiseNetwork._standardised,),
+    "core": (DnCNN.forward,),
+    "Haar": (wavelet.per_band, *(f for t in wavelet.TRANSFORMS.values() for f in t)),
+}
+"""Functions by part. Where one calls another, the outermost counts: the warps while motion is estimated are motion."""
+
+REST = "rest"
+
+_PART_OF: dict[CodeType, str] = {
+    inspect.unwrap(f).__code__: part for part, functions in PARTS.items() for f in functions
+}
+
+_MOVES = {
+    "_to_copy", "alias", "arange", "cat", "clone", "constant_pad_nd", "copy_", "empty", "empty_like", "fill_", "full",
+    "full_like", "index", "index_select", "lift_fresh", "ones", "pad", "pixel_shuffle", "reflection_pad2d", "repeat",
+    "repeat_interleave", "replication_pad2d", "scalar_tensor", "select_copy", "slice_copy", "stack", "zeros",
+    "zeros_like", "contiguous", "to", "new_zeros", "empty_strided",
+}  # fmt: skip
+_REDUCES = {"mean", "sum", "amax", "amin", "linalg_vector_norm", "max", "min", "prod", "all", "any"}
+
+
+def _part_of(frame: FrameType | None) -> str:
+    part = REST
+    while frame is not None:
+        part = _PART_OF.get(frame.f_code, part)
+        frame = frame.f_back
+    return part
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of a step; numbers a full-resolution pixel."""
+
+    part: str
+    name: str
+    flops: float
+    bytes: float
+    is_convolution: bool
+    is_large: bool
+    """A convolution or a warp: what remains where everything small is fused into its neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One step, counted."""
+
+    operations: tuple[Operation, ...]
+    state_bytes: float
+    """A pixel, of the state."""
+    weight_bytes: int
+    """Of all weights, in the precision of the arithmetic."""
+
+    @property
+    def flops(self) -> float:
+        """A pixel."""
+        return sum(op.flops for op in self.operations)
+
+    @property
+    def convolution_flops(self) -> float:
+        """A pixel."""
+        return sum(op.flops for op in self.operations if op.is_convolution)
+
+    @property
+    def unfused_bytes(self) -> float:
+        """A pixel, where every operation goes through main memory."""
+        return sum(op.bytes for op in self.operations)
+
+    @property
+    def layered_bytes(self) -> float:
+        """A pixel, where convolutions and warps go through main memory, and the rest is fused into them."""
+        return sum(op.bytes for op in self.operations if op.is_large) + self.fused_bytes
+
+    @property
+    def fused_bytes(self) -> float:
+        """A pixel, where only the picture (float32 RGB) and the state are read and written: the least there can be."""
+        return 12 + 2 * self.state_bytes
+
+    def by_part(self) -> dict[str, list[Operation]]:
+        """Operations by part, in the order of :data:`PARTS`."""
+        found: dict[str, list[Operation]] = {part: [] for part in (*PARTS, REST)}
+        for op in self.operations:
+            found[op.part].append(op)
+        return {part: ops for part, ops in found.items() if ops}
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensor: Tensor) -> int:
+    """What reading it costs: an expanded dimension is read once."""
+    count = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        count *= size if stride else 1
+    return count * tensor.element_size()
+
+
+class _Counter(TorchDispatchMode):
+    """Writes down every operation while it runs."""
+
+    def __init__(self, weights: set[int], pixels: int) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+        self._weights = weights
+        """Storages of the weights, and of what is made of them alone (their casts)."""
+        self._kept: list[Tensor] = []
+        """The latter: a storage that was freed could come back as another tensor's."""
+        self._pixels = pixels
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        inputs, outputs = list(_tensors((args, kwargs))), list(_tensors(out))
+        if inputs and all(_storage(t) in self._weights for t in inputs):
+            self._weights.update(_storage(t) for t in outputs)
+            self._kept += outputs
+            return out
+        places = {_storage(t) for t in inputs}
+        changes_input = func._schema.is_mutable
+        if outputs and not changes_input and all(_storage(t) in places for t in outputs):
+            return out  # a view
+        name = func.overloadpacket.__name__
+        read = {id(t): _bytes(t) for t in inputs if _storage(t) not in self._weights}
+        moved = sum(read.values()) + sum(_bytes(t) for t in outputs)
+        flops = _flops(func, name, args, kwargs, inputs, outputs)
+        is_convolution = func.overloadpacket in flop_registry
+        self.operations.append(
+            Operation(
+                _part_of(sys._getframe(1)), name, flops / self._pixels, moved / self._pixels,
+                is_convolution, is_convolution or name.startswith("grid_sampler"),
+            )
+        )  # fmt: skip
+        return out
+
+
+def _flops(func: Any, name: str, args: Any, kwargs: Any, inputs: list[Tensor], outputs: list[Tensor]) -> float:
+    written = sum(t.numel() for t in outputs)
+    if func.overloadpacket in flop_registry:
+        return float(flop_registry[func.overloadpacket](*args, **kwargs, out_val=outputs[0]))
+    if name in _MOVES:
+        return 0.0
+    if name in _REDUCES:
+        return float(sum(t.numel() for t in inputs))
+    if "pool2d" in name:
+        window = args[1]
+        return float(written * window[0] * window[-1])
+    if name.startswith("grid_sampler"):
+        return written * (32.0 if args[2] == 2 else 8.0)
+    if name.startswith("upsample_bilinear"):
+        return written * 8.0
+    return float(written)
+
+
+def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Graph:
+    """Count one blind step of a network of these sizes; ``dtype`` is that of its convolutions."""
+    network = DenoiseNetwork(config).eval().requires_grad_(False)
+    noisy = torch.rand(1, 3, SIZE, SIZE)
+    state = network.initial_state(1, SIZE, SIZE)
+    keep = torch.ones(1, dtype=torch.bool)
+    weights = {_storage(p) for p in network.parameters()}
+    # Not in inference mode, where composite operations reach the dispatcher whole.
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        counter = _Counter(weights, SIZE * SIZE)
+        with counter:
+            network.advance(noisy, None, 1.0, keep, state)
+    n_weights = sum(p.numel() for p in network.parameters())
+    state_bytes = sum(t.numel() * t.element_size() for t in state) / SIZE**2
+    return Graph(tuple(counter.operations), state_bytes, n_weights * dtype.itemsize)
+
+
+class _Timer(TorchDispatchMode):
+    """Marks every operation for the profiler with the part it belongs to."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with record_function(f"part: {_part_of(sys._getframe(1))}"):
+            return func(*args, **(kwargs or {}))
+
+
+def time_by_part(push: Any, frames: list[Any], device: torch.device) -> dict[str, float]:
+    """Milliseconds a frame in each part, by torch.profiler: on the CPU of the host's time, else of the device's.
+
+    Args:
+        push: takes one frame; runs the network operation by operation (backend ``eager``).
+        frames: what is pushed; the first two are not counted.
+    """
+    on_device = device.type != "cpu"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
+    for frame in frames[:2]:
+        push(frame)
+    with profile(activities=activities) as measured, _Timer():
+        for frame in frames[2:]:
+            push(frame)
+    totals: dict[str, float] = defaultdict(float)
+    for event in measured.key_averages():
+        if event.key.startswith("part: "):
+            us = event.device_time_total if on_device else event.cpu_time_total
+            totals[event.key.removeprefix("part: ")] += us / 1e3 / (len(frames) - 2)
+    return {part: totals[part] for part in (*PARTS, REST) if totals[part] > 0}

@@ -1,0 +1,141 @@
+"""The results file of ``vidnoise bench``, and the Markdown tables made of it.
+
+JSON: ``machine`` and ``settings`` hold for all of it; ``cases`` has a row for each case
+(:meth:`~vidnoise.bench.cases.Case.to_dict` and what was measured, or the reason why nothing was, with the ceilings of
+its rounds); ``filters`` and ``end_to_end`` likewise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+Results = dict[str, Any]
+
+KIND = "vidnoise bench"
+
+STAGES = ("decode", "wait_for_input", "upload", "denoise", "download", "wait_for_output", "encode")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file; the old one stays until the new one is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_results(path: Path, results: Results) -> None:
+    """The JSON file, and the tables beside it."""
+    write_file(path, json.dumps(results, indent=1) + "\n")
+    write_file(path.with_suffix(".md"), markdown(results))
+
+
+def read_results(path: Path) -> Results:
+    """
+    Raises:
+        UsageError: it cannot be read, or is no such file.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if results["kind"] == KIND:
+            return results
+    except (OSError, ValueError, KeyError, TypeError) as ex:
+        raise UsageError(f"{path} is not a results file of vidnoise bench: {type(ex).__name__}: {ex}") from ex
+    raise UsageError(f"{path} is not a results file of vidnoise bench")
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """Lines of a Markdown table; all columns but the first are numbers' (to the right)."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    return [*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]
+
+
+def size_of(row: dict[str, Any]) -> str:
+    """``1920x1080``."""
+    return f"{row['width']}x{row['height']}"
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Model, backend and precision of a row, what ``auto`` came to be in brackets."""
+
+    def with_choice(asked: str, used: str | None) -> str:
+        return f"{asked} ({used})" if asked == "auto" and used else asked
+
+    backend = with_choice(row["backend"], row.get("backend_used"))
+    streams = "" if row["streams"] is None else f", {row['streams']} stream{'s' * (row['streams'] > 1)}"
+    return f"{row['model']}, {backend}, {with_choice(row['precision'], row.get('precision_used'))}{streams}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f}" if value >= 0.1 else f"{100 * value:.1f}"
+
+
+def _how(results: Results) -> list[str]:
+    machine, settings = results["machine"], results["settings"]
+    threads = settings["threads"]
+    where = machine.get("device") or f"{machine['processor']}, {threads} thread{'s' * (threads > 1)}"
+    load = f", load {machine['load']:g} on {machine['cores']} cores at the start" if "load" in machine else ""
+    note = f" {settings['note']}" if settings["note"] else ""
+    return [f"{where}; torch {machine['torch']}, {machine['date']}{load}.{note}"]
+
+
+def markdown(results: Results) -> str:
+    """A table for each size, of whole runs, and what failed."""
+    lines = _how(results)
+    sizes = list(dict.fromkeys(size_of(row) for row in (*results["cases"], *results["filters"])))
+    for size in sizes:
+        lines += ["", *_cases_at(size, results)]
+    runs = [row for row in results["end_to_end"] if row["status"] == "ok"]
+    if runs:
+        head = ["whole run", "fps", *(f"{stage.replace('_', ' ')}, ms" for stage in STAGES)]
+        cells = [
+            [f"{name_of(r)}, {size_of(r)}", f"{r['fps']:.2f}", *(_ms(r["stage_ms"][stage]) for stage in STAGES)]
+            for r in runs
+        ]
+        lines += ["", *table(head, cells)]
+    failed = [
+        f"- {name_of(row) if 'model' in row else row['filter']}, {size_of(row)}{what}: {row['reason']}"
+        for what, rows in (("", results["cases"]), ("", results["filters"]), (", whole run", results["end_to_end"]))
+        for row in rows
+        if row["status"] != "ok"
+    ]
+    if failed:
+        lines += ["", "Not measured:", "", *failed]
+    return "\n".join(lines) + "\n"
+
+
+def _cases_at(size: str, results: Results) -> list[str]:
+    rows = [r for r in results["cases"] if size_of(r) == size and r["status"] == "ok"]
+    filters = [r for r in results["filters"] if size_of(r) == size and r["status"] == "ok"]
+    if not rows and not filters:
+        return []
+    cells = [
+        [
+            name_of(r), _ms(r["ms_p50"]), _ms(r["ms_p95"]), f"{r['fps']:.2f}", f"{r['mpixel_per_second']:.2f}",
+            "–" if r["peak_mib"] is None else f"{r['peak_mib']:,.0f}", _share(r["arithmetic_share"]),
+            f"{_share(r['memory_share_fused'])} to {_share(r['memory_share_unfused'])}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    cells += [
+        [r["filter"], _ms(r["ms_p50"]), "–", f"{r['fps']:.2f}", f"{r['mpixel_per_second']:.2f}", "–", "–", "–"]
+        for r in filters
+    ]
+    head = [
+        f"{size}", "ms a frame", "95 %", "fps", "Mpixel/s", "peak memory, MiB", "arithmetic, %", "memory, %"
+    ]  # fmt: skip
+    reached = []
+    for precision, ceilings in {r["precision_used"]: r["ceilings"] for r in rows}.items():
+        reached.append(f"{ceilings['gflops']:,.0f} GFLOP/s in {precision}, {ceilings['gbps']:,.1f} GB/s")
+    ceiling = f"Ceilings measured in the same rounds: {'; '.join(reached)}." if reached else ""
+    return [*table(head, cells), *(["", ceiling] if ceiling else [])]

@@ -1,0 +1,232 @@
+"""The roofline page: what a step needs, how long machines take for that at the least, and where the time really goes.
+
+Williams et al., "Roofline: an insightful visual performance model for multicore architectures", CACM 52 (4), 2009.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..denoiser import Denoiser, resolve_precision
+from ..model import TIERS
+from ..weights import find_model, list_models, read_card
+from .cases import Case, noisy_frames
+from .ceilings import Probe
+from .gpus import GPUS
+from .graph import Graph, count_step, time_by_part
+from .results import table
+from .rounds import describe_machine
+
+FRAMES = 6
+"""On which times by part are measured, the first two left out."""
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Of a machine: FLOP/s of the convolutions and of everything else, bytes a second."""
+
+    convolution: float
+    other: float
+    memory: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds a frame: the least, under three assumptions on what goes through main memory."""
+
+    fused: float
+    """The picture, the state and the weights only; arithmetic and memory overlap entirely."""
+    layered: float
+    """Also what convolutions and warps read and write; everything else is fused into them."""
+    unfused: float
+    """What every operation reads and writes."""
+
+
+def bounds(graph: Graph, pixels: int, peaks: Peaks) -> Bounds:
+    """The least time for a frame of so many pixels."""
+
+    def seconds(op: Any) -> float:
+        return max(op.flops / (peaks.convolution if op.is_convolution else peaks.other), op.bytes / peaks.memory)
+
+    arithmetic = graph.convolution_flops / peaks.convolution
+    arithmetic += (graph.flops - graph.convolution_flops) / peaks.other
+    least = graph.fused_bytes / peaks.memory
+    weights = graph.weight_bytes / peaks.memory
+    return Bounds(
+        weights + pixels * max(arithmetic, least),
+        weights + pixels * (least + sum(seconds(op) for op in graph.operations if op.is_large)),
+        weights + pixels * sum(seconds(op) for op in graph.operations),
+    )
+
+
+def make_roofline(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
+    """Count all tiers, and measure those that are shipped on the device, in the precision and at the size of ``case``.
+
+    Returns:
+        What :func:`markdown` shows.
+    """
+    device = torch.device(case.device)
+    dtype = resolve_precision(case.precision, device)
+    pixels = case.padded_pixels
+    graphs = {tier: count_step(config, dtype) for tier, config in TIERS.items()}
+    say(f"counted: {', '.join(graphs)}")
+    tiers = {name: tier for name in list_models() if (tier := read_card(find_model(name))[0].tier) == name}
+    measured = _measure(list(tiers), case, device, dtype, say)
+    return {
+        "kind": "vidnoise roofline",
+        "machine": describe_machine(case.device) | {"threads": torch.get_num_threads()},
+        "height": case.height,
+        "width": case.width,
+        "precision": str(dtype).removeprefix("torch."),
+        "tiers": {tier: _counted(graph) for tier, graph in graphs.items()},
+        "gpus": [asdict(gpu) | {"ms": _on_gpu(gpu, graphs, pixels)} for gpu in GPUS],
+        "ceilings": measured["ceilings"],
+        "measured": {
+            name: row | {"least_ms": _ms(bounds(graphs[tiers[name]], pixels, measured["peaks"]))}
+            for name, row in measured["models"].items()
+        },
+    }
+
+
+def _counted(graph: Graph) -> dict[str, Any]:
+    parts = {
+        part: {"operations": len(ops), "flops": sum(o.flops for o in ops), "bytes": sum(o.bytes for o in ops)}
+        for part, ops in graph.by_part().items()
+    }
+    return {
+        "operations": len(graph.operations), "flops": graph.flops, "convolution_flops": graph.convolution_flops,
+        "fused_bytes": graph.fused_bytes, "layered_bytes": graph.layered_bytes, "unfused_bytes": graph.unfused_bytes,
+        "weight_bytes": graph.weight_bytes, "parts": parts,
+    }  # fmt: skip
+
+
+def _on_gpu(gpu: Any, graphs: dict[str, Graph], pixels: int) -> dict[str, dict[str, float]]:
+    peaks = Peaks(gpu.half_tflops * 1e12, gpu.single_tflops * 1e12, gpu.gbps * 1e9)
+    return {tier: _ms(bounds(graph, pixels, peaks)) for tier, graph in graphs.items()}
+
+
+def _ms(found: Bounds) -> dict[str, float]:
+    return {name: round(1e3 * seconds, 4) for name, seconds in asdict(found).items()}
+
+
+def _measure(
+    models: Sequence[str], case: Case, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Ceilings, time of a frame, and its shares by part, operation by operation (backend ``eager``)."""
+    probe, single = Probe(device, dtype), Probe(device, torch.float32)
+    frames = noisy_frames(case.height, case.width, FRAMES, device)
+    denoisers = {name: Denoiser(name, device=device, precision=case.precision, backend="eager") for name in models}
+    ms: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(ROUNDS):
+        probe.round()
+        single.round()
+        for name, denoiser in denoisers.items():
+            ms[name] += _times(denoiser, frames, device)
+            say(f"{name}: {ms[name][-1]:.1f} ms a frame")
+    rows = {}
+    for name, denoiser in denoisers.items():
+        parts = time_by_part(denoiser.push, frames, device)
+        whole = sum(parts.values())
+        shares = {part: round(t / whole, 4) for part, t in parts.items()}
+        rows[name] = {"ms": round(statistics.median(ms[name]), 3), "shares": shares}
+        say(f"{name}: profiled")
+    ceilings = probe.ceilings.to_dict() | {"gflops_fp32": single.ceilings.to_dict()["gflops"]}
+    peaks = Peaks(ceilings["gflops"] * 1e9, ceilings["gflops_fp32"] * 1e9, ceilings["gbps"] * 1e9)
+    return {"ceilings": ceilings, "peaks": peaks, "models": rows}
+
+
+def _times(denoiser: Denoiser, frames: list[Any], device: torch.device) -> list[float]:
+    times = []
+    for frame in frames[:3]:
+        start = time.perf_counter()
+        denoiser.push(frame)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(1e3 * (time.perf_counter() - start))
+    return times[1:]
+
+
+def markdown(page: dict[str, Any]) -> str:
+    """The page, with its assumptions."""
+    machine, tiers = page["machine"], page["tiers"]
+    size, precision = f"{page['width']}x{page['height']}", page["precision"]
+    lines = [
+        "# Roofline", "",
+        "What a step of each tier needs, counted from the running network; how long that takes at the least; where the",
+        "time goes. Written by `vidnoise bench --roofline`; the numbers are in the JSON file beside this page.", "",
+        "## What a step needs", "",
+        f"A blind step with a past, per pixel of the frame; convolutions in {precision}, all else in float32.", "",
+    ]  # fmt: skip
+    head = ["tier", "FLOP", "of these in convolutions", "bytes, fused", "bytes, by layer", "bytes, unfused",
+            "operations", "weights, MB"]  # fmt: skip
+    lines += table(head, [
+        [t, f"{c['flops']:,.0f}", f"{c['convolution_flops']:,.0f}", f"{c['fused_bytes']:,.0f}",
+         f"{c['layered_bytes']:,.0f}", f"{c['unfused_bytes']:,.0f}", str(c["operations"]),
+         f"{c['weight_bytes'] / 1e6:.2f}"]
+        for t, c in tiers.items()
+    ])  # fmt: skip
+    lines += ["", *_ASSUMPTIONS.splitlines(), "", "By part, FLOP and unfused bytes per pixel (operations):", ""]
+    parts = list(dict.fromkeys(part for c in tiers.values() for part in c["parts"]))
+    lines += table(["part", *tiers], [
+        [part, *(f"{p['flops']:,.0f}, {p['bytes']:,.0f} ({p['operations']})" if (p := c["parts"].get(part)) else "–"
+                 for c in tiers.values())]
+        for part in parts
+    ])  # fmt: skip
+    lines += ["", "## The least time on common GPUs", "",
+              f"Milliseconds a frame at {size}: fused / by layer / unfused, by published peaks (float16 convolutions,",
+              "float32 for the rest).", ""]  # fmt: skip
+    lines += table(["GPU", "TFLOP/s, half", "TFLOP/s, single", "GB/s", *tiers], [
+        [g["name"], f"{g['half_tflops']:g}", f"{g['single_tflops']:g}", f"{g['gbps']:,g}",
+         *(" / ".join(f"{g['ms'][t][k]:.2f}" for k in ("fused", "layered", "unfused")) for t in tiers)]
+        for g in page["gpus"]
+    ])  # fmt: skip
+    lines += ["", "Sources, as public copies of these documents quote them:", ""]
+    lines += [*(f"- {g['name']}: {g['source']}." for g in page["gpus"]), ""]
+    lines += _measured(page, machine, size)
+    return "\n".join(lines) + "\n"
+
+
+_ASSUMPTIONS = """\
+- *Fused*: only the picture (float32 RGB), the state (read and written) and the weights go through memory. No program
+  can need less; none comes near, as tiles of a picture would have to pass through the whole network in the caches.
+- *By layer*: besides, convolutions and warps read their inputs and write their outputs; all else is fused into them.
+  That is what a good compiler does.
+- *Unfused*: every operation reads its inputs and writes its output, as PyTorch does it operation by operation. Caches
+  make it less: on a CPU the intermediate pictures of a small frame stay in the last one.
+- A multiply-add is 2 FLOP; an addition, a logarithm or an exponential 1; a bilinear sample 8, a bicubic one 32.
+  Operations that only move data have none. Starting a kernel (microseconds on a GPU, for each operation) is not
+  counted, nor are colour conversion and the detection of cuts."""
+
+
+def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[str]:
+    ceilings, models = page["ceilings"], page["measured"]
+    where = (
+        machine.get("device") or f"{machine['processor']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    )
+    load = f" The load was {machine['load']:g} on {machine['cores']} cores." if "load" in machine else ""
+    lines = [
+        "## Measured here", "",
+        f"{where}, torch {machine['torch']}, {machine['date']}.{load} Ceilings in the same minutes: "
+        f"{ceilings['gflops']:,.0f} GFLOP/s in {page['precision']}, {ceilings['gflops_fp32']:,.0f} in float32, "
+        f"{ceilings['gbps']:,.1f} GB/s.", "",
+    ]  # fmt: skip
+    head = [f"{size}, eager", "ms a frame", "least, fused", "by layer", "unfused", "unfused least / measured"]
+    lines += table(head, [
+        [name, f"{row['ms']:,.1f}", *(f"{row['least_ms'][k]:,.1f}" for k in ("fused", "layered", "unfused")),
+         f"{100 * row['least_ms']['unfused'] / row['ms']:.0f} %"]
+        for name, row in models.items()
+    ])  # fmt: skip
+    lines += ["", "Where the time goes, per cent of a frame by torch.profiler:", ""]
+    parts = list(dict.fromkeys(part for row in models.values() for part in row["shares"]))
+    lines += table(["part", *models], [
+        [part, *(f"{100 * row['shares'].get(part, 0):.1f}" for row in models.values())] for part in parts
+    ])  # fmt: skip
+    return lines

@@ -1,0 +1,136 @@
+"""One case, run in this process: bursts of frames, each timed."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..denoiser import Denoiser
+from ..frame import Frame
+from ..streams import StreamBatch
+from .cases import Case, noisy_frames
+
+WARM_UP = 3
+"""Frames before anything is timed: the second is the first with a past."""
+
+PICTURES = 4
+"""Pictures that are pushed in turn."""
+
+
+class Session:
+    """A case, set up and warmed.
+
+    Times are of the whole step, planes to planes on the device: colour conversion, scene cuts, noise level, network,
+    correction. On a GPU they are the device's own, from events between frames, with nothing waited for in between.
+
+    Args:
+        case: What to run. Without ``streams``, a :class:`Denoiser`; else so many through a :class:`StreamBatch`.
+
+    Raises:
+        VidnoiseError: It cannot be run.
+    """
+
+    def __init__(self, case: Case) -> None:
+        device = torch.device(case.device)
+        frames = noisy_frames(case.height, case.width, PICTURES, device)
+        self._before = _forget_peak()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before = torch.cuda.memory_allocated(device) / 2**20
+        start = time.perf_counter()
+        options: dict[str, Any] = {"device": device, "precision": case.precision, "backend": case.backend}
+        self._owner: Denoiser | StreamBatch
+        if case.streams is None:
+            self._owner = denoiser = Denoiser(case.model, **options)
+            self._step: Callable[[int], object] = lambda i: denoiser.push(frames[i % PICTURES])
+        else:
+            self._owner = batch = StreamBatch(case.model, **options)
+            sessions = [batch.open() for _ in range(case.streams)]
+
+            def step(i: int) -> dict[Denoiser, Frame]:
+                return batch.push({s: frames[(i + k) % PICTURES] for k, s in enumerate(sessions)})
+
+            self._step = step
+        self._device, self._streams, self._count = device, case.streams or 1, 0
+        for _ in range(WARM_UP):
+            self._push()
+        self._wait()
+        self._setup_seconds = time.perf_counter() - start
+
+    def burst(self, frames: int, seconds: float) -> list[float]:
+        """Milliseconds a frame of the next steps (with several streams: of a step, divided by the streams).
+
+        Args:
+            frames: So many steps, and one before them that is not counted, as what another case left in the caches is
+                no business of this one.
+            seconds: No further step is begun after that; one is always timed.
+        """
+        marks: list[Any] = [self._mark()]
+        end = time.perf_counter() + seconds
+        for done in range(frames + 1):
+            self._push()
+            marks.append(self._mark())
+            if done and time.perf_counter() > end:
+                break
+        self._wait()
+        ms = [self._between(a, b) / self._streams for a, b in itertools.pairwise(marks)]
+        return ms[1:]
+
+    def facts(self) -> dict[str, Any]:
+        """What was chosen, and what memory it took at most beyond what the process had before."""
+        return {
+            "backend_used": self._owner.backend.name,
+            "precision_used": {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self._owner.dtype],
+            "setup_seconds": round(self._setup_seconds, 2),
+            "peak_mib": self._peak_mib(),
+        }
+
+    def _peak_mib(self) -> float | None:
+        on_gpu = self._device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self._device) / 2**20 if on_gpu else _status_mib("VmHWM")
+        return None if peak is None or self._before is None else round(peak - self._before, 1)
+
+    def _push(self) -> None:
+        self._step(self._count)
+        self._count += 1
+
+    def _mark(self) -> Any:
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self._device))
+            return event
+        self._wait()
+        return time.perf_counter()
+
+    def _between(self, a: Any, b: Any) -> float:
+        return a.elapsed_time(b) if self._device.type == "cuda" else 1e3 * (b - a)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+
+
+def _forget_peak() -> float | None:
+    """Resident memory in MiB, which from now on is the peak; None where the system has no such thing."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")  # see proc(5); where it is refused, the peak of importing torch may count
+    return _status_mib("VmRSS")
+
+
+def _status_mib(field: str) -> float | None:
+    """A line of this process's status. (getrusage's peak is no substitute: a process inherits its parent's.)"""
+    if not sys.platform.startswith("linux"):
+        return None
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) / 1024
+    return None

@@ -1,0 +1,101 @@
+"""A case in a process of its own: its memory is its own, and one that hangs or dies takes nothing with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ..errors import VidnoiseError
+
+
+class WorkerError(Exception):
+    """The case failed; the text is the reason."""
+
+
+class Worker:
+    """A process that answers calls one at a time.
+
+    Args:
+        threads: CPU threads for everything in it.
+        patience_seconds: How long an answer may take.
+    """
+
+    def __init__(self, threads: int, patience_seconds: float) -> None:
+        self.patience_seconds = patience_seconds
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, threads), name="vidnoise-bench")
+        self._process.start()
+        theirs.close()
+
+    def call(self, what: str, *args: Any, patience_seconds: float | None = None) -> Any:
+        """Ask for ``setup`` (of a case), ``burst`` or ``facts`` (see :class:`Session`), or ``run`` (:func:`run_clip`).
+
+        Raises:
+            WorkerError: it failed, died or took too long; then the process has ended.
+        """
+        patience = patience_seconds or self.patience_seconds
+        try:
+            self._connection.send((what, *args))
+            if not self._connection.poll(patience):
+                raise WorkerError(f"{what} took more than {patience:g} s")
+            is_done, answer = self._connection.recv()
+        except (EOFError, OSError) as ex:
+            self._process.join(5)
+            code = self._process.exitcode
+            hint = ": out of memory?" if code == -signal.SIGKILL else ""
+            self.close()
+            raise WorkerError(f"the process ended during {what} (exit status {code}{hint})") from ex
+        except WorkerError:
+            self.close()
+            raise
+        if not is_done:
+            self.close()
+            raise WorkerError(answer)
+        return answer
+
+    def close(self) -> None:
+        """End the process. May be called twice."""
+        self._connection.close()
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+
+
+def _serve(connection: Connection, threads: int) -> None:
+    # Ctrl-C reaches the whole group; the parent ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    session: Any = None
+    while True:
+        try:
+            what, *args = connection.recv()
+        except EOFError:
+            return
+        try:
+            if what == "setup":
+                from .session import Session
+
+                session = Session(*args)
+                answer: Any = session.facts()
+            elif what == "run":
+                from .end_to_end import run_clip
+
+                answer = run_clip(*args, threads=threads)
+            else:
+                answer = getattr(session, what)(*args)
+        except VidnoiseError as ex:
+            connection.send((False, str(ex)))
+        except Exception as ex:  # whatever a backend's library throws is a reason, not the end of the benchmark
+            text = " ".join(str(ex).split())
+            connection.send((False, f"{type(ex).__name__}: {text[:300]}"))
+        else:
+            connection.send((True, answer))
