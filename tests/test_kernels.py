@@ -11,6 +11,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ import tolerances
 from test_color import make_frame
 from vidnoise import kernels
 from vidnoise.color import apply_correction, to_rgb
-from vidnoise.denoiser import _pad
+from vidnoise.conversion import extended
+from vidnoise.denoiser import Denoiser
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
@@ -65,7 +67,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("name", FORMATS)
 def test_planes_to_rgb(name: str) -> None:
     frame = on_device(make_frame(name, 13, 21))
-    expected = _pad(to_rgb(frame))
+    expected = extended(to_rgb(frame), 16)
     half = (expected.shape[2] // 2, expected.shape[3] // 2)
     found_bands = torch.full((1, 12, *half), 9.0, device=DEVICE)
     found = planes_in.to_rgb(frame, 16, bands=found_bands)
@@ -78,7 +80,9 @@ def test_planes_to_rgb(name: str) -> None:
 def test_siting_range_and_matrix(name: str, location: int) -> None:
     color = ColorInfo(matrix=(1, 5, 7, 9)[location % 4], range=1 + location % 2, chroma_location=location)
     frame = on_device(make_frame(name, 13, 21, color=color))
-    torch.testing.assert_close(planes_in.to_rgb(frame, 16), _pad(to_rgb(frame)), rtol=0, atol=tolerances.KERNEL_RGB)
+    torch.testing.assert_close(
+        planes_in.to_rgb(frame, 16), extended(to_rgb(frame), 16), rtol=0, atol=tolerances.KERNEL_RGB
+    )
     correction = 0.05 * noise(1, 3, 13, 21)
     assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
 
@@ -87,7 +91,7 @@ def test_a_picture_too_small_to_be_reflected_repeats_its_border() -> None:
     frame = on_device(make_frame("yuv420p", 3, 5))
     found = planes_in.to_rgb(frame, 16)
     assert found.shape == (1, 3, 16, 16)
-    torch.testing.assert_close(found, _pad(to_rgb(frame)), rtol=0, atol=tolerances.KERNEL_RGB)
+    torch.testing.assert_close(found, extended(to_rgb(frame), 16), rtol=0, atol=tolerances.KERNEL_RGB)
 
 
 def test_a_given_buffer_is_filled() -> None:
@@ -110,7 +114,7 @@ def assert_same_codes(found: Frame, expected: Frame) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_correction_onto_planes(name: str) -> None:
     frame = on_device(make_frame(name, 13, 21))
-    x = _pad(to_rgb(frame))
+    x = extended(to_rgb(frame), 16)
     clean = x + 0.04 * noise(*x.shape)
     correction = (clean - x)[..., :13, :21] * 0.7
     assert_same_codes(planes_out.apply_correction(frame, clean, x, 0.7), apply_correction(frame, correction))
@@ -206,6 +210,25 @@ def test_forgetting_leaves_the_other_streams_as_they_are() -> None:
     assert torch.equal(state[1], torch.full_like(state[1], UNKNOWN))
     with pytest.raises(ValueError, match="in place"):
         warping.forget(state.transpose(1, 2), torch.ones(3, dtype=torch.bool, device=DEVICE), 0.0)
+
+
+@pytest.mark.parametrize(("name", "options"), [("yuv420p", {}), ("p010le", {"luma": 0.5}), ("rgb24", {"strength": 0})])
+def test_a_denoiser_uses_them(name: str, options: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def noted(function: Callable) -> Callable:
+        return lambda *args, **kwargs: (used.append(function.__name__), function(*args, **kwargs))[1]
+
+    monkeypatch.setattr(planes_in, "to_rgb", noted(planes_in.to_rgb))
+    monkeypatch.setattr(planes_out, "apply_correction", noted(planes_out.apply_correction))
+    outputs = []
+    for on in (True, False):
+        monkeypatch.setattr(kernels, "enabled", lambda device, on=on: on)
+        denoiser = Denoiser("fast", device=DEVICE, precision="fp32", backend="eager", **options)
+        outputs.append([f for i in range(2) for f in denoiser.push(on_device(make_frame(name, 18, 37, seed=i)))])
+    assert used == ["to_rgb", "apply_correction"] * 2
+    for a, b in zip(*outputs, strict=True):
+        assert_same_codes(a, b)
 
 
 @pytest.mark.slow

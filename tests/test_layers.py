@@ -17,7 +17,7 @@ LAYERS = [
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export", "kernels"},
     {"sources", "sinks", "backends"},
-    {"strength", "resume"},
+    {"strength", "resume", "conversion"},
     {"denoiser"},
     {"fields", "streams"},
     {"pipeline", "pictures"},

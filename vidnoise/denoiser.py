@@ -8,11 +8,11 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .backends import open_backend
-from .color import apply_correction, to_rgb, weigh_correction
+from .color import weigh_correction
+from .conversion import add_correction, difference, from_network, to_network
 from .cuts import CutMemory, detect_cut, thumbnail
 from .errors import DeviceError, FormatError, UsageError
 from .frame import Frame
@@ -255,33 +255,38 @@ class Denoiser:
         """
         if not isinstance(frame, Frame):
             raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
-        noisy = to_rgb(frame)
-        if frame.format.is_float:  # a sample that is no number stays one, but must not spread through the state
-            noisy = noisy.nan_to_num(nan=0, posinf=1, neginf=0)
-        if frame.discontinuity or (frame.height, frame.width) != self._shape:
+        if (frame.height, frame.width) != self._shape:
             self.reset()
             self._shape = (frame.height, frame.width)
         strength, map = self._amounts.at(frame)
         with torch.inference_mode():
-            keep = torch.ones(1, dtype=torch.bool, device=self.device)
+            # A backend may have made room for the frame beside the state.
+            padded = to_network(frame, MULTIPLE, getattr(self.state, "noisy", None))
+            noisy = padded[..., : frame.height, : frame.width]
+            keep = torch.full((1,), not frame.discontinuity, dtype=torch.bool, device=self.device)
+            if frame.discontinuity:
+                self._cut_memory = None
             if self.detect_cuts:
                 cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
-                keep = ~cut.reshape(1)
+                keep &= ~cut
                 self._cuts += cut
-            return Task(frame, noisy, _pad(noisy), keep, strength, map)
+            return Task(frame, noisy, padded, keep, strength, map)
 
     def finish(self, task: Task, clean: Tensor, level: Tensor) -> Frame:
         """The frame that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its noise level."""
         frame, noisy = task.frame, task.noisy
         self._level = level
-        with torch.inference_mode():
-            correction = (clean - task.padded)[..., : frame.height, : frame.width] * min(1.0, task.strength)
-        if self._grain is not None:
-            correction = correction + self._grain.fresh(noisy, correction)
-        if task.map is not None:
-            correction = correction * task.map
-        correction = weigh_correction(frame, correction, self.luma, self.chroma)
-        out = apply_correction(frame, correction)
+        strength = min(1.0, task.strength)
+        with torch.no_grad():  # not inference_mode: what goes out may be anyone's
+            if self._grain is None and task.map is None and self.luma == self.chroma == 1:
+                out = from_network(frame, clean, task.padded, strength)
+            else:
+                correction = difference(frame, clean, task.padded, strength)
+                if self._grain is not None:
+                    correction = correction + self._grain.fresh(noisy, correction)
+                if task.map is not None:
+                    correction = correction * task.map
+                out = add_correction(frame, weigh_correction(frame, correction, self.luma, self.chroma))
         if self._grain_table is not None:
             self._grain_table.observe(frame, out)
         return out if self.preview is None else split(frame, out, rotation=self.rotation)
@@ -304,13 +309,3 @@ class Task(NamedTuple):
     def boost(self) -> float:
         """How many times as strong the noise is taken to be."""
         return max(1.0, self.strength)
-
-
-def _pad(rgb: Tensor) -> Tensor:
-    """Extend to a multiple of what the network needs by reflection; pictures too small for that repeat their border."""
-    height, width = rgb.shape[-2:]
-    bottom, right = -height % MULTIPLE, -width % MULTIPLE
-    if not bottom and not right:
-        return rgb
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(rgb, [0, right, 0, bottom], mode=mode)
