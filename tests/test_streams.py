@@ -12,7 +12,9 @@ import torch
 
 import tolerances
 import vidnoise
+from test_cuda_graph import RecordedGraphs
 from test_denoiser import frames, moving_scene, values
+from vidnoise.backends.cuda_graph import CudaGraph
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import DeviceError, FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame
@@ -86,6 +88,19 @@ def count_steps(batch: StreamBatch) -> list[int]:
 
     batch.backend.step = counting  # type: ignore[method-assign]
     return sizes
+
+
+def count_states(batch: StreamBatch) -> list[int]:
+    """The number of streams of each state that the batch asks for from now on."""
+    made: list[int] = []
+    initial_state = batch.backend.initial_state
+
+    def counting(n: int, height: int, width: int) -> State:
+        made.append(n)
+        return initial_state(n, height, width)
+
+    batch.backend.initial_state = counting  # type: ignore[method-assign]
+    return made
 
 
 def test_the_streams_differ(network: DenoiseNetwork) -> None:
@@ -190,16 +205,39 @@ def test_formats_may_differ_within_a_step(network: DenoiseNetwork) -> None:
 
 def test_nothing_is_copied_while_the_streams_stay_the_same(network: DenoiseNetwork) -> None:
     batch = batch_of(network)
-    made: list[int] = []
-    initial_state = batch.backend.initial_state
-
-    def counting(n: int, height: int, width: int) -> State:
-        made.append(n)
-        return initial_state(n, height, width)
-
-    batch.backend.initial_state = counting  # type: ignore[method-assign]
+    made = count_states(batch)
     together(batch, [frames(6, seed=1), frames(6, seed=2)], [{}] * 2)
     assert made == [2]
+
+
+PAUSES: list[list[int]] = [[0, 1, 2, 3, 4, 5], [0, 1, 3, 5], [1, 2, 3, 4, 5]]
+"""Rounds in which each of three streams has a frame: the second pauses twice, the third comes late."""
+
+
+def pausing(streams: list[list[Frame]]) -> list[list[Frame | None]]:
+    return [[s.pop(0) if i in rounds else None for i in range(6)]
+            for s, rounds in zip([list(s) for s in streams], PAUSES, strict=True)]  # fmt: skip
+
+
+def test_a_stream_that_pauses_costs_no_new_state_each_time(network: DenoiseNetwork) -> None:
+    streams = [frames(len(rounds), seed=s) for s, rounds in enumerate(PAUSES)]
+    batch = batch_of(network)
+    made = count_states(batch)
+    for a, stream in zip(together(batch, pausing(streams), [{}] * 3), streams, strict=True):
+        assert_same(a, alone(network, stream))
+    assert made == [2, 3]
+
+
+def test_streams_share_recorded_graphs(network: DenoiseNetwork) -> None:
+    """Static buffers are what a mistake with rows and spare states would show on."""
+    streams = [frames(len(rounds), seed=s) for s, rounds in enumerate(PAUSES)]
+    graphs = RecordedGraphs()
+    backend = CudaGraph(network, device=torch.device("cpu"), dtype=torch.float32, graphs=graphs)
+    batch = StreamBatch(network, device="cpu", precision="fp32", backend=backend)
+    for a, stream in zip(together(batch, pausing(streams), [{}] * 3), streams, strict=True):
+        assert_same(a, alone(network, stream))
+    assert graphs.n_recorded == 2  # for two streams and for three
+    assert graphs.n_replayed == 6
 
 
 def test_a_closed_stream_frees_its_place(network: DenoiseNetwork, tmp_path) -> None:

@@ -8,9 +8,10 @@ the network's step is taken together.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from .denoiser import Denoiser, Task
 from .errors import DeviceError, UsageError
 from .frame import Frame
 from .model import DenoiseNetwork, State
+
+if TYPE_CHECKING:
+    from .backends.protocol import Backend
 
 
 class _Joint(NamedTuple):
@@ -32,6 +36,10 @@ class _Joint(NamedTuple):
         """Whether what the session remembers is its row here."""
         return any(m is session and m.state is row for m, row in zip(self.members, self.rows, strict=True))
 
+
+SPARES = 2
+"""States that no stream needs just now, kept because a new one may take long: a CUDA graph is recorded for each. So a
+stream that pauses for a frame costs a copy and no more."""
 
 Key = tuple[int, int, bool]
 """Padded height and width, and whether the noise level is told: what frames of one step have in common."""
@@ -66,7 +74,7 @@ class StreamBatch:
         *,
         device: str | torch.device = "auto",
         precision: str = "auto",
-        backend: str = "auto",
+        backend: str | Backend = "auto",
     ) -> None:
         self._pattern = Denoiser(model, device=device, precision=precision, backend=backend)
         self.device, self.dtype = self._pattern.device, self._pattern.dtype
@@ -74,6 +82,7 @@ class StreamBatch:
         self.model_name = self._pattern.model_name
         self._precision = precision
         self._joints: dict[Key, _Joint] = {}
+        self._spares: deque[State] = deque(maxlen=SPARES)
 
     def open(self, **options: Any) -> Denoiser:
         """A new stream.
@@ -150,40 +159,50 @@ class StreamBatch:
         sessions, tasks = zip(*members, strict=True)
         boosts = [task.boost for task in tasks]
         with torch.inference_mode():
-            state = self._gather(key, sessions)
-            # A session that remembers nothing has a row that is left from before its reset.
-            known = torch.tensor([s.state is not None for s in sessions], device=self.device)
+            before = self._joints.pop(key, None)
+            state = self._gather(key, sessions, before)
+            keep = torch.cat([task.keep for task in tasks])
+            known = [s.state is not None for s in sessions]
+            if not all(known):  # a session that remembers nothing has a row that is left from another one
+                keep = keep & torch.tensor(known, device=self.device)
             clean, level, state = self.backend.step(
                 torch.cat([task.padded for task in tasks]),
                 None if sessions[0].sigma is None else self._tensor([s.told_sigma for s in sessions]),
                 1.0 if set(boosts) == {1.0} else self._tensor(boosts),
-                torch.cat([task.keep for task in tasks]) & known,
+                keep,
                 state,
             )
             rows = tuple(_row(state, i) for i in range(len(sessions)))
         self._joints[key] = _Joint(sessions, state, rows)
         for session, row in zip(sessions, rows, strict=True):
             session.state = row
+        if before is not None and before.members != sessions:
+            self._retire(before)
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
 
     def _tensor(self, values: list[Any]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
-    def _gather(self, key: Key, sessions: tuple[Denoiser, ...]) -> State:
+    def _gather(self, key: Key, sessions: tuple[Denoiser, ...], before: _Joint | None) -> State:
         """One state whose rows are those of ``sessions``: the one of the step before, if it was theirs."""
-        joint = self._joints.pop(key, None)
-        if joint is not None and joint.members == sessions and all(s.state is None or joint.holds(s) for s in sessions):
-            return joint.state
-        state = self.backend.initial_state(len(sessions), *key[:2])
+        if before and before.members == sessions and all(s.state is None or before.holds(s) for s in sessions):
+            return before.state
+        n, (height, width, _) = len(sessions), key
+        spare = next((s for s in self._spares if s.fused.shape == (n, 3, height, width)), None)
+        state = self.backend.initial_state(n, height, width) if spare is None else spare
+        self._spares = deque((s for s in self._spares if s is not spare), SPARES)
         for i, session in enumerate(sessions):
-            if session.state is not None:
-                for target, source in zip(_row(state, i), session.state, strict=True):
-                    target.copy_(source)
-        if joint is not None:
-            for session in joint.members:  # those that pause must not keep the whole batch's state alive
-                if session not in sessions and joint.holds(session):
-                    session.state = State(*(t.clone() for t in session.state or ()))
+            for target, source in zip(_row(state, i), session.state or (), strict=False):
+                target.copy_(source)
         return state
+
+    def _retire(self, joint: _Joint) -> None:
+        """Make a state a spare one, once nothing remembers by it any more."""
+        with torch.inference_mode():
+            for session in joint.members:
+                if joint.holds(session):
+                    session.state = State(*(t.clone() for t in session.state or ()))
+        self._spares.append(joint.state)
 
 
 def _row(state: State, i: int) -> State:

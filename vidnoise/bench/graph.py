@@ -200,16 +200,15 @@ def _flops(func: Any, name: str, args: Any, kwargs: Any, inputs: list[Tensor], o
 
 def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Graph:
     """Count one blind step of a network of these sizes; ``dtype`` is that of its convolutions."""
-    network = DenoiseNetwork(config).eval().requires_grad_(False)
+    network = DenoiseNetwork(config).eval().requires_grad_(False).in_precision(dtype)
     noisy = torch.rand(1, 3, SIZE, SIZE)
     state = network.initial_state(1, SIZE, SIZE)
     keep = torch.ones(1, dtype=torch.bool)
     weights = {_storage(p) for p in network.parameters()}
     # Not in inference mode, where composite operations reach the dispatcher whole.
-    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        counter = _Counter(weights, SIZE * SIZE)
-        with counter:
-            network.advance(noisy, None, 1.0, keep, state)
+    counter = _Counter(weights, SIZE * SIZE)
+    with torch.no_grad(), counter:
+        network.advance(noisy, None, 1.0, keep, state)
     n_weights = sum(p.numel() for p in network.parameters())
     state_bytes = sum(t.numel() * t.element_size() for t in state) / SIZE**2
     return Graph(tuple(counter.operations), state_bytes, n_weights * dtype.itemsize)
