@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from .. import color, cuts
+from .. import conversion, cuts
 from ..model import DenoiseNetwork, ModelConfig, flow, wavelet
 from ..model.dncnn import DnCNN
 from ..model.network import TemporalFusion
@@ -35,7 +35,7 @@ SIZE = 256
 """Height and width of the frame on which operations are counted. All but the weights grows with the pixels."""
 
 PARTS: dict[str, tuple[Any, ...]] = {
-    "colour": (color.to_rgb, color.apply_correction, color.weigh_correction),
+    "colour": (conversion.to_network, conversion.from_network, conversion.add_correction, conversion.difference),
     "cuts": (cuts.detect_cut, cuts.thumbnail),
     "noise level": (DenoiseNetwork.estimate_sigma,),
     "motion": (flow.estimate_motion,),
