@@ -1,13 +1,13 @@
 """The Triton kernels against the PyTorch operations that they stand for.
 
-With a GPU they run on it; without one Triton's interpreter runs them on the CPU, which checks everything but the
-compiler's own work. The interpreter is chosen when a kernel is defined, so it is switched on around their import, and
-in the tests of this file; other tests are not disturbed.
+With a GPU they run on it; without one Triton's interpreter runs them on the CPU (see conftest.py), which checks
+everything but the compiler's own work.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import subprocess
 import sys
@@ -34,19 +34,10 @@ from vidnoise.weights import load_model
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-with pytest.MonkeyPatch.context() as _patch:
-    if DEVICE.type == "cpu":
-        _patch.setenv("TRITON_INTERPRET", "1")
-    pytest.importorskip("triton")
-    from vidnoise.kernels import bands, planes_in, planes_out
-    from vidnoise.kernels import warp as warping
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    if DEVICE.type == "cpu":
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-
+pytest.importorskip("triton")
+bands, planes_in, planes_out, warping = (
+    importlib.import_module(f"vidnoise.kernels.{name}") for name in ("bands", "planes_in", "planes_out", "warp")
+)
 
 FORMATS = (
     "yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "yuva420p", "yuvj420p", "nv12", "nv21", "nv16",
