@@ -24,7 +24,7 @@ LIMIT = 50.0
 """Of the spatial core's inputs, in units of the noise: beyond it, what an edge is like no longer matters."""
 
 
-LEAST_GAIN = (0.05, 0.15)
+LEAST_GAIN = (0.03, 0.1)
 """Of the fusion, for the low-pass band and the details: how much a new frame counts at the least. Training sees a dozen
 frames; over hundreds, small misalignments that the filter does not notice would blur the estimate. Chosen on the
 validation clips and a long pan."""
