@@ -51,6 +51,8 @@ def test_cases_are_all_combinations_by_size() -> None:
     assert len(cases) == 16
     assert [c.height for c in cases] == [16] * 8 + [48] * 8
     assert {c.backend for c in make_cases(["fast"], device="cpu", backends=["all"])} == set(BACKENDS)
+    ways = make_cases(["fast"], device="cpu", backends=["eager", "auto:fp32"], precisions=["auto", "bf16"])
+    assert [(c.backend, c.precision) for c in ways] == [("eager", "auto"), ("eager", "bf16"), ("auto", "fp32")]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,7 @@ def test_cases_are_all_combinations_by_size() -> None:
         ({"models": ["slow"]}, UnknownModelError),
         ({"backends": ["egaer"]}, UsageError),
         ({"precisions": ["fp64"]}, UsageError),
+        ({"backends": ["eager:fp64"]}, UsageError),
         ({"device": "tpu"}, DeviceError),
         ({"sizes": ["big"]}, UsageError),
         ({"streams": [0]}, UsageError),

@@ -24,6 +24,9 @@ SIZES = {"540p": (540, 960), "720p": (720, 1280), "1080p": (1080, 1920), "2160p"
 SIGMA = 20.0
 """Of the pictures' noise, 8-bit units."""
 
+WARM_UP = 3
+"""Frames before anything is timed: the second is the first with a past."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -82,23 +85,40 @@ def make_cases(
 ) -> list[Case]:
     """All combinations, every name checked.
 
+    Args:
+        models: names or files.
+        device: of all.
+        backends: names, ``all``, or ``name:precision`` for one that shall run in that precision only.
+        precisions: of backends that say none.
+        sizes: see :func:`parse_size`.
+        streams: see :attr:`Case.streams`.
+
     Raises:
         UsageError, UnknownModelError, DeviceError: there is no such model, device, backend, precision or size.
     """
     for model in models:
         find_model(model)
     backends = list(BACKENDS) if list(backends) == ["all"] else backends
-    for backend in backends:
+    ways = [
+        (name, precision)
+        for name, _, own in (backend.partition(":") for backend in backends)
+        for precision in ([own] if own else precisions)
+    ]
+    for backend, precision in ways:
         check_backend(backend)
-    for precision in precisions:
         if precision not in ("auto", *PRECISIONS):
             raise UsageError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
     if any(n < 1 for n in streams):
         raise UsageError("there must be 1 stream at the least")
     where = str(resolve_device(device))
     parsed = [parse_size(size) for size in sizes]
-    combined = itertools.product(parsed, models, backends, precisions, streams or (None,))
-    return [Case(m, where, b, p, *size, n) for size, m, b, p, n in combined]
+    combined = itertools.product(parsed, models, ways, streams or (None,))
+    return [Case(model, where, *way, *size, n) for size, model, way, n in combined]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """``bf16`` for ``torch.bfloat16``."""
+    return next(name for name, d in PRECISIONS.items() if d is dtype)
 
 
 def config_of(model: str) -> ModelConfig:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from .cases import SIGMA, Case
+from .cases import SIGMA, WARM_UP, Case, noisy_frames, precision_name
 
 RATE = 25
 
@@ -32,18 +33,32 @@ def make_clip(path: Path, height: int, width: int, frames: int) -> None:
             raise
 
 
-def run_clip(case: Case, clip: str, *, threads: int) -> dict[str, Any]:
-    """``vidnoise CLIP -o OUT`` (H.264, preset ``veryfast``) in this process: its :class:`RunStats` in brief."""
+def run_clip(case: Case, clip: str, seconds: float, *, threads: int) -> dict[str, Any]:
+    """``vidnoise CLIP -o OUT`` (H.264, preset ``veryfast``) in this process, as far as it comes in that time.
+
+    What is done once for a size (compiling, choosing a backend) is done before.
+
+    Returns:
+        Its :class:`~vidnoise.RunStats` in brief.
+    """
     from ..denoiser import Denoiser
     from ..pipeline import run
     from ..sinks import open_sink
     from ..sources import open_source
 
+    begin = time.perf_counter()
     denoiser = Denoiser(case.model, device=case.device, precision=case.precision, backend=case.backend)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(open_source(clip, threads=threads)) as source:
+        for frame in noisy_frames(source.info.height, source.info.width, WARM_UP, denoiser.device):
+            denoiser.push(frame)
+        denoiser.reset()
         sink = open_sink(os.path.join(folder, "out.mkv"), codec="h264", preset="veryfast", threads=threads)
-        stats = run(source, denoiser, sink)
+        start = time.perf_counter()
+        stats = run(source, denoiser, sink, should_stop=lambda: time.perf_counter() > start + seconds)
     return {
+        "backend_used": denoiser.backend.name,
+        "precision_used": precision_name(denoiser.dtype),
+        "setup_seconds": round(start - begin, 2),
         "frames": stats.frames_out,
         "fps": round(stats.fps, 3),
         "ms_p50": round(stats.ms_p50, 2),

@@ -210,7 +210,7 @@ def _measure_runs(cases: list[Case], settings: Settings, say: Say) -> list[dict[
                 make_clip(clip, case.height, case.width, settings.frames)
             worker = Worker(settings.threads, settings.patience_seconds)
             try:
-                row = {"status": "ok", **worker.call("run", case, str(clip))}
+                row = {"status": "ok", **worker.call("run", case, str(clip), settings.seconds)}
                 say(f"{case.label}: a whole run, {row['fps']:.2f} frames a second")
             except WorkerError as ex:
                 row = {"status": "failed", "reason": str(ex)}

@@ -14,10 +14,7 @@ import torch
 from ..denoiser import Denoiser
 from ..frame import Frame
 from ..streams import StreamBatch
-from .cases import Case, noisy_frames
-
-WARM_UP = 3
-"""Frames before anything is timed: the second is the first with a past."""
+from .cases import WARM_UP, Case, noisy_frames, precision_name
 
 PICTURES = 4
 """Pictures that are pushed in turn."""
@@ -86,7 +83,7 @@ class Session:
         """What was chosen, and what memory it took at most beyond what the process had before."""
         return {
             "backend_used": self._owner.backend.name,
-            "precision_used": {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self._owner.dtype],
+            "precision_used": precision_name(self._owner.dtype),
             "setup_seconds": round(self._setup_seconds, 2),
             "peak_mib": self._peak_mib(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -75,27 +76,25 @@ def _serve(connection: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     session: Any = None
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while True:
             what, *args = connection.recv()
-        except EOFError:
-            return
-        try:
-            if what == "setup":
-                from .session import Session
+            try:
+                if what == "setup":
+                    from .session import Session
 
-                session = Session(*args)
-                answer: Any = session.facts()
-            elif what == "run":
-                from .end_to_end import run_clip
+                    session = Session(*args)
+                    answer: Any = session.facts()
+                elif what == "run":
+                    from .end_to_end import run_clip
 
-                answer = run_clip(*args, threads=threads)
+                    answer = run_clip(*args, threads=threads)
+                else:
+                    answer = getattr(session, what)(*args)
+            except VidnoiseError as ex:
+                connection.send((False, str(ex)))
+            except Exception as ex:  # whatever a backend's library throws is a reason, not the end of the benchmark
+                text = " ".join(str(ex).split())
+                connection.send((False, f"{type(ex).__name__}: {text[:300]}"))
             else:
-                answer = getattr(session, what)(*args)
-        except VidnoiseError as ex:
-            connection.send((False, str(ex)))
-        except Exception as ex:  # whatever a backend's library throws is a reason, not the end of the benchmark
-            text = " ".join(str(ex).split())
-            connection.send((False, f"{type(ex).__name__}: {text[:300]}"))
-        else:
-            connection.send((True, answer))
+                connection.send((True, answer))

@@ -33,7 +33,9 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.command()
 @click.option("--models", default="fast,standard", show_default=True, help="Comma-separated names or files.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--backends", default="auto", show_default=True, help="Comma-separated, or all.")
+@click.option(
+    "--backends", default="auto", show_default=True, help="Comma-separated, or all; NAME:PRECISION for one way only."
+)
 @click.option("--precisions", default="auto", show_default=True, help="Comma-separated: auto, fp32, bf16, fp16.")
 @click.option("--sizes", help="540p, 720p, 1080p, 2160p or WIDTHxHEIGHT.  [540p,1080p; of --roofline 1080p]")
 @click.option("--streams", callback=_numbers, help="Several streams through one network, as 1,2,4,8,16.")
