@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,24 @@ def test_a_worker_that_dies_is_told_from_one_that_fails() -> None:
         worker.call("burst", 1, 1)
 
 
+def test_an_interrupted_run_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers: list[Worker] = []
+    call = Worker.call
+
+    def interrupted(self: Worker, what: str, *args: Any) -> Any:
+        workers.append(self)
+        if len(workers) == 2:  # while the second is set up, the first being ready
+            monkeypatch.setattr(self._connection, "poll", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        return call(self, what, *args)
+
+    monkeypatch.setattr(Worker, "call", interrupted)
+    cases = make_cases(["fast"], device="cpu", backends=["eager"], precisions=["fp32", "bf16"], sizes=["64x48"])
+    with pytest.raises(KeyboardInterrupt):
+        measure(cases, Settings(threads=1), lambda _: None)
+    assert len(workers) == 2
+    assert not any(worker._process.is_alive() for worker in workers)
+
+
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
     """A real run of one case that works and one that cannot."""
@@ -207,6 +226,19 @@ def test_filters_by_name() -> None:
     assert [p.name for p in choose_filters("hqdn3d,opencv-nlm")] == ["hqdn3d", "opencv-nlm"]
     with pytest.raises(UsageError, match="unknown peer 'nlm'"):
         choose_filters("nlm")
+
+
+def test_measuring_needs_neither_av_nor_click() -> None:
+    """A GPU machine that has torch, NumPy and OpenCV only can measure all but whole runs."""
+    modules = "cases, ceilings, filters, graph, regression, results, roofline, rounds, session, worker"
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys(("av", "click", "rich", "matplotlib", "ffmpeg")))
+from vidnoise.bench import {modules}
+import vidnoise.streams
+session.Session(cases.Case({TINY.model!r}, "cpu", "eager", "fp32", 48, 64)).burst(1, 1)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 # Comparing

@@ -108,11 +108,13 @@ def _lots(cases: list[Case]) -> list[list[Case]]:
 
 def _measure_lot(lot: list[Case], filters: list[FilterCase], settings: Settings, say: Say) -> list[dict[str, Any]]:
     """Rows of the results, in the order of ``lot``."""
-    running = [_Running(case, settings, say) for case in lot]
-    probes = {key: Probe(*key) for key in {r.arithmetic for r in running if r.arithmetic is not None}}
+    running: list[_Running] = []
     clip = filter_clip(filters[0].height, filters[0].width) if filters else None
     frames, seconds = math.ceil(settings.frames / ROUNDS), settings.seconds / ROUNDS
     try:
+        for case in lot:
+            running.append(_Running(case, settings, say))
+        probes = {key: Probe(*key) for key in {r.arithmetic for r in running if r.arithmetic is not None}}
         for round_ in range(ROUNDS):
             say(f"  round {round_ + 1} of {ROUNDS}")
             for probe in probes.values():

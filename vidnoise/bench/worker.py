@@ -47,10 +47,10 @@ class Worker:
         except (EOFError, OSError) as ex:
             self._process.join(5)
             code = self._process.exitcode
-            hint = ": out of memory?" if code == -signal.SIGKILL else ""
+            hint = ": out of memory?" if code == -9 else ""
             self.close()
             raise WorkerError(f"the process ended during {what} (exit status {code}{hint})") from ex
-        except WorkerError:
+        except BaseException:  # Ctrl-C too: a process that is left would be waited for at the end
             self.close()
             raise
         if not is_done:
