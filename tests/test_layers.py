@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
     {"errors", "_version"},
-    {"frame", "contact_sheet"},
+    {"frame", "contact_sheet", "cache"},
     {"chroma", "colorimetry", "passthrough", "picture_planes", "run_stats", "segments", "batch"},
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export", "kernels"},

@@ -60,3 +60,9 @@ GRAPH_CUDA = {torch.float32: 2e-3, torch.float16: 1e-2}
 
 KERNEL_STEP = 1e-3
 """A step of the network with fused operations: the warp's differences, magnified where a decision is a close one."""
+
+BACKEND_FP32 = 1e-4
+"""Of other backends in float32, root mean square over a frame in [0, 1] units: sums in another order, a few frames."""
+
+BACKEND_BF16 = 2e-3
+"""The same in bfloat16: equally good roundings of the same convolutions differ by about a third of an 8-bit step."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from .backends import check_backend, steady_backend
 from .denoiser import Denoiser, resolve_device
 from .errors import UsageError
 from .fields import FieldDenoiser
@@ -55,6 +56,7 @@ def denoise(
     grain_table: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     precision: str = "auto",
+    backend: str = "auto",
     detect_cuts: bool = True,
     preview: str | None = None,
 ) -> Iterator[Picture]:
@@ -75,6 +77,7 @@ def denoise(
         grain_table: file for an AV1 film-grain table (``filmgrn1``) of the noise removed, written at the end.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the network runs.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        backend: how the network runs: ``auto``, or a name from docs/BACKENDS.md (``eager``, ``openvino`` ...).
         detect_cuts: start afresh at scene cuts.
         preview: ``split`` leaves the left half as it is, with a thin divider, to look at.
 
@@ -85,6 +88,7 @@ def denoise(
     Raises:
         UsageError: an option out of range (at the call).
         UnknownModelError, WeightsError, DeviceError: no such model or device (at the call).
+        BackendError: the backend is not installed, or does not go with the device or precision (at the call).
         FormatError: a picture of another kind, sample type or shape (when it is reached).
 
     >>> import numpy as np
@@ -99,7 +103,7 @@ def denoise(
     denoiser = Denoiser(
         model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
         grain=grain, grain_seed=grain_seed, grain_table=grain_table,
-        device=device, precision=precision, detect_cuts=detect_cuts, preview=preview,
+        device=device, precision=precision, backend=backend, detect_cuts=detect_cuts, preview=preview,
     )  # fmt: skip
     return _denoise(frames, denoiser)
 
@@ -148,6 +152,7 @@ def denoise_file(
     grain_table: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     precision: str = "auto",
+    backend: str = "auto",
     detect_cuts: bool = True,
     preview: str | None = None,
     start: float | None = None,
@@ -189,8 +194,8 @@ def denoise_file(
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
         model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, device, precision,
-            detect_cuts, preview: see :func:`denoise`. ``model`` may also be what :func:`load_model` returned, so
-            that many files share it.
+            backend, detect_cuts, preview: see :func:`denoise`. ``model`` may also be what :func:`load_model` returned,
+            so that many files share it. Live inputs never pause to measure backends: ``auto`` is steady there.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
@@ -212,6 +217,7 @@ def denoise_file(
     >>> stats.frames_out
     5
     """
+    check_backend(backend)
     # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
     table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
     sink_options: dict[str, Any] = {
@@ -252,12 +258,14 @@ def denoise_file(
         session = functools.partial(
             Denoiser, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
             grain=grain, grain_table=table, device=device, precision=precision, detect_cuts=detect_cuts,
+            backend=steady_backend(backend, resolve_device(device)) if source.info.is_live else backend,
             preview=preview, rotation=source.info.rotation, begin_seconds=start or 0.0,
             first_time=rest.first_time if rest else None,
         )  # fmt: skip
         first = session(model[0] if isinstance(model, tuple) else model, grain_seed=grain_seed)
         if isinstance(model, tuple):
             first.model_name = model[1].name
-        denoiser = FieldDenoiser(first, lambda network: session(network, grain_seed=grain_seed + 1))
+        second = functools.partial(session, grain_seed=grain_seed + 1, backend=first.backend)
+        denoiser = FieldDenoiser(first, second)
         stats = run(source, denoiser, sink, max_latency_ms=max_latency, on_progress=progress, should_stop=should_stop)
         return rest.amend(stats) if rest else stats

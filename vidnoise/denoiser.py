@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .backends import open_backend
+from .backends import FLOAT32_ONLY, open_backend
 from .color import weigh_correction
 from .conversion import add_correction, difference, from_network, to_network
 from .cuts import CutMemory, detect_cut, thumbnail
@@ -155,7 +155,9 @@ class Denoiser:
             strength, zones=zones, mask=mask, rotation=rotation, begin_seconds=begin_seconds, first_time=first_time
         )
         self.device = resolve_device(device)
-        self.dtype = resolve_precision(precision, self.device)
+        name = backend if isinstance(backend, str) else backend.name
+        is_float32 = precision == "auto" and name in FLOAT32_ONLY
+        self.dtype = torch.float32 if is_float32 else resolve_precision(precision, self.device)
         self._grain = GrainSynthesis(grain, grain_seed, self.device) if grain else None
         if isinstance(model, DenoiseNetwork):
             self.network, self.model_name = model.to(self.device), "custom"
@@ -188,6 +190,11 @@ class Denoiser:
     def estimated_sigma(self) -> float | None:
         """Noise level of the last frame, mean over the picture, 8-bit units; ``None`` before the first."""
         return None if self._level is None else float(self._level) * 255
+
+    @property
+    def backend_name(self) -> str:
+        """How the network runs; of ``auto``, what it uses at the moment."""
+        return self.backend.name
 
     @property
     def n_cuts(self) -> int:

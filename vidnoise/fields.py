@@ -39,6 +39,11 @@ class FieldDenoiser:
         return self._first.estimated_sigma
 
     @property
+    def backend_name(self) -> str:
+        """See :attr:`Denoiser.backend_name`."""
+        return self._first.backend_name
+
+    @property
     def n_cuts(self) -> int:
         """See :attr:`Denoiser.n_cuts`; both fields have the same cuts."""
         return self._first.n_cuts

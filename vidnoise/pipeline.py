@@ -288,6 +288,7 @@ class _Meter:
             device=str(denoiser.device),
             model=denoiser.model_name,
             precision=str(denoiser.dtype).removeprefix("torch."),
+            backend=denoiser.backend_name,
             lag_ms_p50=p50,
             lag_ms_p99=p99,
             lag_ms_max=worst,

@@ -80,6 +80,8 @@ class RunStats:
     device: str
     model: str
     precision: str
+    backend: str = "eager"
+    """How the network ran; of ``auto``, what it came to."""
     lag_ms_p50: float | None = None
     """Median time from a live frame's arrival to its being written; None for files."""
     lag_ms_p99: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,21 @@ if TYPE_CHECKING:
 
 BACKENDS: dict[str, str] = {
     "eager": "vidnoise.backends.eager:Eager",
+    "compile": "vidnoise.backends.compile:Compile",
+    "openvino": "vidnoise.backends.openvino:OpenVino",
+    "onnxruntime": "vidnoise.backends.onnxruntime:OnnxRuntime",
     "cuda-graph": "vidnoise.backends.cuda_graph:CudaGraph",
 }
 """Name to ``module:class``, imported on use."""
+
+
+FLOAT32_ONLY = frozenset({"onnxruntime"})
+"""Those that know no other precision: it is theirs where any will do."""
+
+
+def steady_backend(name: str, device: torch.device) -> str:
+    """What to use in place of ``name`` where nothing may pause in mid-stream, as for live inputs: no trials there."""
+    return "eager" if name == "auto" and device.type == "cpu" else name
 
 
 def check_backend(name: str) -> None:
@@ -40,6 +53,11 @@ def open_backend(name: str, network: DenoiseNetwork, *, device: torch.device, dt
         BackendError: what it needs is not installed, or it cannot run on this device in this precision.
     """
     check_backend(name)
+    if name == "auto" and device.type == "cpu":
+        from .auto import Auto
+
+        opener = functools.partial(open_backend, network=network, device=device, dtype=dtype)
+        return Auto(network, device=device, dtype=dtype, open=opener)
     if name == "auto":
         name = "cuda-graph" if device.type == "cuda" else "eager"
     module, _, class_name = BACKENDS[name].partition(":")

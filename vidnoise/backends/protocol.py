@@ -17,8 +17,10 @@ class Backend(Protocol):
     it cannot do when it is made, with a :class:`~vidnoise.errors.BackendError`.
     """
 
-    name: str
-    """As in :data:`BACKENDS`; of ``auto``, what it has chosen for the latest stream."""
+    @property
+    def name(self) -> str:
+        """As in :data:`BACKENDS`; of ``auto``, what it uses at the moment."""
+        ...
 
     def initial_state(self, n: int, height: int, width: int) -> State:
         """A state that knows nothing, for ``n`` streams of one size (multiples of 16).
@@ -54,3 +56,8 @@ class BackendClass(Protocol):
     """What :data:`BACKENDS` names."""
 
     def __call__(self, network: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Backend: ...
+
+
+def per_stream(value: float | Tensor, noisy: Tensor) -> Tensor:
+    """A number for all streams, or ``(N,)`` one each, as a float32 tensor ``(N,)`` beside the frames ``noisy``."""
+    return torch.as_tensor(value, dtype=torch.float32, device=noisy.device).reshape(-1).expand(noisy.shape[0])

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "models": "vidnoise.cli.models:models",
     "bench": "vidnoise.cli.bench:bench",
     "evaluate": "vidnoise.cli.evaluate:evaluate",
+    "export": "vidnoise.cli.export:export",
     "train": "vidnoise.cli.train:train",
 }
 """Subcommand to ``module:command``, imported on use."""

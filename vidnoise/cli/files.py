@@ -136,6 +136,8 @@ def summary(stats: RunStats, output: str) -> str:
     if stats.sigma_mean is not None:
         line += f", noise {stats.sigma_mean:.1f}/255"
     line += f", model {stats.model} on {stats.device}"
+    if stats.backend != "eager":
+        line += f" by {stats.backend}"
     if stats.n_cuts:
         line += f", {stats.n_cuts} scene {'cut' if stats.n_cuts == 1 else 'cuts'}"
     if stats.packets_corrupt:

@@ -83,6 +83,10 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
     help="Arithmetic of the network.",
 )  # fmt: skip
+@click.option(
+    "--backend", metavar="NAME", default="auto", show_default=True,
+    help="How the network runs: auto, eager, compile, openvino, onnxruntime, cuda-graph.",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
 @click.option("--json", "json_path", metavar="FILE", help="Write statistics there; - is standard output.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar.  [default: on a terminal]")

@@ -1,0 +1,364 @@
+"""Ways to run a network: all give what eager gives; auto chooses none that does not; what it knows is kept safely."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tolerances
+import vidnoise.backends.auto as auto
+from test_denoiser import frames, values
+from test_model import TINY
+from vidnoise.backends import BACKENDS, open_backend, steady_backend
+from vidnoise.backends.auto import Auto
+from vidnoise.backends.measurements import Measurement, Measurements
+from vidnoise.backends.protocol import Backend
+from vidnoise.denoiser import Denoiser
+from vidnoise.errors import BackendError, UsageError
+from vidnoise.model import Denoised, DenoiseNetwork, State
+from vidnoise.weights import load_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests: converting takes seconds."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    yield
+    (cache / "vidnoise" / "backends.json").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def network() -> DenoiseNetwork:
+    torch.manual_seed(0)
+    return DenoiseNetwork(TINY).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def trained() -> DenoiseNetwork:
+    """Its flow and levels make sense: those of a random network jump at the slightest rounding."""
+    return load_model("fast")[0]
+
+
+def backend(name: str, network: DenoiseNetwork, dtype: torch.dtype = torch.float32) -> Backend:
+    """That backend, where it can be."""
+    try:
+        return open_backend(name, network, device=CPU, dtype=dtype)
+    except BackendError as ex:
+        pytest.skip(str(ex))
+
+
+CUT = 3
+"""The frame before which the second of two streams has a cut."""
+
+
+def clip(
+    n: int = 5, streams: int = 2, height: int = 32, width: int = 48
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Frames of smooth scenes that move under noise, and which streams go on."""
+    generator = torch.Generator().manual_seed(3)
+    for i in range(n):
+        if i in (0, CUT):
+            coarse = torch.rand(streams, 3, 6, 9, generator=generator)
+            fresh = torch.nn.functional.interpolate(coarse, size=(height, width + 2 * n), mode="bicubic")
+            scene = fresh if i == 0 else torch.cat([scene[:1], fresh[1:]])  # noqa: F821 - from the round before
+        noise = 0.05 * torch.randn(streams, 3, height, width, generator=generator)
+        keep = torch.ones(streams, dtype=torch.bool)
+        keep[-1] = i != CUT
+        yield scene[..., i : i + width] + noise, keep
+
+
+def outputs(backend: Backend, *, blind: bool, streams: int = 2) -> list[Denoised]:
+    state = backend.initial_state(streams, 32, 48)
+    results = []
+    for noisy, keep in clip(streams=streams):
+        sigma = None if blind else torch.linspace(0.05, 0.08, streams)
+        boost = torch.linspace(1, 1.2, streams)
+        result = backend.step(noisy, sigma, boost, keep, state)
+        results.append(Denoised(result.clean.clone(), result.level.clone(), result.state))
+        state = result.state
+    return results
+
+
+def worst_rms(a: list[Denoised], b: list[Denoised]) -> float:
+    return max(float((x.clean - y.clean).square().mean().sqrt()) for x, y in zip(a, b, strict=True))
+
+
+OTHERS = [
+    pytest.param("openvino", torch.float32, tolerances.BACKEND_FP32),
+    pytest.param("openvino", torch.bfloat16, tolerances.BACKEND_BF16),
+    pytest.param("onnxruntime", torch.float32, tolerances.BACKEND_FP32),
+    pytest.param("compile", torch.float32, tolerances.BACKEND_FP32, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("blind", [True, False])
+@pytest.mark.parametrize(("name", "dtype", "tolerance"), OTHERS)
+def test_agrees_with_eager_over_two_streams_and_a_cut(
+    trained: DenoiseNetwork, name: str, dtype: torch.dtype, tolerance: float, blind: bool
+) -> None:
+    network = trained
+    other = backend(name, network, dtype)
+    reference = outputs(open_backend("eager", network, device=CPU, dtype=dtype), blind=blind)
+    found = outputs(other, blind=blind)
+    assert worst_rms(found, reference) <= tolerance
+    for a, b in zip(found, reference, strict=True):
+        torch.testing.assert_close(a.level, b.level, rtol=0.02, atol=0)
+        assert [t.shape for t in a.state] == [t.shape for t in b.state]
+    # The tolerance would not pass a backend that ignores cuts.
+    assert not torch.equal(reference[CUT].clean[1], outputs(_Careless(network), blind=blind)[CUT].clean[1])
+    assert worst_rms(outputs(_Careless(network), blind=blind), reference) > tolerance
+
+
+class _Careless:
+    """Eager, but for the cuts."""
+
+    name = "careless"
+
+    def __init__(self, network: DenoiseNetwork) -> None:
+        self._eager = open_backend("eager", network, device=CPU, dtype=torch.float32)
+        self.initial_state = self._eager.initial_state
+
+    def step(self, noisy: Any, sigma: Any, boost: Any, keep: torch.Tensor, state: State) -> Denoised:
+        return self._eager.step(noisy, sigma, boost, torch.ones_like(keep), state)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_odd_sizes_strength_and_cuts_through_the_denoiser(trained: DenoiseNetwork, name: str) -> None:
+    backend(name, trained)
+    stream = frames(3, 33, 47)
+    every: list[dict[str, Any]] = [{"sigma": None, "strength": 1.5}]
+    if name == "onnxruntime":  # OpenVINO takes seconds to compile for each of these
+        stream += frames(2, 20, 70, seed=5)
+        every.append({"sigma": 13})
+    for options in every:
+        runs = [
+            [values(f) for f in Denoiser(trained, device="cpu", precision="fp32", backend=b, **options)(stream)]
+            for b in ("eager", name)
+        ]
+        for a, b in zip(*runs, strict=True):
+            assert float((a - b).square().mean().sqrt()) <= tolerances.BACKEND_FP32
+
+
+def test_a_state_goes_from_backend_to_backend(trained: DenoiseNetwork) -> None:
+    first = open_backend("eager", trained, device=CPU, dtype=torch.float32)
+    second = backend("onnxruntime", trained)
+    reference = outputs(first, blind=True)
+    state = first.initial_state(2, 32, 48)
+    for i, (noisy, keep) in enumerate(clip()):
+        result = (first, second)[i % 2].step(noisy, None, torch.linspace(1, 1.2, 2), keep, state)
+        state = result.state
+        assert float((result.clean - reference[i].clean).square().mean().sqrt()) <= tolerances.BACKEND_FP32
+
+
+def test_streams_in_a_batch_are_as_alone(trained: DenoiseNetwork) -> None:
+    eager = open_backend("eager", trained, device=CPU, dtype=torch.float32)
+    both = outputs(eager, blind=True)
+    state = eager.initial_state(1, 32, 48)
+    for i, (noisy, keep) in enumerate(clip()):
+        result = eager.step(noisy[1:], None, 1.2, keep[1:], state)
+        state = result.state
+        torch.testing.assert_close(result.clean, both[i].clean[1:], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_what_is_not_installed_says_what_to_install(
+    network: DenoiseNetwork, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=rf"pip install 'vidnoise\[{name}\]'"):
+        open_backend(name, network, device=CPU, dtype=torch.float32)
+
+
+def test_compile_without_a_compiler_says_so(network: DenoiseNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(BackendError, match=r"needs a C\+\+ compiler .* use --backend eager"):
+        open_backend("compile", network, device=CPU, dtype=torch.float32)
+
+
+def test_what_a_backend_cannot_do_is_refused(network: DenoiseNetwork) -> None:
+    with pytest.raises(UsageError, match="unknown backend 'openvin'; did you mean 'openvino'"):
+        open_backend("openvin", network, device=CPU, dtype=torch.float32)
+    for name, device, dtype in (("openvino", "meta", torch.float32), ("onnxruntime", "cpu", torch.bfloat16)):
+        backend(name, network)
+        with pytest.raises(BackendError, match=r"--device cpu|--precision fp32"):
+            open_backend(name, network, device=torch.device(device), dtype=dtype)
+
+
+def test_every_name_has_a_class() -> None:
+    import importlib
+
+    for path in BACKENDS.values():
+        module, _, name = path.partition(":")
+        assert hasattr(importlib.import_module(module), name)
+
+
+class _Fake:
+    """Eager with a name, a delay that it reports nowhere, and pictures that are off by a little."""
+
+    def __init__(self, network: DenoiseNetwork, name: str, error: float = 0.0) -> None:
+        self.name = name
+        self.error = error
+        self.n_steps = 0
+        self._eager = open_backend("eager", network, device=CPU, dtype=torch.float32)
+        self.initial_state = self._eager.initial_state
+
+    def step(self, *arguments: Any) -> Denoised:
+        self.n_steps += 1
+        result = self._eager.step(*arguments)
+        return result._replace(clean=result.clean + self.error)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Trials at the second frame, on a clock by which a step takes what the test says."""
+    costs = {"eager": 0.100, "swift": 0.010, "wrong": 0.001, "slow": 0.2, "near": 0.098}
+    monkeypatch.setattr(auto, "TRIAL_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr(auto, "TRIAL_AFTER_FRAMES", 1)
+    return costs
+
+
+def make_auto(
+    network: DenoiseNetwork, costs: dict[str, float], *names: str, path: Path | None = None
+) -> tuple[Auto, dict[str, _Fake]]:
+    """An ``Auto`` among fakes."""
+    clock = auto.time = _Clock()  # type: ignore[assignment]
+    opened: dict[str, _Fake] = {}
+
+    def open_fake(name: str) -> _Fake:
+        fake = opened[name] = _Fake(network, name, error=0.01 if name == "wrong" else 0.0)
+        plain = fake.step
+
+        def step(*arguments: Any) -> Denoised:
+            clock.now += costs[name]
+            return plain(*arguments)
+
+        fake.step = step  # type: ignore[method-assign]
+        return fake
+
+    measurements = Measurements(network, CPU, torch.float32, path)
+    made = Auto(
+        network, device=CPU, dtype=torch.float32, open=open_fake, candidates=names, measurements=measurements
+    )  # fmt: skip
+    return made, opened
+
+
+class _Clock:
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def _real_clock() -> Iterator[None]:
+    real = auto.time
+    yield
+    auto.time = real
+
+
+def go(backend: Backend, n: int = 6) -> list[str]:
+    """The names that it has frame by frame."""
+    state, names = backend.initial_state(2, 32, 48), []
+    for noisy, keep in clip(n):
+        state = backend.step(noisy, None, 1.0, keep, state).state
+        names.append(backend.name)
+    return names
+
+
+def test_auto_goes_over_to_the_fastest_that_agrees(
+    network: DenoiseNetwork, impatient: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    made, opened = make_auto(network, impatient, "slow", "wrong", "swift")
+    with caplog.at_level(logging.INFO, "vidnoise"):
+        assert go(made) == ["eager"] + ["swift"] * 5
+    assert opened["wrong"].n_steps == opened["slow"].n_steps == auto.STEPS + 1
+    assert "wrong is not used" in caplog.text
+    assert "swift from here on: 10 ms a frame where eager takes 100" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("wrong",), ("slow",), ("near",), ()])
+def test_auto_stays_where_nothing_better_agrees(
+    network: DenoiseNetwork, impatient: dict[str, float], names: tuple[str, ...]
+) -> None:
+    assert go(make_auto(network, impatient, *names)[0]) == ["eager"] * 6
+
+
+def test_auto_tries_nothing_in_short_streams(network: DenoiseNetwork, impatient: dict[str, float]) -> None:
+    auto.TRIAL_AFTER_SECONDS = 10.0
+    made, opened = make_auto(network, impatient, "swift")
+    assert go(made) == ["eager"] * 6
+    assert list(opened) == ["eager"]
+
+
+def test_auto_does_not_measure_twice(network: DenoiseNetwork, impatient: dict[str, float]) -> None:
+    go(make_auto(network, impatient, "swift", "slow")[0])
+    made, opened = make_auto(network, impatient, "swift", "slow")
+    assert go(made)[-1] == "swift"
+    assert set(opened) == {"eager", "swift"}
+    assert opened["swift"].n_steps <= 6  # those of the stream, none of a trial
+    torch.set_num_threads(2)  # another number of threads is another question
+    try:
+        made, opened = make_auto(network, impatient, "swift", "slow")
+        go(made)
+        assert "slow" in opened
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_auto_waits_until_a_start_is_worth_it(network: DenoiseNetwork, impatient: dict[str, float]) -> None:
+    made, _ = make_auto(network, impatient, "swift")
+    measurements = Measurements(network, CPU, torch.float32)
+    known = Measurement("swift", {"eager": 100, "swift": 10}, {"swift": 0.04}, {"swift": 0.0})
+    measurements.keep(torch.Size((2, 3, 32, 48)), known, blind=True)
+    made, _ = make_auto(network, impatient, "swift")
+    assert go(made, 7) == ["eager"] * 4 + ["swift"] * 3  # 0.4 s, ten times as long as the start takes
+
+
+def test_auto_survives_a_candidate_that_fails(network: DenoiseNetwork, impatient: dict[str, float]) -> None:
+    made, _ = make_auto(network, impatient, "swift", "unheard-of")  # a KeyError in its first step
+    assert go(made)[-1] == "swift"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"x": 3}', None])
+def test_a_damaged_cache_is_as_none(
+    network: DenoiseNetwork, impatient: dict[str, float], tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "backends.json"
+    if content is None:  # entries that are not what they should be
+        go(make_auto(network, impatient, "swift", path=path)[0])
+        path.write_text(json.dumps({key: {"best": "swift"} for key in json.loads(path.read_text())}))
+    else:
+        path.write_bytes(content)
+    assert go(make_auto(network, impatient, "swift", path=path)[0])[-1] == "swift"
+    assert "swift" in [entry["best"] for entry in json.loads(path.read_text()).values() if isinstance(entry, dict)]
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(
+    network: DenoiseNetwork, impatient: dict[str, float], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / "file" / "backends.json"
+    assert go(make_auto(network, impatient, "swift", path=path)[0])[-1] == "swift"
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    assert go(make_auto(network, impatient, "swift", path=locked / "backends.json")[0])[-1] == "swift"
+
+
+def test_live_streams_never_pause_for_a_trial() -> None:
+    assert steady_backend("auto", CPU) == "eager"
+    assert steady_backend("openvino", CPU) == "openvino"

@@ -1,0 +1,212 @@
+"""Exported graphs: what is written can be run, gives PyTorch's pictures, and is refused where it does not."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tolerances
+from vidnoise.backends import open_backend
+from vidnoise.cli import main
+from vidnoise.errors import BackendError
+from vidnoise.export.check import difference, onnx_runner
+from vidnoise.export.graph import OUTPUTS, StepGraph, input_names, next_state
+from vidnoise.export.onnx import write_onnx
+from vidnoise.model import DenoiseNetwork
+from vidnoise.weights import load_model
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+"""Not ``importorskip``: importing it plainly starts its telemetry, threads and all."""
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def fast() -> DenoiseNetwork:
+    return load_model("fast")[0]
+
+
+@pytest.fixture(scope="module")
+def dynamic(fast: DenoiseNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "fast.onnx"
+    write_onnx(fast, path)
+    return path
+
+
+def test_the_graph_is_the_networks_step(fast: DenoiseNetwork) -> None:
+    inputs = StepGraph(fast, blind=True).example(2, 32, 48)
+    assert len(inputs) == len(input_names(blind=True))
+    outputs = StepGraph(fast, blind=True)(*inputs)
+    assert len(outputs) == len(OUTPUTS)
+    expected = fast.advance(inputs[0], None, inputs[1], inputs[2], fast.initial_state(2, 32, 48))
+    assert torch.equal(outputs[0], expected.clean)
+    assert all(torch.equal(a, b) for a, b in zip(next_state(outputs), expected.state, strict=True))
+
+
+@pytest.mark.parametrize("size", [(1, 16, 16), (2, 32, 80)])
+def test_a_graph_of_open_size_takes_any(fast: DenoiseNetwork, dynamic: Path, size: tuple[int, int, int]) -> None:
+    found = difference(fast, onnx_runner(dynamic), blind=True, size=size)
+    assert found.rms <= tolerances.BACKEND_FP32
+
+
+def test_the_check_sees_a_graph_that_is_wrong(fast: DenoiseNetwork, dynamic: Path) -> None:
+    """One that ignores cuts, and one whose pictures are a little off."""
+    run = onnx_runner(dynamic)
+
+    def careless(inputs: dict[str, torch.Tensor]) -> Any:
+        return run({**inputs, "keep": torch.ones_like(inputs["keep"])})
+
+    def off(inputs: dict[str, torch.Tensor]) -> Any:
+        clean, *rest = run(inputs)
+        return clean + 0.01, *rest
+
+    for wrong in (careless, off):
+        assert difference(fast, wrong, blind=True, size=(1, 32, 48)).rms > 3e-3
+
+
+def test_export_onnx_of_halves_told_and_of_one_size(
+    fast: DenoiseNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fast.onnx"
+    command = ["export", "fast", "-o", str(path), "--size", "80x45", "--sigma", "told", "--precision", "fp16"]
+    assert main(command) == 0
+    said = re.search(r"fast, told, fp16, 80x48; differs from PyTorch by (\S+) at most", capsys.readouterr().err)
+    assert said is not None
+    assert 1e-6 < float(said[1]) < 0.01  # halves are not exact
+    found = difference(fast, onnx_runner(path), blind=False, size=(1, 48, 80))
+    assert found.rms <= tolerances.BACKEND_BF16
+    assert list(tmp_path.iterdir()) == [path]
+    assert main(command) == 4
+    assert "exists already" in capsys.readouterr().err
+
+
+@needs_openvino
+def test_export_openvino(fast: DenoiseNetwork, tmp_path: Path) -> None:
+    from vidnoise.export.check import openvino_runner
+
+    assert main(["export", "fast", "-o", str(tmp_path / "fast.xml")]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fast.bin", "fast.xml"]
+    found = difference(fast, openvino_runner(tmp_path / "fast.xml"), blind=True, size=(1, 32, 48))
+    assert found.rms <= tolerances.BACKEND_FP32
+
+
+@needs_openvino
+def test_openvino_is_imported_without_its_telemetry() -> None:
+    program = (
+        "import sys, threading; from vidnoise.export.openvino import import_openvino; import_openvino();"
+        "assert 'openvino_telemetry' not in sys.modules; assert threading.active_count() == 1"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+class _TensorRT(ModuleType):
+    """As much of TensorRT as the build script uses, which remembers what it was asked for."""
+
+    def __init__(self, *, is_able: bool = True) -> None:
+        super().__init__("tensorrt")
+        self.shapes: dict[str, tuple[Any, ...]] = {}
+        self.parsed = b""
+        parser = SimpleNamespace(parse=self._parse, num_errors=1, get_error=lambda i: "no such operator")
+        self._is_able = is_able
+        self.Logger = type("Logger", (), {"WARNING": 1, "__init__": lambda self, level: None})
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=3)
+        self.OnnxParser = lambda network, logger: parser
+        self.Builder = lambda logger: SimpleNamespace(
+            create_network=lambda flags: flags,
+            create_builder_config=lambda: SimpleNamespace(add_optimization_profile=lambda profile: None),
+            create_optimization_profile=lambda: SimpleNamespace(set_shape=self._set_shape),
+            build_serialized_network=lambda network, config: b"an engine" if network == 1 << 3 else None,
+        )
+
+    def _parse(self, data: bytes) -> bool:
+        self.parsed = data
+        return self._is_able
+
+    def _set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
+        self.shapes[name] = shapes
+
+
+def test_export_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "fast.onnx"
+    assert main(["export", "fast", "-o", str(path), "--format", "tensorrt"]) == 0
+    script = tmp_path / "fast_build_engine.py"
+    fake = _TensorRT()
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    runpy.run_path(str(script), run_name="__main__")
+    assert (tmp_path / "fast.engine").read_bytes() == b"an engine"
+    assert fake.parsed == path.read_bytes()
+    # The file's own inputs, in shapes that its open axes allow.
+    import onnx
+
+    for value in onnx.load(path).graph.input:
+        axes = [d.dim_value or None for d in value.type.tensor_type.shape.dim]
+        for shape in fake.shapes.pop(value.name):
+            assert len(shape) == len(axes)
+            assert all(fixed in (None, length) for fixed, length in zip(axes, shape, strict=True))
+    assert not fake.shapes
+    monkeypatch.setitem(sys.modules, "tensorrt", _TensorRT(is_able=False))
+    with pytest.raises(SystemExit, match="no such operator"):
+        runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["fast", "-o", "{}/x.bin"], 2, "must end in .onnx or .xml"),
+        (["fast", "-o", "{}/x.onnx", "--format", "openvino"], 2, "must end in .xml"),
+        (["fast", "-o", "{}/none/x.onnx"], 4, "no directory"),
+        (["fast", "-o", "{}/x.onnx", "--size", "big"], 2, "WIDTHxHEIGHT or dynamic"),
+        (["faster", "-o", "{}/x.onnx"], 6, "unknown model"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
+) -> None:
+    assert main(["export", *(a.format(tmp_path) for a in arguments)]) == code
+    said = capsys.readouterr().err
+    assert text in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnx_it_says_what_to_install(
+    fast: DenoiseNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendError, match=r"pip install 'vidnoise\[export\]'"):
+        write_onnx(fast, tmp_path / "x.onnx")
+
+
+def test_the_example_of_the_documentation(fast: DenoiseNetwork, dynamic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "BACKENDS.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(dynamic.parent)
+    names: dict[str, Any] = {}
+    exec(compile(program, "docs/BACKENDS.md", "exec"), names)
+    noise = np.random.default_rng(0).normal(0, 0.05, (3, 3, 32, 48)).astype(np.float32)
+    frames = np.linspace(0, 1, 48, dtype=np.float32) + noise
+    eager = open_backend("eager", fast, device=torch.device("cpu"), dtype=torch.float32)
+    state = eager.initial_state(1, 32, 48)
+    for frame, clean in zip(frames, names["denoise"](frames), strict=True):
+        result = eager.step(torch.from_numpy(frame[None]), None, 1.0, torch.ones(1, dtype=torch.bool), state)
+        state = result.state
+        np.testing.assert_allclose(clean, result.clean[0].numpy(), rtol=0, atol=1e-3)
+
+
+def test_the_documentation_names_every_input_and_output() -> None:
+    text = (ROOT / "docs" / "BACKENDS.md").read_text(encoding="utf-8")
+    for name in (*input_names(blind=False), *OUTPUTS):
+        assert f"`{name}`" in text

@@ -1,0 +1,168 @@
+"""The backend that is fastest here, found out by trying, and only where that pays.
+
+A stream begins on ``eager``, which costs nothing to start. When it has run for longer than any trial could delay it
+noticeably, the others that are installed are measured at its size, and the result is kept for this machine, model,
+size, precision and number of threads. Where it is known already from an earlier run, a stream goes over to the faster
+one as soon as the time that it has taken so far makes the start-up small beside it. States are the same for all
+backends, so nothing of the past is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import BackendError
+from ..model import Denoised, DenoiseNetwork, State
+from .measurements import Measurement, Measurements
+from .protocol import Backend, per_stream
+
+log = logging.getLogger(__name__)
+
+Opener = Callable[[str], Backend]
+
+CANDIDATES = ("openvino", "onnxruntime")
+"""What is tried; ``compile`` is not, as it takes minutes to start."""
+
+TRIAL_AFTER_SECONDS, TRIAL_AFTER_FRAMES = 60.0, 200
+"""What a stream has taken in the network before others are tried: a trial takes about 5 s and 15 frames."""
+
+START_SHARE = 0.1
+"""Of the time a stream has taken already, what starting a backend that is known to be faster may take."""
+
+GAIN = 0.95
+"""A backend must take less than this share of ``eager``'s time: differences of a few percent are noise."""
+
+STEPS = 4
+"""Of a trial, after one to warm up."""
+
+AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 2e-3, torch.float16: 2e-3}
+"""Difference from ``eager`` in a trial, in [0, 1] units, that a backend may have at most: the median over frames of the
+root mean square. Two computations in bfloat16 that are equally good differ by 0.6e-3 to 1.4e-3, a third of an 8-bit
+step, which costs neither anything in PSNR. Single frames differ more, where two motions explain a place alike."""
+
+
+class Auto:
+    """See :class:`~vidnoise.backends.protocol.Backend`.
+
+    Args:
+        network, device, dtype: as for all backends.
+        open: makes a backend by its name.
+        candidates: what to try.
+        measurements: what is known; by default this machine's cache.
+    """
+
+    def __init__(
+        self,
+        network: DenoiseNetwork,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        open: Opener,
+        candidates: Sequence[str] = CANDIDATES,
+        measurements: Measurements | None = None,
+    ) -> None:
+        self._open = open
+        self._dtype = dtype
+        self._eager = self._now = open("eager")
+        self._others: dict[str, Backend] = {}
+        self._candidates = candidates
+        self._measurements = measurements or Measurements(network, device, dtype)
+        self._kind: tuple[int, ...] | None = None
+        self._seconds, self._frames = 0.0, 0
+        self._is_settled = False
+
+    @property
+    def name(self) -> str:
+        return self._now.name
+
+    def initial_state(self, n: int, height: int, width: int) -> State:
+        return self._eager.initial_state(n, height, width)
+
+    def step(
+        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+    ) -> Denoised:
+        kind = (sigma is None, *noisy.shape)
+        if kind != self._kind:
+            self._kind, self._now, self._is_settled = kind, self._eager, False
+            self._seconds, self._frames = 0.0, 0
+        if not self._is_settled:
+            self._settle(noisy, blind=sigma is None)
+        begin = time.perf_counter()
+        result = self._now.step(noisy, sigma, boost, keep, state)
+        self._seconds += time.perf_counter() - begin
+        self._frames += 1
+        return result
+
+    def _settle(self, noisy: Tensor, *, blind: bool) -> None:
+        """Go over to the fastest backend, if it is time to."""
+        known = self._measurements.find(noisy.shape, blind=blind)
+        if known is None:
+            if self._seconds < TRIAL_AFTER_SECONDS or self._frames < TRIAL_AFTER_FRAMES:
+                return
+            known = self._try_all(noisy.shape, blind=blind)
+            self._measurements.keep(noisy.shape, known, blind=blind)
+        best = known.best
+        if best != "eager" and self._seconds * START_SHARE < known.start_seconds.get(best, 0.0):
+            return
+        self._is_settled = True
+        if best == "eager":
+            return
+        try:
+            if best not in self._others:
+                self._others[best] = self._open(best)
+        except BackendError as ex:  # it was there when it was measured
+            log.info("backend %s, the fastest here, does not start: %s", best, ex)
+            return
+        self._now = self._others[best]
+        log.info("backend %s from here on: %.0f ms a frame where eager takes %.0f", best, *known.pair(best))
+
+    def _try_all(self, shape: torch.Size, *, blind: bool) -> Measurement:
+        reference, eager_ms, _ = _trial(self._eager, shape, blind=blind)
+        ms, start, difference = {"eager": eager_ms}, {}, {}
+        for name in self._candidates:
+            try:
+                backend = self._open(name)
+                pictures, ms_here, start[name] = _trial(backend, shape, blind=blind)
+            except Exception as ex:  # whatever is wrong with it, the stream goes on without
+                log.debug("backend %s is not tried: %s", name, ex)
+                continue
+            self._others[name] = backend
+            difference[name] = float((pictures - reference).square().flatten(1).mean(1).median().sqrt())
+            if difference[name] <= AGREEMENT[self._dtype]:
+                ms[name] = ms_here
+            else:
+                log.info("backend %s is not used: its pictures differ by %.1g", name, difference[name])
+        fastest = min(ms, key=lambda name: ms[name])
+        best = fastest if ms[fastest] < GAIN * eager_ms else "eager"
+        log.info("backends measured: %s; %s it is", ", ".join(f"{n} {t:.0f} ms" for n, t in ms.items()), best)
+        return Measurement(best, ms, start, difference)
+
+
+class _Trial(NamedTuple):
+    pictures: Tensor
+    ms: float
+    start_seconds: float
+
+
+def _trial(backend: Backend, shape: torch.Size, *, blind: bool) -> _Trial:
+    """A few frames of a noisy scene that moves, with the median time of a step, and what the first took longer."""
+    n, _, height, width = shape
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(n, 3, height // 16 + 2, width // 16 + 4, generator=generator)
+    scene = torch.nn.functional.interpolate(coarse, size=(height, width + 2 * STEPS + 2), mode="bicubic")
+    keep = torch.ones(n, dtype=torch.bool)
+    state = backend.initial_state(n, height, width)
+    pictures, times = [], []
+    for i in range(STEPS + 1):
+        noisy = scene[..., 2 * i : 2 * i + width] + 0.08 * torch.randn(n, 3, height, width, generator=generator)
+        start = time.perf_counter()
+        clean, _, state = backend.step(noisy, None if blind else per_stream(0.08, noisy), 1.0, keep, state)
+        times.append(time.perf_counter() - start)
+        pictures.append(clean.clone())
+    return _Trial(torch.stack(pictures), 1e3 * sorted(times[1:])[STEPS // 2], times[0] - min(times))

@@ -1,0 +1,89 @@
+"""``torch.compile``: chains of small operations become loops of C++ (on a GPU, of Triton), which takes a minute or two.
+
+Never chosen by ``auto``: where it pays depends on the machine, and the first frame of each size waits for the compiler.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BackendError
+from ..model import Denoised, DenoiseNetwork, State
+from .protocol import per_stream
+
+
+class Compile:
+    """See :class:`~vidnoise.backends.protocol.Backend`. Each size, told and blind, is compiled for itself."""
+
+    name = "compile"
+
+    def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
+        _check_compiler(device)
+        self._network = network.in_precision(dtype)
+        self._device = device
+        self._compiled: dict[tuple[int, ...], Callable[..., Denoised]] = {}
+
+    def initial_state(self, n: int, height: int, width: int) -> State:
+        return self._network.initial_state(n, height, width, device=self._device)
+
+    @torch.inference_mode()
+    def step(
+        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+    ) -> Denoised:
+        key = (sigma is None, *noisy.shape)
+        if key not in self._compiled:
+            # Dynamo counts how often it compiles a function, and gives up at a limit; a copy is another function.
+            advance = functools.partial(DenoiseNetwork.advance, self._network)
+            self._compiled[key] = torch.compile(advance, backend=_backend(self._device), dynamic=False, fullgraph=True)
+        told = None if sigma is None else per_stream(sigma, noisy).contiguous()
+        # Inputs of one layout: others would be compiled for anew.
+        inputs = (noisy.contiguous(), told, per_stream(boost, noisy).contiguous(), keep)
+        try:
+            return self._compiled[key](*inputs, State(*(t.contiguous() for t in state)))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as ex:  # errors of dynamo, inductor and the compiler have nothing in common
+            reason = " ".join(str(ex).split())[:200] or type(ex).__name__
+            raise BackendError(f"torch.compile failed here, use --backend eager: {reason}") from ex
+
+
+def _backend(device: torch.device) -> Any:
+    """Inductor; on the CPU without its own bicubic GridSample, which takes ten times as long as PyTorch's."""
+    if device.type != "cpu":
+        return "inductor"
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+
+    sample = torch.ops.aten.grid_sampler_2d
+    kept = {op: rule for op, rule in select_decomp_table().items() if op not in (sample, sample.default)}
+    return functools.partial(compile_fx, decompositions=kept)
+
+
+def _check_compiler(device: torch.device) -> None:
+    """
+    Raises:
+        BackendError: what turns the generated code into machine code is missing.
+    """
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise BackendError("backend compile needs triton on a GPU: pip install triton, or use --backend auto")
+        return
+    if device.type != "cpu":
+        raise BackendError(f"backend compile runs on the CPU and on CUDA, not on {device}: use --backend eager")
+    names = [os.environ["CXX"]] if "CXX" in os.environ else {"win32": ["cl"], "darwin": ["clang++"]}.get(
+        sys.platform, ["g++", "clang++"]
+    )  # fmt: skip
+    if not any(shutil.which(name) for name in names):
+        raise BackendError(
+            f"backend compile needs a C++ compiler ({' or '.join(names)} was not found): install one, name it in the "
+            "environment variable CXX, or use --backend eager"
+        )

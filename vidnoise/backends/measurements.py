@@ -1,0 +1,104 @@
+"""How fast backends are on this machine, kept between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..cache import cache_folder, load, store
+from ..export.store import fingerprint
+from ..model import DenoiseNetwork
+
+PACKAGES = ("torch", "openvino", "onnxruntime")
+"""Whose versions matter."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found for streams of one kind."""
+
+    best: str
+    ms: dict[str, float]
+    """A step of each backend that agrees with ``eager``."""
+    start_seconds: dict[str, float] = field(default_factory=dict)
+    """What the first frame takes longer."""
+    difference: dict[str, float] = field(default_factory=dict)
+    """From ``eager``, root mean square in [0, 1] units."""
+
+    def pair(self, name: str) -> tuple[float, float]:
+        """Milliseconds of that backend, and of ``eager``."""
+        return self.ms[name], self.ms["eager"]
+
+
+class Measurements:
+    """The cache of :class:`Measurement`. A file that is damaged, or cannot be read or written, holds nothing.
+
+    Args:
+        network, device, dtype: whose steps were measured.
+        path: the file; by default ``backends.json`` in the user's cache folder.
+    """
+
+    def __init__(
+        self, network: DenoiseNetwork, device: torch.device, dtype: torch.dtype, path: Path | None = None
+    ) -> None:
+        self._path = path or cache_folder() / "backends.json"
+        self._network = network
+        self._about = (str(device), str(dtype))
+        self._fingerprint: str | None = None
+        self._entries: dict[str, Any] | None = None
+
+    def find(self, shape: torch.Size, *, blind: bool) -> Measurement | None:
+        """What is known of steps of this shape."""
+        if self._entries is None:
+            self._entries = self._read()
+        if not self._entries:
+            return None
+        entry = self._entries.get(self._key(shape, blind))
+        try:
+            found = Measurement(**entry) if entry is not None else None
+            return found if found is None or {found.best, "eager"} <= found.ms.keys() else None
+        except (TypeError, AttributeError):
+            return None
+
+    def keep(self, shape: torch.Size, measurement: Measurement, *, blind: bool) -> None:
+        """Remember it, here and, if possible, in the file, beside what other runs have put there meanwhile."""
+        self._entries = self._read() | {self._key(shape, blind): asdict(measurement)}
+        store(self._path, json.dumps(self._entries, indent=1).encode())
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            entries = json.loads(load(self._path) or b"{}")
+        except ValueError:
+            return {}
+        return entries if isinstance(entries, dict) else {}
+
+    def _key(self, shape: torch.Size, blind: bool) -> str:
+        if self._fingerprint is None:
+            about = (fingerprint(self._network), *self._about, _processor(), *map(_version, PACKAGES))
+            self._fingerprint = hashlib.sha256(" ".join(about).encode()).hexdigest()[:24]
+        size = "x".join(map(str, shape))
+        return f"{self._fingerprint} {size} {'blind' if blind else 'told'} {torch.get_num_threads()} threads"
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"no {package}"
+
+
+def _processor() -> str:
+    """As exactly as the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        lines = {line for line in text.splitlines() if line.startswith(("model name", "flags", "Features", "CPU part"))}
+        return " ".join(sorted(lines))
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"

@@ -1,0 +1,56 @@
+"""ONNX Runtime, in float32: runs on CPUs that PyTorch is slow on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BackendError
+from ..export.graph import OUTPUTS, input_names, next_state
+from ..export.store import stored_onnx
+from ..model import Denoised, DenoiseNetwork, State
+from .protocol import per_stream
+
+
+class OnnxRuntime:
+    """See :class:`~vidnoise.backends.protocol.Backend`. One session serves all sizes."""
+
+    name = "onnxruntime"
+
+    def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
+        try:
+            import onnxruntime
+        except ImportError as ex:
+            raise BackendError("backend onnxruntime is not installed: pip install 'vidnoise[onnxruntime]'") from ex
+        if device.type != "cpu" or dtype is not torch.float32:
+            raise BackendError("backend onnxruntime runs on the CPU in fp32: use --device cpu --precision fp32")
+        self._onnxruntime = onnxruntime
+        self._network = network
+        self._sessions: dict[bool, Any] = {}
+
+    def initial_state(self, n: int, height: int, width: int) -> State:
+        return self._network.initial_state(n, height, width)
+
+    def _session(self, blind: bool) -> Any:
+        if blind not in self._sessions:
+            options = self._onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            options.log_severity_level = 3
+            with stored_onnx(self._network, blind=blind) as path:
+                self._sessions[blind] = self._onnxruntime.InferenceSession(
+                    path, options, providers=["CPUExecutionProvider"]
+                )
+        return self._sessions[blind]
+
+    @torch.inference_mode()
+    def step(
+        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+    ) -> Denoised:
+        blind = sigma is None
+        told = () if sigma is None else (per_stream(sigma, noisy),)
+        inputs = (noisy, *told, per_stream(boost, noisy), keep, *state)
+        fed = {name: t.contiguous().numpy() for name, t in zip(input_names(blind=blind), inputs, strict=True)}
+        outputs = [torch.from_numpy(array) for array in self._session(blind).run(OUTPUTS, fed)]
+        return Denoised(outputs[0], outputs[1], next_state(outputs))

@@ -1,0 +1,133 @@
+"""``vidnoise export``: a model as a graph for other programs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from ..errors import SinkOpenError, UsageError, VidnoiseError
+
+_SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int] | None:
+    """``WxH`` or ``dynamic``."""
+    if value == "dynamic":
+        return None
+    width, _, height = value.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise click.BadParameter(f"must be WIDTHxHEIGHT or dynamic, got {value!r}", ctx, param)
+    return int(width), int(height)
+
+
+@click.command()
+@click.argument("model", default="standard")
+@click.option("-o", "--output", metavar="FILE", required=True, help="model.onnx or model.xml.")
+@click.option("-y/-n", "overwrite", default=False, help="Overwrite existing files, or refuse to.  [default: -n]")
+@click.option(
+    "--format", "kind", type=click.Choice(["onnx", "openvino", "tensorrt"]),
+    help="tensorrt: ONNX and a script that builds the engine.  [default: by the extension]",
+)  # fmt: skip
+@click.option(
+    "--size", metavar="WxH", default="dynamic", show_default=True, callback=_size,
+    help="Of the pictures; rounded up to multiples of 16.",
+)  # fmt: skip
+@click.option("--streams", type=click.IntRange(min=1), default=1, show_default=True, help="With --size: at once.")
+@click.option(
+    "--sigma", "noise", type=click.Choice(["blind", "told"]), default="blind", show_default=True,
+    help="Noise level estimated by the graph, or an input of it.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
+    help="Of the convolutions; everything else stays fp32.",
+)  # fmt: skip
+def export(
+    model: str,
+    output: str,
+    overwrite: bool,
+    kind: str | None,
+    size: tuple[int, int] | None,
+    streams: int,
+    noise: str,
+    precision: str,
+) -> None:
+    """Write MODEL (a name or .safetensors file) as ONNX, OpenVINO IR, or for TensorRT.
+
+    One step is one call: a frame and the state of the step before go in, the clean frame and the next state come out.
+    docs/BACKENDS.md lists the inputs and outputs. What was written is run and compared with PyTorch.
+    """
+    path = Path(output)
+    kind = kind or _SUFFIXES.get(path.suffix)
+    suffix = ".xml" if kind == "openvino" else ".onnx"
+    if kind is None or path.suffix != suffix:
+        raise UsageError(f"{output}: the name must end in {suffix if kind else '.onnx or .xml, or give --format'}")
+    script = path.with_name(f"{path.stem}_build_engine.py")
+    written = {"onnx": [path], "openvino": [path, path.with_suffix(".bin")], "tensorrt": [path, script]}[kind]
+    _check_places(written, overwrite)
+
+    import torch
+
+    from ..export.check import LIMIT, difference, onnx_runner, openvino_runner
+    from ..export.onnx import write_onnx
+    from ..export.openvino import import_openvino, write_openvino
+    from ..export.tensorrt import write_build_script
+    from ..weights import load_model
+
+    if kind == "openvino":
+        import_openvino()
+    network, card = load_model(model)
+    blind = noise == "blind"
+    fixed = None if size is None else (streams, _rounded(size[1]), _rounded(size[0]))
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    # Small pictures tell as much: the graph is the same for all.
+    tried = fixed or (2, 48, 80)
+    with tempfile.TemporaryDirectory(prefix=".vidnoise-", dir=path.parent) as folder:
+        parts = {place: Path(folder) / place.name for place in written}
+        graph = parts[path] if kind != "openvino" else Path(folder) / "model.onnx"
+        write_onnx(network, graph, blind=blind, size=fixed, dtype=dtype)
+        if kind == "openvino":
+            write_openvino(graph, parts[path], network, blind=blind)
+        if kind == "tensorrt":
+            write_build_script(path, parts[script], network, blind=blind, size=fixed)
+        run = openvino_runner(parts[path]) if kind == "openvino" else onnx_runner(graph)
+        found = difference(network, run, blind=blind, size=tried)
+        if not found.rms <= LIMIT[dtype]:
+            raise VidnoiseError(
+                f"the exported model differs from PyTorch by {found.rms:.1e} (root mean square; at most "
+                f"{LIMIT[dtype]:.0e} is tolerated); nothing was written"
+            )
+        del run  # it may hold the file open
+        for place, part in parts.items():
+            os.replace(part, place)
+    shape = "any size" if fixed is None else f"{fixed[2]}x{fixed[1]}" + (f", {streams} streams" if streams > 1 else "")
+    click.echo(
+        f"vidnoise: {path}: {card.name}, {noise}, {precision}, {shape}; differs from PyTorch by {found.largest:.1e} at "
+        f"most, {found.rms:.1e} root mean square (of 0 to 1)", err=True,
+    )  # fmt: skip
+    if kind == "tensorrt":
+        click.echo(f"vidnoise: {script}: run it where the engine will run: python {script}", err=True)
+
+
+def _rounded(side: int) -> int:
+    """Up to what the network takes."""
+    from ..model.network import MULTIPLE
+
+    return -(-side // MULTIPLE) * MULTIPLE
+
+
+def _check_places(paths: list[Path], overwrite: bool) -> None:
+    """
+    Raises:
+        SinkOpenError: something is there already, or the folder is not.
+    """
+    for path in paths:
+        if not path.parent.is_dir():
+            raise SinkOpenError(f"{path}: there is no directory {path.parent}", str(path))
+        if not os.access(path.parent, os.W_OK):
+            raise SinkOpenError(f"{path}: the directory {path.parent} is not writable", str(path))
+        if path.is_dir() or (path.exists() and not overwrite):
+            what = "is a directory" if path.is_dir() else "exists already; use -y to overwrite it"
+            raise SinkOpenError(f"{path}: {what}", str(path))

@@ -1,0 +1,69 @@
+"""OpenVINO's own form of the graph (IR)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from ..errors import BackendError
+from ..model import DenoiseNetwork
+from .graph import StepGraph
+
+_TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino() -> Any:
+    """The package, without its telemetry: importing it would tell its makers so, over the network and unasked.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    is_ours = _TELEMETRY not in sys.modules
+    if is_ours:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it was not installed, which it need not be
+    try:
+        import openvino
+    except ImportError as ex:
+        raise BackendError("OpenVINO is not installed: pip install 'vidnoise[openvino]'") from ex
+    finally:
+        if is_ours:
+            del sys.modules[_TELEMETRY]
+    return openvino
+
+
+def read_graph(
+    core: Any,
+    path: str | os.PathLike[str],
+    network: DenoiseNetwork,
+    *,
+    blind: bool,
+    size: tuple[int, int, int] | None,
+) -> Any:
+    """An ``openvino.Model`` from an ONNX file.
+
+    Args:
+        core: an ``openvino.Core``.
+        path: from :func:`~vidnoise.export.onnx.write_onnx`.
+        network: whose graph it is.
+        blind: as it was written.
+        size: streams, height and width, fixed from now on; ``None`` leaves them as they are in the file.
+    """
+    model = core.read_model(os.fspath(path))
+    if size is not None:
+        example = StepGraph(network, blind=blind).example(*size)
+        model.reshape({port: list(tensor.shape) for port, tensor in zip(model.inputs, example, strict=True)})
+    return model
+
+
+def write_openvino(
+    onnx_path: str | os.PathLike[str], path: str | os.PathLike[str], network: DenoiseNetwork, *, blind: bool
+) -> None:
+    """Write ``path`` (``.xml``) and beside it the weights (``.bin``), from an ONNX file of the same network.
+
+    Raises:
+        BackendError: OpenVINO is not installed.
+    """
+    openvino = import_openvino()
+    model = read_graph(openvino.Core(), onnx_path, network, blind=blind, size=None)
+    openvino.save_model(model, os.fspath(path), compress_to_fp16=False)

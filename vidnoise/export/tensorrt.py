@@ -1,0 +1,106 @@
+"""A script that builds a TensorRT engine from the ONNX file, on the machine that will run it.
+
+Engines are bound to a GPU and a version of TensorRT, so the build belongs there; the script needs neither vidnoise nor
+PyTorch. The network is strongly typed: what is in halves is what the ONNX file has in halves.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..model import DenoiseNetwork
+from .graph import StepGraph, input_names
+
+LARGEST = (8, 2160, 3840)
+"""Streams, height and width that an engine with open sizes takes at most."""
+
+TYPICAL = (1, 1088, 1920)
+"""What it is tuned for."""
+
+SMALLEST = (1, 64, 64)
+
+
+def write_build_script(
+    onnx_path: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    network: DenoiseNetwork,
+    *,
+    blind: bool,
+    size: tuple[int, int, int] | None,
+) -> None:
+    """Write a Python program that makes ``<onnx_path without suffix>.engine``.
+
+    Args:
+        onnx_path: the model; the script looks for it beside itself.
+        path: where to.
+        network: whose graph it is.
+        blind: as it was exported.
+        size: streams, height and width; ``None``: open, between :data:`SMALLEST` and :data:`LARGEST`.
+    """
+    sizes = (SMALLEST, TYPICAL, LARGEST) if size is None else ()
+    names = input_names(blind=blind)
+    with_meta = StepGraph(network, blind=blind)
+    profile = {
+        name: [_shape(with_meta, i, s) for s in sizes] for i, name in enumerate(names)
+    } if sizes else {}  # fmt: skip
+    name = Path(onnx_path).name
+    text = _SCRIPT.format(onnx=name, engine=f"{Path(name).stem}.engine", profile=_lines(profile))
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _shape(graph: StepGraph, index: int, size: tuple[int, int, int]) -> tuple[int, ...]:
+    n, height, width = size
+    # Shapes grow in proportion, so that a small example tells those of a large one.
+    small = graph.example(n, 16, 16)[index].shape
+    if len(small) < 4:
+        return tuple(small)
+    return (n, small[1], small[2] * height // 16, small[3] * width // 16)
+
+
+def _lines(profile: dict[str, list[tuple[int, ...]]]) -> str:
+    if not profile:
+        return "{}"
+    return "{\n" + "".join(f'    "{name}": {tuple(shapes)},\n' for name, shapes in profile.items()) + "}"
+
+
+_SCRIPT = '''\
+"""Builds {engine} from {onnx} beside this file, for the GPU of this machine: python THIS_FILE
+
+Needs the package tensorrt (10 or newer): pip install tensorrt. Takes minutes. Inputs and outputs are those of the ONNX
+file; the outputs next_... and clean of one step are the state's inputs of the next.
+"""
+
+import sys
+from pathlib import Path
+
+PROFILE = {profile}
+"""Least, typical and greatest shape of each input; empty where the file has fixed shapes."""
+
+
+def build(folder: Path) -> Path:
+    import tensorrt as trt
+
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse((folder / "{onnx}").read_bytes()):
+        sys.exit("; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)))
+    config = builder.create_builder_config()
+    if PROFILE:
+        profile = builder.create_optimization_profile()
+        for name, (least, typical, greatest) in PROFILE.items():
+            profile.set_shape(name, least, typical, greatest)
+        config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        sys.exit("TensorRT could not build the engine; its messages above say why")
+    path = folder / "{engine}"
+    path.write_bytes(bytes(engine))
+    return path
+
+
+if __name__ == "__main__":
+    print(build(Path(__file__).parent))
+'''
