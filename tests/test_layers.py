@@ -17,7 +17,7 @@ LAYERS = [
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export", "kernels"},
     {"sources", "sinks", "backends"},
-    {"strength", "resume", "conversion"},
+    {"strength", "resume", "conversion", "tiles"},
     {"denoiser"},
     {"fields", "streams"},
     {"pipeline", "pictures"},

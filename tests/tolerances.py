@@ -66,3 +66,14 @@ BACKEND_FP32 = 1e-4
 
 BACKEND_BF16 = 2e-3
 """The same in bfloat16: equally good roundings of the same convolutions differ by about a third of an 8-bit step."""
+
+TILE_MEAN = 0.02
+"""8-bit units: tiles against the whole picture over a few frames of real content, on the average of all pixels. What
+differs are convolutions' views beyond the edges of tiles, and then single pixels whose motion was a close decision."""
+
+TILE_SEAM = 0.1
+"""The same of the worst line or column where tiles meet: a tenth of a step of 8 bits, that is, nothing to be seen."""
+
+REMAP = 5e-4
+"""OpenCV's bicubic warp against PyTorch's, on white noise from 0 to 1, per Haar band: weights in float32 in another order
+are off by up to 1e-4 a pixel, and a band sums four of them, halved."""

@@ -22,6 +22,7 @@ from .model import DenoiseNetwork, State
 from .model.network import MULTIPLE
 from .split import split
 from .strength import Strength
+from .tiles import Tiled
 from .weights import load_model
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Denoiser:
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         backend: how the network runs: ``auto`` or a name from :data:`vidnoise.backends.BACKENDS`; or the
             :attr:`backend` of another session with the same model, device and precision, to share it.
+        max_memory: MB that the stream may take on the device; pictures for which that is too little are denoised in
+            tiles, by the backend ``eager``.
         grain: fresh grain like the noise removed, where it was removed: 1 gives back as much, 0 to 2.
         grain_seed: which grain; the same seed gives the same on the same device.
         grain_table: an AV1 film-grain table of the noise removed, written there by :meth:`flush`.
@@ -126,6 +129,7 @@ class Denoiser:
         device: str | torch.device = "auto",
         precision: str = "auto",
         backend: str | Backend = "auto",
+        max_memory: float | None = None,
         luma: float = 1.0,
         chroma: float = 1.0,
         zones: ZonesLike | None = None,
@@ -164,11 +168,15 @@ class Denoiser:
         else:
             self.network, card = load_model(model, self.device)
             self.model_name = card.name
-        self.backend: Backend = (
-            open_backend(backend, self.network, device=self.device, dtype=self.dtype)
-            if isinstance(backend, str)
-            else backend
-        )
+        self.backend: Backend
+        if not isinstance(backend, str):
+            self.backend = backend
+        elif max_memory is None:
+            self.backend = open_backend(backend, self.network, device=self.device, dtype=self.dtype)
+        elif backend in ("auto", "eager"):
+            self.backend = Tiled(self.network, device=self.device, dtype=self.dtype, max_memory=max_memory)
+        else:
+            raise UsageError(f"max_memory goes with the backend eager, which denoises in tiles, not with {backend}")
         self.sigma = sigma
         self.luma = luma
         self.chroma = chroma
@@ -221,7 +229,8 @@ class Denoiser:
             )
         except torch.OutOfMemoryError as ex:
             raise DeviceError(
-                f"{self.device} ran out of memory at {frame.width}x{frame.height}; try --model fast"
+                f"{self.device} ran out of memory at {frame.width}x{frame.height}; try --max-memory MB (in tiles), or "
+                "--model fast"
             ) from ex
         return [self.finish(task, clean, level[0])]
 

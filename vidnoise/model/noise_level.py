@@ -82,7 +82,7 @@ class NoiseLevel(nn.Module):
             self.head.bias.copy_(torch.tensor([-5.0] * 6 + [-3.0] * 6))  # type: ignore[union-attr]
 
     def forward(self, bands: Tensor, past: Tensor, known: Tensor) -> Tensor:
-        """Parameters of the noise of one frame.
+        """Parameters of the noise of one frame: :meth:`features`, then :meth:`parameters`, which see the whole of it.
 
         Args:
             bands: ``(N, 12, h, w)`` from :func:`~vidnoise.model.wavelet.haar`.
@@ -92,12 +92,23 @@ class NoiseLevel(nn.Module):
         Returns:
             ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for low-pass RGB and details RGB.
         """
+        return self.parameters(*self.features(bands, past, known))
+
+    def features(self, bands: Tensor, past: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """What places tell of the noise, and how much they can be trusted: ``(N, C, h/4, w/4)``, ``(N, 1, h/4, w/4)``.
+
+        They depend on their surroundings only; arguments are those of :meth:`forward`.
+        """
         low, detail = bands[:, :3], bands[:, 3:]
         # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
         evidence = [low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known]
         noisy = 1 - untouched(bands)
         x = self.encoder(typed(torch.cat([*(e * noisy for e in evidence), noisy], 1), self.encoder))
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noisy, 4) + 1e-6
+        return x, trust
+
+    def parameters(self, x: Tensor, trust: Tensor) -> Tensor:
+        """What all :meth:`features` of a frame together say of each place."""
         overall = (x * trust).sum((2, 3), keepdim=True) / trust.sum((2, 3), keepdim=True)
         overall = F.relu(self.globally(typed(overall, self.globally)))
         return self.head(x + overall).float().clamp(-12, 2)

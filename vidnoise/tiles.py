@@ -1,0 +1,305 @@
+"""Pictures too large for the memory there is: the network's step tile by tile, with one state for the whole picture.
+
+What a step takes most memory for lies between its layers, and goes with the size of what is given to it at once. So
+the picture is cut into overlapping tiles of one size, one after the other. What is remembered stays whole: each tile
+gets its part of it, its overlap included, so that what moves from one tile into the next brings its past along. Results
+are blended over the middle of the overlaps; their outermost pixels, which see the tile's edge, do not count.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from . import kernels
+from .errors import UsageError
+from .model import Denoised, DenoiseNetwork, State, uniform_sigma
+from .model.dncnn import typed
+from .model.flow import Motion
+from .model.network import MULTIPLE
+from .model.state import UNKNOWN
+
+logger = logging.getLogger(__name__)
+
+OVERLAP = 128
+"""Pixels that neighbouring tiles share: what a frame may move, and what a pixel sees of its surroundings."""
+
+SMALLEST = 256
+"""Of a tile's sides: below it the tiles are hardly more than their overlaps."""
+
+SAFETY = 1.3
+"""What libraries take beside the tensors (workspaces, fragments)."""
+
+FRAME_BYTES = 3 * 4 * 7
+"""A pixel of the whole picture, beside the states: noisy and clean RGB, the difference, and what converts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a tile lies along one axis, and what its pixels count for there."""
+
+    start: int
+    weights: tuple[float, ...]
+    """One for each :data:`MULTIPLE` / 2 pixels, from 0 to 1; those of neighbours add up to 1."""
+
+
+def spans(size: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
+    """Tiles of one size over an axis, evenly; ``size`` and ``tile`` are multiples of :data:`MULTIPLE`."""
+    unit = MULTIPLE // 2
+    if tile >= size:
+        return [Span(0, (1.0,) * (size // unit))]
+    count = -(-(size - overlap) // (tile - overlap))
+    last = (size - tile) // MULTIPLE
+    starts = [MULTIPLE * round(last * i / (count - 1)) for i in range(count)]
+    weights = [[1.0] * (tile // unit) for _ in starts]
+    for (a, left), (b, right) in itertools.pairwise(zip(starts, weights, strict=True)):
+        shared = (a + tile - b) // unit
+        margin = shared // 4
+        for i in range(shared):
+            share = min(max((i + 0.5 - margin) / (shared - 2 * margin), 0.0), 1.0)
+            left[tile // unit - shared + i] = min(left[tile // unit - shared + i], 1 - share)
+            right[i] = min(right[i], share)
+    total = [0.0] * (size // unit)
+    for start, own in zip(starts, weights, strict=True):
+        for i, weight in enumerate(own, start // unit):
+            total[i] += weight
+    return [
+        Span(start, tuple(w / total[i] for i, w in enumerate(own, start // unit)))
+        for start, own in zip(starts, weights, strict=True)
+    ]
+
+
+class Tiled:
+    """A :class:`~vidnoise.backends.protocol.Backend`: PyTorch, a tile at a time.
+
+    What looks far is done for the whole picture: the noise level, for which what its places tell is gathered from all
+    tiles first, and the motion, which takes little memory. So a tile differs from its part of the whole only by what
+    convolutions see beyond its edges.
+
+    Args:
+        network: what to run.
+        device, dtype: as for every backend.
+        max_memory: MB that a stream may take on the device.
+        overlap: pixels that neighbours share, a multiple of 2 :data:`MULTIPLE`.
+
+    Raises:
+        UsageError: ``max_memory`` is no size.
+    """
+
+    name = "eager"
+
+    def __init__(
+        self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype, max_memory: float,
+        overlap: int = OVERLAP,
+    ) -> None:  # fmt: skip
+        if not 0 < max_memory < float("inf"):
+            raise UsageError(f"max_memory must be more than 0 MB, got {max_memory:g}")
+        self._network = copy.copy(network.in_precision(dtype))
+        if kernels.enabled(device) and network.config.transform == "haar":
+            from .kernels.operations import FusedOperations
+
+            self._network.operations = FusedOperations(network.operations)
+        self._motion = network.motion
+        self._device = device
+        self._max_bytes, self._overlap = max_memory * 2**20, overlap
+        self._tiles: dict[tuple[int, int, int], tuple[int, int]] = {}
+
+    def initial_state(self, n: int, height: int, width: int) -> State:
+        """See :meth:`Backend.initial_state`.
+
+        Raises:
+            UsageError: not even the smallest tile fits.
+        """
+        if (n, height, width) not in self._tiles:
+            tile = choose_tile(self._network, n, height, width, self._max_bytes, self._overlap)
+            self._tiles[n, height, width] = tile
+            if tile != (height, width):
+                logger.info("%dx%d is denoised in tiles of %dx%d", width, height, tile[1], tile[0])
+        return self._network.initial_state(n, height, width, device=self._device)
+
+    @torch.inference_mode()
+    def step(
+        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+    ) -> Denoised:
+        n, _, height, width = noisy.shape
+        while True:
+            tile = self._tiles[n, height, width]
+            try:
+                return self._step(_Cut(height, width, tile, self._overlap), noisy, sigma, boost, state.keep(keep))
+            except torch.OutOfMemoryError:
+                smaller = _halved(tile)
+                if smaller == tile:
+                    raise
+                logger.warning("out of memory with tiles of %dx%d; going on with %dx%d", *tile[::-1], *smaller[::-1])
+                self._tiles[n, height, width] = smaller
+
+    def _step(
+        self, cut: _Cut, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, state: State
+    ) -> Denoised:
+        network = self._network
+        n, _, height, width = noisy.shape
+        if isinstance(boost, Tensor):
+            boost = boost.reshape(-1, 1, 1, 1)
+        if sigma is None:
+            state = state._replace(noise=self._learn_noise(cut, noisy, state))
+            level = noisy.new_zeros(n, 6, height // 2, width // 2)
+            for place in cut:
+                bands = network.operations.haar(cut.part(noisy, place).contiguous())
+                cut.blend(level, network.noise_level.level(cut.part(state.noise, place)[:, :12], bands), place)
+        else:
+            level = uniform_sigma(sigma, noisy)
+        # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
+        low, detail = level.square().mean((2, 3)).unflatten(1, (2, 3)).mean(2).unbind(1)
+        level = level * boost
+        motion = self._motion(F.avg_pool2d(noisy, 2), F.avg_pool2d(state.clean, 2), level[:, :3])
+        following = State(*(torch.zeros_like(t) for t in state))
+        for place in cut:
+            moved = Motion(*(cut.part(flow, place) for flow in motion))
+            network.motion = lambda noisy, previous, sigma, moved=moved: moved
+            part, strength = (cut.part(t, place).contiguous() for t in (noisy, level))
+            _, found = network(part, strength, State(*(cut.part(t, place).contiguous() for t in state)))
+            for whole, values in zip(following, found, strict=True):
+                cut.blend(whole, values, place)
+        return Denoised(following.clean, ((low + 3 * detail) / 4).sqrt(), following)
+
+    def _learn_noise(self, cut: _Cut, noisy: Tensor, state: State) -> Tensor:
+        """The state's memory of the noise, with this frame in it."""
+        n, _, height, width = noisy.shape
+        level, haar = self._network.noise_level, self._network.operations.haar
+        features = trust = None
+        for place in cut:
+            known = (cut.part(state.ratio, place)[:, :1] < UNKNOWN / 2).float()
+            bands = haar(cut.part(noisy, place).contiguous())
+            found, sure = level.features(bands, haar(cut.part(state.fused, place).contiguous()), known)
+            if features is None or trust is None:
+                features = noisy.new_zeros(n, found.shape[1], height // 8, width // 8)
+                trust = noisy.new_zeros(n, 1, height // 8, width // 8)
+            cut.blend(features, found.float(), place)
+            cut.blend(trust, sure.float(), place)
+        assert features is not None
+        assert trust is not None
+        return level.remember(state.noise, level.parameters(typed(features, level.head), trust))
+
+
+class _Cut:
+    """One picture's tiles; iterates over their places."""
+
+    def __init__(self, height: int, width: int, tile: tuple[int, int], overlap: int) -> None:
+        self._height = height
+        self._tile = min(tile[0], height), min(tile[1], width)
+        self._rows, self._columns = spans(height, self._tile[0], overlap), spans(width, self._tile[1], overlap)
+
+    def __iter__(self) -> Iterator[tuple[Span, Span]]:
+        return itertools.product(self._rows, self._columns)
+
+    def part(self, whole: Tensor, place: tuple[Span, Span]) -> Tensor:
+        """A tile of a tensor of 1 to 1/8 of the picture's resolution, as a view."""
+        step = self._height // whole.shape[2]
+        top, left = (span.start // step for span in place)
+        return whole[..., top : top + self._tile[0] // step, left : left + self._tile[1] // step]
+
+    def blend(self, whole: Tensor, values: Tensor, place: tuple[Span, Span]) -> None:
+        """Add a tile's values to the whole, by their weights."""
+        repeats = MULTIPLE // 2 // (self._height // whole.shape[2])
+        down, across = (torch.tensor(span.weights, device=whole.device).repeat_interleave(repeats) for span in place)
+        self.part(whole, place).add_(values * (down[:, None] * across[None, :]))
+
+
+def _halved(tile: tuple[int, int]) -> tuple[int, int]:
+    """A smaller tile: its longer side halved, in multiples of :data:`MULTIPLE`."""
+    longer = max(tile)
+    half = max(SMALLEST, math.ceil(longer / 2 / MULTIPLE) * MULTIPLE)
+    return (min(tile[0], half), tile[1]) if tile[0] == longer else (tile[0], min(tile[1], half))
+
+
+def choose_tile(
+    network: DenoiseNetwork, n: int, height: int, width: int, max_bytes: float, overlap: int = OVERLAP
+) -> tuple[int, int]:
+    """Height and width of the largest tiles with which a step stays within ``max_bytes``.
+
+    Raises:
+        UsageError: there are none.
+    """
+    state = sum(t.numel() * 4 for t in network.initial_state(n, height, width, device="meta"))
+    whole = n * height * width * FRAME_BYTES + state
+    apart = SAFETY * motion_bytes(network, n, height, width) + state  # beside a tile's: motion, and the next state
+    tile = height, width
+    while True:
+        # In one piece, both are part of the step.
+        least = whole + (0 if tile == (height, width) else apart) + SAFETY * step_bytes(network, n, *tile)
+        if least <= max_bytes:
+            return tile
+        smaller = _halved(tile)
+        if smaller == tile:
+            break
+        tile = smaller
+    raise UsageError(
+        f"max_memory {max_bytes / 2**20:.0f} MB is too little for {width}x{height}; it takes at least "
+        f"{math.ceil(least / 2**20)} MB, or a smaller model"
+    )
+
+
+def step_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
+    """What a step of the network takes at most beside its input: counted on tensors without memory."""
+    empty = type(network)(network.config).to("meta").in_precision(next(network.parameters()).dtype)
+    state = empty.initial_state(n, height, width, device="meta")
+    noisy, told = torch.empty(n, 3, height, width, device="meta"), torch.empty(n, device="meta")
+    keep = torch.empty(n, dtype=torch.bool, device="meta")
+    peak = peak_bytes(lambda: empty.advance(noisy, None, told, keep, state))
+    return peak + sum(t.numel() * t.element_size() for t in state)
+
+
+def motion_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
+    """What estimating the motion of a picture takes at most, the noise level for it included."""
+    half = torch.empty(n, 3, height // 2, width // 2, device="meta")
+    return peak_bytes(lambda: network.motion(half, half, half)) + 6 * n * height * width
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Bytes of the tensors that ``work`` makes and that are alive at once, at most."""
+    with torch.inference_mode(), _PeakBytes() as counted:
+        work()
+    return counted.peak
+
+
+class _PeakBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive at once, those that were made before left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = set(_storages((args, kwargs)))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in given | self._alive:
+                size = tensor.untyped_storage().nbytes()
+                self._alive.add(key)
+                self._now += size
+                weakref.finalize(tensor.untyped_storage(), self._gone, key, size)
+        self.peak = max(self.peak, self._now)
+        return result
+
+    def _gone(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self._now -= size
+
+
+def _storages(values: Any) -> Iterator[int]:
+    for tensor in tree_leaves(values):
+        if isinstance(tensor, Tensor):
+            yield tensor.untyped_storage()._cdata
