@@ -153,6 +153,7 @@ def denoise_file(
     device: str | torch.device = "auto",
     precision: str = "auto",
     backend: str = "auto",
+    max_memory: float | None = None,
     detect_cuts: bool = True,
     preview: str | None = None,
     start: float | None = None,
@@ -178,6 +179,7 @@ def denoise_file(
     input_options: dict[str, str] | None = None,
     interlaced: str = "auto",
     tracks: str | None = None,
+    hwaccel: str = "none",
     threads: int = 0,
     resume: bool = False,
     segment_seconds: float = SEGMENT_SECONDS,
@@ -194,12 +196,15 @@ def denoise_file(
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
         model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, device, precision,
-            backend, detect_cuts, preview: see :func:`denoise`. ``model`` may also be what :func:`load_model` returned,
-            so that many files share it. Live inputs never pause to measure backends: ``auto`` is steady there.
+            backend, max_memory, detect_cuts, preview: see :func:`denoise` and :class:`Denoiser`. ``model`` may also be
+            what :func:`load_model` returned, so that many files share it. Live inputs never pause to measure backends:
+            ``auto`` is steady there.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
             input_options, interlaced, tracks: of the input, see :func:`open_source`.
+        hwaccel: what decodes: ``none`` the CPU; ``cuda`` an NVIDIA GPU, or an error; ``auto`` the GPU that the network
+            runs on, if it knows the codec.
         max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
             where it would be longer.
         threads: for decoder, encoder and, in the whole process, torch; 0 lets each choose.
@@ -231,6 +236,10 @@ def denoise_file(
         "rtsp_transport": rtsp_transport, "input_options": input_options, "interlaced": interlaced, "tracks": tracks,
         "keeps_clock": keeps_clock(dst, format) and all(map(keeps_clock, tee)),
     }  # fmt: skip
+    if hwaccel != "none":
+        from .sources.hardware import Hardware
+
+        source_options["hardware"] = Hardware(hwaccel, resolve_device(device))
     rest = None
     if resume:
         if tee or grow or table or live:
@@ -259,7 +268,7 @@ def denoise_file(
             Denoiser, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
             grain=grain, grain_table=table, device=device, precision=precision, detect_cuts=detect_cuts,
             backend=steady_backend(backend, resolve_device(device)) if source.info.is_live else backend,
-            preview=preview, rotation=source.info.rotation, begin_seconds=start or 0.0,
+            max_memory=max_memory, preview=preview, rotation=source.info.rotation, begin_seconds=start or 0.0,
             first_time=rest.first_time if rest else None,
         )  # fmt: skip
         first = session(model[0] if isinstance(model, tuple) else model, grain_seed=grain_seed)

@@ -37,7 +37,7 @@ _LEAD_SECONDS = 2
 _SAMPLE_BYTES = 1 << 20
 
 _CHANGE_NOTHING = (
-    "overwrite", "threads", "live", "connect_timeout", "read_timeout", "reconnect", "rtsp_transport",
+    "overwrite", "threads", "live", "connect_timeout", "read_timeout", "reconnect", "rtsp_transport", "hardware",
 )  # fmt: skip
 """Options that may be others when a file is gone on with."""
 

@@ -87,6 +87,10 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "--backend", metavar="NAME", default="auto", show_default=True,
     help="How the network runs: auto, eager, compile, openvino, onnxruntime, cuda-graph.",
 )  # fmt: skip
+@click.option(
+    "--max-memory", metavar="MB", type=float,
+    help="What a video may take on the device; too large pictures are denoised in tiles.",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
 @click.option("--json", "json_path", metavar="FILE", help="Write statistics there; - is standard output.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar.  [default: on a terminal]")

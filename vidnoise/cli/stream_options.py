@@ -38,6 +38,10 @@ _OPTIONS = (
     click.option("-f", "--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: extension]"),
     click.option("--tee", metavar="OUTPUT", multiple=True, help="One more output, as -o takes it; may be repeated."),
     click.option("--grow", is_flag=True, help="Write under the final name at once, for readers who follow."),
+    click.option(
+        "--hwaccel", type=click.Choice(["auto", "none", "cuda"]), default="none", show_default=True,
+        help="What decodes: the CPU (none), an NVIDIA GPU (cuda), or the network's GPU if it can (auto).",
+    ),
     click.option("--input-format", metavar="NAME", help="Container of the input.  [default: found by itself]"),
     click.option("--raw-size", metavar="WxH", help="The input has no header: its size, as in 1920x1080."),
     click.option("--raw-format", metavar="NAME", help="... and its pixel format, as in yuv420p10le."),

@@ -91,6 +91,11 @@ def find_encoder(name: str) -> av.codec.Codec:
     raise UsageError(f"unknown codec {name!r}; use {', '.join(CODECS)}, or the name of an FFmpeg video encoder")
 
 
+def what_it_needs(encoder: str) -> str:
+    """For the end of a message, where an encoder would not begin: what the machine may lack."""
+    return "; it needs an NVIDIA GPU that encodes, and its driver" if encoder.endswith("_nvenc") else ""
+
+
 def rgb_encoder(codec: av.codec.Codec, format: PixelFormat) -> av.codec.Codec:
     """The sibling of ``codec`` that takes RGB, where encoders are split (libx264)."""
     if codec.name == "libx264" and format.family == "rgb" and format.bit_depth == 8:

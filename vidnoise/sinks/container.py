@@ -29,6 +29,7 @@ from vidnoise.sinks.codecs import (
     find_encoder,
     low_latency_options,
     rgb_encoder,
+    what_it_needs,
 )
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.hdr import hdr_options
@@ -219,7 +220,7 @@ class ContainerSink:
             ):
                 raise SinkOpenError(
                     f"{self.name}: cannot begin {self._format_name} with {encoder.name} ({choice.name}, "
-                    f"{info.width}x{info.height}): {self._reason(ex)}",
+                    f"{info.width}x{info.height}): {self._reason(ex)}{what_it_needs(encoder.name)}",
                     self.name,
                 ) from ex
             raise

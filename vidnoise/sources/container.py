@@ -27,6 +27,7 @@ from vidnoise.sources.description import (
     total_seconds,
 )
 from vidnoise.sources.dolby_vision import check_dolby_vision
+from vidnoise.sources.hardware import Hardware
 from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
@@ -72,6 +73,7 @@ class ContainerSource:
         interlaced: ``auto`` believes the marks of the video; ``tff``, ``bff`` and ``no`` overrule them.
         tracks: Which tracks are wanted, see :class:`vidnoise.sources.tracks.Tracks`; None for all.
         keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0.
+        hardware: What decodes; by default the CPU.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -97,8 +99,11 @@ class ContainerSource:
         interlaced: str = "auto",
         tracks: str | None = None,
         keeps_clock: bool = True,
+        hardware: Hardware | None = None,
     ) -> None:
         self.uri = uri
+        self._hardware = hardware
+        self._accelerator = None if hardware is None else hardware.accelerator()
         self._fields = FieldFinder(interlaced, uri)
         self._tracks = Tracks(tracks)
         self._keeps_clock = keeps_clock
@@ -124,7 +129,7 @@ class ContainerSource:
     def _open(
         self, format: str | None, options: dict[str, str] | None, timeout: float | tuple[float, float] | None
     ) -> av.container.InputContainer:
-        return open_container(self.uri, format, options, timeout, name=self._name)
+        return open_container(self.uri, format, options, timeout, name=self._name, accelerator=self._accelerator)
 
     @property
     def n_corrupt(self) -> int:
@@ -155,6 +160,8 @@ class ContainerSource:
             raise SourceOpenError(f"{self.uri}: holds {what}", self.uri)
         if video.codec_context is None:
             raise SourceOpenError(f"{self.uri}: its video codec is not supported by this build of FFmpeg", self.uri)
+        if self._hardware is not None:
+            self._hardware.check(video.codec_context, self.uri)
         self._video = video
         self._time_base = to_fraction(video.time_base) or Fraction(1, 90000)
         self._begin = self._beginning()

@@ -90,7 +90,8 @@ class DecodedStream:
         self._counted: deque[int] = deque(maxlen=64)
         # Threads that decode a frame each hold back as many frames.
         self._decoder.thread_type = ThreadType.SLICE if is_live else ThreadType.AUTO
-        self._decoder.thread_count = threads
+        # A GPU decodes whatever the number of threads; each would only hold surfaces of its own.
+        self._decoder.thread_count = 1 if getattr(self._decoder, "is_hwaccel", False) else threads
 
     def forget_damage(self) -> None:
         """Set the counts to zero (after a seek, pictures before the wanted one do not matter)."""

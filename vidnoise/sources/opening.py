@@ -29,10 +29,12 @@ def open_container(
     *,
     file: Any = None,
     name: str = "",
+    accelerator: Any = None,
 ) -> av.container.InputContainer:
     """Open an address for reading; see :class:`ContainerSource` for the arguments.
 
-    ``name`` is what a device is called by libav; ``file`` is an object with ``read`` that libav is to read from.
+    ``name`` is what a device is called by libav; ``file`` is an object with ``read`` that libav is to read from;
+    ``accelerator`` is an ``av.codec.hwaccel.HWAccel`` that is to decode.
 
     Raises:
         SourceOpenError: One line that says why not.
@@ -56,7 +58,7 @@ def open_container(
     try:
         opened = av.open(
             target, "r", format=FORMAT_NAMES.get(format or "", format), options=options, timeout=waits,
-            metadata_errors="replace", buffer_size=_BUFFER_SIZE,
+            metadata_errors="replace", buffer_size=_BUFFER_SIZE, hwaccel=accelerator,
         )  # fmt: skip
         return cast(av.container.InputContainer, opened)
     except av.error.PermissionError as ex:

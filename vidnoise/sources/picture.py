@@ -10,6 +10,7 @@ from torch import Tensor
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, PixelFormat
 from vidnoise.picture_planes import plane_views
+from vidnoise.sources.hardware import DevicePlanes, is_on_gpu, sample_format
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class PictureReader:
         self._source_name: str | None = None
         self._format: PixelFormat | None = None
         self._color = ColorInfo()
+        self._on_gpu = DevicePlanes()
 
     def format_of(self, picture: av.VideoFrame) -> PixelFormat:
         """The format in which ``picture`` will be processed.
@@ -55,7 +57,7 @@ class PictureReader:
         Raises:
             FormatError: There is no lossless way into a format that we process.
         """
-        name = picture.format.name
+        name = sample_format(picture)
         if name != self._source_name or self._format is None:
             format = target_format(name)
             if format is None:
@@ -71,6 +73,12 @@ class PictureReader:
     def read(self, picture: av.VideoFrame) -> tuple[PixelFormat, tuple[Tensor, ...]]:
         """Format and planes of ``picture``."""
         format = self.format_of(picture)
+        if is_on_gpu(picture):
+            if sample_format(picture) != format.name:
+                raise FormatError(
+                    f"{self._uri}: pixel format {sample_format(picture)} cannot stay on the GPU; use --hwaccel none"
+                )
+            return format, self._on_gpu.read(picture, format, self._uri)
         if picture.format.name != format.name:
             # Range and matrix stay as they are: samples only change places.
             picture = picture.reformat(format=format.name)

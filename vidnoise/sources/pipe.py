@@ -76,7 +76,7 @@ class PipeSource(ContainerSource):
                 f"{self.uri}: is a terminal, not a video; send one in (... | vidnoise - -o OUT)", self.uri
             )
         self._pipe = PipeReader(fd, timeout[1] if isinstance(timeout, tuple) else timeout)
-        return open_container(self.uri, format, options, None, file=self._pipe)
+        return open_container(self.uri, format, options, None, file=self._pipe, accelerator=self._accelerator)
 
     def stop(self) -> None:
         super().stop()
