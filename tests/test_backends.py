@@ -16,8 +16,9 @@ import tolerances
 import vidnoise.backends.auto as auto
 from test_denoiser import frames, values
 from test_model import TINY
-from vidnoise.backends import BACKENDS, open_backend, steady_backend
+from vidnoise.backends import BACKENDS, cpu_operations, open_backend, steady_backend
 from vidnoise.backends.auto import Auto
+from vidnoise.backends.cpu_operations import CpuOperations
 from vidnoise.backends.measurements import Measurement, Measurements
 from vidnoise.backends.protocol import Backend
 from vidnoise.denoiser import Denoiser
@@ -197,6 +198,33 @@ def test_what_a_backend_cannot_do_is_refused(network: DenoiseNetwork) -> None:
         backend(name, network)
         with pytest.raises(BackendError, match=r"--device cpu|--precision fp32"):
             open_backend(name, network, device=torch.device(device), dtype=dtype)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_operations_for_cpus_are_the_plain_ones(
+    trained: DenoiseNetwork, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    plain, fast = trained.operations, CpuOperations(trained.operations)
+    state = State(*(torch.rand(t.shape, generator=generator) for t in trained.initial_state(streams, 48, 80)))
+    flow = torch.nn.functional.interpolate(6 * torch.randn(streams, 2, 3, 5, generator=generator), size=(24, 40))
+    assert fast.keep(state, torch.ones(streams, dtype=torch.bool)) is state
+    known = torch.arange(streams) > 0
+    for a, b in zip(fast.keep(state, known), plain.keep(state, known), strict=True):
+        assert torch.equal(a, b)
+    for _ in range(2):  # what is remembered within a frame must not last longer
+        noisy = torch.rand(streams, 3, 48, 80, generator=generator)
+        torch.testing.assert_close(fast.haar(noisy), plain.haar(noisy), rtol=0, atol=1e-6)
+        for a, b in zip(fast.recall(state, flow), plain.recall(state, flow), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=tolerances.REMAP)
+        assert fast.bands(noisy) is fast.haar(noisy)
+        bands, residual = (torch.randn(streams, 12, 24, 40, generator=generator) for _ in range(2))
+        left = torch.rand(streams, 6, 24, 40, generator=generator)
+        for a, b in zip(fast.restore(bands, left, residual), plain.restore(bands, left, residual), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    monkeypatch.setattr(cpu_operations, "_EXACT_REMAP", False)
+    for a, b in zip(fast.recall(state, flow), plain.recall(state, flow), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
 def test_every_name_has_a_class() -> None:

@@ -143,7 +143,8 @@ def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor) -> T
         variance: of the noise.
     """
     gain = ((noisy - still).square() - (noisy - aligned).square()) / variance
-    gain = F.avg_pool2d(gain, 9, stride=1, padding=4, count_include_pad=False)
+    for size in ((9, 1), (1, 9)):
+        gain = F.avg_pool2d(gain, size, stride=1, padding=(size[0] // 2, size[1] // 2), count_include_pad=False)
     return torch.sigmoid((gain - STILL_MARGIN) / STILL_SOFTNESS)
 
 

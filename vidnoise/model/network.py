@@ -15,7 +15,7 @@ from .flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
 from .noise_level import NoiseLevel, uniform_sigma
 from .operations import Operations
 from .state import UNKNOWN, State
-from .wavelet import TRANSFORMS, per_band
+from .wavelet import TRANSFORMS, per_band, split_bands
 
 MULTIPLE = 16
 """Heights and widths must be multiples of this: the coarsest flow level is at 1/16."""
@@ -82,12 +82,13 @@ class TemporalFusion(nn.Module):
         """
         innovation = noisy - fused
         known = ratio.clamp(max=1.0)
-        deviation = per_band(sigma) * (1 + per_band(known)).sqrt()
-        surprise = (innovation.abs() / deviation).clamp(max=20.0)
-        detail = (surprise[:, 3:6] + surprise[:, 6:9] + surprise[:, 9:12]) / 3
+        low_deviation, deviation = (sigma * (1 + known).sqrt().repeat_interleave(3, 1)).chunk(2, dim=1)
+        low, details = split_bands(innovation.abs())
+        low = (low / low_deviation).clamp(max=20.0)
+        detail = (details / deviation.unsqueeze(1)).clamp(max=20.0).mean(1)
         drift = ((noisy[:, :3] - clean) / sigma[:, :3]).clamp(-20.0, 20.0)
         level = sigma.mean(1, keepdim=True).log() * 0.3 + 1.0
-        evidence = torch.cat([surprise[:, :3], detail, drift, known.sqrt(), level], 1)
+        evidence = torch.cat([low, detail, drift, known.sqrt(), level], 1)
         e = torch.exp(self.misalignment(typed(evidence, self.misalignment)).float().clamp(-8.0, 6.0))
         p = ratio + e
         low, detail = (p / (p + 1)).split(1, dim=1)
@@ -216,11 +217,16 @@ class DenoiseNetwork(nn.Module):
         """
         local = F.avg_pool2d(self.transform.half(fused), 8)
         local = F.interpolate(local, scale_factor=8, mode="bilinear", align_corners=False)
-        base = self.transform.constant(local)
-        per_frame, per_fused = per_band(sigma), per_band(left)
-        units = ((fused, per_fused), (noisy, per_frame), (guide, per_fused))
-        scaled = [((bands - base) / unit).clamp(-LIMIT, LIMIT) for bands, unit in units]
-        return torch.cat([*scaled, left.log() * 0.3 + 1, local], 1)
+        base, detail_base = self.transform.constant(local)
+        scaled = []
+        for bands, level in ((fused, left), (noisy, sigma), (guide, left)):
+            low, details = split_bands(bands)
+            low_level, detail_level = level.chunk(2, dim=1)
+            scaled.append((low - base) / low_level)
+            if isinstance(detail_base, Tensor):
+                details = details - detail_base.unsqueeze(1)
+            scaled.append((details / detail_level.unsqueeze(1)).flatten(1, 2))
+        return torch.cat([*(bands.clamp(-LIMIT, LIMIT) for bands in scaled), left.log() * 0.3 + 1, local], 1)
 
     def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
         """As :meth:`forward`, with a :class:`Trace` of the inside."""
@@ -234,7 +240,7 @@ class DenoiseNetwork(nn.Module):
         known = (ratio[:, :1] < 10).float()
         fused_bands, gain = self.fusion(bands, fused_bands, clean_bands[:, :3], sigma, ratio)
         # Where nothing is known of the past, the fused frame stands in for the previous output.
-        guide = fused_bands + known * (clean_bands - fused_bands)
+        guide = torch.where(known > 0, clean_bands, fused_bands)
         left = gain.sqrt().repeat_interleave(3, 1) * sigma
         inputs = self._standardised(fused_bands, bands, guide, left, sigma)
         core = self.core(inputs, hidden * F.max_pool2d(known, 2))

@@ -55,6 +55,14 @@ def per_band(levels: Tensor, channels: int = 3) -> Tensor:
     return torch.cat([low, detail, detail, detail], dim=1)
 
 
+def split_bands(bands: Tensor) -> tuple[Tensor, Tensor]:
+    """Views of the low-pass bands, ``(N, 3, h, w)``, and of the three details, ``(N, 3, 3, h, w)``, of RGB pictures.
+
+    Levels for low-pass and details are broadcast over them, where :func:`per_band` would copy them.
+    """
+    return bands[:, :3], bands[:, 3:].unflatten(1, (3, 3))
+
+
 def unshuffle(image: Tensor) -> Tensor:
     """The four pixels of each 2×2 square as channels: ``(N, C, H, W)`` to ``(N, 4C, H/2, W/2)``, C channels each."""
     return torch.cat([image[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=1)
@@ -80,8 +88,9 @@ class Transform(NamedTuple):
     inverse: Callable[[Tensor], Tensor]
     half: Callable[[Tensor], Tensor]
     """Bands to the picture at half resolution: ``(N, 12, h, w)`` to ``(N, 3, h, w)``."""
-    constant: Callable[[Tensor], Tensor]
-    """Bands of a picture that is constant over each 2×2 square: ``(N, 3, h, w)`` to ``(N, 12, h, w)``."""
+    constant: Callable[[Tensor], tuple[Tensor, Tensor | float]]
+    """The first three bands of a picture that is constant over each 2×2 square, from ``(N, 3, h, w)``, and the others,
+    which all are alike: ``(N, 3, h, w)``, or 0."""
     levels: Callable[[Tensor], Tensor]
     """Noise levels of the Haar bands ``(N, 6, h, w)`` to those of these bands, likewise."""
 
@@ -91,7 +100,7 @@ TRANSFORMS = {
         haar,
         inverse_haar,
         lambda bands: bands[:, :3] * 0.5,
-        lambda half: torch.cat([2 * half, torch.zeros_like(half).repeat(1, 3, 1, 1)], 1),
+        lambda half: (2 * half, 0.0),
         lambda sigma: sigma,
     ),
     # Every pixel of a square holds all frequencies, so their levels are equal.
@@ -99,7 +108,7 @@ TRANSFORMS = {
         unshuffle,
         inverse_unshuffle,
         lambda bands: bands.unflatten(1, (4, -1)).mean(1),
-        lambda half: half.repeat(1, 4, 1, 1),
+        lambda half: (half, half),
         _mean_level,
     ),
 }
