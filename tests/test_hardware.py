@@ -107,7 +107,7 @@ class LateCopies:
     def __init__(self) -> None:
         self.waiting: list[Any] = []
 
-    def mark(self) -> Any:
+    def mark(self, device: torch.device) -> Any:
         work, self.waiting = self.waiting, []
         return SimpleNamespace(synchronize=lambda: [do() for do in work])
 
@@ -139,7 +139,7 @@ def test_a_surface_is_held_until_its_copy_has_ended() -> None:
 
 def test_without_waiting_pictures_are_damaged() -> None:
     late = LateCopies()
-    reader = DevicePlanes(late.as_tensor, lambda: SimpleNamespace(synchronize=lambda: None))
+    reader = DevicePlanes(late.as_tensor, lambda device: SimpleNamespace(synchronize=lambda: None))
     surface = [torch.full((4, 6), 7, dtype=torch.uint8), torch.full((2, 3, 2), 7, dtype=torch.uint8)]
     planes = reader.read(FakePicture(surface), PIXEL_FORMATS["nv12"], "a.mp4")
     reader._held.clear()
@@ -151,13 +151,13 @@ def test_without_waiting_pictures_are_damaged() -> None:
 def test_layouts_that_cannot_stay_on_the_gpu_are_refused() -> None:
     odd = FakePicture([torch.zeros(5, 7, dtype=torch.uint8), torch.zeros(2, 3, 2, dtype=torch.uint8)])
     with pytest.raises(FormatError, match="7x5 cannot stay on the GPU; use --hwaccel none"):
-        DevicePlanes(lambda p: p, lambda: None).read(odd, PIXEL_FORMATS["nv12"], "a.mp4")
+        DevicePlanes(lambda p: p, lambda device: None).read(odd, PIXEL_FORMATS["nv12"], "a.mp4")
 
     def unknown(plane: Any) -> torch.Tensor:
         raise NotImplementedError("unsupported sw_format for DLPack export")
 
     with pytest.raises(FormatError, match="nv12 pictures cannot stay on the GPU"):
-        DevicePlanes(unknown, lambda: None).read(odd, PIXEL_FORMATS["nv12"], "a.mp4")
+        DevicePlanes(unknown, lambda device: None).read(odd, PIXEL_FORMATS["nv12"], "a.mp4")
 
 
 def test_the_format_of_samples_on_a_gpu() -> None:

@@ -11,6 +11,7 @@ import click
 
 from ..batch import Batch, Job, existing, make_folders
 from ..errors import ReaderClosedError, SinkOpenError, VidnoiseError
+from .workers import Task, Work, outcomes
 
 if TYPE_CHECKING:
     from ..run_stats import RunStats
@@ -71,26 +72,39 @@ def run_file(job: Job, denoise: Callable[[Job, str], RunStats], *, skip: bool, s
 
 
 def run_batch(
-    batch: Batch, denoise: Callable[[Job, str], RunStats], *, skip: bool, say: Say, report: JsonReport
+    batch: Batch, workers: Sequence[Callable[[Job, str], RunStats]], *, skip: bool, say: Say, report: JsonReport
 ) -> int:
     """Denoise many files; see :func:`run_file` for the arguments. A file that fails does not stop the others.
+
+    ``workers`` are as ``denoise`` there; several take a file each at a time, see :func:`outcomes`.
 
     Returns:
         0; or the exit status that all failures have, 1 where they differ; or 130 after an interruption.
     """
     failures: list[tuple[Job, str, int]] = []
-    n_skipped = n_done = 0
+    n_skipped = n_done = n_interrupted = n_ended = 0
+    tasks: list[Task] = []
     for number, job in enumerate(batch.jobs, 1):
-        place = f"{number}/{len(batch.jobs)}"
         if skip and existing([job]):
             n_skipped += 1
             report.add(job, skipped=True)
-            continue
-        try:
-            stats = denoise(job, f"{place} {Path(job.source).name}")
-        except ReaderClosedError:
-            raise
-        except Exception as ex:  # the next file may be fine, whatever it was
+        else:
+            tasks.append((number, job))
+
+    def place_of(number: int) -> str:
+        return f"{number}/{len(batch.jobs)}"
+
+    def named(denoise: Callable[[Job, str], RunStats]) -> Work:
+        return lambda number, job: denoise(job, f"{place_of(number)} {Path(job.source).name}")
+
+    ended = outcomes(tasks, [named(denoise) for denoise in workers])
+    for number, job, outcome in ended:
+        n_ended += 1
+        place = place_of(number)
+        if isinstance(outcome, ReaderClosedError):
+            raise outcome
+        if isinstance(outcome, Exception):  # the next file may be fine, whatever it was
+            ex = outcome
             is_ours = isinstance(ex, VidnoiseError)
             reason = (
                 " ".join(str(ex).split()) if is_ours else f"{job.source}: internal error: {type(ex).__name__}: {ex}"
@@ -99,15 +113,18 @@ def run_batch(
             say(f"{place} failed: {reason}")
             report.add(job, error=reason, exit_code=failures[-1][2])
             continue
-        say(f"{place} {summary(stats, job.output)}")
-        report.add(job, **stats.to_dict())
-        if stats.interrupted:
-            left = len(batch.jobs) - number
-            if left:
-                say(f"{left} {'file was' if left == 1 else 'files were'} not begun")
-            _list_failures(failures, len(batch.jobs), say)
-            return _INTERRUPTED
-        n_done += 1
+        say(f"{place} {summary(outcome, job.output)}")
+        report.add(job, **outcome.to_dict())
+        n_done += not outcome.interrupted
+        n_interrupted += outcome.interrupted
+        if outcome.interrupted and len(workers) == 1:
+            break
+    if n_interrupted:
+        left = len(tasks) - n_ended
+        if left:
+            say(f"{left} {'file was' if left == 1 else 'files were'} not begun")
+        _list_failures(failures, len(batch.jobs), say)
+        return _INTERRUPTED
     skipped = f", {n_skipped} {'was' if n_skipped == 1 else 'were'} there already" if n_skipped else ""
     say(f"{_count(range(n_done), 'file')} done{skipped}")
     _list_failures(failures, len(batch.jobs), say)

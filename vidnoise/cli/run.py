@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from ..errors import SinkOpenError
 from .files import JsonReport, prepare, run_batch, run_file
 from .stream_options import stream_options
 from .strength_options import strength_options
+from .workers import split_devices
 
 if TYPE_CHECKING:
     from ..api import LoadedModel
@@ -78,7 +80,10 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output.  [default: the input's]")
 @click.option("--audio", default="copy", show_default=True, help="copy, none, aac, opus or flac.")
 @stream_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--device", default="auto", show_default=True,
+    help="auto, cpu, cuda, cuda:N or mps; several with commas share the files of a batch.",
+)  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
     help="Arithmetic of the network.",
@@ -145,11 +150,14 @@ def run(
             raise click.UsageError(f"{option} - would write into the video on standard output; give it a file name")
         if path not in (None, "-"):
             _check_json_path(path)
+    devices = split_devices(device)
     batch = None
     if is_batch(sources, output):
         if others["grain_table"] or others["tee"]:
             raise click.UsageError("--grain-table and --tee name one file each; they do not go with several inputs")
         batch = plan_batch(sources, output, model=model)
+    elif len(devices) > 1:
+        raise click.UsageError("several devices share the files of a batch; a single video takes one device")
 
     from .console import console_for_messages, progress_bar
     from .interrupt import stop_on_signal
@@ -168,18 +176,18 @@ def run(
 
         from ..api import denoise_file  # late, and not before signals are handled: it loads torch
 
-        shared = _load(model, device) if batch is not None else model
         has_bar = progress or (progress is None and console.is_terminal and not quiet)
+        has_bar = has_bar and len(devices) == 1  # a line for each file that is done then says how far it is
         bars = _CurrentBar()
         report = stack.enter_context(live_report(None if quiet else say, bars if has_bar else None, stats_path))
 
-        def denoise(job: Job, label: str) -> RunStats:
+        def denoise(job: Job, label: str, device: str, model: str | LoadedModel) -> RunStats:
             with contextlib.ExitStack() as bar:
                 if has_bar:
                     bars.show = bar.enter_context(progress_bar(console, label))
                 return denoise_file(
                     job.source, job.output, progress=report, should_stop=should_stop, overwrite=overwrite,
-                    model=shared, sigma=sigma, strength=strength, device=device, precision=precision,
+                    model=model, sigma=sigma, strength=strength, device=device, precision=precision,
                     detect_cuts=not no_cuts, start=start, duration=duration,
                     codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads,
                     resume=resume, **others,
@@ -187,8 +195,10 @@ def run(
 
         written = JsonReport(json_path, is_batch=batch is not None)
         if batch is None:
-            return run_file(Job(sources[0], output), denoise, skip=resume, say=say, report=written)
-        return run_batch(batch, denoise, skip=resume, say=say, report=written)
+            alone = functools.partial(denoise, device=device, model=model)
+            return run_file(Job(sources[0], output), alone, skip=resume, say=say, report=written)
+        workers = [functools.partial(denoise, device=d, model=_load(model, d)) for d in devices]
+        return run_batch(batch, workers, skip=resume, say=say, report=written)
 
 
 class _CurrentBar:

@@ -98,9 +98,9 @@ def sample_format(picture: av.VideoFrame) -> str:
     return picture.format.name
 
 
-def _copied() -> Any:
+def _copied(device: torch.device) -> Any:
     event = torch.cuda.Event()
-    event.record()
+    event.record(torch.cuda.current_stream(device))
     return event
 
 
@@ -109,11 +109,11 @@ class DevicePlanes:
 
     Args:
         as_tensor: the memory of a plane as a tensor.
-        mark: called when a copy was enqueued; what it returns has ``synchronize``.
+        mark: called with the device when a copy was enqueued there; what it returns has ``synchronize``.
     """
 
     def __init__(
-        self, as_tensor: Callable[[Any], Tensor] = torch.from_dlpack, mark: Callable[[], Any] = _copied
+        self, as_tensor: Callable[[Any], Tensor] = torch.from_dlpack, mark: Callable[[torch.device], Any] = _copied
     ) -> None:
         self._as_tensor, self._mark = as_tensor, mark
         self._held: deque[tuple[Any, Any]] = deque()
@@ -136,7 +136,7 @@ class DevicePlanes:
                     f"{uri}: pictures of {picture.width}x{picture.height} cannot stay on the GPU; use --hwaccel none"
                 )
             planes.append(plane.clone(memory_format=torch.contiguous_format))
-        self._held.append((self._mark(), picture))
+        self._held.append((self._mark(planes[0].device), picture))
         while len(self._held) > HELD:
             copied, _ = self._held[0]
             copied.synchronize()
