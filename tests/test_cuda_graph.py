@@ -208,6 +208,20 @@ def test_no_memory_for_a_recording_leaves_the_state_alone(network: DenoiseNetwor
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
 
 
+def test_no_memory_while_warming_up_leaves_the_state_alone(network: DenoiseNetwork) -> None:
+    class Full(RecordedGraphs):
+        def warm_up(self, run: Callable[[], None]) -> None:
+            run()
+            raise torch.OutOfMemoryError("no memory")
+
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=Full())
+    state = backend.initial_state(1, 32, 48)
+    before = [t.clone() for t in state]
+    with pytest.raises(torch.OutOfMemoryError):
+        backend.step(noisy_frames(1)[0], None, 1.0, keeping(True), state)
+    assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
+
+
 def test_a_cpu_is_refused_in_one_line(network: DenoiseNetwork) -> None:
     with pytest.raises(BackendError, match="needs a CUDA device, not cpu"):
         CudaGraph(network, device=CPU, dtype=torch.float32)

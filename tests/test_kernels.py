@@ -29,7 +29,9 @@ from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
 from vidnoise.model.network import UNKNOWN
-from vidnoise.model.wavelet import haar, inverse_haar, per_band
+from vidnoise.model.operations import Operations
+from vidnoise.model.state import State
+from vidnoise.model.wavelet import TRANSFORMS, haar, inverse_haar, per_band
 from vidnoise.weights import load_model
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -244,6 +246,21 @@ def test_a_step_of_the_network() -> None:
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=tolerances.KERNEL_STEP)
             for target, source in zip(ours, found.state, strict=True):
                 target.copy_(source)
+
+
+def test_the_bands_of_a_frame_are_made_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    operations = importlib.import_module("vidnoise.kernels.operations")
+    made: list[Tensor] = []
+    monkeypatch.setattr(operations, "haar", lambda image: made.append(image) or image * 2)
+    monkeypatch.setattr(operations, "forget", lambda *_: None)
+    fused = operations.FusedOperations(Operations(TRANSFORMS["haar"]))
+    state = State(*torch.zeros(5, 1))
+    for frame in torch.rand(2, 1):
+        fused.keep(state, torch.ones(1, dtype=torch.bool))
+        assert torch.equal(fused.haar(frame), frame * 2)
+        assert torch.equal(fused.haar(state.fused), state.fused * 2)
+        assert torch.equal(fused.bands(frame), frame * 2)
+    assert len(made) == 4
 
 
 def test_where_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,9 +186,11 @@ class CudaGraph:
         # One size for ever, so it is worth trying which algorithm is the fastest.
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
             before = State(*(t.clone() for t in state))
-            self._graphs.warm_up(run)
-            for target, source in zip(state, before, strict=True):
-                target.copy_(source)
+            try:
+                self._graphs.warm_up(run)
+            finally:  # also where memory ran out in the middle
+                for target, source in zip(state, before, strict=True):
+                    target.copy_(source)
             return self._graphs.record(run)
 
 

@@ -22,22 +22,29 @@ class FusedOperations(Operations):
     def __init__(self, operations: Operations, state: State | None = None) -> None:
         super().__init__(operations.transform)
         self._state = state
+        self._frame: tuple[Tensor, Tensor] | None = None
+        """The first picture of a step and its bands, which noise level and network both ask for."""
 
     def keep(self, state: State, known: Tensor) -> State:
+        self._frame = None
         for name, tensor in state._asdict().items():
             forget(tensor, known, UNKNOWN if name == "ratio" else 0.0)
         return state
 
     def haar(self, image: Tensor) -> Tensor:
-        return haar(image)
+        if self._frame is None:
+            self._frame = image, haar(image)
+        frame, bands = self._frame
+        return bands if frame is image else haar(image)
 
     def bands(self, image: Tensor) -> Tensor:
-        return haar(image)
+        return self.haar(image)
 
     def recall(self, state: State, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return warp_bands(state.fused, flow), warp_bands(state.clean, flow), warp_ratio(state.ratio, flow, UNKNOWN)
 
     def restore(self, fused_bands: Tensor, left: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        self._frame = None
         if self._state is None:
             return restore(fused_bands, left, residual)
         return restore(fused_bands, left, residual, clean=self._state.clean, fused=self._state.fused)
