@@ -75,5 +75,5 @@ TILE_SEAM = 0.1
 """The same of the worst line or column where tiles meet: a tenth of a step of 8 bits, that is, nothing to be seen."""
 
 REMAP = 5e-4
-"""OpenCV's bicubic warp against PyTorch's, on white noise from 0 to 1, per Haar band: weights in float32 in another order
-are off by up to 1e-4 a pixel, and a band sums four of them, halved."""
+"""OpenCV's bicubic warp against PyTorch's, on white noise from 0 to 1, per Haar band: weights in float32 in another
+order are off by up to 1e-4 a pixel, and a band sums four of them, halved."""

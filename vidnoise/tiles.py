@@ -29,6 +29,7 @@ from .model import Denoised, DenoiseNetwork, State, uniform_sigma
 from .model.dncnn import typed
 from .model.flow import Motion
 from .model.network import MULTIPLE
+from .model.noise_level import untouched
 from .model.state import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -157,7 +158,8 @@ class Tiled:
             level = noisy.new_zeros(n, 6, height // 2, width // 2)
             for place in cut:
                 bands = network.operations.haar(cut.part(noisy, place).contiguous())
-                cut.blend(level, network.noise_level.level(cut.part(state.noise, place)[:, :12], bands), place)
+                learnt = cut.part(state.noise, place)[:, :12]
+                cut.blend(level, network.noise_level.level(learnt, bands, 1 - untouched(bands)), place)
         else:
             level = uniform_sigma(sigma, noisy)
         # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
@@ -182,7 +184,8 @@ class Tiled:
         for place in cut:
             known = (cut.part(state.ratio, place)[:, :1] < UNKNOWN / 2).float()
             bands = haar(cut.part(noisy, place).contiguous())
-            found, sure = level.features(bands, haar(cut.part(state.fused, place).contiguous()), known)
+            past = haar(cut.part(state.fused, place).contiguous())
+            found, sure = level.features(bands, past, known, 1 - untouched(bands))
             if features is None or trust is None:
                 features = noisy.new_zeros(n, found.shape[1], height // 8, width // 8)
                 trust = noisy.new_zeros(n, 1, height // 8, width // 8)
@@ -190,7 +193,7 @@ class Tiled:
             cut.blend(trust, sure.float(), place)
         assert features is not None
         assert trust is not None
-        return level.remember(state.noise, level.parameters(typed(features, level.head), trust))
+        return level.remember(state.noise, level.conclude(typed(features, level.head), trust))
 
 
 class _Cut:

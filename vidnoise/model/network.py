@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .dncnn import DnCNN, conv3, typed
 from .flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
-from .noise_level import NoiseLevel, uniform_sigma
+from .noise_level import NoiseLevel, uniform_sigma, untouched
 from .operations import Operations
 from .state import UNKNOWN, State
 from .wavelet import TRANSFORMS, per_band, split_bands
@@ -150,9 +150,10 @@ class DenoiseNetwork(nn.Module):
         """
         bands = self.operations.haar(noisy)
         known = (state.ratio[:, :1] < UNKNOWN / 2).float()
-        parameters = self.noise_level(bands, self.operations.haar(state.fused), known)
+        parts = 1 - untouched(bands)
+        parameters = self.noise_level(bands, self.operations.haar(state.fused), known, parts)
         memory = self.noise_level.remember(state.noise, parameters)
-        return self.noise_level.level(memory[:, :12], bands), state._replace(noise=memory)
+        return self.noise_level.level(memory[:, :12], bands, parts), state._replace(noise=memory)
 
     def forward(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State]:
         """Denoise one frame.

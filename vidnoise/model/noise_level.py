@@ -81,20 +81,21 @@ class NoiseLevel(nn.Module):
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor([-5.0] * 6 + [-3.0] * 6))  # type: ignore[union-attr]
 
-    def forward(self, bands: Tensor, past: Tensor, known: Tensor) -> Tensor:
-        """Parameters of the noise of one frame: :meth:`features`, then :meth:`parameters`, which see the whole of it.
+    def forward(self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor) -> Tensor:
+        """Parameters of the noise of one frame: :meth:`features`, then :meth:`conclude`, which sees the whole of it.
 
         Args:
             bands: ``(N, 12, h, w)`` from :func:`~vidnoise.model.wavelet.haar`.
             past: likewise, of what is known of the frames before, not motion-compensated.
             known: ``(N, 1, h, w)``, 1 where there is a past, else 0.
+            noisy: ``(N, 1, h, w)``, 1 where there can be noise: not where the frame is :func:`untouched`.
 
         Returns:
             ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for low-pass RGB and details RGB.
         """
-        return self.parameters(*self.features(bands, past, known))
+        return self.conclude(*self.features(bands, past, known, noisy))
 
-    def features(self, bands: Tensor, past: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
         """What places tell of the noise, and how much they can be trusted: ``(N, C, h/4, w/4)``, ``(N, 1, h/4, w/4)``.
 
         They depend on their surroundings only; arguments are those of :meth:`forward`.
@@ -102,12 +103,11 @@ class NoiseLevel(nn.Module):
         low, detail = bands[:, :3], bands[:, 3:]
         # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
         evidence = [low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known]
-        noisy = 1 - untouched(bands)
         x = self.encoder(typed(torch.cat([*(e * noisy for e in evidence), noisy], 1), self.encoder))
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noisy, 4) + 1e-6
         return x, trust
 
-    def parameters(self, x: Tensor, trust: Tensor) -> Tensor:
+    def conclude(self, x: Tensor, trust: Tensor) -> Tensor:
         """What all :meth:`features` of a frame together say of each place."""
         overall = (x * trust).sum((2, 3), keepdim=True) / trust.sum((2, 3), keepdim=True)
         overall = F.relu(self.globally(typed(overall, self.globally)))
@@ -129,12 +129,12 @@ class NoiseLevel(nn.Module):
         return torch.cat([mean + (parameters - mean) / count, count], 1)
 
     @staticmethod
-    def level(parameters: Tensor, bands: Tensor) -> Tensor:
-        """Noise level ``(N, 6, h, w)`` of a frame, from its Haar bands ``(N, 12, h, w)``."""
+    def level(parameters: Tensor, bands: Tensor, noisy: Tensor) -> Tensor:
+        """Noise level ``(N, 6, h, w)`` of a frame, from its Haar bands and where there can be noise."""
         low = bands[:, :3]
         affine = F.interpolate(parameters, size=low.shape[-2:], mode="bilinear", align_corners=False)
         slope, offset = affine.exp().chunk(2, dim=1)
         signal = (low.float() * 0.5).clamp(0, 1)  # the low-pass band of a constant c is 2c
         # Squares, so that both parts are positive and small levels are learnt as well as large ones.
         variance = slope.square() * torch.cat([signal, signal], 1) + offset.square()
-        return (variance.sqrt() * (1 - untouched(bands))).clamp(min=SIGMA_MIN)
+        return (variance.sqrt() * noisy).clamp(min=SIGMA_MIN)
