@@ -96,6 +96,13 @@ class Context:
                 torch.cuda.empty_cache()
 
 
+def has(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
+
+
 def p95(values: list[float]) -> float:
     return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
 
@@ -120,7 +127,7 @@ def machine(context: Context) -> None:
         print(shown)  # noqa: T201
     facts["python"], facts["cores"] = platform.python_version(), os.cpu_count()
     for name in ("triton", "av", "cv2", "kornia"):
-        facts[name] = "yes" if importlib.util.find_spec(name) else "no"
+        facts[name] = "yes" if has(name) else "no"
     context.row(**facts)
 
 
@@ -198,7 +205,7 @@ def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[st
 
 
 def kernels_part(context: Context) -> None:
-    if not importlib.util.find_spec("triton"):
+    if not has("triton"):
         context.row(kernel="all", failed="triton is not installed")
         return
     for size, (height, width) in list(context.sizes.items())[-2:]:
@@ -306,7 +313,7 @@ def pipeline(context: Context) -> None:
 
 def files(context: Context) -> None:
     """A file through ``vidnoise run``, decoded and encoded on the host and on the device."""
-    if not importlib.util.find_spec("av"):
+    if not has("av"):
         context.row(run="all", left_out="av is not installed: nothing is decoded or encoded here")
         return
     from vidnoise.bench.end_to_end import make_clip

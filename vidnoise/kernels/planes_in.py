@@ -43,8 +43,8 @@ def _load(plane, row_stride, column_stride, y, x, mask):
 def _chroma(plane, row_stride, column_stride, y, x, mask, height, width, site_x, site_y, offset, scale,
             FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr):  # fmt: skip
     """Linear interpolation of a chroma plane at luma position (y, x), as chroma.upsample does it."""
-    at_y = ((y % FACTOR_Y).to(tl.float32) - site_y) / FACTOR_Y
-    at_x = ((x % FACTOR_X).to(tl.float32) - site_x) / FACTOR_X
+    at_y = ((y % FACTOR_Y).to(tl.float32) - site_y) * (1.0 / FACTOR_Y)
+    at_x = ((x % FACTOR_X).to(tl.float32) - site_x) * (1.0 / FACTOR_X)
     before_y, before_x = tl.floor(at_y), tl.floor(at_x)
     top = y // FACTOR_Y + before_y.to(tl.int32)
     left = x // FACTOR_X + before_x.to(tl.int32)

@@ -44,7 +44,7 @@ def _add(source, target, source_row, source_column, target_row, target_column, y
     """``source + correction`` in whole steps of the code, clamped to it."""
     raw = tl.load(source + y * source_row + x * source_column, mask=mask, other=0).to(tl.int32).to(tl.float32)
     # What is larger ends at the clamp anyway, and the rounding below holds up to 2**22.
-    steps = tl.minimum(tl.maximum(correction / step, -2097152.0), 2097152.0)
+    steps = tl.minimum(tl.maximum(correction * (1.0 / step), -2097152.0), 2097152.0)
     whole = (steps + 12582912.0) - 12582912.0  # to the nearest, ties to even: there are no fractions above 1.5 * 2**23
     value = tl.minimum(tl.maximum(whole * step + raw, 0.0), top)
     at = target + y * target_row + x * target_column
@@ -67,7 +67,7 @@ def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_p
         _add(p1, q1, r1, k1, s1, t1, y, x, mask, g * scale, step, top)
         _add(p2, q2, r2, k2, s2, t2, y, x, mask, b * scale, step, top)
     elif FAMILY == "gray":
-        _add(p0, q0, r0, k0, s0, t0, y, x, mask, (r + g + b) / 3 * scale, step, top)
+        _add(p0, q0, r0, k0, s0, t0, y, x, mask, tl.div_rn(r + g + b, tl.zeros_like(r) + 3.0) * scale, step, top)
     else:
         _add(p0, q0, r0, k0, s0, t0, y, x, mask, g * green + r * red + b * blue, step, top)
         i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -77,10 +77,10 @@ def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_p
         v = tl.zeros((ROWS, COLUMNS), tl.float32)
         for k in tl.static_range(FIRST_X, FIRST_X + TAPS_X):
             # A box FACTOR wide around the sample; pixels are 1 wide, so its ends may cut one (chroma.downsample).
-            across = (tl.minimum(start_x + FACTOR_X, k + 0.5) - tl.maximum(start_x, k - 0.5)) / FACTOR_X
+            across = (tl.minimum(start_x + FACTOR_X, k + 0.5) - tl.maximum(start_x, k - 0.5)) * (1.0 / FACTOR_X)
             at_x = tl.minimum(tl.maximum(j * FACTOR_X + k, 0), width - 1)
             for o in tl.static_range(FIRST_Y, FIRST_Y + TAPS_Y):
-                down = (tl.minimum(start_y + FACTOR_Y, o + 0.5) - tl.maximum(start_y, o - 0.5)) / FACTOR_Y
+                down = (tl.minimum(start_y + FACTOR_Y, o + 0.5) - tl.maximum(start_y, o - 0.5)) * (1.0 / FACTOR_Y)
                 at_y = tl.minimum(tl.maximum(i * FACTOR_Y + o, 0), height - 1)
                 r, g, b = _difference(clean, noisy, clean_plane, clean_row, noisy_plane, noisy_row, at_y, at_x, inside,
                                       strength, HAS_NOISY)  # fmt: skip
@@ -130,7 +130,7 @@ def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, s
     with launching_on(clean.device):
         _apply[grid](
             *images, *before, *after, *strides, *(s for p in (*before, *after) for s in p.stride()),
-            frame.height, frame.width, *after[1].shape, strength, *k.to_luma, k.luma_scale, *k.to_chroma,
+            frame.height, frame.width, *after[1].shape, float(strength), *k.to_luma, k.luma_scale, *k.to_chroma,
             site_y - factor_y / 2, site_x - factor_x / 2, float(1 << format.msb_shift),
             float((1 << (format.bit_depth + format.msb_shift)) - 1), noisy is not None, format.family,
             factor_y, factor_x, taps_y[0][0], len(taps_y), taps_x[0][0], len(taps_x), *BLOCK, **OPTIONS,
