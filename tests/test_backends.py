@@ -102,16 +102,23 @@ OTHERS = [
     pytest.param("openvino", torch.float32, tolerances.BACKEND_FP32),
     pytest.param("openvino", torch.bfloat16, tolerances.BACKEND_BF16),
     pytest.param("onnxruntime", torch.float32, tolerances.BACKEND_FP32),
-    pytest.param("compile", torch.float32, tolerances.BACKEND_FP32, marks=pytest.mark.slow),
+    pytest.param("compile", torch.float32, tolerances.BACKEND_FP32, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
 ]
 
 
 @pytest.mark.parametrize("blind", [True, False])
 @pytest.mark.parametrize(("name", "dtype", "tolerance"), OTHERS)
 def test_agrees_with_eager_over_two_streams_and_a_cut(
-    trained: DenoiseNetwork, name: str, dtype: torch.dtype, tolerance: float, blind: bool
+    trained: DenoiseNetwork,
+    name: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    blind: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = trained
+    if name == "compile":  # without the threads that compile, which stay
+        monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     other = backend(name, network, dtype)
     reference = outputs(open_backend("eager", network, device=CPU, dtype=dtype), blind=blind)
     found = outputs(other, blind=blind)

@@ -32,6 +32,7 @@ class Compile:
         self._device = device
         self._compiled: dict[tuple[int, ...], Callable[..., Denoised]] = {}
 
+    @torch.inference_mode()  # as later states are: others would be compiled for anew
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self._network.initial_state(n, height, width, device=self._device)
 
