@@ -21,7 +21,7 @@ from torch import Tensor
 
 import tolerances
 from test_color import make_frame
-from vidnoise import kernels
+from vidnoise import conversion, kernels
 from vidnoise.color import apply_correction, to_rgb
 from vidnoise.conversion import extended
 from vidnoise.denoiser import Denoiser
@@ -216,7 +216,7 @@ def test_a_denoiser_uses_them(name: str, options: dict[str, float], monkeypatch:
     monkeypatch.setattr(planes_out, "apply_correction", noted(planes_out.apply_correction))
     outputs = []
     for on in (True, False):
-        monkeypatch.setattr(kernels, "enabled", lambda device, on=on: on)
+        monkeypatch.setattr(conversion, "enabled", lambda device, on=on: on)
         denoiser = Denoiser("fast", device=DEVICE, precision="fp32", backend="eager", **options)
         outputs.append([f for i in range(2) for f in denoiser.push(on_device(make_frame(name, 18, 37, seed=i)))])
     assert used == ["to_rgb", "apply_correction"] * 2

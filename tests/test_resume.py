@@ -24,6 +24,7 @@ from clips import Clip, Recipe, pictures, write
 from vidnoise.cli import main
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import EncodeError, SinkOpenError, SourceError, UsageError
+from vidnoise.frame import Frame
 from vidnoise.resume import WARM_UP_FRAMES
 from vidnoise.segments import EncodedPacket, Parts
 
@@ -35,12 +36,17 @@ STILL: dict[str, Any] = {**QUICK, "strength": 0}
 @pytest.fixture(autouse=True)
 def _no_network_for_nothing(monkeypatch):
     """Where strength 0 makes no use of what the network finds, it need not look."""
-    correct = Denoiser._correct
+    push = Denoiser.push
 
-    def quick(self: Denoiser, noisy: torch.Tensor, strength: float) -> torch.Tensor:
-        return correct(self, noisy, strength) if strength else torch.zeros_like(noisy)
+    def quick(self: Denoiser, frame: Frame) -> list[Frame]:
+        task = self.prepare(frame)
+        if not task.strength:
+            return [self.finish(task, task.padded, torch.zeros(()))]
+        with monkeypatch.context() as prepared:
+            prepared.setattr(self, "prepare", lambda _: task)
+            return push(self, frame)
 
-    monkeypatch.setattr(Denoiser, "_correct", quick)
+    monkeypatch.setattr(Denoiser, "push", quick)
 
 
 def contents(path: Path) -> tuple[Any, ...]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
 from .color import apply_correction, to_rgb
 from .frame import Frame
+from .kernels import enabled, takes
 
 
 def _has_kernels(frame: Frame) -> bool:
-    return kernels.takes(frame) and kernels.enabled(frame.planes[0].device)
+    return takes(frame) and enabled(frame.planes[0].device)
 
 
 def extended(rgb: Tensor, multiple: int) -> Tensor:

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from . import kernels
 from .errors import UsageError
+from .kernels import enabled
 from .model import Denoised, DenoiseNetwork, State, uniform_sigma
 from .model.dncnn import typed
 from .model.flow import Motion
@@ -108,7 +108,7 @@ class Tiled:
         if not 0 < max_memory < float("inf"):
             raise UsageError(f"max_memory must be more than 0 MB, got {max_memory:g}")
         self._network = copy.copy(network.in_precision(dtype))
-        if kernels.enabled(device) and network.config.transform == "haar":
+        if enabled(device) and network.config.transform == "haar":
             from .kernels.operations import FusedOperations
 
             self._network.operations = FusedOperations(network.operations)

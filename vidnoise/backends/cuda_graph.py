@@ -29,8 +29,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .. import kernels
 from ..errors import BackendError
+from ..kernels import enabled
 from ..model import Denoised, DenoiseNetwork, State
 
 WARM_UP = 3
@@ -129,7 +129,7 @@ class CudaGraph:
     def initial_state(self, n: int, height: int, width: int) -> State:
         network = copy.copy(self._network)  # its layers are shared
         state = GraphState(*(t.contiguous() for t in network.initial_state(n, height, width, device=self._device)))
-        if kernels.enabled(self._device) and network.config.transform == "haar":
+        if enabled(self._device) and network.config.transform == "haar":
             from ..kernels.operations import FusedOperations
 
             network.operations = FusedOperations(network.operations, state)
