@@ -21,6 +21,7 @@ from vidnoise.backends.auto import Auto
 from vidnoise.backends.cpu_operations import CpuOperations
 from vidnoise.backends.measurements import Measurement, Measurements
 from vidnoise.backends.protocol import Backend
+from vidnoise.cli import main
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import BackendError, UsageError
 from vidnoise.model import Denoised, DenoiseNetwork, State
@@ -397,3 +398,18 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
 def test_live_streams_never_pause_for_a_trial() -> None:
     assert steady_backend("auto", CPU) == "eager"
     assert steady_backend("openvino", CPU) == "openvino"
+
+
+def test_a_run_says_how_the_network_ran(
+    trained: DenoiseNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And ``--precision auto`` is what the backend can do."""
+    backend("onnxruntime", trained)
+    statistics = tmp_path / "run.json"
+    video = ["lavfi:testsrc2=size=64x48:rate=25:duration=0.2", "-o", str(tmp_path / "out.mkv"), "--model", "fast"]
+    assert main([*video, "--device", "cpu", "--backend", "onnxruntime", "--json", str(statistics)]) == 0
+    found = json.loads(statistics.read_text())
+    assert (found["backend"], found["precision"], found["frames_out"]) == ("onnxruntime", "float32", 5)
+    assert "model fast on cpu by onnxruntime" in capsys.readouterr().err
+    assert main([*video, "-y", "--device", "cpu", "--backend", "openvin"]) == 2
+    assert "did you mean 'openvino'" in capsys.readouterr().err

@@ -66,6 +66,7 @@ class FakeDenoiser:
     device = torch.device("cpu")
     dtype = torch.float32
     model_name = "plus one"
+    backend_name = "eager"
     n_cuts = 3
     estimated_sigma = 12.5
 
