@@ -22,8 +22,7 @@ import cv2
 import torch
 
 from .. import __version__
-from ..denoiser import resolve_precision
-from ..errors import UsageError
+from ..denoiser import PRECISIONS
 from ..evaluation.cost import kilo_macs
 from ..evaluation.peers import Peer
 from .cases import Case, config_of
@@ -143,13 +142,12 @@ class _Running:
         self._worker: Worker | None = None
         self._say = say
         try:
-            device = torch.device(case.device)
-            dtype = resolve_precision(case.precision, device)
             self._worker = Worker(settings.threads, settings.patience_seconds)
             self.facts = self._worker.call("setup", case)
-            self.arithmetic = (device, dtype)
+            # What was used, as a backend may have a say in what "auto" means.
+            self.arithmetic = (torch.device(case.device), PRECISIONS[self.facts["precision_used"]])
             say(f"{case.label}: ready after {self.facts['setup_seconds']:.1f} s")
-        except (WorkerError, UsageError) as ex:
+        except WorkerError as ex:
             self._fail(str(ex))
 
     def _fail(self, reason: str) -> None:
