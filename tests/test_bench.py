@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,19 @@ def test_a_filter_stops_when_its_time_is_spent() -> None:
     for _ in range(3):
         case.burst(clip)
     assert case.result()["calls"] == 1
+
+
+def test_a_filter_that_is_lost_in_starting_its_program_is_given_as_a_bound() -> None:
+    peer = PEERS["opencv-nlm"]
+    quick = replace(peer, run=lambda p, _: p, idle=lambda p, _: (time.sleep(0.05), p)[1])
+    slow = replace(peer, run=lambda p, _: (time.sleep(0.1), p)[1], idle=lambda p, _: p)
+    rows = []
+    for case in (FilterCase(quick, 16, 32, 60), FilterCase(slow, 16, 32, 60)):
+        case.burst(filter_clip(16, 32))
+        rows.append(case.result())
+    assert [r["is_below"] for r in rows] == [True, False]
+    assert rows[0]["ms_p50"] == pytest.approx(0.2 * 50 / CLIP, rel=0.3)
+    assert rows[1]["ms_p50"] == pytest.approx(100 / CLIP, rel=0.3)
 
 
 def test_filters_by_name() -> None:

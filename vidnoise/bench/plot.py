@@ -30,10 +30,10 @@ def plot_results(results: Results, picture: Path) -> None:
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for size, axes in zip(sizes, panels, strict=False):
         bars = [(name_of(r), r["ms_p50"], OURS) for r in single if size_of(r) == size]
-        bars += [(r["filter"], r["ms_p50"], OTHERS) for r in filters if size_of(r) == size]
+        bars += [("below: " * r["is_below"] + r["filter"], r["ms_p50"], OTHERS) for r in filters if size_of(r) == size]
         bars.sort(key=lambda bar: -bar[1])
         drawn = axes.barh([name for name, _, _ in bars], [ms for _, ms, _ in bars], color=[c for _, _, c in bars])
-        axes.bar_label(drawn, fmt="{:,.3g} ms", padding=3, fontsize=8)
+        axes.bar_label(drawn, fmt=lambda ms: f"{ms:,.0f} ms" if ms >= 100 else f"{ms:.3g} ms", padding=3, fontsize=8)
         axes.set(title=size, xlabel="ms a frame (median)", xscale="log")
         axes.margins(x=0.15)
     if batched:

@@ -128,7 +128,15 @@ def _cases_at(size: str, results: Results) -> list[str]:
         for r in rows
     ]  # fmt: skip
     cells += [
-        [r["filter"], _ms(r["ms_p50"]), "–", f"{r['fps']:.2f}", f"{r['mpixel_per_second']:.2f}", "–", "–", "–"]
+        [
+            r["filter"],
+            f"{'< ' * r['is_below']}{_ms(r['ms_p50'])}",
+            "–",
+            *(f"{'> ' * r['is_below']}{r[k]:.2f}" for k in ("fps", "mpixel_per_second")),
+            "–",
+            "–",
+            "–",
+        ]
         for r in filters
     ]
     head = [
