@@ -1,8 +1,9 @@
 #!/bin/sh
-# All that is measured on a CPU, into benchmarks/: speed.json, speed-compile.json, speed-end-to-end.json,
-# speed-streams.json, roofline.json, each with its tables. Under ten minutes; the machine should do nothing else.
+# All that is measured on a CPU, into benchmarks/: speed.json, speed-end-to-end.json, speed-streams.json, roofline.json,
+# each with its tables. Nine minutes on two cores; the machine should do nothing else. With "compile" speed-compile.json
+# too, which takes three more.
 #
-#     benchmarks/cpu.sh [THREADS] [NOTE]
+#     benchmarks/cpu.sh [THREADS] [NOTE] [compile]
 set -eu
 cd "$(dirname "$0")/.."
 threads="${1:-$(nproc)}"
@@ -15,6 +16,6 @@ bench --sizes 540p,1080p --frames 60 --seconds-per-case 6 --end-to-end -o benchm
 bench --models fast --sizes 320x180,540p --streams 1,2,4,8,16 --frames 10 --seconds-per-case 4 \
     -o benchmarks/speed-streams.json
 bench --roofline --sizes 1080p -o benchmarks/roofline.md
-# Last, as compiling takes minutes: by itself, beside what it is to be compared with.
+[ "${3:-}" = compile ] || exit 0
 bench --models fast --backends eager,compile --sizes 540p --frames 20 --seconds-per-case 4 --patience 300 \
     -o benchmarks/speed-compile.json

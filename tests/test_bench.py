@@ -366,6 +366,7 @@ def test_the_profile_names_the_parts_of_a_whole_frame() -> None:
     times = time_by_part(denoiser.push, noisy_frames(48, 64, 4), torch.device("cpu"))
     assert set(times) >= {"colour", "cuts", "noise level", "motion", "core"}
     assert all(0 < ms < 60_000 for ms in times.values())
+    assert times["rest"] < 0.5 * sum(times.values())
 
 
 def test_bounds_of_a_step_that_can_be_done_by_hand() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,27 +28,37 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from .. import conversion, cuts
+from ..backends.cpu_operations import CpuOperations
 from ..model import DenoiseNetwork, ModelConfig, flow, wavelet
 from ..model.dncnn import DnCNN
 from ..model.network import TemporalFusion
+from ..model.operations import Operations
 
 SIZE = 256
 """Height and width of the frame on which operations are counted. All but the weights grows with the pixels."""
+
+_OPERATIONS = (Operations, CpuOperations)
 
 PARTS: dict[str, tuple[Any, ...]] = {
     "colour": (conversion.to_network, conversion.from_network, conversion.add_correction, conversion.difference),
     "cuts": (cuts.detect_cut, cuts.thumbnail),
     "noise level": (DenoiseNetwork.estimate_sigma,),
     "motion": (flow.estimate_motion,),
-    "warp": (flow.warp, flow.sampling_grid, flow.outside, flow.resize_flow),
+    "warp": (*(o.recall for o in _OPERATIONS), flow.warp, flow.sampling_grid, flow.outside, flow.resize_flow),
     "fusion": (TemporalFusion.forward,),
     "core's input": (DenoiseNetwork._standardised,),
     "core": (DnCNN.forward,),
-    "Haar": (wavelet.per_band, *(f for t in wavelet.TRANSFORMS.values() for f in t)),
+    "Haar": (
+        *(f for o in _OPERATIONS for f in (o.haar, o.bands, o.restore)),
+        *(wavelet.per_band, *(f for t in wavelet.TRANSFORMS.values() for f in t)),
+    ),
 }
 """Functions by part. Where one calls another, the outermost counts: the warps while motion is estimated are motion."""
 
 REST = "rest"
+
+OUTSIDE = "outside PyTorch"
+"""Python, and what OpenCV does."""
 
 _PART_OF: dict[CodeType, str] = {
     inspect.unwrap(f).__code__: part for part, functions in PARTS.items() for f in functions
@@ -234,11 +245,15 @@ def time_by_part(push: Any, frames: list[Any], device: torch.device) -> dict[str
     for frame in frames[:2]:
         push(frame)
     with profile(activities=activities) as measured, _Timer():
+        start = time.perf_counter()
         for frame in frames[2:]:
             push(frame)
+        whole = 1e3 * (time.perf_counter() - start) / (len(frames) - 2)
     totals: dict[str, float] = defaultdict(float)
     for event in measured.key_averages():
         if event.key.startswith("part: "):
             us = event.device_time_total if on_device else event.cpu_time_total
             totals[event.key.removeprefix("part: ")] += us / 1e3 / (len(frames) - 2)
-    return {part: totals[part] for part in (*PARTS, REST) if totals[part] > 0}
+    if not on_device:
+        totals[OUTSIDE] = max(0.0, whole - sum(totals.values()))
+    return {part: totals[part] for part in (*PARTS, REST, OUTSIDE) if totals[part] > 0}

@@ -202,8 +202,9 @@ _ASSUMPTIONS = """\
 - *Unfused*: every operation reads its inputs and writes its output, as PyTorch does it operation by operation. Caches
   make it less: on a CPU the intermediate pictures of a small frame stay in the last one.
 - A multiply-add is 2 FLOP; an addition, a logarithm or an exponential 1; a bilinear sample 8, a bicubic one 32.
-  Operations that only move data have none. Starting a kernel (microseconds on a GPU, for each operation) is not
-  counted, nor are colour conversion and the detection of cuts."""
+  Operations that only move data have none. Counted is the plain form of the network; backends replace some operations
+  (warps by OpenCV, fused kernels), which changes bytes, not convolutions. Starting a kernel (microseconds on a GPU, for
+  each operation) is not counted, nor are colour conversion and the detection of cuts."""
 
 
 def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[str]:
@@ -224,7 +225,12 @@ def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[
          f"{100 * row['least_ms']['unfused'] / row['ms']:.0f} %"]
         for name, row in models.items()
     ])  # fmt: skip
-    lines += ["", "Where the time goes, per cent of a frame by torch.profiler:", ""]
+    lines += [
+        "",
+        "Where the time goes, per cent of a frame by torch.profiler. It makes small operations dearer; the bicubic warps",
+        "are OpenCV's and count as outside PyTorch.",
+        "",
+    ]
     parts = list(dict.fromkeys(part for row in models.values() for part in row["shares"]))
     lines += table(["part", *models], [
         [part, *(f"{100 * row['shares'].get(part, 0):.1f}" for row in models.values())] for part in parts
