@@ -227,8 +227,8 @@ def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[
     ])  # fmt: skip
     lines += [
         "",
-        "Where the time goes, per cent of a frame by torch.profiler. It makes small operations dearer; the bicubic warps",
-        "are OpenCV's and count as outside PyTorch.",
+        "Where the time goes, per cent of a frame by torch.profiler. It makes small operations dearer; the bicubic",
+        "warps are OpenCV's and count as outside PyTorch.",
         "",
     ]
     parts = list(dict.fromkeys(part for row in models.values() for part in row["shares"]))
