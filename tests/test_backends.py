@@ -18,13 +18,14 @@ from test_denoiser import frames, values
 from test_model import TINY
 from vidnoise.backends import BACKENDS, cpu_operations, open_backend, steady_backend
 from vidnoise.backends.auto import Auto
-from vidnoise.backends.cpu_operations import CpuOperations
+from vidnoise.backends.cpu_operations import CpuAveraging, CpuOperations
 from vidnoise.backends.measurements import Measurement, Measurements
 from vidnoise.backends.protocol import Backend
 from vidnoise.cli import main
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import BackendError, UsageError
 from vidnoise.model import Denoised, DenoiseNetwork, State
+from vidnoise.model.flow import Averaging
 from vidnoise.weights import load_model
 
 CPU = torch.device("cpu")
@@ -233,6 +234,20 @@ def test_operations_for_cpus_are_the_plain_ones(
     monkeypatch.setattr(cpu_operations, "_EXACT_REMAP", False)
     for a, b in zip(fast.recall(state, flow), plain.recall(state, flow), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_averages_for_cpus_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    plain, fast = Averaging(), CpuAveraging()
+    x = torch.rand(2, 3, 24, 40, generator=generator)
+    for size in (3, 5, 9):
+        torch.testing.assert_close(fast.mean(x, size), plain.mean(x, size), rtol=0, atol=1e-6)
+    for factor in (1, 2, 4):
+        torch.testing.assert_close(fast.shrink(x, factor), plain.shrink(x, factor), rtol=0, atol=1e-6)
+    flow = torch.nn.functional.interpolate(6 * torch.randn(2, 2, 3, 5, generator=generator), size=(24, 40))
+    torch.testing.assert_close(fast.follow(x, flow), plain.follow(x, flow), rtol=0, atol=tolerances.REMAP)
+    monkeypatch.setattr(cpu_operations, "_EXACT_REMAP", False)
+    assert torch.equal(fast.follow(x, flow), plain.follow(x, flow))
 
 
 def test_every_name_has_a_class() -> None:

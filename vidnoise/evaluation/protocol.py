@@ -100,7 +100,6 @@ def network_method(
         state, out = fresh, []
         for frame in noisy:
             x = torch.nn.functional.pad(frame[None].to(device), [0, right, 0, bottom], mode="reflect")
-            x = x.contiguous(memory_format=torch.channels_last)
             if blind:
                 level, state = network.estimate_sigma(x, fresh if frame_wise else state)
             else:

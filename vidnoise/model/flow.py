@@ -85,14 +85,28 @@ def resize_flow(flow: Tensor, scale: float) -> Tensor:
     return F.interpolate(flow, scale_factor=scale, mode="bilinear", align_corners=False) * scale
 
 
-def _windows(x: Tensor, radius: int) -> Tensor:
-    """Mean over windows, twice, which weights their middle more."""
-    for _ in range(2):
-        x = F.avg_pool2d(F.pad(x, [radius] * 4, mode="replicate"), 2 * radius + 1, stride=1)
-    return x
+class Averaging:
+    """The means and samples that the search spends its time on; a backend may have quicker ones."""
+
+    def mean(self, x: Tensor, size: int) -> Tensor:
+        """Of ``(N, C, h, w)`` over ``size`` × ``size`` pixels around each (``size`` is odd); borders are repeated."""
+        padded = F.pad(x, [size // 2] * 4, mode="replicate")
+        if size > 5:  # by columns and rows, which is quicker then
+            return F.avg_pool2d(F.avg_pool2d(padded, (size, 1), stride=1), (1, size), stride=1)
+        return F.avg_pool2d(padded, size, stride=1)
+
+    def shrink(self, x: Tensor, factor: int) -> Tensor:
+        """Means of squares of ``factor`` × ``factor`` pixels: ``(N, C, h, w)`` to ``(N, C, h/factor, w/factor)``."""
+        return F.avg_pool2d(x, factor) if factor > 1 else x
+
+    def follow(self, image: Tensor, flow: Tensor) -> Tensor:
+        """``image`` sampled where ``flow`` points to, bilinearly."""
+        return warp(image, sampling_grid(flow))
 
 
-def lucas_kanade(noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, window: Window) -> Tensor:
+def lucas_kanade(
+    noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, window: Window, averaging: Averaging
+) -> Tensor:
     """A better flow: one step of Gauss-Newton, regularised towards the mean flow of each window.
 
     Each pixel gives a weighted equation, ``g · u = noisy − aligned + g · flow`` with the gradient ``g`` of the aligned
@@ -104,8 +118,9 @@ def lucas_kanade(noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor
         flow: ``(N, 2, h, w)``, where to begin.
         variance: ``(N, 1, h, w)``, of the noise.
         window: over which pixels.
+        averaging: how means are taken.
     """
-    aligned = warp(previous, sampling_grid(flow))
+    aligned = averaging.follow(previous, flow)
     padded = F.pad(aligned, [1] * 4, mode="replicate")
     gx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     gy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
@@ -115,9 +130,11 @@ def lucas_kanade(noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor
     weight = 1 / (1 + residual.square() / (window.doubt * variance))
     wx, wy = weight * gx, weight * gy
     terms = torch.cat([wx * gx, wx * gy, wy * gy, wx * value, wy * value, variance, flow], 1)
-    xx, xy, yy, xv, yv, noise, u, v = _windows(F.avg_pool2d(terms, window.pool), window.radius).split(1, dim=1)
+    sums, size = averaging.shrink(terms, window.pool), 2 * window.radius + 1
+    # Twice, which weights the middle of a window more.
+    xx, xy, yy, xv, yv, noise, u, v = averaging.mean(averaging.mean(sums, size), size).split(1, dim=1)
     # Independent equations in the window, roughly: its pixels, as the second mean adds about half.
-    prior = noise / (1.5 * ((2 * window.radius + 1) * window.pool) ** 2 * window.spread**2)
+    prior = noise / (1.5 * (size * window.pool) ** 2 * window.spread**2)
     # Solved for the difference from the mean flow; a step beyond STRIDE goes further than the gradient tells.
     xx, yy, xv, yv = xx + prior, yy + prior, xv - xx * u - xy * v, yv - xy * u - yy * v
     change = torch.cat([yy * xv - xy * yv, xx * yv - xy * xv], 1) / (xx * yy - xy * xy)
@@ -131,7 +148,7 @@ STILL_MARGIN, STILL_SOFTNESS = 0.02, 0.01
 """Of :func:`moving`, in units of the noise variance; chosen on the validation clips."""
 
 
-def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor) -> Tensor:
+def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor, averaging: Averaging) -> Tensor:
     """How surely the flow explains the frame better than no motion does: ``(N, 1, h, w)`` in [0, 1].
 
     A flow that was measured is never exactly zero. Where nothing moves its jitter would blur, frame after frame, what
@@ -141,15 +158,14 @@ def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor) -> T
         noisy: ``(N, 1, h, w)``, current frame.
         still, aligned: the previous clean frame, as it was and warped.
         variance: of the noise.
+        averaging: how means are taken.
     """
     gain = ((noisy - still).square() - (noisy - aligned).square()) / variance
-    for size in ((9, 1), (1, 9)):
-        gain = F.avg_pool2d(gain, size, stride=1, padding=(size[0] // 2, size[1] // 2), count_include_pad=False)
-    return torch.sigmoid((gain - STILL_MARGIN) / STILL_SOFTNESS)
+    return torch.sigmoid((averaging.mean(gain, 9) - STILL_MARGIN) / STILL_SOFTNESS)
 
 
 @torch.no_grad()
-def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor) -> Motion:
+def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor, averaging: Averaging | None = None) -> Motion:
     """Flow at 1/2 resolution.
 
     Args:
@@ -157,18 +173,20 @@ def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor) -> Motion:
         previous: the previous clean frame, likewise.
         sigma: ``(N, C, h, w)``, its noise level in ``C`` bands, by which the Haar transform's low-pass band is meant:
             twice the level at 1/2 resolution.
+        averaging: how means are taken; by default in PyTorch.
     """
+    averaging = averaging or Averaging()
     now, before = (picture.float().mean(1, keepdim=True) for picture in (noisy, previous))
     # As if the channels' noise was the same, which in gray video it is; a prior twice as strong does no harm.
     variance = (sigma.float().mean(1, keepdim=True) / 2).square() + ROUNDING**2
     pyramid = [(now, before, variance)]
     for _ in LEVELS[1:]:
-        now, before, variance = (F.avg_pool2d(x, 2) for x in pyramid[-1])
+        now, before, variance = (averaging.shrink(x, 2) for x in pyramid[-1])
         pyramid.append((now, before, variance / 4))
     flow = torch.zeros_like(torch.cat([now, now], 1))
     for i, windows in reversed(list(enumerate(LEVELS))):
         now, before, variance = pyramid[i]
         for window in windows:
-            flow = lucas_kanade(now, before, flow, variance, window)
+            flow = lucas_kanade(now, before, flow, variance, window, averaging)
         flow = resize_flow(flow, 2) if i else flow
-    return Motion(flow, flow * moving(now, before, warp(before, sampling_grid(flow)), variance))
+    return Motion(flow, flow * moving(now, before, averaging.follow(before, flow), variance, averaging))

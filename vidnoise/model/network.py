@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -115,7 +116,7 @@ class DenoiseNetwork(nn.Module):
         self.transform = TRANSFORMS[config.transform]
         self.operations = Operations(self.transform)
         """A backend may put fused ones in their place."""
-        self.motion = estimate_motion
+        self.motion: Callable[[Tensor, Tensor, Tensor], Motion] = estimate_motion
 
     def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
         """A state that knows nothing: the first frame is denoised as a still picture."""
@@ -232,8 +233,7 @@ class DenoiseNetwork(nn.Module):
     def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
         """As :meth:`forward`, with a :class:`Trace` of the inside."""
         bands, sigma = self.operations.bands(noisy), self.transform.levels(sigma)
-        half_clean = F.avg_pool2d(state.clean, 2)
-        motion = self.motion(self.transform.half(bands), half_clean, sigma[:, :3])
+        motion = self.motion(self.transform.half(bands), self.operations.half(state.clean), sigma[:, :3])
         flow = motion.flow
         fused_bands, clean_bands, ratio = self.operations.recall(state, flow)
         hidden = warp(state.hidden, sampling_grid(resize_flow(flow, 0.5)))

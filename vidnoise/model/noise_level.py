@@ -52,7 +52,7 @@ def untouched(bands: Tensor) -> Tensor:
 
 def _log_magnitude(x: Tensor) -> Tensor:
     """About -1 to 1 for differences of 0.2 of a step of 8 bits to 100: the mean of logarithms is a noise level's."""
-    return (x.abs() + 1e-3).log() * 0.3 + 1.1
+    return (x.abs() + 1e-3).log().mul_(0.3).add_(1.1)
 
 
 class NoiseLevel(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, cat
 
 from .flow import outside, resize_flow, sampling_grid, warp
@@ -30,6 +31,10 @@ class Operations:
     def bands(self, image: Tensor) -> Tensor:
         """``(N, 3, H, W)`` to the bands ``(N, 12, H/2, W/2)`` that the network works on."""
         return self.transform.forward(image)
+
+    def half(self, image: Tensor) -> Tensor:
+        """``(N, C, H, W)`` at half its size: means of squares of four."""
+        return F.avg_pool2d(image, 2)
 
     def recall(self, state: State, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The past, moved to where the current frame has it.
