@@ -319,31 +319,45 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
 # --- real peers -------------------------------------------------------------------------------------------------------
 
 
-def test_hls_without_an_end_is_live(tmp_path: Path) -> None:
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def hls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A web server with 175 frames in 7 s as a finished playlist (a.m3u8) and as one without an end (live.m3u8)."""
+    folder = tmp_path_factory.mktemp("hls")
     camera = open_source("lavfi:testsrc2=size=64x48:rate=25:duration=7")
-    run(camera, Same(), open_sink(tmp_path / "a.m3u8"))  # type: ignore[arg-type]
-    whole = (tmp_path / "a.m3u8").read_text()
-    (tmp_path / "live.m3u8").write_text(whole.replace("#EXT-X-ENDLIST", "").replace("#EXT-X-PLAYLIST-TYPE:VOD\n", ""))
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    run(camera, Same(), open_sink(folder / "a.m3u8"))  # type: ignore[arg-type]
+    whole = (folder / "a.m3u8").read_text()
+    (folder / "live.m3u8").write_text(whole.replace("#EXT-X-ENDLIST", "").replace("#EXT-X-PLAYLIST-TYPE:VOD\n", ""))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_address[1]}"
-            source = open_source(f"{url}/live.m3u8")
-            assert source.info.is_live
-            assert len(first_frames(source, 50)) == 50
-            file = open_source(f"{url}/a.m3u8")
-            assert not file.info.is_live
-            assert len(list(file)) == 175
-        finally:
-            server.shutdown()
-            thread.join()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_hls_without_an_end_is_live(hls: str) -> None:
+    source = open_source(f"{hls}/live.m3u8")
+    assert source.info.is_live
+    assert len(first_frames(source, 10)) == 10
+    file = open_source(f"{hls}/a.m3u8")
+    assert not file.info.is_live
+    assert len(list(file)) == 175
+    told = open_source(f"{hls}/live.m3u8", live=False)
+    assert not told.info.is_live
+    assert len(first_frames(told, 10)) == 10
+
+
+def test_frames_of_a_piece_are_not_late_because_they_come_at_once(hls: str) -> None:
+    """HLS brings seconds of video at a time; they arrive, as far as lag goes, when their time comes."""
+    source = open_source(f"{hls}/live.m3u8", duration=2)
+    assert isinstance(source, LiveSource)
+    stats = run(source, FakeDenoiser(wait=0.03), FakeSink(), max_latency_ms=500)
+    assert (stats.frames_out, stats.frames_dropped, source.n_reconnects) == (50, 0, 0)
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])

@@ -126,7 +126,7 @@ def open_source(
     def open_once() -> Source:
         return make(
             text, start=start, duration=None if is_live else duration, threads=threads, format=format,
-            options=given or None, is_live=is_live, interlaced=interlaced, tracks=tracks,
+            options=given or None, is_live=is_live or live, interlaced=interlaced, tracks=tracks,
             keeps_clock=keeps_clock, **options,
         )  # fmt: skip
 

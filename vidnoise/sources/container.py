@@ -69,7 +69,8 @@ class ContainerSource:
         options: Options of FFmpeg's demuxer.
         timeout: Seconds to wait for it to open, and for data; the default waits on URLs for a while, else for ever.
         name: Of a device, as libav knows it.
-        is_live: Whether frames come when they come: none may wait inside the decoder for others.
+        is_live: Whether frames come when they come: none may wait inside the decoder for others. None: URLs without an
+            end are taken for live; ``duration`` is then left to whoever keeps them going.
         interlaced: ``auto`` believes the marks of the video; ``tff``, ``bff`` and ``no`` overrule them.
         tracks: Which tracks are wanted, see :class:`vidnoise.sources.tracks.Tracks`; None for all.
         keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0.
@@ -95,7 +96,7 @@ class ContainerSource:
         options: dict[str, str] | None = None,
         timeout: float | tuple[float, float] | None = None,
         name: str | None = None,
-        is_live: bool = False,
+        is_live: bool | None = None,
         interlaced: str = "auto",
         tracks: str | None = None,
         keeps_clock: bool = True,
@@ -173,13 +174,20 @@ class ContainerSource:
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
         self._kinds = {s.index: (s.kind, s.is_cover) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
-        self._decoded = DecodedStream(container, video, others, uri=self.uri, threads=threads, is_live=self._is_live)
+        self._decoded = DecodedStream(
+            container, video, others, uri=self.uri, threads=threads, is_live=bool(self._is_live)
+        )
         self._first, self._held = self._find_first()
         covers = {p.stream_index: bytes(p) for p in self._held if self._kinds[p.stream_index][1]}
         copied = tuple(replace(s, picture=covers.get(s.index, b"")) for s in copied)
         format = self._reader.format_of(self._first)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
+        is_live = self._is_live
+        if is_live is None:
+            is_live = "://" in self.uri and total is None and not self._range.start
+            if is_live:
+                self._range.duration = None
         check_dolby_vision(self._first, self.uri)
         self._fields.begin(video, self._first)
         self.info = describe(
@@ -194,7 +202,7 @@ class ContainerSource:
             trimmed_seconds=self._trimmed_seconds(total),
             is_trimmed=self._range.start is not None or self._range.duration is not None,
             field_order=self._fields.order,
-            is_live=self._is_live or ("://" in self.uri and total is None and not self._range.start),
+            is_live=is_live,
         )
         self._total_seconds = total
         self._warn_of_losses(self._first)

@@ -23,6 +23,9 @@ _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 10.0
 """Back-off: each attempt waits twice as long as the one before, up to this."""
 
+_COMES_IN_PIECES = ("hls", "dash")
+"""Containers fetched a file of several seconds at a time: its frames are not late because they come at once."""
+
 _SOUND_FRAME_SECONDS = Fraction(1, 25)
 """Length of a frame where the stream does not tell."""
 
@@ -38,7 +41,8 @@ class LiveSource:
         reopen: Opens the input; called again after each loss.
         reconnect: Attempts in a row before giving up; :data:`FOREVER` for no end.
         ends: Whether the end of the data is the end (a file played in real time), and no loss.
-        is_paced: Whether frames are held back until their time comes, for inputs that are faster.
+        is_paced: Whether frames are held back until their time comes, for inputs that are faster; those that come in
+            pieces of several seconds (HLS) are, in any case.
         duration: Seconds to read.
 
     Raises:
@@ -63,7 +67,6 @@ class LiveSource:
         self._reopen = reopen
         self._reconnect = reconnect
         self._ends = ends
-        self._is_paced = is_paced
         self._duration = duration
         self._stopped = threading.Event()
         self._n_corrupt_before = 0
@@ -73,6 +76,7 @@ class LiveSource:
         self._first_seconds: Fraction | None = None
         self._begin = 0.0
         self._source = reopen()
+        self._is_paced = is_paced or self._container_name() in _COMES_IN_PIECES
         self.info = replace(self._source.info, is_live=True, n_frames=None, duration_seconds=None)
         self._streams = self._signature(self._source)
 
@@ -199,7 +203,7 @@ class LiveSource:
             self.n_reconnects += 1
             logger.warning("%s: is back", self.uri)
             return not self._stopped.is_set()
-        attempts = f"; gave up after {attempt} attempts" if attempt else ""
+        attempts = f"; gave up after {attempt} attempt{'s' if attempt > 1 else ''}" if attempt else ""
         raise SourceLostError(f"{self.uri}: lost: {why}{attempts}", self.uri)
 
     def _check_same(self, source: Source) -> None:
@@ -212,6 +216,10 @@ class LiveSource:
             what = f"{now.width}x{now.height} {now.format.name} (it was {was.width}x{was.height} {was.format.name})"
         source.close()
         raise SourceLostError(f"{self.uri}: came back with {what}; one output holds one kind of video", self.uri)
+
+    def _container_name(self) -> str:
+        copies = self._source.info.passthrough
+        return copies.container if isinstance(copies, Passthrough) else ""
 
     @staticmethod
     def _signature(source: Source) -> list[tuple[int, str, str]]:
