@@ -209,6 +209,7 @@ def test_what_y4m_has_no_place_for_is_named(clips: Clips, tmp_path: Path, caplog
 # --- consumers --------------------------------------------------------------------------------------------------------
 
 CONSUMERS = {
+    "x264": (["x264", "--demuxer", "y4m", "-", "-o", "{out}"], ("gray", "yuv422p", "yuv420p10le")),
     "x265": (["x265", "--y4m", "-", "-o", "{out}"], ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p12le")),
     "SvtAv1EncApp": (["SvtAv1EncApp", "-i", "stdin", "-b", "{out}", "--preset", "12"], ("yuv420p", "yuv420p10le")),
     "ffmpeg": (
@@ -280,6 +281,11 @@ def test_a_container_that_ends_early(clips: Clips, tmp_path: Path, caplog: pytes
     with Feeder(cut.read_bytes()) as pipe:
         assert list(open_source(pipe))
     assert "before the end that its header gives" in caplog.text
+
+
+def test_a_container_that_ends_inside_its_header(clips: Clips) -> None:
+    with Feeder(clips("cfr_mkv").path.read_bytes()[:400]) as pipe, pytest.raises(SourceOpenError, match="ended early"):
+        open_source(pipe)
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_speak_of(tmp_path: Path, tiny: tuple[str, ...]) -> None:

@@ -76,7 +76,7 @@ def open_container(
     except (av.error.ExitError, TimeoutError) as ex:
         raise SourceOpenError(f"{uri}: no answer in time", uri) from ex
     except (av.error.FFmpegError, OSError, ValueError) as ex:
-        if file is not None and file.n_bytes and isinstance(ex, av.error.ArgumentError) and not options:
+        if file is not None and file.n_bytes and file.ended:
             raise SourceOpenError(f"{uri}: {_ended_early(file)}", uri) from ex
         raise SourceOpenError(f"{uri}: cannot be opened: {reason(ex)}", uri) from ex
 

@@ -33,6 +33,7 @@ class PipeReader:
 
     def __init__(self, fd: int, timeout_seconds: float | None = None) -> None:
         self.n_bytes = 0
+        self.ended = False
         self._fd = fd
         self._timeout_seconds = timeout_seconds
         self.stopped = False
@@ -46,6 +47,7 @@ class PipeReader:
             return b""
         data = os.read(self._fd, n)
         self.n_bytes += len(data)
+        self.ended = not data
         return data
 
     def _wait(self) -> bool:
