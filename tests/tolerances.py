@@ -37,9 +37,9 @@ OUTLINE = 1.3
 """Squared error on an object's outline against a first frame's: a pixel to the left or right there costs most of it,
 and motion is known to a quarter of one."""
 
-DRIFT_DB = 0.25
-"""What a model may lose between the first passes over a scene and the later ones, where it settles: warps blur what is
-remembered a little until new frames outweigh it; it does not grow after that."""
+DRIFT_DB = 0.1
+"""Between two passes over a scene, mean over three draws of noise: with one draw the difference is anything from -0.2 to
++0.2 dB."""
 
 BATCHED_STREAMS = 2e-5
 """A stream in a batch against the same alone, float32 in [0, 1]: a convolution of N pictures may add its products in
