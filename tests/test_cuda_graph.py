@@ -7,6 +7,10 @@ should have been a tensor, an input that was not copied in, a state that was not
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -112,9 +116,14 @@ def story(network: DenoiseNetwork, backend_class: Any = CudaGraph, **changes: An
     }
     given.update(changes)
     found = steps(backend_class(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs()), frames, **given)
-    eager = Eager(network, device=CPU, dtype=torch.float32)
-    eager._network = network  # with the operations that are recorded, not those for CPUs, which round differently
-    return found, steps(eager, frames, **given)
+    return found, steps(eager(network), frames, **given)
+
+
+def eager(network: DenoiseNetwork) -> Eager:
+    """With the operations that are recorded, not those for CPUs, which round differently."""
+    backend = Eager(network, device=CPU, dtype=torch.float32)
+    backend._network = network
+    return backend
 
 
 def agree(found: list[Tensor], expected: list[Tensor]) -> bool:
@@ -135,9 +144,7 @@ def test_two_streams_together_with_values_of_their_own(network: DenoiseNetwork) 
         "keeps": [keeping(True, i != 2) for i in range(4)],
     }
     graphs = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
-    assert agree(
-        steps(graphs, frames, **given), steps(Eager(network, device=CPU, dtype=torch.float32), frames, **given)
-    )
+    assert agree(steps(graphs, frames, **given), steps(eager(network), frames, **given))
 
 
 def test_one_recording_for_a_size_and_kind_and_none_for_a_cut(network: DenoiseNetwork) -> None:
@@ -163,12 +170,12 @@ def test_a_frame_made_in_the_buffer_is_not_copied(network: DenoiseNetwork) -> No
     backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
     state = backend.initial_state(1, 32, 48)
     assert isinstance(state, GraphState)
-    eager = Eager(network, device=CPU, dtype=torch.float32)
-    theirs = eager.initial_state(1, 32, 48)
+    plain = eager(network)
+    theirs = plain.initial_state(1, 32, 48)
     for frame in noisy_frames(3):
         state.noisy.copy_(frame)
         clean, _, state = backend.step(state.noisy, 0.1, 1.0, keeping(True), state)
-        expected, _, theirs = eager.step(frame, 0.1, 1.0, keeping(True), theirs)
+        expected, _, theirs = plain.step(frame, 0.1, 1.0, keeping(True), theirs)
         torch.testing.assert_close(clean, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
 
 
@@ -202,9 +209,9 @@ def test_no_memory_for_a_recording_leaves_the_state_alone(network: DenoiseNetwor
         with pytest.raises(torch.OutOfMemoryError):
             backend.step(frames[0], None, 1.0, keeping(True), state)
     graphs.full = False
-    eager = Eager(network, device=CPU, dtype=torch.float32)
+    plain = eager(network)
     found = backend.step(frames[0], None, 1.0, keeping(True), state)[0]
-    expected = eager.step(frames[0], None, 1.0, keeping(True), eager.initial_state(1, 32, 48))[0]
+    expected = plain.step(frames[0], None, 1.0, keeping(True), plain.initial_state(1, 32, 48))[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
 
 
@@ -220,6 +227,61 @@ def test_no_memory_while_warming_up_leaves_the_state_alone(network: DenoiseNetwo
     with pytest.raises(torch.OutOfMemoryError):
         backend.step(noisy_frames(1)[0], None, 1.0, keeping(True), state)
     assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
+
+
+@pytest.mark.parametrize("has_kernels", [False, True])
+def test_a_state_that_is_let_go_leaves_the_device_at_once(
+    network: DenoiseNetwork, has_kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No circle holds it: Python looks for those now and then, and knows nothing of a GPU that is full."""
+    monkeypatch.setattr("vidnoise.backends.cuda_graph.enabled", lambda device: has_kernels)
+    if has_kernels:
+        pytest.importorskip("triton")
+
+    class Once(RecordedGraphs):
+        """Leaves a graph that knows addresses only, as CUDA's."""
+
+        def warm_up(self, run: Callable[[], None]) -> None: ...
+
+        def record(self, run: Callable[[], None]) -> Callable[[], None]:
+            return lambda: None
+
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=Once())
+    state = backend.initial_state(1, 32, 48)
+    backend.step(noisy_frames(1)[0], None, 1.0, keeping(True), state)
+    left = [weakref.ref(tensor) for tensor in state]
+    gc.disable()
+    try:
+        del state
+        assert [ref() for ref in left] == [None] * len(left)
+    finally:
+        gc.enable()
+
+
+def test_devices_record_one_after_the_other(network: DenoiseNetwork) -> None:
+    """Each on a thread of its own, as the files of a batch are."""
+    busy, most = [0], [0]
+
+    class Slow(RecordedGraphs):
+        def record(self, run: Callable[[], None]) -> Callable[[], None]:
+            busy[0] += 1
+            most[0] = max(most[0], busy[0])
+            time.sleep(0.05)
+            busy[0] -= 1
+            return lambda: None
+
+    def work() -> None:
+        backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=Slow())
+        backend.step(noisy_frames(1)[0], None, 1.0, keeping(True), backend.initial_state(1, 32, 48))
+
+    before = torch.backends.cudnn.benchmark
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert torch.backends.cudnn.benchmark == before
 
 
 def test_a_cpu_is_refused_in_one_line(network: DenoiseNetwork) -> None:

@@ -232,7 +232,7 @@ def test_a_step_of_the_network() -> None:
     plain, _ = load_model("fast", DEVICE)
     fused = copy.copy(plain)
     ours, theirs = (plain.initial_state(2, 16, 32, device=DEVICE) for _ in range(2))
-    fused.operations = FusedOperations(plain.operations, ours)
+    fused.operations = FusedOperations(plain.operations, clean=ours.clean, fused=ours.fused)
     picture = torch.rand(2, 3, 16, 32, generator=torch.Generator().manual_seed(3)).to(DEVICE)
     with torch.inference_mode():
         for i in range(3):

@@ -183,6 +183,16 @@ def went_through(device: FakeDevice, given: list[Frame], depth: int = 3, held: i
     return right and all(check(frame) for frame in kept)
 
 
+class UsedBefore(FakeDevice):
+    """Hands out memory as CUDA's allocator does: what is enqueued on the compute stream may still write there."""
+
+    def allocate(self, like: Tensor, *, on_host: bool) -> Tensor:
+        buffer = super().allocate(like, on_host=on_host)
+        if not on_host:
+            self.enqueue("compute", Operation("compute", lambda: buffer.fill_(77)))
+        return buffer
+
+
 STALLS = [(), ("copy_in",), ("compute",), ("copy_out",), ("copy_in", "compute"), ("compute", "copy_out"), STREAMS]
 
 
@@ -218,6 +228,13 @@ def test_a_change_of_size_gets_new_slots():
     given = frames(9) + [replace(f, index=f.index + 9, pts=f.pts + 9) for f in frames(9, size=(8, 2))]
     for stalled in STALLS:
         assert went_through(FakeDevice(stalled), given)
+
+
+def test_memory_that_was_just_freed_is_not_copied_into_too_early():
+    given = frames(9) + [replace(f, index=f.index + 9, pts=f.pts + 9) for f in frames(9, size=(8, 2))]
+    for stalled in STALLS:
+        for seed in range(10):
+            assert went_through(UsedBefore(stalled, seed), given)
 
 
 def test_frames_that_are_on_the_device_are_passed_through():
@@ -277,6 +294,23 @@ def break_rule(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
         fill(self, slot, planes)
 
     monkeypatch.setattr(RingTransfer, "_fill", broken)
+
+
+def test_without_waiting_for_its_last_user_new_memory_is_damaged():
+    class Careless(UsedBefore):
+        def record(self, event: FakeEvent, stream: str) -> None:
+            if not self.allocated:
+                super().record(event, stream)
+            self.allocated = False
+
+        def allocate(self, like: Tensor, *, on_host: bool) -> Tensor:
+            self.allocated = not on_host
+            return super().allocate(like, on_host=on_host)
+
+        allocated = False
+
+    given = frames(4)
+    assert not all(went_through(Careless(stalled, seed), given) for stalled in STALLS for seed in range(10))
 
 
 @pytest.mark.parametrize("rule", ["left", "uploaded"])
@@ -344,3 +378,17 @@ def test_cuda_ring_with_a_stalled_stream(format):
             assert after.device.type == "cpu"
         n += 1
     assert n == 30
+
+
+@pytest.mark.needs_cuda
+def test_cuda_memory_that_was_just_freed_is_not_copied_into_too_early():
+    device = torch.device("cuda:0")
+    given = frames(1, size=(1080, 1920), format="gray")
+    used = torch.empty_like(given[0].planes[0], device=device)
+    torch.cuda._sleep(200_000_000)  # about a tenth of a second, in which the copy would long be done
+    used.fill_(77)
+    address = used.data_ptr()
+    del used
+    for frame in make_transfer(device).upload(iter(given)):
+        assert frame.planes[0].data_ptr() == address
+        assert torch.equal(frame.planes[0].cpu(), given[0].planes[0])

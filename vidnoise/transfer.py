@@ -12,6 +12,8 @@ still needs it; ``tests/test_transfer.py`` breaks each of them and checks that p
    copy-out stream are past the point where the stage behind asked for the next frame. Copy-out counts too, because
    planes that a stage does not touch (alpha) leave it as they came: as views of the slot. So a stage may keep a
    frame's planes until it asks for the next frame and no longer; one that keeps them (a state, a delay) must copy.
+   New device planes count as consumed when they are allocated: work on the compute stream may still use that memory,
+   since the allocator reuses what was freed there in the order of that stream only.
 3. *computed*: the copy-out stream may read a frame's planes only after the compute stream has written them. The
    download slot keeps those planes alive until the copy has ended, since their memory belongs to the compute stream.
 4. *downloaded*: a frame is handed on only when its copy has ended, so that nobody behind knows of streams. Its pinned
@@ -209,6 +211,7 @@ class RingTransfer:
             device.synchronize(slot.left)
             slot.host = [device.allocate(p, on_host=True) for p in planes]
             slot.device = [device.allocate(p, on_host=False) for p in planes]
+            device.record(slot.consumed, "compute")
         for host, plane in zip(slot.host, planes, strict=True):
             host.copy_(plane)
         device.wait("copy_in", slot.consumed)  # rule 2: the device planes are free

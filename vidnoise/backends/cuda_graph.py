@@ -22,6 +22,7 @@ found the old one, and the clean frame is a part of that memory. What follows:
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,6 +36,11 @@ from ..model import Denoised, DenoiseNetwork, State
 
 WARM_UP = 3
 """Steps before recording: libraries choose their algorithms and take their workspaces in the first ones."""
+
+
+_RECORDING = threading.Lock()
+"""CUDA records one graph at a time in a process, and cuDNN's settings are the process's: devices that work on threads of
+their own take turns."""
 
 
 class Graphs(Protocol):
@@ -132,7 +138,8 @@ class CudaGraph:
         if enabled(self._device) and network.config.transform == "haar":
             from ..kernels.operations import FusedOperations
 
-            network.operations = FusedOperations(network.operations, state)
+            # The pictures, not the state: a circle would keep its memory on the device after its last use.
+            network.operations = FusedOperations(network.operations, clean=state.clean, fused=state.fused)
         per_stream = torch.empty(n, device=self._device)
         state.buffers = _Buffers(
             noisy=torch.empty(n, 3, height, width, device=self._device),
@@ -184,7 +191,8 @@ class CudaGraph:
                     target.copy_(source)
 
         # One size for ever, so it is worth trying which algorithm is the fastest.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
+        tf32 = torch.backends.cudnn.allow_tf32
+        with _RECORDING, torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32):
             before = State(*(t.clone() for t in state))
             try:
                 self._graphs.warm_up(run)

@@ -15,13 +15,13 @@ class FusedOperations(Operations):
     """:class:`vidnoise.model.operations.Operations` by Triton, for networks whose transform is Haar's.
 
     Args:
-        state: where :meth:`restore` puts the pictures: the state that they are part of, which is read no more by then.
-            New ones by default.
+        clean, fused: where :meth:`restore` puts the pictures: those of the state, which are read no more by then. New
+            ones by default.
     """
 
-    def __init__(self, operations: Operations, state: State | None = None) -> None:
+    def __init__(self, operations: Operations, *, clean: Tensor | None = None, fused: Tensor | None = None) -> None:
         super().__init__(operations.transform)
-        self._state = state
+        self._clean, self._fused = clean, fused
         self._frame: tuple[Tensor, Tensor] | None = None
         """The first picture of a step and its bands, which noise level and network both ask for."""
 
@@ -45,6 +45,4 @@ class FusedOperations(Operations):
 
     def restore(self, fused_bands: Tensor, left: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         self._frame = None
-        if self._state is None:
-            return restore(fused_bands, left, residual)
-        return restore(fused_bands, left, residual, clean=self._state.clean, fused=self._state.fused)
+        return restore(fused_bands, left, residual, clean=self._clean, fused=self._fused)
