@@ -14,7 +14,7 @@ from vidnoise.api import denoise_file
 from vidnoise.errors import DeviceError, FormatError, SinkOpenError, SourceOpenError, UsageError
 from vidnoise.frame import PIXEL_FORMATS
 from vidnoise.sources import hardware, open_source
-from vidnoise.sources.hardware import HELD, DevicePlanes, Hardware, is_on_gpu, sample_format
+from vidnoise.sources.hardware import HELD, DevicePlanes, Hardware, is_on_gpu, sample_format, share_context
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:1")
 
@@ -23,6 +23,7 @@ class FakeAccelerator:
     """Stands for av's HWAccel on a machine that has such a GPU, or has not."""
 
     there = True
+    reason = "Operation not permitted"
     made: list[dict[str, Any]] = []  # noqa: RUF012
 
     def __init__(self, kind: str, device: str | None = None, **options: Any) -> None:
@@ -30,12 +31,13 @@ class FakeAccelerator:
 
     def create(self, codec: Any) -> None:
         if not self.there:
-            raise av.error.PermissionError(1, "Operation not permitted")
+            raise av.error.PermissionError(1, self.reason)
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> type[FakeAccelerator]:
     monkeypatch.setattr(hardware, "HWAccel", FakeAccelerator)
+    monkeypatch.setattr(hardware, "share_context", lambda index: None)
     monkeypatch.setattr(FakeAccelerator, "there", True)
     return FakeAccelerator
 
@@ -64,6 +66,74 @@ def test_without_a_gpu_cuda_is_an_error_and_auto_says_so(
     with caplog.at_level(logging.INFO):
         assert Hardware("auto", CUDA).accelerator() is None
     assert "decoding on the CPU: no NVIDIA GPU" in caplog.text
+
+
+def test_a_gpu_that_does_not_decode_is_not_said_to_be_missing(
+    gpu: type[FakeAccelerator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "there", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(DeviceError, match=r"cuda:1 cannot be used for decoding \(.*Operation not permitted.*\); use"):
+        Hardware("cuda", CUDA).accelerator()
+
+
+class Driver:
+    """CUDA's driver and FFmpeg's condition on it: the primary context blocks, or nobody has made it yet."""
+
+    def __init__(self, *, n_devices: int = 2) -> None:
+        self.flags = [0] * n_devices
+        self.calls: list[str] = []
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        self.calls.append("init")
+        return 0
+
+    def cuDeviceGet(self, target: Any, index: int) -> int:  # noqa: N802
+        if self.calls != ["init"] or index >= len(self.flags):
+            return 101
+        target._obj.value = index
+        return 0
+
+    def cuDevicePrimaryCtxSetFlags_v2(self, device: Any, flags: int) -> int:  # noqa: N802
+        self.flags[device.value] = flags
+        return 0
+
+
+def test_the_context_that_pytorch_uses_is_told_to_block_before_ffmpeg_asks_for_it(
+    gpu: type[FakeAccelerator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver()
+
+    def create(self: FakeAccelerator, codec: Any) -> None:
+        if self.options.get("is_hw_owned") and driver.flags[int(self.options["device"] or 0)] != 4:
+            raise av.error.OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(gpu, "create", create)
+    with pytest.raises(DeviceError):
+        Hardware("cuda", CUDA).accelerator()
+    monkeypatch.setattr(hardware, "share_context", lambda index: share_context(index, driver))
+    assert Hardware("cuda", CPU).accelerator() is not None
+    assert driver.flags == [0, 0]  # pictures that come to main memory need no common context
+    assert Hardware("cuda", CUDA).accelerator() is not None
+    assert driver.flags == [0, 4]
+
+
+def test_a_driver_that_refuses_or_is_not_there_leaves_the_word_to_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(n_devices=1)
+    share_context(3, driver)
+    assert driver.flags == [0]
+
+    def missing(name: str) -> Any:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    share_context(0)
+
+
+@pytest.mark.needs_cuda
+def test_ffmpeg_joins_the_context_that_pytorch_has_made() -> None:
+    torch.zeros(1, device="cuda:0")
+    assert Hardware("cuda", torch.device("cuda:0")).accelerator() is not None
 
 
 def test_a_codec_that_gpus_do_not_decode() -> None:

@@ -39,8 +39,8 @@ WARM_UP = 3
 
 
 _RECORDING = threading.Lock()
-"""CUDA records one graph at a time in a process, and cuDNN's settings are the process's: devices that work on threads of
-their own take turns."""
+"""CUDA records one graph at a time in a process, and cuDNN's settings are the process's: devices that work on threads
+of their own take turns."""
 
 
 class Graphs(Protocol):

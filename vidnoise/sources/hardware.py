@@ -2,11 +2,18 @@
 
 Note [Surfaces]. A decoded picture lies in one of a few surfaces of the decoder, which uses it again as soon as the
 picture is let go. So its planes are copied within the GPU, and the picture is held until that copy has ended.
+
+Note [One context]. What is in a GPU's memory belongs to a context. Pictures that stay there have to be in the one that
+PyTorch works in, the device's primary one. FFmpeg joins it only if it waits for the GPU by blocking, and refuses it
+where PyTorch has made it already, which waits by spinning. So the primary context is told to block beforehand; it may
+be told so at any time.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +32,9 @@ from vidnoise.frame import PixelFormat
 logger = logging.getLogger(__name__)
 
 CHOICES = ("auto", "none", "cuda")
+
+BLOCKING = 4
+"""CUDA's ``CU_CTX_SCHED_BLOCKING_SYNC``."""
 
 HELD = 2
 """Pictures that wait for their copy at most: decoders have hardly more surfaces than they need themselves."""
@@ -58,10 +68,15 @@ class Hardware:
             return None
         index = self.device.index or 0
         try:
+            if self.stays:
+                share_context(index)
             # Without a GPU, opening a file would fail with words that say nothing of one.
-            HWAccel("cuda", device=str(index)).create(av.codec.codec.Codec("h264", "r"))
+            probe = HWAccel("cuda", device=str(index), is_hw_owned=self.stays)
+            probe.create(av.codec.codec.Codec("h264", "r"))
         except (av.error.FFmpegError, OSError, NotImplementedError, ValueError) as ex:
             reason = f"no NVIDIA GPU with a driver for decoding was found (cuda:{index})"
+            if torch.cuda.is_available():
+                reason = f"cuda:{index} cannot be used for decoding ({' '.join(str(ex).split())})"
             if self.choice == "cuda":
                 raise DeviceError(f"hwaccel cuda: {reason}; use --hwaccel none") from ex
             logger.info("decoding on the CPU: %s", reason)
@@ -84,6 +99,24 @@ class Hardware:
             raise SourceOpenError(f"{uri}: {name} is not decoded by NVIDIA GPUs; use --hwaccel none", uri)
         elif self.choice == "auto" and self.stays:
             logger.info("%s: decoded on the CPU: GPUs do not decode %s", uri, context.codec.canonical_name)
+
+
+def share_context(index: int, library: Any = None) -> None:
+    """Make PyTorch's context on a GPU one that FFmpeg joins; see Note [One context].
+
+    Args:
+        index: of the GPU.
+        library: CUDA's driver; by default this machine's. Without one nothing is done: FFmpeg will say so.
+    """
+    try:
+        cuda = library or ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return
+    device = ctypes.c_int()
+    code = cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), index)
+    code = code or cuda.cuDevicePrimaryCtxSetFlags_v2(device, BLOCKING)
+    if code:
+        logger.debug("cuda:%d: its context cannot be told to block (error %d)", index, code)
 
 
 def is_on_gpu(picture: av.VideoFrame) -> bool:
