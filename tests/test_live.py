@@ -279,6 +279,7 @@ def test_a_file_is_played_in_real_time() -> None:
         ("rtsp://127.0.0.1:1/x", {"connect_timeout": 0}, UsageError, "more than 0 seconds"),
         ("rtsp://127.0.0.1:1/x", {}, SourceOpenError, "refused"),
         ("rtmp://127.0.0.1:1/x", {}, SourceOpenError, "refused"),
+        ("srt://127.0.0.1:1", {}, SourceOpenError, r"does not know srt; .* \| vidnoise - --live"),
         ("/dev/video98", {}, SourceOpenError, "/dev/video98: "),
         ("v4l2:/dev/video98", {}, SourceOpenError, "v4l2:/dev/video98: "),
         ("dshow:", {}, SourceOpenError, "name a device"),

@@ -85,6 +85,28 @@ def test_udp(tmp_path: Path) -> None:
     assert length(out) == 20
 
 
+def test_srt(tmp_path: Path) -> None:
+    need("ffmpeg")
+    out, port = tmp_path / "out.ts", free_port(socket.SOCK_DGRAM)
+    listen = ("-f", "mpegts", "-analyzeduration", "500000", "-i", f"srt://127.0.0.1:{port}?mode=listener")
+    with ffmpeg(*listen, "-c", "copy", out) as peer:
+        send(f"srt://127.0.0.1:{port}", 3)
+        peer.wait(SECONDS)
+    assert length(out) >= 60  # SRT throws away what is still on its way when a sender ends
+
+
+def test_srt_without_a_peer_or_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("ffmpeg")
+    uri = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}?connect_timeout=300"
+    with pytest.raises(EncodeError, match=r"ffmpeg failed: .*srt://127"):
+        send(uri, 1)
+    with pytest.raises(EncodeError, match=r"writing failed: .*srt://127"):
+        send(uri, 60)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SinkOpenError, match="needs ffmpeg, which is not installed"):
+        open_sink(uri)
+
+
 def test_a_peer_that_goes_away_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -127,9 +149,8 @@ def test_bad_live_outputs(uri: str, error: type[Exception], says: str) -> None:
 
 
 def test_kinds() -> None:
-    assert [sink_kind(u) for u in ("-", "a.mp4", "rtmp://x/y", "a.m3u8", "/dev/video3", "window:", "pipe:1")] == [
-        "pipe", "file", "url", "hls", "camera", "window", "pipe",
-    ]  # fmt: skip
+    uris = ("-", "a.mp4", "rtmp://x/y", "a.m3u8", "/dev/video3", "window:", "pipe:1", "srt://x:1")
+    assert [sink_kind(u) for u in uris] == ["pipe", "file", "url", "hls", "camera", "window", "pipe", "srt"]
 
 
 def test_encoders_of_live_outputs_hold_nothing_back(tmp_path: Path) -> None:

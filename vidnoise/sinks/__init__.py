@@ -18,7 +18,8 @@ SINKS: dict[str, str] = {
     "url": "vidnoise.sinks.direct:NetworkSink",
     "hls": "vidnoise.sinks.direct:HlsSink",
     "camera": "vidnoise.sinks.direct:CameraSink",
-    "window": "vidnoise.sinks.preview:PreviewSink",
+    "window": "vidnoise.sinks.program:PreviewSink",
+    "srt": "vidnoise.sinks.program:SrtSink",
 }
 """Kind of address to ``module:class``; imported on use."""
 

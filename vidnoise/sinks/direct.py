@@ -13,7 +13,7 @@ from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.output_file import Output
 
 NETWORK_FORMATS = {
-    "rtmp": "flv", "rtmps": "flv", "rtsp": "rtsp", "rtsps": "rtsp", "udp": "mpegts", "tcp": "mpegts", "srt": "mpegts",
+    "rtmp": "flv", "rtmps": "flv", "rtsp": "rtsp", "rtsps": "rtsp", "udp": "mpegts", "tcp": "mpegts",
     "rtp": "rtp_mpegts", "http": "mpegts", "https": "mpegts",
 }  # fmt: skip
 """Scheme of a URL to the container that is sent there, by default."""
@@ -72,7 +72,7 @@ class DirectSink(ContainerSink):
 
 
 class NetworkSink(DirectSink):
-    """Pushes to a server or player: RTMP, RTSP, UDP, TCP, RTP, HTTP, and SRT where FFmpeg was built with it."""
+    """Pushes to a server or player: RTMP, RTSP, UDP, TCP, RTP, HTTP."""
 
     @property
     def default_format(self) -> str | None:  # type: ignore[override]

@@ -63,6 +63,11 @@ def open_container(
         return cast(av.container.InputContainer, opened)
     except av.error.PermissionError as ex:
         raise SourceOpenError(f"{uri}: permission denied", uri) from ex
+    except av.error.ProtocolNotFoundError as ex:
+        raise SourceOpenError(
+            f"{uri}: this build of FFmpeg does not know {uri.partition(':')[0]}; a program that does can send it in: "
+            "ffmpeg -i URL -c copy -f mpegts - | vidnoise - --live -o OUT", uri,
+        ) from ex  # fmt: skip
     except av.error.InvalidDataError as ex:
         if file is not None and file.n_bytes == 0:
             raise SourceOpenError(f"{uri}: no data", uri) from ex
