@@ -289,6 +289,18 @@ def test_tee_goes_on_with_the_output_that_is_left(caplog: pytest.LogCaptureFixtu
         through(Sinks(), closed)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a.mkv", "./a.mkv"), ("-", "-"), ("-", "pipe:1"), ("udp://127.0.0.1:1", "udp://127.0.0.1:1")],
+)
+def test_two_outputs_to_one_place_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is an output already"):
+        open_sink(first, tee=["b.mkv", second])
+
+
 def test_tee_does_not_encode_sound_twice(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="encodes for one output"):
         open_sink(tmp_path / "a.mkv", tee=[tmp_path / "b.mkv"], audio="aac")

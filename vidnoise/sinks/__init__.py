@@ -94,6 +94,7 @@ def open_sink(
             raise UsageError(f"audio {audio} encodes for one output; with tee use copy or none")
         from .several import TeeSink
 
+        _check_different(text, *map(os.fspath, tee))
         first = open_sink(
             text, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, threads=threads,
             audio=audio, format=format, **options,
@@ -114,6 +115,18 @@ def open_sink(
         format=format,
         **options,
     )
+
+
+def _check_different(*uris: str) -> None:
+    """Raises UsageError where two outputs are one. Two windows are two."""
+    seen: set[str] = set()
+    for uri in uris:
+        kind = sink_kind(uri)
+        same = {"pipe": f"pipe:{uri.removeprefix('pipe:').removeprefix('-') or 1}", "window": f"{uri} {len(seen)}"}
+        place = same.get(kind) or (uri if "://" in uri else os.path.realpath(uri.removeprefix("file:")))
+        if place in seen:
+            raise UsageError(f"{uri}: is an output already; each output needs a place of its own")
+        seen.add(place)
 
 
 __all__ = ["SINKS", "Sink", "keeps_clock", "open_sink", "sink_kind"]
