@@ -131,7 +131,10 @@ def machine(context: Context) -> None:
     context.row(**facts)
 
 
-CUDA_TESTS = ("test_kernels.py", "test_cuda_graph.py", "test_transfer.py", "test_cuda.py", "test_tiles.py")
+CUDA_TESTS = (
+    "test_kernels.py", "test_cuda_graph.py", "test_transfer.py", "test_cuda.py", "test_tiles.py", "test_streams.py",
+    "test_color.py", "test_tensorrt.py",
+)  # fmt: skip
 
 
 def tests(context: Context) -> None:
@@ -384,12 +387,15 @@ def profile(context: Context) -> None:
 
 
 def compile_part(context: Context) -> None:
-    """The compile backend, last because compiling takes its time."""
+    """Backends that compile, last because that takes its time."""
     size = list(context.sizes)[-1]
     precision = "fp32" if context.is_tiny else "fp16"
     for tier in ["fast"] if context.is_tiny else ["standard", "fast"]:
         with context.guarded(tier=tier, precision=precision, backend="compile", size=size):
             time_case(context, tier, precision, "eager" if context.is_tiny else "compile", size)
+    if has("tensorrt") and not context.is_tiny:
+        with context.guarded(tier="fast", precision=precision, backend="tensorrt", size=size):
+            time_case(context, "fast", precision, "tensorrt", size)
 
 
 RUN: dict[str, Callable[[Context], None]] = {

@@ -21,6 +21,7 @@ BACKENDS: dict[str, str] = {
     "openvino": "vidnoise.backends.openvino:OpenVino",
     "onnxruntime": "vidnoise.backends.onnxruntime:OnnxRuntime",
     "cuda-graph": "vidnoise.backends.cuda_graph:CudaGraph",
+    "tensorrt": "vidnoise.backends.tensorrt:TensorRT",
 }
 """Name to ``module:class``, imported on use."""
 

@@ -90,7 +90,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 )  # fmt: skip
 @click.option(
     "--backend", metavar="NAME", default="auto", show_default=True,
-    help="How the network runs: auto, eager, compile, openvino, onnxruntime, cuda-graph.",
+    help="How the network runs: auto, eager, compile, openvino, onnxruntime, cuda-graph, tensorrt.",
 )  # fmt: skip
 @click.option(
     "--max-memory", metavar="MB", type=float,

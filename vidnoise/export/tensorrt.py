@@ -7,6 +7,7 @@ PyTorch. The network is strongly typed: what is in halves is what the ONNX file 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..model import DenoiseNetwork
@@ -28,6 +29,7 @@ def write_build_script(
     *,
     blind: bool,
     size: tuple[int, int, int] | None,
+    sizes: Sequence[tuple[int, int, int]] = (SMALLEST, TYPICAL, LARGEST),
 ) -> None:
     """Write a Python program that makes ``<onnx_path without suffix>.engine``.
 
@@ -36,9 +38,10 @@ def write_build_script(
         path: where to.
         network: whose graph it is.
         blind: as it was exported.
-        size: streams, height and width; ``None``: open, between :data:`SMALLEST` and :data:`LARGEST`.
+        size: streams, height and width of the file; ``None``: open.
+        sizes: least, typical and greatest of an open one.
     """
-    sizes = (SMALLEST, TYPICAL, LARGEST) if size is None else ()
+    sizes = sizes if size is None else ()
     names = input_names(blind=blind)
     with_meta = StepGraph(network, blind=blind)
     profile = {

@@ -1,0 +1,164 @@
+"""TensorRT on NVIDIA GPUs: an engine for each size, built by the script that ``vidnoise export`` writes, and kept."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import logging
+import runpy
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..cache import cache_folder, load, store
+from ..errors import BackendError
+from ..export.graph import OUTPUTS, input_names, next_state
+from ..export.store import fingerprint, stored_onnx
+from ..export.tensorrt import write_build_script
+from ..kernels import launching_on
+from ..model import Denoised, DenoiseNetwork, State
+from .protocol import per_stream
+
+log = logging.getLogger(__name__)
+
+_KEPT = 4
+"""Sizes whose engines are ready: each holds memory on the device."""
+
+
+class Gpu(Protocol):
+    """Who runs what an engine enqueues; a fake one in tests."""
+
+    @property
+    def kind(self) -> str:
+        """What engines are bound to, besides TensorRT's version."""
+        ...
+
+    def run(self, enqueue: Callable[[int], bool]) -> bool:
+        """Call ``enqueue`` with the handle of a stream whose work comes between what the current one has had before
+        and what it gets later."""
+        ...
+
+
+class CudaGpu:
+    """A CUDA device, with a stream of its own: on the default one TensorRT waits for the device at each step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        major, minor = torch.cuda.get_device_capability(device)
+        self.kind = f"{torch.cuda.get_device_name(device)} {major}.{minor}"
+
+    def run(self, enqueue: Callable[[int], bool]) -> bool:
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with launching_on(self._device):
+            done = enqueue(self._stream.cuda_stream)
+        # Memory of the step belongs to the current stream, which may use it again only after this.
+        current.wait_stream(self._stream)
+        return done
+
+
+class TensorRT:
+    """See :class:`~vidnoise.backends.protocol.Backend`.
+
+    An engine is built, which takes minutes, when its size, and level told or not, first come, and kept between runs.
+    The state a step leaves is in other memory than the one it reads: engines do not work in place.
+
+    Args:
+        gpu: who runs engines; by default the device.
+
+    Raises:
+        BackendError: TensorRT 10 or newer is not installed, or the device is no CUDA device.
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype, gpu: Gpu | None = None
+    ) -> None:
+        if gpu is None and device.type != "cuda":
+            raise BackendError(f"backend tensorrt needs a CUDA device, not {device}; use --backend auto")
+        if dtype not in (torch.float16, torch.float32):
+            raise BackendError("backend tensorrt runs in fp16 or fp32: use --precision fp16")
+        try:
+            tensorrt: Any = importlib.import_module("tensorrt")
+        except ImportError as ex:
+            raise BackendError("TensorRT is not installed: pip install tensorrt, or use --backend auto") from ex
+        if int(tensorrt.__version__.partition(".")[0]) < 10:
+            raise BackendError(f"backend tensorrt needs TensorRT 10 or newer, not {tensorrt.__version__}")
+        self._version: str = tensorrt.__version__
+        self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
+        self._network, self._device, self._dtype = network, device, dtype
+        self._gpu = gpu or CudaGpu(device)
+        self._contexts: dict[tuple[int, ...], Any] = {}
+        self._fingerprint = ""
+
+    def initial_state(self, n: int, height: int, width: int) -> State:
+        return self._network.initial_state(n, height, width, device=self._device)
+
+    def _context(self, blind: bool, shape: torch.Size) -> Any:
+        """What runs an engine of that size; it holds the engine."""
+        key = (blind, *shape)
+        if key not in self._contexts:
+            n, _, height, width = shape
+            if len(self._contexts) >= _KEPT:
+                del self._contexts[next(iter(self._contexts))]
+            with launching_on(self._device):
+                context = self._engine(blind, (n, height, width)).create_execution_context()
+            if context is None:
+                raise torch.OutOfMemoryError(f"TensorRT has no memory for an engine of {width}x{height}")
+            self._contexts[key] = context
+        return self._contexts[key]
+
+    def _engine(self, blind: bool, size: tuple[int, int, int]) -> Any:
+        self._fingerprint = self._fingerprint or fingerprint(self._network)
+        facts = (self._fingerprint, blind, self._dtype, size, self._gpu.kind, self._version)
+        kept = cache_folder() / "tensorrt" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.engine"
+        content = load(kept)
+        engine = None if content is None else self._runtime.deserialize_cuda_engine(content)
+        if engine is None:  # not kept, or not one of this machine
+            log.info("building a TensorRT engine for %dx%d, which takes minutes", size[2], size[1])
+            content = self._built(blind, size)
+            engine = self._runtime.deserialize_cuda_engine(content)
+            if engine is None:
+                raise BackendError("TensorRT cannot read the engine it has built; use --backend auto")
+            store(kept, content)
+        return engine
+
+    def _built(self, blind: bool, size: tuple[int, int, int]) -> bytes:
+        network = copy.deepcopy(self._network).cpu()
+        with tempfile.TemporaryDirectory(prefix="vidnoise-") as name:
+            onnx, script = Path(name) / "network.onnx", Path(name) / "build.py"
+            with stored_onnx(network, blind=blind, dtype=self._dtype) as path:
+                shutil.copyfile(path, onnx)
+            write_build_script(onnx, script, network, blind=blind, size=None, sizes=(size, size, size))
+            try:
+                return runpy.run_path(str(script))["build"](Path(name)).read_bytes()
+            except SystemExit as ex:
+                raise BackendError(f"TensorRT cannot build the network, use --backend auto: {ex}") from ex
+
+    @torch.inference_mode()
+    def step(
+        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+    ) -> Denoised:
+        blind = sigma is None
+        context = self._context(blind, noisy.shape)
+        told = () if sigma is None else (per_stream(sigma, noisy),)
+        inputs = [t.contiguous() for t in (noisy, *told, per_stream(boost, noisy), keep, *state)]
+        fused, ratio, _, hidden, noise = state
+        shapes = (noisy.shape, noisy.shape[:1], fused.shape, ratio.shape, hidden.shape, noise.shape)
+        outputs = [torch.empty(shape, device=self._device) for shape in shapes]
+        for name, tensor in zip(input_names(blind=blind), inputs, strict=True):
+            context.set_input_shape(name, tuple(tensor.shape))
+            context.set_tensor_address(name, tensor.data_ptr())
+        for name, tensor in zip(OUTPUTS, outputs, strict=True):
+            context.set_tensor_address(name, tensor.data_ptr())
+        if not self._gpu.run(context.execute_async_v3):
+            raise BackendError("TensorRT failed to run a step; its messages above say why")
+        return Denoised(outputs[0], outputs[1], next_state(outputs))
