@@ -169,6 +169,7 @@ def test_export_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["fast", "-o", "{}/x.onnx", "--format", "openvino"], 2, "must end in .xml"),
         (["fast", "-o", "{}/none/x.onnx"], 4, "no directory"),
         (["fast", "-o", "{}/x.onnx", "--size", "big"], 2, "WIDTHxHEIGHT or dynamic"),
+        (["fast", "-o", "{}/x.onnx", "--streams", "2"], 2, "--streams goes with --size"),
         (["faster", "-o", "{}/x.onnx"], 6, "unknown model"),
     ],
 )

@@ -62,7 +62,7 @@ def run(backend: Any, frames: list[Tensor], **given: Any) -> tuple[list[Tensor],
     state = backend.initial_state(1, *frames[0].shape[-2:])
     clean, levels = [], []
     for i, frame in enumerate(frames):
-        keep = torch.tensor([given.get("cut") != i])
+        keep = torch.tensor([given.get("cut") != i], device=frame.device)
         out, level, state = backend.step(frame, given.get("sigma"), given.get("boost", 1.0), keep, state)
         clean.append(out.clone())
         levels.append(float(level))
@@ -85,6 +85,34 @@ def test_seams_are_invisible(network: DenoiseNetwork, content: str) -> None:
         assert float(difference[..., SEAMS].mean((0, 1, 2)).max()) < tolerances.TILE_SEAM
         assert float(difference.mean((0, 1, 3)).max()) < tolerances.TILE_SEAM
     assert tiled_levels == pytest.approx(levels, rel=1e-3)
+
+
+def test_nothing_goes_to_the_device_once_it_is_cut(network: DenoiseNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, numbers that go there are waited for, at every tile."""
+    frames = real_frames(2)
+    backend = tiled(network)
+    keep = torch.tensor([True])
+    state = backend.step(frames[0], None, 1.0, keep, backend.initial_state(1, HEIGHT, WIDTH)).state
+    made: list[Any] = []
+    monkeypatch.setattr(torch, "tensor", lambda *given, **_: made.append(given))
+    backend.step(frames[1], None, 1.0, keep, state)
+    assert not made
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("kernels", ["off", "on"])
+def test_seams_are_invisible_on_a_gpu(monkeypatch: pytest.MonkeyPatch, kernels: str) -> None:
+    monkeypatch.setenv("VIDNOISE_KERNELS", kernels)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    device = torch.device("cuda:0")
+    network = load_model("fast", device)[0]
+    frames = [frame.to(device) for frame in panned(4, 20)]
+    expected, _ = run(Eager(network, device=device, dtype=torch.float32), frames)
+    backend = Tiled(network, device=device, dtype=torch.float32, max_memory=1e6)
+    backend._tiles[1, HEIGHT, WIDTH] = 256, 256
+    for difference in differences(run(backend, frames)[0], expected):
+        assert float(difference.mean()) < tolerances.TILE_MEAN
+        assert float(difference[..., SEAMS].mean((0, 1, 2)).max()) < tolerances.TILE_SEAM
 
 
 def test_without_overlap_seams_would_be_seen(network: DenoiseNetwork) -> None:

@@ -9,6 +9,7 @@ are blended over the middle of the overlaps; their outermost pixels, which see t
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import logging
 import math
@@ -25,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from .errors import UsageError
 from .kernels import enabled
-from .model import Denoised, DenoiseNetwork, State, uniform_sigma
+from .model import Denoised, DenoiseNetwork, ModelConfig, State, uniform_sigma
 from .model.dncnn import typed
 from .model.flow import Motion
 from .model.network import MULTIPLE
@@ -116,6 +117,7 @@ class Tiled:
         self._device = device
         self._max_bytes, self._overlap = max_memory * 2**20, overlap
         self._tiles: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._last_cut: tuple[Any, Any] = None, None
 
     def initial_state(self, n: int, height: int, width: int) -> State:
         """See :meth:`Backend.initial_state`.
@@ -138,13 +140,19 @@ class Tiled:
         while True:
             tile = self._tiles[n, height, width]
             try:
-                return self._step(_Cut(height, width, tile, self._overlap), noisy, sigma, boost, state.keep(keep))
+                return self._step(self._cut(height, width, tile), noisy, sigma, boost, state.keep(keep))
             except torch.OutOfMemoryError:
                 smaller = _halved(tile)
                 if smaller == tile:
                     raise
                 logger.warning("out of memory with tiles of %dx%d; going on with %dx%d", *tile[::-1], *smaller[::-1])
                 self._tiles[n, height, width] = smaller
+
+    def _cut(self, height: int, width: int, tile: tuple[int, int]) -> _Cut:
+        """The same for the same, with its weights on the device."""
+        if (height, width, tile) != self._last_cut[0]:
+            self._last_cut = (height, width, tile), _Cut(height, width, tile, self._overlap)
+        return self._last_cut[1]
 
     def _step(
         self, cut: _Cut, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, state: State
@@ -174,6 +182,7 @@ class Tiled:
             _, found = network(part, strength, State(*(cut.part(t, place).contiguous() for t in state)))
             for whole, values in zip(following, found, strict=True):
                 cut.blend(whole, values, place)
+        network.motion = self._motion
         return Denoised(following.clean, ((low + 3 * detail) / 4).sqrt(), following)
 
     def _learn_noise(self, cut: _Cut, noisy: Tensor, state: State) -> Tensor:
@@ -203,6 +212,7 @@ class _Cut:
         self._height = height
         self._tile = min(tile[0], height), min(tile[1], width)
         self._rows, self._columns = spans(height, self._tile[0], overlap), spans(width, self._tile[1], overlap)
+        self._made: dict[tuple[int, int], Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[Span, Span]]:
         return itertools.product(self._rows, self._columns)
@@ -216,8 +226,15 @@ class _Cut:
     def blend(self, whole: Tensor, values: Tensor, place: tuple[Span, Span]) -> None:
         """Add a tile's values to the whole, by their weights."""
         repeats = MULTIPLE // 2 // (self._height // whole.shape[2])
-        down, across = (torch.tensor(span.weights, device=whole.device).repeat_interleave(repeats) for span in place)
+        down, across = (self._weights(span, repeats, whole.device) for span in place)
         self.part(whole, place).add_(values * (down[:, None] * across[None, :]))
+
+    def _weights(self, span: Span, repeats: int, device: torch.device) -> Tensor:
+        """Made once: numbers that go to a GPU are waited for."""
+        key = id(span), repeats  # spans live as long as this does
+        if key not in self._made:
+            self._made[key] = torch.tensor(span.weights, device=device).repeat_interleave(repeats)
+        return self._made[key]
 
 
 def _halved(tile: tuple[int, int]) -> tuple[int, int]:
@@ -256,7 +273,12 @@ def choose_tile(
 
 def step_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
     """What a step of the network takes at most beside its input: counted on tensors without memory."""
-    empty = type(network)(network.config).to("meta").in_precision(next(network.parameters()).dtype)
+    return _step_bytes(network.config, next(network.parameters()).dtype, n, height, width)
+
+
+@functools.lru_cache(maxsize=256)  # a second each; sizes come again, file by file
+def _step_bytes(config: ModelConfig, dtype: torch.dtype, n: int, height: int, width: int) -> int:
+    empty = DenoiseNetwork(config).to("meta").in_precision(dtype)
     state = empty.initial_state(n, height, width, device="meta")
     noisy, told = torch.empty(n, 3, height, width, device="meta"), torch.empty(n, device="meta")
     keep = torch.empty(n, dtype=torch.bool, device="meta")
@@ -266,8 +288,13 @@ def step_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
 
 def motion_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
     """What estimating the motion of a picture takes at most, the noise level for it included."""
+    return _motion_bytes(network.motion, n, height, width)
+
+
+@functools.lru_cache(maxsize=64)
+def _motion_bytes(motion: Callable[..., Motion], n: int, height: int, width: int) -> int:
     half = torch.empty(n, 3, height // 2, width // 2, device="meta")
-    return peak_bytes(lambda: network.motion(half, half, half)) + 6 * n * height * width
+    return peak_bytes(lambda: motion(half, half, half)) + 6 * n * height * width
 
 
 def peak_bytes(work: Callable[[], object]) -> int:

@@ -59,6 +59,8 @@ def export(
     One step is one call: a frame and the state of the step before go in, the clean frame and the next state come out.
     docs/BACKENDS.md lists the inputs and outputs. What was written is run and compared with PyTorch.
     """
+    if streams > 1 and size is None:
+        raise UsageError("--streams goes with --size; a graph of any size takes any number of streams")
     path = Path(output)
     kind = kind or _SUFFIXES.get(path.suffix)
     suffix = ".xml" if kind == "openvino" else ".onnx"
