@@ -152,6 +152,18 @@ def test_two_of_us_in_a_row(tmp_path: Path, tiny: tuple[str, ...], clips: Clips)
     assert same(list(open_source(clips("cfr"))), list(open_source(out)))
 
 
+def test_y4m_as_vspipe_writes_it() -> None:
+    """Its header gives a length that readers do not know, and no siting."""
+    luma, chroma = bytes(range(48)) * 64, bytes([99]) * (32 * 24)
+    data = b"YUV4MPEG2 C420p10 W64 H48 F30000:1001 Ip A0:0 XLENGTH=2\n"
+    picture = b"".join(bytes([v, 1]) for v in luma + 2 * chroma)
+    with Feeder(data + 2 * (b"FRAME\n" + picture)) as pipe:
+        source = open_source(pipe)
+        frames = list(source)
+    assert (source.info.format.name, source.info.rate, len(frames)) == ("yuv420p10le", Fraction(30000, 1001), 2)
+    assert frames[1].planes[0].flatten().tolist() == [256 + v for v in luma]
+
+
 @pytest.mark.parametrize("format", ["yuv420p", "yuv422p10le", "rgb24", "gray16le", "nv12"])
 def test_raw_video(tmp_path: Path, format: str) -> None:
     clip = raw_clip(tmp_path / "in.nut", format, 3, 32, 18)
