@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -281,6 +282,22 @@ def test_mistakes_are_refused(network: DenoiseNetwork) -> None:
     with pytest.raises(FormatError, match="Frames"):
         batch.push({batch.open(): torch.zeros(3)})  # type: ignore[dict-item]
     assert batch.push({}) == {}
+
+
+def test_levels_go_to_the_device_when_they_change(network: DenoiseNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, numbers that go there are waited for."""
+    batch = StreamBatch(network, device="cpu", precision="fp32", backend="eager")
+    sessions = [batch.open(sigma=20, strength=1.5), batch.open(sigma=25)]
+    stream = frames(3)
+    batch.push(dict.fromkeys(sessions, stream[0]))
+    made: list[Any] = []
+    tensor = torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *given, **options: made.append(given) or tensor(*given, **options))
+    batch.push(dict.fromkeys(sessions, stream[1]))
+    assert not made
+    sessions[1].sigma = 30
+    batch.push(dict.fromkeys(sessions, stream[2]))
+    assert [list(*given) for given in made] == [[20 / 255, 30 / 255]]
 
 
 @pytest.mark.needs_cuda

@@ -41,6 +41,9 @@ SPARES = 2
 """States that no stream needs just now, kept because a new one may take long: a CUDA graph is recorded for each. So a
 stream that pauses for a frame costs a copy and no more."""
 
+NUMBERS = 16
+"""Sets of levels and strengths that are kept on the device."""
+
 Key = tuple[int, int, bool]
 """Padded height and width, and whether the noise level is told: what frames of one step have in common."""
 
@@ -83,6 +86,7 @@ class StreamBatch:
         self._precision = precision
         self._joints: dict[Key, _Joint] = {}
         self._spares: deque[State] = deque(maxlen=SPARES)
+        self._numbers: dict[tuple[float, ...], Tensor] = {}
 
     def open(self, **options: Any) -> Denoiser:
         """A new stream.
@@ -181,7 +185,13 @@ class StreamBatch:
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
 
     def _tensor(self, values: list[Any]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self.device)
+        """Made anew only where they are others than before: numbers that go to a GPU are waited for."""
+        key = tuple(values)
+        if key not in self._numbers:
+            if len(self._numbers) >= NUMBERS:
+                self._numbers.clear()
+            self._numbers[key] = torch.tensor(values, dtype=torch.float32, device=self.device)
+        return self._numbers[key]
 
     def _gather(self, key: Key, sessions: tuple[Denoiser, ...], before: _Joint | None) -> State:
         """One state whose rows are those of ``sessions``: the one of the step before, if it was theirs."""
