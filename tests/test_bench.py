@@ -409,6 +409,8 @@ def test_the_roofline_page_has_tiers_parts_machines_and_sources(monkeypatch: pyt
         (["--peers", "nlm"], 2, "unknown peer 'nlm'"),
         (["--streams", "1,two"], 2, "not a list of numbers"),
         (["--models", ""], 2, "nothing to measure"),
+        (["--roofline", "--models", "fast"], 2, "--models does not go with --roofline"),
+        (["--roofline", "--end-to-end"], 2, "--end-to-end does not go with --roofline"),
         (["--roofline", "--sizes", "64x48,96x64"], 2, "a page for one of --sizes"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ..errors import UsageError
 
@@ -115,6 +116,12 @@ def bench(
     from ..bench.filters import DEFAULT, choose_filters
     from ..bench.rounds import Settings, measure
 
+    if roofline:
+        source = click.get_current_context().get_parameter_source
+        for name in ("models", "backends", "streams", "peers", "end_to_end"):
+            if source(name) is not ParameterSource.DEFAULT:
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} does not go with --roofline, which is of all tiers and the backend eager")
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     cases = make_cases(
         _list(models), device=device, backends=_list(backends), precisions=_list(precisions),
