@@ -94,7 +94,7 @@ def open_sink(
             raise UsageError(f"audio {audio} encodes for one output; with tee use copy or none")
         from .several import TeeSink
 
-        _check_different(text, *map(os.fspath, tee))
+        _check_different(text, *(os.fspath(other) for other in tee))
         first = open_sink(
             text, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, threads=threads,
             audio=audio, format=format, **options,
