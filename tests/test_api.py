@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import tolerances
 import vidnoise
 from clips import Clip
 from vidnoise import Frame, RunStats
@@ -50,8 +49,10 @@ def test_arrays_come_back_as_they_were_and_cleaner(dtype, shape):
 
 
 def test_all_kinds_of_the_same_picture_agree():
-    """To within what their own rounding allows, and where motion was a close decision a little more."""
-    base = noisy_arrays(np.uint8)
+    """To within what their own rounding allows: half a code of 8 bits."""
+    # On smooth ground many motions explain a noisy frame equally well; among squares one does.
+    squares = np.kron(np.random.default_rng(2).integers(-60, 60, (8, 8, 3)), np.ones((6, 8, 1), int))
+    base = [(a // 2 + 60 + squares).clip(0, 255).astype(np.uint8) for a in noisy_arrays(np.uint8)]
     of_uint8 = [c.astype(np.float64) / 255 for c in vidnoise.denoise(base, **QUICK, precision="fp32")]
     for convert, back in (
         (lambda a: a.astype(np.uint16) * 257, lambda c: c.astype(np.float64) / 65535),
@@ -59,9 +60,7 @@ def test_all_kinds_of_the_same_picture_agree():
         (lambda a: torch.from_numpy(a).permute(2, 0, 1), lambda c: c.permute(1, 2, 0).double().numpy() / 255),
     ):
         other = [back(c) for c in vidnoise.denoise([convert(a) for a in base], **QUICK, precision="fp32")]
-        off = np.abs(np.stack(of_uint8) - np.stack(other)) * 255
-        assert np.quantile(off, 0.999) < tolerances.PICTURE_KINDS
-        assert off.max() < tolerances.PICTURE_KINDS_CLOSE
+        assert max(np.abs(a - b).max() for a, b in zip(of_uint8, other, strict=True)) < 0.502 / 255
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])

@@ -10,14 +10,6 @@ COLOR_REFERENCE = 2e-6
 SWSCALE_CODES = 1.5
 """swscale converts through integer tables that truncate; the sums of three of them are up to this far below."""
 
-PICTURE_KINDS = 0.51
-"""8-bit codes, of nearly all samples: half a code where one kind of picture is rounded to 8 bits, and half a 16-bit one
-where the other is."""
-
-PICTURE_KINDS_CLOSE = 1.0
-"""8-bit codes, of single samples: 128/255 differs by 1e-7 from kind to kind, which decides where two motions explain
-smooth noisy ground equally well."""
-
 CONSTANT_CORRECTION_CODES = 1.25
 """A constant correction comes back through Y'CbCr within this many codes per channel: three rounded samples, each
 off by half a code, times the row sums of the matrix (at most 1 + 1.8814 for BT.2020 blue, whose chroma is then
