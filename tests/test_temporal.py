@@ -64,7 +64,7 @@ def test_quality_does_not_drift(name: str) -> None:
     """Over 200 frames of a camera that pans to and fro, the last pass is as good as the first."""
     there = scene(50, 64, speed=1)
     clean = torch.cat([there, there.flip(0)] * 2)
-    quality = torch.stack([psnr(run(name, clean, seed=seed), clean) for seed in "abc"]).mean(0)
+    quality = torch.stack([psnr(run(name, clean, seed=seed), clean) for seed in "ab"]).mean(0)
     assert quality[150:].mean() > quality[50:100].mean() - tolerances.DRIFT_DB
 
 

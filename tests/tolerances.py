@@ -30,7 +30,7 @@ OUTLINE = 1.3
 and motion is known to a quarter of one."""
 
 DRIFT_DB = 0.1
-"""Between two passes over a scene, mean over three draws of noise: with one draw the difference is anything from -0.2
+"""Between two passes over a scene, mean over two draws of noise: with one draw the difference is anything from -0.2
 to +0.2 dB."""
 
 BATCHED_STREAMS = 2e-5
