@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
-from ..export.graph import OUTPUTS, input_names, next_state
+from ..export.graph import OUTPUTS
 from ..export.store import stored_onnx
 from ..model import Denoised, DenoiseNetwork, State
-from .protocol import per_stream
+from .exported import denoised, named_inputs
 
 
 class OnnxRuntime:
@@ -48,9 +48,5 @@ class OnnxRuntime:
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
-        blind = sigma is None
-        told = () if sigma is None else (per_stream(sigma, noisy),)
-        inputs = (noisy, *told, per_stream(boost, noisy), keep, *state)
-        fed = {name: t.contiguous().numpy() for name, t in zip(input_names(blind=blind), inputs, strict=True)}
-        outputs = [torch.from_numpy(array) for array in self._session(blind).run(OUTPUTS, fed)]
-        return Denoised(outputs[0], outputs[1], next_state(outputs))
+        fed = {name: t.numpy() for name, t in named_inputs(noisy, sigma, boost, keep, state).items()}
+        return denoised([torch.from_numpy(array) for array in self._session(sigma is None).run(OUTPUTS, fed)])

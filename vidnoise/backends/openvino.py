@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
-from ..export.graph import input_names, next_state
 from ..export.openvino import import_openvino, read_graph
 from ..export.store import stored_onnx
 from ..model import Denoised, DenoiseNetwork, State
-from .protocol import per_stream
+from .exported import denoised, empty_outputs, named_inputs
 
 _KEPT = 4
 """Sizes whose compiled graphs are kept: changes of size are rare, batches of streams grow and shrink."""
@@ -66,19 +65,14 @@ class OpenVino:
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
-        blind = sigma is None
-        request = self._request(blind, noisy.shape)
-        told = () if sigma is None else (per_stream(sigma, noisy),)
-        inputs = [t.contiguous() for t in (noisy, *told, per_stream(boost, noisy), keep, *state)]
-        for name, tensor in zip(input_names(blind=blind), inputs, strict=True):
+        request = self._request(sigma is None, noisy.shape)
+        inputs, outputs = named_inputs(noisy, sigma, boost, keep, state), empty_outputs(noisy, state)
+        for name, tensor in inputs.items():
             request.set_tensor(name, self._shared(tensor))
-        fused, ratio, _, hidden, noise = state
-        shapes = (noisy.shape, noisy.shape[:1], fused.shape, ratio.shape, hidden.shape, noise.shape)
-        outputs = [torch.empty(shape) for shape in shapes]
         for i, tensor in enumerate(outputs):
             request.set_output_tensor(i, self._shared(tensor))
         request.infer()
-        return Denoised(outputs[0], outputs[1], next_state(outputs))
+        return denoised(outputs)
 
     def _shared(self, tensor: Tensor) -> Any:
         return self._openvino.Tensor(tensor.numpy(), shared_memory=True)

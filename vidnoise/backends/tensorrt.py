@@ -18,12 +18,12 @@ from torch import Tensor
 
 from ..cache import cache_folder, load, store
 from ..errors import BackendError
-from ..export.graph import OUTPUTS, input_names, next_state
+from ..export.graph import OUTPUTS
 from ..export.store import fingerprint, stored_onnx
 from ..export.tensorrt import write_build_script
 from ..kernels import launching_on
 from ..model import Denoised, DenoiseNetwork, State
-from .protocol import per_stream
+from .exported import denoised, empty_outputs, named_inputs
 
 log = logging.getLogger(__name__)
 
@@ -147,18 +147,13 @@ class TensorRT:
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
-        blind = sigma is None
-        context = self._context(blind, noisy.shape)
-        told = () if sigma is None else (per_stream(sigma, noisy),)
-        inputs = [t.contiguous() for t in (noisy, *told, per_stream(boost, noisy), keep, *state)]
-        fused, ratio, _, hidden, noise = state
-        shapes = (noisy.shape, noisy.shape[:1], fused.shape, ratio.shape, hidden.shape, noise.shape)
-        outputs = [torch.empty(shape, device=self._device) for shape in shapes]
-        for name, tensor in zip(input_names(blind=blind), inputs, strict=True):
+        context = self._context(sigma is None, noisy.shape)
+        inputs, outputs = named_inputs(noisy, sigma, boost, keep, state), empty_outputs(noisy, state)
+        for name, tensor in inputs.items():
             context.set_input_shape(name, tuple(tensor.shape))
             context.set_tensor_address(name, tensor.data_ptr())
         for name, tensor in zip(OUTPUTS, outputs, strict=True):
             context.set_tensor_address(name, tensor.data_ptr())
         if not self._gpu.run(context.execute_async_v3):
             raise BackendError("TensorRT failed to run a step; its messages above say why")
-        return Denoised(outputs[0], outputs[1], next_state(outputs))
+        return denoised(outputs)
