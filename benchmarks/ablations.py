@@ -47,7 +47,7 @@ def without_flow(network: DenoiseNetwork) -> None:
     """All flows are zero."""
     estimate = network.motion
 
-    def still(*arguments: Tensor) -> Motion:
+    def still(*arguments: Any) -> Motion:
         motion = estimate(*arguments)
         return motion._replace(flow=torch.zeros_like(motion.flow))
 

@@ -177,7 +177,7 @@ class Tiled:
         following = State(*(torch.zeros_like(t) for t in state))
         for place in cut:
             moved = Motion(*(cut.part(flow, place) for flow in motion))
-            network.motion = lambda noisy, previous, sigma, moved=moved: moved
+            network.motion = lambda *_, moved=moved: moved
             part, strength = (cut.part(t, place).contiguous() for t in (noisy, level))
             _, found = network(part, strength, State(*(cut.part(t, place).contiguous() for t in state)))
             for whole, values in zip(following, found, strict=True):

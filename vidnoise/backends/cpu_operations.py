@@ -93,7 +93,7 @@ class CpuOperations(Operations):
         super().__init__(plain.transform)
         self._kernel = _haar_kernel()
         self._noisy: tuple[Tensor, Tensor] | None = None
-        self._averaging = CpuAveraging()
+        self.averaging = CpuAveraging()
 
     def keep(self, state: State, known: Tensor) -> State:
         return state if bool(known.all()) else state.keep(known)
@@ -108,9 +108,6 @@ class CpuOperations(Operations):
 
     def bands(self, image: Tensor) -> Tensor:
         return self.haar(image)
-
-    def half(self, image: Tensor) -> Tensor:
-        return self._averaging.shrink(image, 2)
 
     def recall(self, state: State, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not can_remap(state.fused):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
 
 import torch
 from torch import Tensor
 
 from ..model import Denoised, DenoiseNetwork, State
-from ..model.flow import estimate_motion
-from .cpu_operations import CpuAveraging, CpuOperations
+from .cpu_operations import CpuOperations
 
 
 class Eager:
@@ -24,7 +22,6 @@ class Eager:
         if device.type == "cpu" and network.config.transform == "haar":
             self._network = copy.copy(self._network)  # its layers are shared
             self._network.operations = CpuOperations(network.operations)
-            self._network.motion = functools.partial(estimate_motion, averaging=CpuAveraging())
 
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self._network.initial_state(n, height, width, device=self._device)

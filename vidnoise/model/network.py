@@ -116,7 +116,7 @@ class DenoiseNetwork(nn.Module):
         self.transform = TRANSFORMS[config.transform]
         self.operations = Operations(self.transform)
         """A backend may put fused ones in their place."""
-        self.motion: Callable[[Tensor, Tensor, Tensor], Motion] = estimate_motion
+        self.motion: Callable[..., Motion] = estimate_motion
 
     def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
         """A state that knows nothing: the first frame is denoised as a still picture."""
@@ -233,7 +233,8 @@ class DenoiseNetwork(nn.Module):
     def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
         """As :meth:`forward`, with a :class:`Trace` of the inside."""
         bands, sigma = self.operations.bands(noisy), self.transform.levels(sigma)
-        motion = self.motion(self.transform.half(bands), self.operations.half(state.clean), sigma[:, :3])
+        averaging = self.operations.averaging
+        motion = self.motion(self.transform.half(bands), averaging.shrink(state.clean, 2), sigma[:, :3], averaging)
         flow = motion.flow
         fused_bands, clean_bands, ratio = self.operations.recall(state, flow)
         hidden = warp(state.hidden, sampling_grid(resize_flow(flow, 0.5)))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, cat
 
-from .flow import outside, resize_flow, sampling_grid, warp
+from .flow import Averaging, outside, resize_flow, sampling_grid, warp
 from .state import UNKNOWN, State
 from .wavelet import Transform, haar, per_band
 
@@ -19,6 +18,8 @@ class Operations:
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
+        self.averaging = Averaging()
+        """For the motion search."""
 
     def keep(self, state: State, known: Tensor) -> State:
         """:meth:`State.keep`; what is left of ``state`` itself is undefined."""
@@ -31,10 +32,6 @@ class Operations:
     def bands(self, image: Tensor) -> Tensor:
         """``(N, 3, H, W)`` to the bands ``(N, 12, H/2, W/2)`` that the network works on."""
         return self.transform.forward(image)
-
-    def half(self, image: Tensor) -> Tensor:
-        """``(N, C, H, W)`` at half its size: means of squares of four."""
-        return F.avg_pool2d(image, 2)
 
     def recall(self, state: State, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The past, moved to where the current frame has it.
