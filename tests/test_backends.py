@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,31 @@ class _Careless:
 
     def step(self, noisy: Any, sigma: Any, boost: Any, keep: torch.Tensor, state: State) -> Denoised:
         return self._eager.step(noisy, sigma, boost, torch.ones_like(keep), state)
+
+
+TWO_IN_TURN = """
+import signal, torch
+from vidnoise.backends import open_backend
+from vidnoise.model import DenoiseNetwork, ModelConfig
+
+network = DenoiseNetwork(ModelConfig((8, 8, 8), (0, 1, 1, 0, 0), 4)).eval()
+first, second = (open_backend("openvino", network, device=torch.device("cpu"), dtype=torch.float32) for _ in range(2))
+for backend in (first, second):
+    backend._core.get_property("CPU", "FULL_DEVICE_NAME")  # starts the plugin, as compiling does, but at once
+del backend, first
+del second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("ended as asked")
+"""
+
+
+def test_ctrl_c_after_several_openvino_backends(network: DenoiseNetwork) -> None:
+    """Each used to take the last one's stack for signals with it, and the next signal crashed the process."""
+    backend("openvino", network)
+    found = subprocess.run([sys.executable, "-c", TWO_IN_TURN], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout) == (0, "ended as asked\n"), found.stderr
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])

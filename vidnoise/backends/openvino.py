@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
-from ..export.openvino import import_openvino, read_graph
+from ..export.openvino import import_openvino, openvino_core, read_graph
 from ..export.store import stored_onnx
 from ..model import Denoised, DenoiseNetwork, State
 from .exported import denoised, empty_outputs, named_inputs
@@ -30,7 +30,7 @@ class OpenVino:
         self._openvino = import_openvino()
         if device.type != "cpu":
             raise BackendError(f"backend openvino runs on the CPU, not on {device}: use --device cpu")
-        self._core = self._openvino.Core()
+        self._core = openvino_core()
         if dtype is not torch.float32 and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("OpenVINO has no bf16 on this CPU: use --precision fp32")
         self._network = network
@@ -45,7 +45,7 @@ class OpenVino:
         if key not in self._requests:
             with stored_onnx(self._network, blind=blind, dtype=self._dtype) as path:
                 n, _, height, width = shape
-                graph = read_graph(self._core, path, self._network, blind=blind, size=(n, height, width))
+                graph = read_graph(path, self._network, blind=blind, size=(n, height, width))
             compiled = self._core.compile_model(
                 graph, "CPU",
                 {

@@ -59,9 +59,9 @@ def openvino_runner(path: str | os.PathLike[str]) -> Run:
     Raises:
         BackendError: OpenVINO is not installed.
     """
-    from .openvino import import_openvino
+    from .openvino import openvino_core
 
-    compiled = import_openvino().Core().compile_model(os.fspath(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(os.fspath(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(inputs: dict[str, Tensor]) -> list[Tensor]:
         found = compiled({name: tensor.numpy() for name, tensor in inputs.items()})

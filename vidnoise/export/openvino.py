@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any
@@ -32,8 +33,21 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of this process.
+
+    The CPU's plugin gives the thread that starts it another stack for signals, and takes it back when its ``Core``
+    ends. Of two that end in the order in which they began, the second leaves the first's, freed by then: the next
+    signal, a Ctrl-C say, would crash the process.
+
+    Raises:
+        BackendError: OpenVINO is not installed.
+    """
+    return import_openvino().Core()
+
+
 def read_graph(
-    core: Any,
     path: str | os.PathLike[str],
     network: DenoiseNetwork,
     *,
@@ -43,13 +57,12 @@ def read_graph(
     """An ``openvino.Model`` from an ONNX file.
 
     Args:
-        core: an ``openvino.Core``.
         path: from :func:`~vidnoise.export.onnx.write_onnx`.
         network: whose graph it is.
         blind: as it was written.
         size: streams, height and width, fixed from now on; ``None`` leaves them as they are in the file.
     """
-    model = core.read_model(os.fspath(path))
+    model = openvino_core().read_model(os.fspath(path))
     if size is not None:
         example = StepGraph(network, blind=blind).example(*size)
         model.reshape({port: list(tensor.shape) for port, tensor in zip(model.inputs, example, strict=True)})
@@ -65,5 +78,5 @@ def write_openvino(
         BackendError: OpenVINO is not installed.
     """
     openvino = import_openvino()
-    model = read_graph(openvino.Core(), onnx_path, network, blind=blind, size=None)
+    model = read_graph(onnx_path, network, blind=blind, size=None)
     openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
