@@ -65,6 +65,7 @@ GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps
         ('optimizer = "sgd"\n' + GOOD, "muon, adamw"),
         ("alpha = 2\n" + GOOD, "alpha must be in 0 to 1"),
         ("stages = 3\n" + GOOD.partition("[[")[0], "stages must be a list"),
+        ('initial = "fast"\n[[stages]]' + GOOD.partition("[[stages]]")[2], r"bad\.toml: missing: tier, noise$"),
         (GOOD.replace('"fast"', '"huge"'), "tier must be one of"),
     ],
 )

@@ -16,8 +16,8 @@ off by half a code, times the row sums of the matrix (at most 1 + 1.8814 for BT.
 rescaled by 224/219)."""
 
 MEMORY_MIB = 6.0
-"""Peak memory of 3,000 frames over that of 300: allocators differ by a few hundred KiB from run to run, and an mp4's
-index takes about 30 bytes a frame; keeping the 2,700 frames themselves would take 12 MiB at the least."""
+"""Peak memory of 400 frames over that of 40: allocators differ by a few hundred KiB from run to run; keeping the 360
+frames themselves would take 14 MiB at the least."""
 
 NOISE_LEVEL = 0.12
 """Of a blind noise level, relative: a tenth more or less costs about 0.05 dB, the noise map being a guide only."""

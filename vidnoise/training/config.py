@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -155,10 +155,10 @@ def _build(cls: type, values: Any, where: str) -> Any:
             raise UsageError(f"{where}: {key} cannot be {values[key]!r}")
         if key in CHOICES and values[key] not in CHOICES[key]:
             raise UsageError(f"{where}: {key} must be one of {', '.join(CHOICES[key])}; got {values[key]!r}")
-    try:
-        return cls(**values)
-    except TypeError as ex:
-        raise UsageError(f"{where}: {str(ex).partition('() ')[2] or ex}") from ex
+    needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in values]:
+        raise UsageError(f"{where}: missing: {', '.join(missing)}")
+    return cls(**values)
 
 
 def _parse_yaml(text: str, path: Path) -> Any:
