@@ -39,11 +39,14 @@ demo: $(STAMP)
 	@echo "clean:   $(DEMO)"
 	@echo "picture: $(DEMO_PICTURE)"
 
+# Two at a time: many wait for servers, cameras and encoders. Files stay whole, as their tests share what they set up.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q -m ""
+	$(PYTEST) -m ""
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
