@@ -19,7 +19,7 @@ from test_denoiser import frames, values
 from test_model import TINY
 from vidnoise.backends import BACKENDS, cpu_operations, open_backend, steady_backend
 from vidnoise.backends.auto import Auto
-from vidnoise.backends.cpu_operations import CpuAveraging, CpuOperations
+from vidnoise.backends.cpu_operations import CpuAveraging, CpuOperations, CpuPixelwise
 from vidnoise.backends.measurements import Measurement, Measurements
 from vidnoise.backends.protocol import Backend
 from vidnoise.cli import main
@@ -27,6 +27,8 @@ from vidnoise.denoiser import Denoiser
 from vidnoise.errors import BackendError, UsageError
 from vidnoise.model import Denoised, DenoiseNetwork, State
 from vidnoise.model.flow import Averaging
+from vidnoise.model.pixelwise import Pixelwise
+from vidnoise.model.wavelet import haar
 from vidnoise.weights import load_model
 
 CPU = torch.device("cpu")
@@ -274,6 +276,36 @@ def test_averages_for_cpus_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -
     torch.testing.assert_close(fast.follow(x, flow), plain.follow(x, flow), rtol=0, atol=tolerances.REMAP)
     monkeypatch.setattr(cpu_operations, "_EXACT_REMAP", False)
     assert torch.equal(fast.follow(x, flow), plain.follow(x, flow))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_functions_of_pixels_for_cpus_are_the_plain_ones(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_operations, "_PIECE", 7 * 40)  # the last piece has fewer rows
+    generator = torch.Generator().manual_seed(0)
+    a, b, one = (torch.rand(2, c, 24, 40, generator=generator) for c in (12, 12, 1))
+
+    def function(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x[:, :3] + y[:, 3:6], (x * y).log(), z
+
+    plain, fast = Pixelwise(), CpuPixelwise()
+    layer = torch.nn.Conv2d(16, 4, 3).to(dtype)
+    found, expected = (p.stack(function, (a, b, one), layer) for p in (fast, plain))
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for found, expected in zip(*(p.apply(function, (a, b, one)) for p in (fast, plain)), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_flat_places_for_cpus_are_the_plain_ones(trained: DenoiseNetwork) -> None:
+    noisy = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    noisy[0, :, :12] = 0  # a bar
+    noisy[0, :, 30:40, 50:60] = 0.5  # as small as is flat
+    noisy[0, :, 30:38, 80:88] = 0.5  # smaller
+    noisy[1, :, 58:, 90:] = 1  # in a corner
+    bands = haar(noisy)
+    found, expected = (o.untouched(bands) for o in (CpuOperations(trained.operations), trained.operations))
+    assert torch.equal(found, expected)
+    assert [bool(picture.any()) for picture in found] == [True, True, False]
 
 
 def test_every_name_has_a_class() -> None:

@@ -30,7 +30,6 @@ from .model import Denoised, DenoiseNetwork, ModelConfig, State, uniform_sigma
 from .model.dncnn import typed
 from .model.flow import Motion
 from .model.network import MULTIPLE
-from .model.noise_level import untouched
 from .model.state import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -167,7 +166,8 @@ class Tiled:
             for place in cut:
                 bands = network.operations.haar(cut.part(noisy, place).contiguous())
                 learnt = cut.part(state.noise, place)[:, :12]
-                cut.blend(level, network.noise_level.level(learnt, bands, 1 - untouched(bands)), place)
+                parts = 1 - network.operations.untouched(bands)
+                cut.blend(level, network.noise_level.level(learnt, bands, parts), place)
         else:
             level = uniform_sigma(sigma, noisy)
         # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
@@ -188,13 +188,13 @@ class Tiled:
     def _learn_noise(self, cut: _Cut, noisy: Tensor, state: State) -> Tensor:
         """The state's memory of the noise, with this frame in it."""
         n, _, height, width = noisy.shape
-        level, haar = self._network.noise_level, self._network.operations.haar
+        level, operations = self._network.noise_level, self._network.operations
         features = trust = None
         for place in cut:
             known = (cut.part(state.ratio, place)[:, :1] < UNKNOWN / 2).float()
-            bands = haar(cut.part(noisy, place).contiguous())
-            past = haar(cut.part(state.fused, place).contiguous())
-            found, sure = level.features(bands, past, known, 1 - untouched(bands))
+            bands = operations.haar(cut.part(noisy, place).contiguous())
+            past = operations.haar(cut.part(state.fused, place).contiguous())
+            found, sure = level.features(bands, past, known, 1 - operations.untouched(bands))
             if features is None or trust is None:
                 features = noisy.new_zeros(n, found.shape[1], height // 8, width // 8)
                 trust = noisy.new_zeros(n, 1, height // 8, width // 8)

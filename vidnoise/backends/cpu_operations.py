@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model import State
 from ..model.flow import Averaging, outside, resize_flow, sampling_grid, warp
+from ..model.noise_level import FLAT
 from ..model.operations import Operations
+from ..model.pixelwise import PixelFunction, Pixelwise
 from ..model.state import UNKNOWN
 from ..model.wavelet import haar, per_band
 
@@ -34,33 +36,38 @@ def can_remap(image: Tensor) -> bool:
     return _EXACT_REMAP and max(image.shape[-2:]) < _REMAP_LIMIT
 
 
-def _by_plane(image: Tensor, height: int, width: int, work: Callable[[np.ndarray, np.ndarray, int], object]) -> Tensor:
-    """A new tensor ``(N, C, height, width)``, filled by ``work(plane, target, n)`` for each plane of ``image``."""
+def _share_threads() -> None:
     if cv2.getNumThreads() != torch.get_num_threads():
         cv2.setNumThreads(torch.get_num_threads())  # it would take all cores
+
+
+def _by_plane(image: Tensor, height: int, width: int, work: Callable[[np.ndarray, np.ndarray], object]) -> Tensor:
+    """A new tensor ``(N, C, height, width)``, filled by ``work(plane, target)`` for each plane of ``image``."""
+    _share_threads()
     result = torch.empty(*image.shape[:2], height, width)
-    for n, (planes, targets) in enumerate(zip(image.contiguous().numpy(), result.numpy(), strict=True)):
-        for plane, target in zip(planes, targets, strict=True):
-            work(plane, target, n)
+    for plane, target in zip(image.flatten(0, 1).numpy(), result.flatten(0, 1).numpy(), strict=True):
+        work(plane, target)
     return result
 
 
 def _remap(image: Tensor, flow: Tensor, interpolation: int) -> Tensor:
-    """``warp`` in a third of the time.
+    """``warp`` in a quarter of the time.
 
     Args:
         image: ``(N, C, H, W)``.
         flow: ``(N, 2, H, W)``, pixels.
         interpolation: ``cv2.INTER_LINEAR`` or ``cv2.INTER_CUBIC``.
     """
-    height, width = image.shape[-2:]
+    _share_threads()
+    n, channels, height, width = image.shape
     x = (flow[:, 0] + torch.arange(width, dtype=torch.float32)).numpy()
     y = (flow[:, 1] + torch.arange(height, dtype=torch.float32).unsqueeze(1)).numpy()
-
-    def work(plane: np.ndarray, target: np.ndarray, n: int) -> None:
-        cv2.remap(plane, x[n], y[n], interpolation, dst=target, borderMode=cv2.BORDER_REPLICATE)
-
-    return _by_plane(image, height, width, work)
+    result = torch.empty(n, channels, height, width)
+    for i, (source, target) in enumerate(zip(image.numpy(), result.numpy(), strict=True)):
+        # Colours side by side: where each pixel comes from, and its weights, are found once.
+        moved = cv2.remap(cv2.merge(list(source)), x[i], y[i], interpolation, borderMode=cv2.BORDER_REPLICATE)
+        cv2.split(moved, list(target))
+    return result
 
 
 class CpuAveraging(Averaging):
@@ -69,7 +76,7 @@ class CpuAveraging(Averaging):
     def mean(self, x: Tensor, size: int) -> Tensor:
         height, width = x.shape[-2:]
 
-        def work(plane: np.ndarray, target: np.ndarray, _: int) -> None:
+        def work(plane: np.ndarray, target: np.ndarray) -> None:
             cv2.blur(plane, (size, size), dst=target, borderType=cv2.BORDER_REPLICATE)
 
         return _by_plane(x, height, width, work)
@@ -77,13 +84,62 @@ class CpuAveraging(Averaging):
     def shrink(self, x: Tensor, factor: int) -> Tensor:
         height, width = x.shape[-2] // factor, x.shape[-1] // factor
 
-        def work(plane: np.ndarray, target: np.ndarray, _: int) -> None:
+        def work(plane: np.ndarray, target: np.ndarray) -> None:
             cv2.resize(plane, (width, height), dst=target, interpolation=cv2.INTER_AREA)
 
         return _by_plane(x, height, width, work) if factor > 1 else x
 
     def follow(self, image: Tensor, flow: Tensor) -> Tensor:
         return _remap(image, flow, cv2.INTER_LINEAR) if can_remap(image) else super().follow(image, flow)
+
+
+_PIECE = 16384
+"""Pixels: with all that is between, a piece of a picture stays in a core's cache."""
+
+
+class CpuPixelwise(Pixelwise):
+    """Piece by piece, some rows each, straight to where the result shall lie."""
+
+    def apply(self, function: PixelFunction, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] | None = None
+        for rows in _pieces(tensors[0]):
+            found = function(*(t[..., rows, :] for t in tensors))
+            if results is None:
+                results = tuple(f.new_empty(*f.shape[:2], *tensors[0].shape[2:]) for f in found)
+            for result, piece in zip(results, found, strict=True):
+                result[..., rows, :] = piece
+        assert results is not None
+        return results
+
+    def stack(self, function: PixelFunction, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
+        """Channels last: by PyTorch alone it would take longer to rearrange than to compute."""
+        dtype = next(layer.parameters()).dtype
+        n, _, height, width = tensors[0].shape
+        result = None
+        for rows in _pieces(tensors[0]):
+            piece = torch.cat(function(*(t[..., rows, :] for t in tensors)), 1).to(dtype)
+            if result is None:
+                result = piece.new_empty(n, height, width, piece.shape[1])
+            for source, target in zip(piece, result[:, rows], strict=True):
+                _transpose(source.flatten(1), target.flatten(0, 1))
+        assert result is not None
+        return result.permute(0, 3, 1, 2)
+
+
+def _pieces(like: Tensor) -> Iterator[slice]:
+    """Rows of a picture."""
+    height, width = like.shape[-2:]
+    step = max(1, _PIECE // width)
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+
+
+def _transpose(source: Tensor, target: Tensor) -> None:
+    if source.dtype is torch.bfloat16:
+        source, target = source.view(torch.int16), target.view(torch.int16)
+    cv2.transpose(source.numpy(), dst=target.numpy())
+
+
+_SQUARE = np.ones((5, 5), np.uint8)
 
 
 class CpuOperations(Operations):
@@ -94,6 +150,7 @@ class CpuOperations(Operations):
         self._kernel = _haar_kernel()
         self._noisy: tuple[Tensor, Tensor] | None = None
         self.averaging = CpuAveraging()
+        self.pixelwise = CpuPixelwise()
 
     def keep(self, state: State, known: Tensor) -> State:
         return state if bool(known.all()) else state.keep(known)
@@ -105,6 +162,15 @@ class CpuOperations(Operations):
         bands = F.conv2d(image, self._kernel, stride=2)
         self._noisy = self._noisy or (image, bands)
         return bands
+
+    def untouched(self, bands: Tensor) -> Tensor:
+        flat = (bands[:, 3:].abs().amax(1, keepdim=True) < FLAT).to(torch.uint8)
+        result = torch.zeros(flat.shape)
+        for picture, target in zip(flat[:, 0], result[:, 0], strict=True):
+            if picture.any():  # noisy footage has no such place
+                opened = cv2.morphologyEx(picture.numpy(), cv2.MORPH_OPEN, _SQUARE)
+                target.copy_(torch.from_numpy(opened))
+        return result
 
     def bands(self, image: Tensor) -> Tensor:
         return self.haar(image)

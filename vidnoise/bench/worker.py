@@ -9,6 +9,7 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ..allocator import keep_freed_memory
 from ..errors import VidnoiseError
 
 
@@ -70,6 +71,7 @@ def _serve(connection: Connection, threads: int) -> None:
     # Ctrl-C reaches the whole group; the parent ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    keep_freed_memory()  # as the command does
     import cv2
     import torch
 

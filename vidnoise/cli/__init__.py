@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..allocator import keep_freed_memory
 from ..errors import ReaderClosedError, VidnoiseError
 
 COMMANDS: dict[str, str] = {
@@ -87,6 +88,7 @@ def main(args: Sequence[str] | None = None) -> int:
     0 done, 1 failure, 2 usage, 3 input, 4 output, 5 format, 6 model, 7 device, 130 interrupted,
     141 whoever read our output has closed it.
     """
+    keep_freed_memory()
     try:
         result: Any = group.main(args, prog_name="vidnoise", standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -55,7 +55,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = separable3(channels, gain=0.1) if separable else conv3(channels, channels, gain=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x)))
+        # In place where nothing else needs what a convolution gave: a pass over memory, and memory, less.
+        return self.conv2(self.conv1(x).relu_()).add_(x)
 
 
 def _stage(channels: int, blocks: int, separable: bool) -> nn.Sequential:
@@ -109,9 +110,9 @@ class DnCNN(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor) -> CoreOutput:
         """``x``: ``(N, inputs, h, w)``, h and w multiples of 4; ``hidden``: ``(N, hidden, h/2, w/2)``."""
-        x1 = self.down1(F.relu(self.stem(typed(x, self.stem))))
-        x2 = self.down2(F.relu(self.to2(x1) + self.recall(typed(hidden, self.recall))))
-        x3 = self.middle(F.relu(self.to3(x2)))
+        x1 = self.down1(self.stem(typed(x, self.stem)).relu_())
+        x2 = self.down2(self.to2(x1).add_(self.recall(typed(hidden, self.recall))).relu_())
+        x3 = self.middle(self.to3(x2).relu_())
         y2 = self.up2(x2 + F.pixel_shuffle(self.from3(x3), 2))
         y1 = self.up1(x1 + F.pixel_shuffle(self.from2(y2), 2))
         return CoreOutput(self.head(y1), torch.tanh(self.memory(y2)))

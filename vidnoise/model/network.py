@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .dncnn import DnCNN, conv3, typed
+from .dncnn import DnCNN, conv3
 from .flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
-from .noise_level import NoiseLevel, uniform_sigma, untouched
+from .noise_level import NoiseLevel, uniform_sigma
 from .operations import Operations
+from .pixelwise import PLAIN, Pixelwise
 from .state import UNKNOWN, State
 from .wavelet import TRANSFORMS, per_band, split_bands
 
@@ -62,13 +63,21 @@ class TemporalFusion(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.misalignment = nn.Sequential(
-            conv3(12, width), nn.ReLU(), conv3(width, width, dilation=2), nn.ReLU(), conv3(width, 2, gain=0.1)
-        )
+            conv3(12, width), nn.ReLU(inplace=True),
+            conv3(width, width, dilation=2), nn.ReLU(inplace=True),
+            conv3(width, 2, gain=0.1),
+        )  # fmt: skip
         with torch.no_grad():
             self.misalignment[-1].bias.fill_(-1.0)  # type: ignore[union-attr]
 
     def forward(
-        self, noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor
+        self,
+        noisy: Tensor,
+        fused: Tensor,
+        clean: Tensor,
+        sigma: Tensor,
+        ratio: Tensor,
+        pixelwise: Pixelwise = PLAIN,
     ) -> tuple[Tensor, Tensor]:
         """One filter step in the Haar domain.
 
@@ -77,24 +86,35 @@ class TemporalFusion(nn.Module):
             clean: ``(N, 3, h, w)`` low-pass band of the warped previous output.
             sigma: ``(N, 6, h, w)`` noise level of one frame.
             ratio: ``(N, 2, h, w)`` warped variance ratio.
+            pixelwise: applies functions of each pixel.
 
         Returns:
             The new estimate's bands and its ratio.
         """
-        innovation = noisy - fused
-        known = ratio.clamp(max=1.0)
-        low_deviation, deviation = (sigma * (1 + known).sqrt().repeat_interleave(3, 1)).chunk(2, dim=1)
-        low, details = split_bands(innovation.abs())
-        low = (low / low_deviation).clamp(max=20.0)
-        detail = (details / deviation.unsqueeze(1)).clamp(max=20.0).mean(1)
-        drift = ((noisy[:, :3] - clean) / sigma[:, :3]).clamp(-20.0, 20.0)
-        level = sigma.mean(1, keepdim=True).log() * 0.3 + 1.0
-        evidence = torch.cat([low, detail, drift, known.sqrt(), level], 1)
-        e = torch.exp(self.misalignment(typed(evidence, self.misalignment)).float().clamp(-8.0, 6.0))
-        p = ratio + e
-        low, detail = (p / (p + 1)).split(1, dim=1)
-        gain = torch.cat([low.clamp(min=LEAST_GAIN[0]), detail.clamp(min=LEAST_GAIN[1])], 1)
-        return fused + per_band(gain) * innovation, gain
+        evidence = pixelwise.stack(_fusion_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment)
+        misalignment = self.misalignment(evidence).float()
+        estimate, gain = pixelwise.apply(_filtered, (noisy, fused, ratio, misalignment))
+        return estimate, gain
+
+
+def _fusion_evidence(noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor) -> tuple[Tensor, ...]:
+    """Of misalignment; arguments are those of :meth:`TemporalFusion.forward`."""
+    known = ratio.clamp(max=1.0)
+    low_deviation, deviation = (sigma * (1 + known).sqrt().repeat_interleave(3, 1)).chunk(2, dim=1)
+    low, details = split_bands((noisy - fused).abs())
+    low = (low / low_deviation).clamp(max=20.0)
+    detail = (details / deviation.unsqueeze(1)).clamp(max=20.0).mean(1)
+    drift = ((noisy[:, :3] - clean) / sigma[:, :3]).clamp(-20.0, 20.0)
+    level = sigma.mean(1, keepdim=True).log() * 0.3 + 1.0
+    return low, detail, drift, known.sqrt(), level
+
+
+def _filtered(noisy: Tensor, fused: Tensor, ratio: Tensor, misalignment: Tensor) -> tuple[Tensor, Tensor]:
+    """The new estimate and its ratio; ``misalignment`` is the logarithm of its variance."""
+    p = ratio + torch.exp(misalignment.clamp(-8.0, 6.0))
+    low, detail = (p / (p + 1)).split(1, dim=1)
+    gain = torch.cat([low.clamp(min=LEAST_GAIN[0]), detail.clamp(min=LEAST_GAIN[1])], 1)
+    return fused + per_band(gain) * (noisy - fused), gain
 
 
 class DenoiseNetwork(nn.Module):
@@ -151,10 +171,11 @@ class DenoiseNetwork(nn.Module):
         """
         bands = self.operations.haar(noisy)
         known = (state.ratio[:, :1] < UNKNOWN / 2).float()
-        parts = 1 - untouched(bands)
-        parameters = self.noise_level(bands, self.operations.haar(state.fused), known, parts)
+        parts = 1 - self.operations.untouched(bands)
+        pixelwise = self.operations.pixelwise
+        parameters = self.noise_level(bands, self.operations.haar(state.fused), known, parts, pixelwise)
         memory = self.noise_level.remember(state.noise, parameters)
-        return self.noise_level.level(memory[:, :12], bands, parts), state._replace(noise=memory)
+        return self.noise_level.level(memory[:, :12], bands, parts, pixelwise), state._replace(noise=memory)
 
     def forward(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State]:
         """Denoise one frame.
@@ -219,6 +240,12 @@ class DenoiseNetwork(nn.Module):
         """
         local = F.avg_pool2d(self.transform.half(fused), 8)
         local = F.interpolate(local, scale_factor=8, mode="bilinear", align_corners=False)
+        tensors = fused, noisy, guide, left, sigma, local
+        return self.operations.pixelwise.stack(self._centred, tensors, self.core.stem)
+
+    def _centred(
+        self, fused: Tensor, noisy: Tensor, guide: Tensor, left: Tensor, sigma: Tensor, local: Tensor
+    ) -> tuple[Tensor, ...]:
         base, detail_base = self.transform.constant(local)
         scaled = []
         for bands, level in ((fused, left), (noisy, sigma), (guide, left)):
@@ -228,7 +255,7 @@ class DenoiseNetwork(nn.Module):
             if isinstance(detail_base, Tensor):
                 details = details - detail_base.unsqueeze(1)
             scaled.append((details / detail_level.unsqueeze(1)).flatten(1, 2))
-        return torch.cat([*(bands.clamp(-LIMIT, LIMIT) for bands in scaled), left.log() * 0.3 + 1, local], 1)
+        return *(bands.clamp(-LIMIT, LIMIT) for bands in scaled), left.log() * 0.3 + 1, local
 
     def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
         """As :meth:`forward`, with a :class:`Trace` of the inside."""
@@ -240,7 +267,7 @@ class DenoiseNetwork(nn.Module):
         hidden = warp(state.hidden, sampling_grid(resize_flow(flow, 0.5)))
 
         known = (ratio[:, :1] < 10).float()
-        fused_bands, gain = self.fusion(bands, fused_bands, clean_bands[:, :3], sigma, ratio)
+        fused_bands, gain = self.fusion(bands, fused_bands, clean_bands[:, :3], sigma, ratio, self.operations.pixelwise)
         # Where nothing is known of the past, the fused frame stands in for the previous output.
         guide = torch.where(known > 0, clean_bands, fused_bands)
         left = gain.sqrt().repeat_interleave(3, 1) * sigma

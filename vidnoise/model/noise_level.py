@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dncnn import conv3, typed
+from .pixelwise import PLAIN, Pixelwise
 
 SIGMA_MIN = 0.25 / 255
 """Half the rounding error of 8-bit samples: no footage is cleaner, and it keeps divisions finite."""
@@ -55,6 +56,22 @@ def _log_magnitude(x: Tensor) -> Tensor:
     return (x.abs() + 1e-3).log().mul_(0.3).add_(1.1)
 
 
+def _evidence(bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor) -> tuple[Tensor, ...]:
+    """What the encoder sees; arguments are those of :meth:`NoiseLevel.forward`."""
+    low, detail = bands[:, :3], bands[:, 3:]
+    # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
+    evidence = low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known
+    return *(e * noisy for e in evidence), noisy
+
+
+def _level(affine: Tensor, low: Tensor, noisy: Tensor) -> tuple[Tensor]:
+    slope, offset = affine.exp().chunk(2, dim=1)
+    signal = (low.float() * 0.5).clamp(0, 1)  # the low-pass band of a constant c is 2c
+    # Squares, so that both parts are positive and small levels are learnt as well as large ones.
+    variance = slope.square() * torch.cat([signal, signal], 1) + offset.square()
+    return ((variance.sqrt() * noisy).clamp(min=SIGMA_MIN),)
+
+
 class NoiseLevel(nn.Module):
     """Estimates the noise level of a frame, steadily over time.
 
@@ -70,8 +87,10 @@ class NoiseLevel(nn.Module):
         # The 35 inputs: 12 Haar bands, the magnitudes of the 9 details and of 12 differences to the past, whether there
         # is a past, and whether anything can be said of noise at all.
         self.encoder = nn.Sequential(
-            conv3(35, width, stride=2), nn.ReLU(), conv3(width, 2 * width, stride=2), nn.ReLU(),
-            conv3(2 * width, 2 * width), nn.ReLU(), conv3(2 * width, 2 * width, dilation=2), nn.ReLU(),
+            conv3(35, width, stride=2), nn.ReLU(inplace=True),
+            conv3(width, 2 * width, stride=2), nn.ReLU(inplace=True),
+            conv3(2 * width, 2 * width), nn.ReLU(inplace=True),
+            conv3(2 * width, 2 * width, dilation=2), nn.ReLU(inplace=True),
         )  # fmt: skip
         self.trust = nn.Conv2d(2 * width, 1, 1)  # how much a place says of the whole frame: bars and panels, nothing
         self.globally = nn.Conv2d(2 * width, 2 * width, 1)
@@ -81,7 +100,9 @@ class NoiseLevel(nn.Module):
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor([-5.0] * 6 + [-3.0] * 6))  # type: ignore[union-attr]
 
-    def forward(self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor) -> Tensor:
+    def forward(
+        self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN
+    ) -> Tensor:
         """Parameters of the noise of one frame: :meth:`features`, then :meth:`conclude`, which sees the whole of it.
 
         Args:
@@ -89,21 +110,21 @@ class NoiseLevel(nn.Module):
             past: likewise, of what is known of the frames before, not motion-compensated.
             known: ``(N, 1, h, w)``, 1 where there is a past, else 0.
             noisy: ``(N, 1, h, w)``, 1 where there can be noise: not where the frame is :func:`untouched`.
+            pixelwise: applies functions of each pixel.
 
         Returns:
             ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for low-pass RGB and details RGB.
         """
-        return self.conclude(*self.features(bands, past, known, noisy))
+        return self.conclude(*self.features(bands, past, known, noisy, pixelwise))
 
-    def features(self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    def features(
+        self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN
+    ) -> tuple[Tensor, Tensor]:
         """What places tell of the noise, and how much they can be trusted: ``(N, C, h/4, w/4)``, ``(N, 1, h/4, w/4)``.
 
         They depend on their surroundings only; arguments are those of :meth:`forward`.
         """
-        low, detail = bands[:, :3], bands[:, 3:]
-        # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
-        evidence = [low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known]
-        x = self.encoder(typed(torch.cat([*(e * noisy for e in evidence), noisy], 1), self.encoder))
+        x = self.encoder(pixelwise.stack(_evidence, (bands, past, known, noisy), self.encoder))
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noisy, 4) + 1e-6
         return x, trust
 
@@ -129,12 +150,8 @@ class NoiseLevel(nn.Module):
         return torch.cat([mean + (parameters - mean) / count, count], 1)
 
     @staticmethod
-    def level(parameters: Tensor, bands: Tensor, noisy: Tensor) -> Tensor:
+    def level(parameters: Tensor, bands: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN) -> Tensor:
         """Noise level ``(N, 6, h, w)`` of a frame, from its Haar bands and where there can be noise."""
         low = bands[:, :3]
         affine = F.interpolate(parameters, size=low.shape[-2:], mode="bilinear", align_corners=False)
-        slope, offset = affine.exp().chunk(2, dim=1)
-        signal = (low.float() * 0.5).clamp(0, 1)  # the low-pass band of a constant c is 2c
-        # Squares, so that both parts are positive and small levels are learnt as well as large ones.
-        variance = slope.square() * torch.cat([signal, signal], 1) + offset.square()
-        return (variance.sqrt() * noisy).clamp(min=SIGMA_MIN)
+        return pixelwise.apply(_level, (affine, low, noisy))[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, cat
 
 from .flow import Averaging, outside, resize_flow, sampling_grid, warp
+from .noise_level import untouched
+from .pixelwise import PLAIN, Pixelwise
 from .state import UNKNOWN, State
 from .wavelet import Transform, haar, per_band
 
@@ -20,6 +22,7 @@ class Operations:
         self.transform = transform
         self.averaging = Averaging()
         """For the motion search."""
+        self.pixelwise: Pixelwise = PLAIN
 
     def keep(self, state: State, known: Tensor) -> State:
         """:meth:`State.keep`; what is left of ``state`` itself is undefined."""
@@ -28,6 +31,10 @@ class Operations:
     def haar(self, image: Tensor) -> Tensor:
         """Haar bands of ``(N, 3, H, W)``, for the noise level, whatever the transform is."""
         return haar(image)
+
+    def untouched(self, bands: Tensor) -> Tensor:
+        """:func:`~vidnoise.model.noise_level.untouched`."""
+        return untouched(bands)
 
     def bands(self, image: Tensor) -> Tensor:
         """``(N, 3, H, W)`` to the bands ``(N, 12, H/2, W/2)`` that the network works on."""
