@@ -14,8 +14,8 @@ import torch
 from vidnoise.allocator import keep_freed_memory
 print(keep_freed_memory())
 class Info(ctypes.Structure):  # <malloc.h>
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks".split()]
-    _fields_ += [("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t)]
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
 mallinfo = ctypes.CDLL(None).mallinfo2
 mallinfo.restype = Info
 before = mallinfo().hblkhd
