@@ -421,6 +421,12 @@ def test_mistakes_are_one_line(arguments: list[str], code: int, text: str, capsy
     assert err.count("\n") == 1
 
 
+def test_nothing_measured_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--models", "fast", "--device", "cpu", "--backends", "onnxruntime", "--precisions", "bf16"]
+    assert main(["bench", *arguments, "--sizes", "64x48", "--threads", "1"]) == 1
+    assert "bf16" in capsys.readouterr().out  # the reason
+
+
 @pytest.mark.slow
 def test_the_command_measures_all_there_is(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")

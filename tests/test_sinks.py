@@ -385,6 +385,8 @@ def test_packets_of_unknown_streams_are_ignored(tmp_path: Path) -> None:
         (".mp4", "dvvideo", "yuv411p", ("h264", "yuv422p")),  # MP4 could hold FFV1, but nothing plays that
         (".mp4", "ffv1", "yuv420p", ("ffv1", "yuv420p")),
         (".mkv", "dvvideo", "yuv411p", ("ffv1", "yuv411p")),
+        (".ogg", "h264", "yuv420p", ("vp8", "yuv420p")),
+        (".ogv", "vp9", "yuv420p", ("vp8", "yuv420p")),
     ],
 )
 def test_default_codec_and_format(

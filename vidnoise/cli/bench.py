@@ -140,7 +140,8 @@ def bench(
     settings = Settings(frames, seconds_per_case, threads, patience, note)
     results = measure(cases, settings, console.print, peers=chosen, end_to_end=end_to_end)
     _write(results, output, console)
-    return None
+    # Some may well fail, and say why; if all do, nothing was measured.
+    return int(not any(row["status"] == "ok" for row in results["cases"]))
 
 
 def _write(results: dict[str, Any], output: Path | None, console: Console) -> None:

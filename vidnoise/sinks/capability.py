@@ -25,6 +25,8 @@ _NEEDS_VIDEO = ("mxf", "gxf")
 _NEEDS_HEADERS = ("h264", "hevc")
 """Codecs whose parameter sets some muxers want to see, which a trial does not have."""
 
+_OGG = {"video": frozenset({"theora", "vp8"}), "audio": frozenset({"vorbis", "opus", "flac", "speex"})}
+
 _READABLE: dict[str, dict[str, frozenset[str]]] = {
     "mpegts": {
         "video": frozenset({"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc", "vvc"}),
@@ -38,8 +40,11 @@ _READABLE: dict[str, dict[str, frozenset[str]]] = {
         "subtitle": frozenset({"dvd_subtitle"}),
         "data": frozenset(),
     },
+    # Their muxer refuses all else, H.264 too, only with the encoder's header, after which there is no other choice.
+    "ogg": _OGG,
+    "ogv": _OGG,
 }
-"""These muxers write whatever they get, as private data that nobody can read again."""
+"""What others than these muxers can read: some write whatever they get, as private data."""
 
 
 def _is_no_video_file(probe: av.container.OutputContainer) -> bool:

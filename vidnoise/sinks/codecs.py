@@ -111,7 +111,7 @@ def default_codecs(input_codec: str | None, container_format: str, container_cod
     first = _LIKE_INPUT.get(input_codec or "", "h264")
     # Hardly a player knows FFV1 in MP4.
     lossless = [] if container_format == "mp4" else ["ffv1"]
-    return list(dict.fromkeys([first, "h264", "hevc", "vp9", "av1", *lossless, container_codec]))
+    return list(dict.fromkeys([first, "h264", "hevc", "vp9", "av1", *lossless, container_codec, "vp8"]))
 
 
 def takes_size(codec: av.codec.Codec, format: PixelFormat, width: int, height: int) -> bool:
