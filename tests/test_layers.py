@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
     {"errors", "_version"},
-    {"frame", "contact_sheet", "cache"},
+    {"frame", "contact_sheet", "cache", "allocator"},
     {"chroma", "colorimetry", "passthrough", "picture_planes", "run_stats", "segments", "batch"},
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export", "kernels"},
@@ -33,7 +33,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 AV_HOMES = {"sources", "sinks", "pictures"}
 """Who may import av."""
 
-WITHOUT_TORCH = ["__init__", "__main__", "errors", "frame", "weights", "run_stats", "frame_queue", "cli"]
+WITHOUT_TORCH = ["__init__", "__main__", "allocator", "errors", "frame", "weights", "run_stats", "frame_queue", "cli"]
 """Whose import must not load torch: it takes seconds, and `vidnoise --help` should not."""
 
 
