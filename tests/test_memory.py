@@ -17,6 +17,8 @@ SCRIPT = """
 import json, resource, sys
 import torch
 import vidnoise
+from vidnoise.allocator import keep_freed_memory
+keep_freed_memory()  # as the command does
 torch.set_num_threads(1)
 seconds, out = float(sys.argv[1]), sys.argv[2]
 stats = vidnoise.denoise_file(
