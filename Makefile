@@ -39,14 +39,17 @@ demo: $(STAMP)
 	@echo "clean:   $(DEMO)"
 	@echo "picture: $(DEMO_PICTURE)"
 
-# Two at a time: many wait for servers, cameras and encoders. Files stay whole, as their tests share what they set up.
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q
+# Two files at a time, whole, as their tests share what they set up. What runs against the clock runs alone, afterwards.
+TOGETHER := $(PYTEST) -n 2 --dist loadfile
 
 test: $(STAMP)
-	$(PYTEST)
+	$(TOGETHER) -m "not slow and not realtime"
+	$(PYTEST) -m "not slow and realtime"
 
 test-all: $(STAMP)
-	$(PYTEST) -m ""
+	$(TOGETHER) -m "not realtime"
+	$(PYTEST) -m realtime
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -20,8 +20,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, for the next frame, instead of giving it back to the system each time.
 
     By default glibc maps large blocks anew whenever they are asked for, and the system clears every page of them: a
-    sixth of a frame's time on a CPU. The peak is the same; only, it is not given back in between. For programs whose
-    process is their own; other C libraries are left as they are, and so is whoever has set ``MALLOC_*`` variables.
+    tenth to a sixth of a frame's time on a CPU. The peak is the same; only, it is not given back in between. For
+    programs whose process is their own; other C libraries are left as they are, and so is whoever has set ``MALLOC_*``
+    variables.
 
     Returns:
         Whether it was done.

@@ -167,7 +167,7 @@ class Tiled:
                 bands = network.operations.haar(cut.part(noisy, place).contiguous())
                 learnt = cut.part(state.noise, place)[:, :12]
                 parts = 1 - network.operations.untouched(bands)
-                cut.blend(level, network.noise_level.level(learnt, bands, parts), place)
+                cut.blend(level, network.noise_level.level(learnt, bands, parts, network.operations.pixelwise), place)
         else:
             level = uniform_sigma(sigma, noisy)
         # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
@@ -194,7 +194,8 @@ class Tiled:
             known = (cut.part(state.ratio, place)[:, :1] < UNKNOWN / 2).float()
             bands = operations.haar(cut.part(noisy, place).contiguous())
             past = operations.haar(cut.part(state.fused, place).contiguous())
-            found, sure = level.features(bands, past, known, 1 - operations.untouched(bands))
+            parts = 1 - operations.untouched(bands)
+            found, sure = level.features(bands, past, known, parts, operations.pixelwise)
             if features is None or trust is None:
                 features = noisy.new_zeros(n, found.shape[1], height // 8, width // 8)
                 trust = noisy.new_zeros(n, 1, height // 8, width // 8)

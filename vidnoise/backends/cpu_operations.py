@@ -51,7 +51,7 @@ def _by_plane(image: Tensor, height: int, width: int, work: Callable[[np.ndarray
 
 
 def _remap(image: Tensor, flow: Tensor, interpolation: int) -> Tensor:
-    """``warp`` in a quarter of the time.
+    """``warp`` in a third of the time.
 
     Args:
         image: ``(N, C, H, W)``.
@@ -101,36 +101,34 @@ class CpuPixelwise(Pixelwise):
     """Piece by piece, some rows each, straight to where the result shall lie."""
 
     def apply(self, function: PixelFunction, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] | None = None
-        for rows in _pieces(tensors[0]):
-            found = function(*(t[..., rows, :] for t in tensors))
-            if results is None:
-                results = tuple(f.new_empty(*f.shape[:2], *tensors[0].shape[2:]) for f in found)
+        height, width = tensors[0].shape[2:]
+        results: tuple[Tensor, ...] = ()
+        for rows, found in _pieces(function, tensors):
+            results = results or tuple(f.new_empty(*f.shape[:2], height, width) for f in found)
             for result, piece in zip(results, found, strict=True):
                 result[..., rows, :] = piece
-        assert results is not None
         return results
 
     def stack(self, function: PixelFunction, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
         """Channels last: by PyTorch alone it would take longer to rearrange than to compute."""
-        dtype = next(layer.parameters()).dtype
         n, _, height, width = tensors[0].shape
-        result = None
-        for rows in _pieces(tensors[0]):
-            piece = torch.cat(function(*(t[..., rows, :] for t in tensors)), 1).to(dtype)
-            if result is None:
+        result = torch.empty(0)
+        for rows, found in _pieces(function, tensors):
+            piece = torch.cat(found, 1).to(next(layer.parameters()).dtype)
+            if not rows.start:
                 result = piece.new_empty(n, height, width, piece.shape[1])
             for source, target in zip(piece, result[:, rows], strict=True):
                 _transpose(source.flatten(1), target.flatten(0, 1))
-        assert result is not None
         return result.permute(0, 3, 1, 2)
 
 
-def _pieces(like: Tensor) -> Iterator[slice]:
-    """Rows of a picture."""
-    height, width = like.shape[-2:]
+def _pieces(function: PixelFunction, tensors: Sequence[Tensor]) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """Some rows after the other, and what ``function`` makes of them."""
+    height, width = tensors[0].shape[2:]
     step = max(1, _PIECE // width)
-    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        yield rows, function(*(t[..., rows, :] for t in tensors))
 
 
 def _transpose(source: Tensor, target: Tensor) -> None:

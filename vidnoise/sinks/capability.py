@@ -44,7 +44,7 @@ _READABLE: dict[str, dict[str, frozenset[str]]] = {
     "ogg": _OGG,
     "ogv": _OGG,
 }
-"""What others than these muxers can read: some write whatever they get, as private data."""
+"""What can be read again of what these muxers write: most take whatever they get, as private data."""
 
 
 def _is_no_video_file(probe: av.container.OutputContainer) -> bool:

@@ -20,28 +20,16 @@ from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
-from vidnoise.sinks.capability import container_format, encoder_formats, holds_video, named_format
-from vidnoise.sinks.codecs import (
-    CODECS,
-    NoSuchKnobError,
-    default_codecs,
-    encoder_options,
-    find_encoder,
-    low_latency_options,
-    rgb_encoder,
-    what_it_needs,
-)
+from vidnoise.sinks.capability import container_format, holds_video, named_format
+from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, what_it_needs
 from vidnoise.sinks.copies import CopiedStreams
-from vidnoise.sinks.hdr import hdr_options
-from vidnoise.sinks.interlacing import codes_fields, interlaced_options
+from vidnoise.sinks.encoder_choice import EncoderChoice
 from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
-from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, choose_format, forced_format
+from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt
 from vidnoise.sinks.tags import HOLDS_NO_TAGS, container_tags, holds_aspect, holds_rotation
 from vidnoise.sinks.uncompressed import (
-    UNCOMPRESSED,
     check_no_encoder_options,
     is_uncompressed,
-    picture_formats,
     warn_of_losses,
 )
 from vidnoise.sinks.uncompressed import muxer_options as uncompressed_options
@@ -98,10 +86,6 @@ class ContainerSink:
     ) -> None:
         self.path = path
         self._overwrite = overwrite
-        self._codec_name = codec
-        self._crf = crf
-        self._preset = preset
-        self._pix_fmt = pix_fmt
         self._threads = threads
         self._audio = audio
         self._grow = grow
@@ -115,14 +99,14 @@ class ContainerSink:
         format = format or self.default_format
         if grow:
             self.is_prompt = True
-        self._format_name, self._container_codec = (
+        self._format_name, container_codec = (
             container_format(path) if format is None else named_format(format, self.name)
         )
         if grow and self._format_name not in GROWING:
             raise UsageError(f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4")
         if is_uncompressed(self._format_name):
             check_no_encoder_options(self._format_name, codec, crf, preset)
-            self._codec_name = "rawvideo"
+            codec = "rawvideo"
         elif codec is not None:
             encoder = find_encoder(codec)
             encoder_options(encoder, crf, preset)
@@ -130,6 +114,9 @@ class ContainerSink:
                 raise UsageError(f"{path}: {self._format_name} cannot hold codec {codec}; use another one, or .mkv")
         if pix_fmt is not None:
             check_pix_fmt(pix_fmt)
+        self._encoder = EncoderChoice(
+            self.name, self._format_name, container_codec, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt
+        )
 
     @property
     def name(self) -> str:
@@ -170,8 +157,7 @@ class ContainerSink:
         copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
         self._check_path()
         self._check_not_input(copies.uri)
-        encoder, choice = self._choose(info)
-        options = self._options(encoder, copies, info)
+        encoder, choice, options = self._encoding(info, copies)
         aspect = self._aspect_in_header(info, encoder)
         try:
             self._file = self._create()
@@ -241,13 +227,19 @@ class ContainerSink:
             )  # fmt: skip
         return changes
 
+    def _encoding(self, info: StreamInfo, copies: Passthrough) -> tuple[av.codec.Codec, FormatChoice, dict[str, str]]:
+        """The encoder, the pixel format, and the encoder's options."""
+        encoder, choice = self._encoder.choose(info, is_live=self.is_live)
+        is_watched = self.is_live or (self.is_prompt and info.is_live)
+        return encoder, choice, self._encoder.options(encoder, copies, info, holds_nothing_back=is_watched)
+
     def plan(self, info: StreamInfo) -> tuple[str, str]:
         """Names of the encoder and the pixel format that :meth:`open` would choose, with the same messages.
 
         Raises:
             FormatError: The encoder does not take such pictures.
         """
-        encoder, choice = self._choose(info)
+        encoder, choice = self._encoder.choose(info, is_live=self.is_live)
         return encoder.name, choice.name
 
     def _check_not_input(self, uri: str) -> None:
@@ -256,90 +248,6 @@ class ContainerSink:
             is_input = bool(uri) and os.path.exists(self.path) and os.path.samefile(uri, self.path)
         if is_input:
             raise SinkOpenError(f"{self.name}: is the input itself; choose another name", self.path)
-
-    def _choose(self, info: StreamInfo) -> tuple[av.codec.Codec, FormatChoice]:
-        """The encoder and the pixel format, with a message where anything changes."""
-        if self._codec_name is not None:
-            encoder = rgb_encoder(find_encoder(self._codec_name), info.format)
-            choice = self._choose_format(info, encoder)
-            if choice is None:
-                raise FormatError(
-                    f"{self.name}: {encoder.name} takes no {info.width}x{info.height} pictures of format "
-                    f"{info.format.name}; use codec ffv1 or vp9, or pix_fmt yuv444p"
-                )
-        else:
-            encoder, choice = self._choose_default(info)
-        source = info.format.name
-        holder = UNCOMPRESSED.get(self._format_name, encoder.name)
-        if not choice.is_lossless:
-            logger.warning(
-                "%s: %s cannot hold %s; converting to %s, which loses %s",
-                self.name, holder, source, choice.name, choice.loss,
-            )  # fmt: skip
-        elif choice.name != source:
-            logger.info("%s: %s is stored as %s (same samples)", self.name, source, choice.name)
-        return encoder, choice
-
-    def _choose_default(self, info: StreamInfo) -> tuple[av.codec.Codec, FormatChoice]:
-        found: list[tuple[str, av.codec.Codec, FormatChoice]] = []
-        names = default_codecs("h264" if self.is_live else info.codec, self._format_name, self._container_codec)
-        why_not = ""
-        for name in names:
-            try:
-                encoder = rgb_encoder(find_encoder(name), info.format)
-            except UsageError as ex:
-                why_not = why_not or str(ex)
-                continue
-            if not holds_video(self._format_name, encoder):
-                continue
-            try:
-                encoder_options(encoder, self._crf, self._preset)
-                choice = self._choose_format(info, encoder)
-            except NoSuchKnobError as ex:
-                why_not = why_not or str(ex)
-                continue
-            except UsageError:
-                if found:
-                    continue
-                raise  # the first choice has the option, but not this value: no reason to take another codec
-            if choice is not None:
-                found.append((name, encoder, choice))
-        if not found:
-            raise FormatError(f"{self.name}: nothing that {self._format_name} holds takes such video; write an .mkv")
-        name, encoder, choice = next((f for f in found if _keeps_picture(f[2])), found[0])
-        if why_not and name != names[0]:
-            logger.warning("%s: encoding as %s instead of %s: %s", self.name, name, names[0], why_not)
-        elif name != info.codec:
-            logger.info("%s: encoding as %s (the input is %s)", self.name, name, info.codec or "not encoded")
-        return encoder, choice
-
-    def _choose_format(self, info: StreamInfo, encoder: av.codec.Codec) -> FormatChoice | None:
-        allowed = picture_formats(self._format_name) or encoder_formats(encoder, self._format_name)
-        holder = UNCOMPRESSED.get(self._format_name, encoder.name)
-        if self._pix_fmt is None:
-            return choose_format(info, encoder, allowed)
-        return forced_format(info, encoder, self._pix_fmt, allowed, holder)
-
-    def _options(self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo) -> dict[str, str]:
-        options = {} if is_uncompressed(self._format_name) else self._encoder_options(encoder, copies, info)
-        if info.field_order is None:
-            return options
-        if not codes_fields(encoder.name):
-            logger.warning(
-                "%s: %s has no interlaced coding: the fields are kept woven, and only the container's header says so",
-                self.name, encoder.name,
-            )  # fmt: skip
-        return interlaced_options(encoder.name, info.field_order, options)
-
-    def _encoder_options(self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo) -> dict[str, str]:
-        options = encoder_options(encoder, self._crf, self._preset)
-        if self.is_live or (self.is_prompt and info.is_live):
-            options = low_latency_options(encoder.name, options, info.rate, keeps_preset=self._preset is not None)
-        with_hdr = hdr_options(encoder.name, copies.hdr, options)
-        if with_hdr is None:
-            logger.warning("%s: %s cannot carry the HDR mastering metadata of the input", self.name, encoder.name)
-            return options
-        return with_hdr
 
     def write(self, frame: Frame) -> None:
         """Encode ``frame`` and mux the packets that ride on it.
@@ -432,11 +340,6 @@ def _movie_timescale(info: StreamInfo, copies: Passthrough) -> int:
     rates = [s.template.time_base.denominator for s in copies.streams if s.kind == "audio" and s.template is not None]
     exact = math.lcm(info.time_base.denominator, *rates)
     return exact if exact <= _MOST_TICKS else min(info.time_base.denominator, _MOST_TICKS)
-
-
-def _keeps_picture(choice: FormatChoice) -> bool:
-    """Whether nothing that one sees is lost. Few players show transparency, so it alone does not change the codec."""
-    return choice.is_lossless or choice.loss == "transparency"
 
 
 __all__ = ["CODECS", "ContainerSink"]

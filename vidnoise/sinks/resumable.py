@@ -100,8 +100,7 @@ class ResumableSink(ContainerSink):
         assert info is not None
         copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
         with _said_before():
-            encoder, choice = self._choose(info)
-            options = self._options(encoder, copies, info)
+            encoder, choice, options = self._encoding(info, copies)
 
         def make(container: Any, deliver: Callable[[av.Packet], None]) -> VideoStreamWriter:
             return VideoStreamWriter(

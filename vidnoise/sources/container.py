@@ -16,11 +16,10 @@ import av.stream
 
 from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
-from vidnoise.sources.decoding import DecodedStream, has_clock, reason
+from vidnoise.sources.decoding import DecodedStream, has_clock
 from vidnoise.sources.description import (
     copied_streams,
     describe,
-    frame_rate,
     main_video,
     side_data,
     to_fraction,
@@ -31,13 +30,11 @@ from vidnoise.sources.hardware import Hardware
 from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
+from vidnoise.sources.seeking import Pictures
 from vidnoise.sources.tracks import Tracks
 from vidnoise.sources.trim import TimeRange
 
 logger = logging.getLogger(__name__)
-
-_SEEK_LEADS = (0, 3, 15)
-"""Seconds before the wanted time at which to look for a key frame, in this order; then from the beginning."""
 
 _NO_PAUSE_SECONDS = 60
 """A transport stream that begins later shows the time of a broadcast's clock."""
@@ -177,9 +174,13 @@ class ContainerSource:
         self._decoded = DecodedStream(
             container, video, others, uri=self.uri, threads=threads, is_live=bool(self._is_live)
         )
+        covers = {index for index, (_, is_cover) in self._kinds.items() if is_cover}
+        self._pictures = Pictures(
+            container, video, self._decoded, uri=self.uri, time_base=self._time_base, begin=self._begin, covers=covers
+        )
         self._first, self._held = self._find_first()
-        covers = {p.stream_index: bytes(p) for p in self._held if self._kinds[p.stream_index][1]}
-        copied = tuple(replace(s, picture=covers.get(s.index, b"")) for s in copied)
+        found = {p.stream_index: bytes(p) for p in self._held if p.stream_index in covers}
+        copied = tuple(replace(s, picture=found.get(s.index, b"")) for s in copied)
         format = self._reader.format_of(self._first)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
@@ -227,76 +228,16 @@ class ContainerSource:
     def _find_first(self) -> tuple[av.VideoFrame, list[av.Packet]]:
         """The first wanted picture, and the packets of other streams that came before it."""
         start = self._range.start
-        if start is None:
-            self._events = iter(self._decoded)
-            picture, held = self._next_picture(None)
-        else:
-            wanted = self._begin + start
-            picture, held = self._seek_to(wanted)
+        picture, held = self._pictures.next() if start is None else self._pictures.seek(self._begin + start)
         if picture is None:
             if start and self._decoded.n_lost == 0:
                 raise UsageError(f"{self.uri}: start {float(start):g} s is behind the end of the video")
             raise DecodeError(self._nothing_decoded(), self.uri)
-        self._range.origin_seconds = self._seconds(picture, None)
+        self._range.origin_seconds = self._pictures.seconds(picture, None)
         return picture, held
 
     def _nothing_decoded(self) -> str:
         return f"{self.uri}: not one picture could be decoded"
-
-    def _seek_to(self, wanted: Fraction) -> tuple[av.VideoFrame | None, list[av.Packet]]:
-        for lead in _SEEK_LEADS:
-            target = wanted - lead
-            if target <= self._begin:
-                break
-            try:
-                self._container.seek(int(target / self._time_base), stream=self._video, backward=True)
-            except (av.error.FFmpegError, OSError) as ex:
-                logger.debug("%s: cannot seek (%s); reading from the beginning", self.uri, reason(ex))
-                break
-            self._events = iter(self._decoded)
-            picture, held = self._next_picture(None)
-            # Some containers seek by decoding time and land behind the wanted picture.
-            if picture is not None and self._seconds(picture, None) <= wanted:
-                return self._skip_to(wanted, picture, held)
-        try:
-            self._container.seek(int(self._begin / self._time_base) - 1, stream=self._video, backward=True)
-        except (av.error.FFmpegError, OSError):
-            logger.debug("%s: cannot seek back", self.uri)
-        self._events = iter(self._decoded)
-        picture, held = self._next_picture(None)
-        return (None, held) if picture is None else self._skip_to(wanted, picture, held)
-
-    def _skip_to(
-        self, wanted: Fraction, picture: av.VideoFrame | None, held: list[av.Packet]
-    ) -> tuple[av.VideoFrame | None, list[av.Packet]]:
-        previous: Fraction | None = None
-        while picture is not None:
-            previous = self._seconds(picture, previous)
-            # Half a tick of tolerance: 0.1 s is no whole number of ticks in most time bases.
-            if previous + self._time_base / 2 >= wanted:
-                self._decoded.forget_damage()
-                break
-            picture, more = self._next_picture(None)
-            held = [p for p in held + more if _ends_after(p, wanted) or self._kinds[p.stream_index][1]]
-        return picture, held
-
-    def _next_picture(self, held: list[av.Packet] | None) -> tuple[av.VideoFrame | None, list[av.Packet]]:
-        held = [] if held is None else held
-        for event in self._events:
-            if isinstance(event, av.VideoFrame):
-                return event, held
-            held.append(event)
-        return None, held
-
-    def _seconds(self, picture: av.VideoFrame, previous: Fraction | None) -> Fraction:
-        stamp = picture.pts if picture.pts is not None else picture.dts
-        if stamp is None:
-            return self._begin if previous is None else previous + self._ticks_per_frame() * self._time_base
-        return stamp * self._time_base
-
-    def _ticks_per_frame(self) -> int:
-        rate = frame_rate(self._video) or Fraction(25)
-        return max(1, round(1 / (rate * self._time_base)))
 
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
@@ -317,12 +258,12 @@ class ContainerSource:
                     if self._closed or self._stopped:
                         return
                     if picture is None:
-                        picture, held = self._next_picture(None)
+                        picture, held = self._pictures.next()
                     packets = self._place(held)
                     if picture is None:
                         self._finish(packets, n_frames)
                         return
-                    seconds = self._seconds(picture, seconds)
+                    seconds = self._pictures.seconds(picture, seconds)
                     if self._range.is_past_end(seconds):
                         self.trailing_packets = packets + self._read_tail()
                         return
@@ -342,15 +283,12 @@ class ContainerSource:
     def copied_packets(self) -> Iterator[Packet]:
         """Instead of the frames: what would ride on them and come behind them. Nothing is decoded, so it is quick."""
         self._started = True
-        self._decoded.skips_video = True
         yield from self._place(self._held)
-        for event in self._events:
-            if isinstance(event, av.VideoFrame):
-                continue
-            stamp = event.pts if event.pts is not None else event.dts
-            if stamp is not None and self._range.is_past_end(stamp * Fraction(event.time_base) - 5):
+        for packet in self._pictures.packets():
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is not None and self._range.is_past_end(stamp * Fraction(packet.time_base) - 5):
                 return
-            yield from self._place([event])
+            yield from self._place([packet])
 
     def _frame(self, picture: av.VideoFrame, packets: tuple[Packet, ...], previous: Frame | None, count: int) -> Frame:
         info = self.info
@@ -363,7 +301,7 @@ class ContainerSource:
         elif previous is None or previous.pts is None:
             pts = 0
         else:
-            pts = previous.pts + (previous.duration or self._ticks_per_frame())
+            pts = previous.pts + (previous.duration or self._pictures.ticks_per_frame())
         frame = Frame(
             planes=planes,
             format=format,
@@ -388,7 +326,7 @@ class ContainerSource:
     def _refuse_change(self, picture: av.VideoFrame, count: int) -> None:
         info = self.info
         # Rounded down, so that both parts are cut before this frame.
-        seconds = math.floor((self._seconds(picture, None) - self._begin) * 1000) / 1000
+        seconds = math.floor((self._pictures.seconds(picture, None) - self._begin) * 1000) / 1000
         apart = f"process the parts apart (duration {seconds:.3f} for this one, start {seconds:.3f} for the next)"
         if seconds <= 0:  # streams that were put one behind the other, each with a clock of its own
             apart = "its clock begins anew there, so take the parts apart first, with the program that joined them"
@@ -417,20 +355,17 @@ class ContainerSource:
     def _read_tail(self) -> tuple[Packet, ...]:
         """Packets of the other streams up to the end of the range; pictures behind it are not decoded."""
         waiting = {index for index, (kind, _) in self._kinds.items() if kind == "audio"}
-        self._decoded.skips_video = True
         tail: list[Packet] = []
         origin = self._range.origin_seconds or Fraction(0)
-        for event in self._events if waiting else ():
-            if isinstance(event, av.VideoFrame):
-                continue
-            stamp = event.pts if event.pts is not None else event.dts
+        for packet in self._pictures.packets() if waiting else ():
+            stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is not None:
-                seconds = stamp * Fraction(event.time_base)
+                seconds = stamp * Fraction(packet.time_base)
                 if self._range.is_past_end(seconds):
-                    waiting.discard(event.stream_index)
+                    waiting.discard(packet.stream_index)
                 if not waiting or (self._range.duration and seconds - origin > self._range.duration + 5):
                     break
-            tail.extend(self._place([event]))
+            tail.extend(self._place([packet]))
         return tuple(tail)
 
     def _finish(self, packets: tuple[Packet, ...], n_frames: int) -> None:
@@ -449,10 +384,3 @@ class ContainerSource:
                 )
         if self.n_corrupt:
             logger.warning("%s: %d damaged packets or pictures", self.uri, self.n_corrupt)
-
-
-def _ends_after(packet: av.Packet, seconds: Fraction) -> bool:
-    stamp = packet.pts if packet.pts is not None else packet.dts
-    if stamp is None:
-        return True
-    return (stamp + (packet.duration or 0)) * Fraction(packet.time_base) >= seconds

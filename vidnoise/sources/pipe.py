@@ -96,7 +96,7 @@ class PipeSource(ContainerSource):
         super()._finish(packets, n_frames)
         missing = self._pipe.n_bytes - self._decoded.end_position
         if self._container.format.name in _COUNTS_PICTURES and missing and not self._pipe.stopped:
-            self.ended_early_seconds = float(self._ticks_per_frame() * self._time_base)
+            self.ended_early_seconds = float(self._pictures.ticks_per_frame() * self._time_base)
             logger.warning("%s: ended early, in the middle of frame %d", self.uri, n_frames)
 
 

@@ -1,0 +1,150 @@
+"""Which encoder and pixel format an output gets, and what the encoder is told."""
+
+from __future__ import annotations
+
+import logging
+
+import av.codec.codec
+
+from vidnoise.errors import FormatError, UsageError
+from vidnoise.frame import StreamInfo
+from vidnoise.passthrough import Passthrough
+from vidnoise.sinks.capability import encoder_formats, holds_video
+from vidnoise.sinks.codecs import (
+    NoSuchKnobError,
+    default_codecs,
+    encoder_options,
+    find_encoder,
+    low_latency_options,
+    rgb_encoder,
+)
+from vidnoise.sinks.hdr import hdr_options
+from vidnoise.sinks.interlacing import codes_fields, interlaced_options
+from vidnoise.sinks.picture import FormatChoice, choose_format, forced_format
+from vidnoise.sinks.uncompressed import UNCOMPRESSED, is_uncompressed, picture_formats
+
+logger = logging.getLogger(__name__)
+
+
+class EncoderChoice:
+    """Chooses within what the user asked for.
+
+    Args:
+        name: Of the output, for messages.
+        format_name: FFmpeg's name of the container.
+        container_codec: What the container likes best.
+        codec, crf, preset, pix_fmt: As asked for; None leaves the choice here.
+    """
+
+    def __init__(
+        self, name: str, format_name: str, container_codec: str, *, codec: str | None, crf: float | None,
+        preset: str | None, pix_fmt: str | None,
+    ) -> None:  # fmt: skip
+        self._name = name
+        self._format_name, self._container_codec = format_name, container_codec
+        self._codec_name, self._crf, self._preset, self._pix_fmt = codec, crf, preset, pix_fmt
+
+    def choose(self, info: StreamInfo, *, is_live: bool) -> tuple[av.codec.Codec, FormatChoice]:
+        """The encoder and the pixel format, with a message where anything changes.
+
+        Args:
+            info: the video.
+            is_live: whether someone watches, who can play H.264 for certain.
+
+        Raises:
+            FormatError: No encoder takes such pictures.
+        """
+        if self._codec_name is not None:
+            encoder = rgb_encoder(find_encoder(self._codec_name), info.format)
+            choice = self._choose_format(info, encoder)
+            if choice is None:
+                raise FormatError(
+                    f"{self._name}: {encoder.name} takes no {info.width}x{info.height} pictures of format "
+                    f"{info.format.name}; use codec ffv1 or vp9, or pix_fmt yuv444p"
+                )
+        else:
+            encoder, choice = self._choose_default(info, is_live)
+        source = info.format.name
+        holder = UNCOMPRESSED.get(self._format_name, encoder.name)
+        if not choice.is_lossless:
+            logger.warning(
+                "%s: %s cannot hold %s; converting to %s, which loses %s",
+                self._name, holder, source, choice.name, choice.loss,
+            )  # fmt: skip
+        elif choice.name != source:
+            logger.info("%s: %s is stored as %s (same samples)", self._name, source, choice.name)
+        return encoder, choice
+
+    def _choose_default(self, info: StreamInfo, is_live: bool) -> tuple[av.codec.Codec, FormatChoice]:
+        found: list[tuple[str, av.codec.Codec, FormatChoice]] = []
+        names = default_codecs("h264" if is_live else info.codec, self._format_name, self._container_codec)
+        why_not = ""
+        for name in names:
+            try:
+                encoder = rgb_encoder(find_encoder(name), info.format)
+            except UsageError as ex:
+                why_not = why_not or str(ex)
+                continue
+            if not holds_video(self._format_name, encoder):
+                continue
+            try:
+                encoder_options(encoder, self._crf, self._preset)
+                choice = self._choose_format(info, encoder)
+            except NoSuchKnobError as ex:
+                why_not = why_not or str(ex)
+                continue
+            except UsageError:
+                if found:
+                    continue
+                raise  # the first choice has the option, but not this value: no reason to take another codec
+            if choice is not None:
+                found.append((name, encoder, choice))
+        if not found:
+            raise FormatError(f"{self._name}: nothing that {self._format_name} holds takes such video; write an .mkv")
+        name, encoder, choice = next((f for f in found if _keeps_picture(f[2])), found[0])
+        if why_not and name != names[0]:
+            logger.warning("%s: encoding as %s instead of %s: %s", self._name, name, names[0], why_not)
+        elif name != info.codec:
+            logger.info("%s: encoding as %s (the input is %s)", self._name, name, info.codec or "not encoded")
+        return encoder, choice
+
+    def _choose_format(self, info: StreamInfo, encoder: av.codec.Codec) -> FormatChoice | None:
+        allowed = picture_formats(self._format_name) or encoder_formats(encoder, self._format_name)
+        holder = UNCOMPRESSED.get(self._format_name, encoder.name)
+        if self._pix_fmt is None:
+            return choose_format(info, encoder, allowed)
+        return forced_format(info, encoder, self._pix_fmt, allowed, holder)
+
+    def options(
+        self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo, *, holds_nothing_back: bool
+    ) -> dict[str, str]:
+        """What the encoder is told: quality, speed, HDR, fields, and to hold nothing back where someone watches."""
+        if is_uncompressed(self._format_name):
+            options = {}
+        else:
+            options = self._encoder_options(encoder, copies, info, holds_nothing_back)
+        if info.field_order is None:
+            return options
+        if not codes_fields(encoder.name):
+            logger.warning(
+                "%s: %s has no interlaced coding: the fields are kept woven, and only the container's header says so",
+                self._name, encoder.name,
+            )  # fmt: skip
+        return interlaced_options(encoder.name, info.field_order, options)
+
+    def _encoder_options(
+        self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo, holds_nothing_back: bool
+    ) -> dict[str, str]:
+        options = encoder_options(encoder, self._crf, self._preset)
+        if holds_nothing_back:
+            options = low_latency_options(encoder.name, options, info.rate, keeps_preset=self._preset is not None)
+        with_hdr = hdr_options(encoder.name, copies.hdr, options)
+        if with_hdr is None:
+            logger.warning("%s: %s cannot carry the HDR mastering metadata of the input", self._name, encoder.name)
+            return options
+        return with_hdr
+
+
+def _keeps_picture(choice: FormatChoice) -> bool:
+    """Whether nothing that one sees is lost. Few players show transparency, so it alone does not change the codec."""
+    return choice.is_lossless or choice.loss == "transparency"
