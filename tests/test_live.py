@@ -35,13 +35,11 @@ from vidnoise.sources import Source, open_source, source_kind
 from vidnoise.sources.address import device_address, network_options
 from vidnoise.sources.live import FOREVER, LiveSource
 
-pytestmark = pytest.mark.realtime
-
 SECONDS = 100
 HICCUP_MS = 150
 """What a busy machine may take from us between the last look at the clock and the end of a write."""
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(150)]
 
 
 @pytest.fixture(scope="module")

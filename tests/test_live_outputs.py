@@ -28,13 +28,11 @@ from vidnoise.sinks.codecs import low_latency_options
 from vidnoise.sinks.several import TeeSink
 from vidnoise.sources import open_source
 
-pytestmark = pytest.mark.realtime
-
 Clips = Callable[[str], Clip]
 SECONDS = 100
 CAMERA = "lavfi:testsrc2=size=64x48:rate=25:duration={}"
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(150)]
 
 
 def send(uri: str, seconds: float, **options: object) -> None:
