@@ -14,6 +14,8 @@ import pytest
 
 from vidnoise.frame_queue import FrameQueue, drain, prefetch
 
+pytestmark = pytest.mark.realtime
+
 
 class Numbers:
     """Counts up; notes how far it was read, and by which thread it was closed."""

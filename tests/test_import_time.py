@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.realtime
+
 IMPORT_SECONDS = 0.1
 """What `import vidnoise` may add to starting Python. Measured: 0.01 to 0.04 s; `import torch` alone takes over 1 s."""
 

@@ -17,6 +17,8 @@ from vidnoise.pipeline import run
 from vidnoise.run_stats import Percentiles, Progress
 from vidnoise.transfer import HostTransfer
 
+pytestmark = pytest.mark.realtime
+
 GRAY = PIXEL_FORMATS["gray"]
 
 
