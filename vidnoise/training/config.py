@@ -127,7 +127,7 @@ class TrainConfig:
 CHOICES = {
     "part": ("all", "noise_level"),
     "tier": tuple(TIERS),
-    "loss": ("charbonnier", "l1", "l1_ssim"),
+    "loss": ("charbonnier", "l1", "l1_ssim", "psnr"),
     "optimizer": ("muon", "adamw"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }

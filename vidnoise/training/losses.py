@@ -7,6 +7,10 @@ from torch import Tensor
 from ..evaluation.metrics import ssim_map
 
 
+LEAST_ERROR = 0.5 / 255
+"""Root mean square error from which on ``psnr`` is content: what rounding to 8 bits makes is below it."""
+
+
 def charbonnier(error: Tensor, epsilon: float = 2e-3) -> Tensor:
     """Smooth L1 per clip: mean over all but the first axis."""
     return (error.square() + epsilon**2).sqrt().mean(tuple(range(1, error.ndim)))
@@ -23,6 +27,8 @@ def restoration(clean: Tensor, target: Tensor, kind: str, alpha: float = 0.84) -
     """
     if kind == "charbonnier":
         return charbonnier(clean - target)
+    if kind == "psnr":
+        return (clean - target).square().mean((1, 2, 3)).add(LEAST_ERROR**2).log()
     l1 = (clean - target).abs().mean((1, 2, 3))
     if kind == "l1":
         return l1
