@@ -175,6 +175,9 @@ GROUPS = {
             Variant("sigma-power-0", "loss not weighted by sigma", {"sigma_power": 0.0}),
             Variant("l1", "L1 for Charbonnier", {"loss": "l1"}),
             Variant("l1-ssim", "0.84 L1 + 0.16 (1 - SSIM) for Charbonnier", {"loss": "l1_ssim"}),
+            Variant(
+                "psnr", "the logarithm of the mean square error for Charbonnier", {"loss": "psnr", "sigma_power": 0.0}
+            ),
             Variant("no-average", "the last weights, not their average", {"ema": 0.0}),
             Variant(
                 "augment",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -61,7 +62,7 @@ GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps
         (GOOD + '[model]\ntransform = "fourier"', "unknown transform"),
         (GOOD + "[model]\ndepth = 3", "unknown model settings: depth"),
         (GOOD + "[augment]\nblur = 0.5", "unknown setting: blur"),
-        ('loss = "l2"\n' + GOOD, "loss must be one of charbonnier, l1, l1_ssim; got 'l2'"),
+        ('loss = "l2"\n' + GOOD, "loss must be one of charbonnier, l1, l1_ssim, psnr; got 'l2'"),
         ('optimizer = "sgd"\n' + GOOD, "muon, adamw"),
         ("alpha = 2\n" + GOOD, "alpha must be in 0 to 1"),
         ("stages = 3\n" + GOOD.partition("[[")[0], "stages must be a list"),
@@ -220,6 +221,9 @@ def test_losses_measure_what_they_say() -> None:
     torch.testing.assert_close(restoration(a, b, "l1_ssim", 1.0), l1)
     torch.testing.assert_close(restoration(a, b, "l1_ssim", 0.0), 1 - ssim(a, b))
     torch.testing.assert_close(restoration(a, b, "l1_ssim", 0.3), 0.3 * l1 + 0.7 * (1 - ssim(a, b)))
+    decibels = -10 / math.log(10) * restoration(a, b, "psnr")
+    torch.testing.assert_close(decibels, psnr(a, b), rtol=1e-3, atol=0)  # up to what it is content with
+    assert restoration(a, a, "psnr").isfinite().all()
     # An error that stays is no flicker; one that comes is.
     assert temporal(a + 0.2, b + 0.2, a, b).max() < 0.0021
     torch.testing.assert_close(temporal(a + 0.2, b, a, b), torch.full((2,), 0.2), rtol=1e-3, atol=0)

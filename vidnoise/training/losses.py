@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ..evaluation.metrics import ssim_map
 
-
 LEAST_ERROR = 0.5 / 255
 """Root mean square error from which on ``psnr`` is content: what rounding to 8 bits makes is below it."""
 
@@ -21,8 +20,9 @@ def restoration(clean: Tensor, target: Tensor, kind: str, alpha: float = 0.84) -
 
     Args:
         clean, target: the network's picture and the true one.
-        kind: ``charbonnier``, ``l1``, or ``l1_ssim``: alpha L1 + (1 - alpha) (1 - SSIM), as in Zhao et al.,
-            "Loss Functions for Image Restoration with Neural Networks", arXiv:1511.08861 (MS-SSIM there).
+        kind: ``charbonnier``, ``l1``, ``l1_ssim`` or ``psnr``. ``l1_ssim`` is alpha L1 + (1 - alpha) (1 - SSIM), as in
+            Zhao et al., "Loss Functions for Image Restoration with Neural Networks", arXiv:1511.08861 (MS-SSIM there);
+            ``psnr`` the logarithm of the mean square error, as in Chen et al., "HINet", arXiv:2105.06086.
         alpha: the share of L1 in ``l1_ssim``.
     """
     if kind == "charbonnier":
