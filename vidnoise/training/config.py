@@ -77,7 +77,7 @@ class TrainConfig:
     blind: float = 0.5
     """Share of clips denoised under the estimated noise level; the others are told the true one."""
     loss: str = "charbonnier"
-    """``charbonnier``, ``l1``, ``l1_ssim``, or ``psnr``, which weighs noise levels alike by itself (``sigma_power`` 0)."""
+    """``charbonnier``, ``l1``, ``l1_ssim``, or ``psnr`` (even over noise levels with a ``sigma_power`` of 0)."""
     alpha: float = 0.84
     """Of ``l1_ssim``: alpha L1 + (1 - alpha) (1 - SSIM)."""
     sigma_power: float = -0.5
