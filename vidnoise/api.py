@@ -58,6 +58,7 @@ def denoise(
     precision: str = "auto",
     backend: str = "auto",
     detect_cuts: bool = True,
+    lookahead: int = 0,
     preview: str | None = None,
 ) -> Iterator[Picture]:
     """Denoise the consecutive pictures of one video, lazily and in constant memory.
@@ -79,6 +80,8 @@ def denoise(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         backend: how the network runs: ``auto``, or a name from docs/BACKENDS.md (``eager``, ``openvino`` ...).
         detect_cuts: start afresh at scene cuts.
+        lookahead: frames of a scene that are seen before its first one comes out, up to 32: a scene then begins as
+            clean as it goes on. 0 waits for nothing.
         preview: ``split`` leaves the left half as it is, with a thin divider, to look at.
 
     Returns:
@@ -103,7 +106,8 @@ def denoise(
     denoiser = Denoiser(
         model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
         grain=grain, grain_seed=grain_seed, grain_table=grain_table,
-        device=device, precision=precision, backend=backend, detect_cuts=detect_cuts, preview=preview,
+        device=device, precision=precision, backend=backend, detect_cuts=detect_cuts, lookahead=lookahead,
+        preview=preview,
     )  # fmt: skip
     return _denoise(frames, denoiser)
 
@@ -155,6 +159,7 @@ def denoise_file(
     backend: str = "auto",
     max_memory: float | None = None,
     detect_cuts: bool = True,
+    lookahead: int = 0,
     preview: str | None = None,
     start: float | None = None,
     duration: float | None = None,
@@ -196,9 +201,9 @@ def denoise_file(
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
         model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, device, precision,
-            backend, max_memory, detect_cuts, preview: see :func:`denoise` and :class:`Denoiser`. ``model`` may also be
-            what :func:`load_model` returned, so that many files share it. Live inputs never pause to measure backends:
-            ``auto`` is steady there.
+            backend, max_memory, detect_cuts, lookahead, preview: see :func:`denoise` and :class:`Denoiser`. ``model``
+            may also be what :func:`load_model` returned, so that many files share it. Live inputs never pause to
+            measure backends: ``auto`` is steady there.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
@@ -249,7 +254,7 @@ def denoise_file(
         looks = {
             "sigma": sigma, "strength": strength, "luma": luma, "chroma": chroma,
             "zones": None if zones is None else str(zones), "grain": grain, "grain_seed": grain_seed,
-            "precision": precision, "detect_cuts": detect_cuts, "preview": preview,
+            "precision": precision, "detect_cuts": detect_cuts, "lookahead": lookahead, "preview": preview,
         }  # fmt: skip
         source, sink = open_resumable(
             src, dst, segment_seconds=segment_seconds, network=model[0], mask=mask, looks=looks,
@@ -264,12 +269,16 @@ def denoise_file(
             torch.set_num_threads(threads)
         if mask is not None and source.info.field_order is not None:
             raise UsageError(f"{source.info.field_order} video is denoised by field, where a mask has no place yet")
+        if lookahead and source.info.field_order is not None:
+            raise UsageError(f"{source.info.field_order} video is denoised by field, which cannot look ahead yet")
+        if lookahead and source.info.is_live:
+            raise UsageError(f"{src}: a live input cannot look ahead: leave out lookahead")
         session = functools.partial(
             Denoiser, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
             grain=grain, grain_table=table, device=device, precision=precision, detect_cuts=detect_cuts,
             backend=steady_backend(backend, resolve_device(device)) if source.info.is_live else backend,
-            max_memory=max_memory, preview=preview, rotation=source.info.rotation, begin_seconds=start or 0.0,
-            first_time=rest.first_time if rest else None,
+            lookahead=lookahead, max_memory=max_memory, preview=preview, rotation=source.info.rotation,
+            begin_seconds=start or 0.0, first_time=rest.first_time if rest else None,
         )  # fmt: skip
         first = session(model[0] if isinstance(model, tuple) else model, grain_seed=grain_seed)
         if isinstance(model, tuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,9 @@ from .weights import load_model
 if TYPE_CHECKING:
     from .backends.protocol import Backend
     from .strength import MaskLike, ZonesLike
+
+MAX_LOOKAHEAD = 32
+"""Frames: beyond them a scene's beginning gets no better."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,8 +81,8 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 class Denoiser:
     """Denoises one stream of frames, in order, keeping what it learnt of the past.
 
-    Causal and without delay: each frame pushed comes back at once. Not thread-safe; a network may be
-    shared by any number of denoisers.
+    Causal and without delay, unless it is asked to look ahead: each frame pushed comes back at once. Not thread-safe; a
+    network may be shared by any number of denoisers.
 
     Args:
         model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, or a loaded network.
@@ -102,6 +106,9 @@ class Denoiser:
         grain_seed: which grain; the same seed gives the same on the same device.
         grain_table: an AV1 film-grain table of the noise removed, written there by :meth:`flush`.
         detect_cuts: forget the past at scene cuts.
+        lookahead: frames of a scene that wait until so many more have come; the network sees them first, from the last
+            to the first, so that a scene begins as clean as it goes on. Their frames come back together, later ones
+            without delay. Up to 32; each takes memory for a picture.
         preview: ``split`` leaves the left half of the picture as it is, with a thin divider, to look at.
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
             the mask lies.
@@ -116,9 +123,6 @@ class Denoiser:
         DeviceError: the device does not exist, or runs out of memory.
         BackendError: the backend is not installed, or cannot run on this device.
     """
-
-    latency_frames = 0
-    """Frames that must be pushed before the first one comes back, less one."""
 
     def __init__(
         self,
@@ -138,6 +142,7 @@ class Denoiser:
         grain_seed: int = 0,
         grain_table: str | os.PathLike[str] | GrainTable | None = None,
         detect_cuts: bool = True,
+        lookahead: int = 0,
         preview: str | None = None,
         rotation: int = 0,
         begin_seconds: float = 0.0,
@@ -148,6 +153,10 @@ class Denoiser:
         for name, share in (("luma", luma), ("chroma", chroma)):
             if not 0 <= share <= 1:
                 raise UsageError(f"{name} must be between 0 and 1, got {share:g}")
+        if not 0 <= lookahead <= MAX_LOOKAHEAD:
+            raise UsageError(f"lookahead must be between 0 and {MAX_LOOKAHEAD} frames, got {lookahead}")
+        if lookahead and max_memory is not None:
+            raise UsageError("lookahead keeps whole pictures: it does not go with max_memory")
         if preview not in (None, "split"):
             raise UsageError(f"unknown preview {preview!r}; there is only split")
         if grain and grain_table is not None:
@@ -181,6 +190,9 @@ class Denoiser:
         self.luma = luma
         self.chroma = chroma
         self.detect_cuts = detect_cuts
+        self.latency_frames = lookahead
+        """Frames that may have to be pushed before the first one comes back, less one."""
+        self._waiting: list[Task] = []
         self.preview = preview
         self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -210,17 +222,48 @@ class Denoiser:
         return int(self._cuts)
 
     def push(self, frame: Frame) -> list[Frame]:
-        """Take the next frame; returns those that are finished (one).
+        """Take the next frame; returns those that are finished: this one, unless ``lookahead`` keeps it waiting.
 
         Args:
             frame: on the denoiser's device, of any format. ``frame.discontinuity`` forgets the past.
 
         Raises:
-            DeviceError: the device ran out of memory. The frame is not lost: push it again.
+            DeviceError: the device ran out of memory. The frame is not lost: push it again (without ``lookahead``).
             FormatError: it is no :class:`Frame`, or the mask does not fit it.
             UsageError: there are zones, but it has no time.
         """
+        if not self.latency_frames:
+            task = self.prepare(frame)
+            return [self.finish(task, *self._step(task))]
+        done: list[Frame] = []
+        if isinstance(frame, Frame):
+            # Whoever pushed it may use its memory again.
+            frame = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
+            if (frame.height, frame.width) != self._shape:
+                done = self._release()  # before the past is forgotten, which is theirs
         task = self.prepare(frame)
+        is_first = self.state is None and not self._waiting
+        if is_first or not task.keep:
+            done += self._release()
+        elif not self._waiting:
+            return [self.finish(task, *self._step(task))]
+        self._waiting.append(task)
+        return done + self._release() if len(self._waiting) > self.latency_frames else done
+
+    def _release(self) -> list[Frame]:
+        """Denoise the beginning of a scene that is waiting: through it backwards first, then forwards."""
+        tasks, self._waiting = self._waiting, []
+        done: list[Frame] = []
+        for i, task in enumerate([*reversed(tasks[1:]), *tasks]):
+            # What was before the scene is forgotten by the frame that is seen first.
+            keep = torch.ones_like(task.keep) if i else tasks[0].keep
+            result = self._step(task._replace(keep=keep))
+            if i >= len(tasks) - 1:
+                done.append(self.finish(task, *result))
+        return done
+
+    def _step(self, task: Task) -> tuple[Tensor, Tensor]:
+        """The clean picture and its noise level."""
         try:
             if self.state is None:
                 self.state = self.backend.initial_state(1, *task.padded.shape[-2:])
@@ -229,21 +272,22 @@ class Denoiser:
             )
         except torch.OutOfMemoryError as ex:
             raise DeviceError(
-                f"{self.device} ran out of memory at {frame.width}x{frame.height}; try --max-memory MB (in tiles), or "
-                "--model fast"
+                f"{self.device} ran out of memory at {task.frame.width}x{task.frame.height}; try --max-memory MB (in "
+                "tiles), or --model fast"
             ) from ex
-        return [self.finish(task, clean, level[0])]
+        return clean, level[0]
 
     def flush(self) -> list[Frame]:
-        """End of the stream: returns what is still inside (nothing, as nothing is delayed).
+        """End of the stream: returns what is still inside (with ``lookahead`` only).
 
         Raises:
             SinkOpenError: the grain table cannot be written.
         """
+        done = self._release()
         self.close()
         if self._grain_table is not None:
             self._grain_table.write()
-        return []
+        return done
 
     def close(self) -> None:
         """Release what was opened (a mask). :meth:`flush` does it too; may be called twice."""
@@ -276,8 +320,9 @@ class Denoiser:
             self._shape = (frame.height, frame.width)
         strength, map = self._amounts.at(frame)
         with torch.inference_mode():
-            # A backend may have made room for the frame beside the state.
-            padded = to_network(frame, MULTIPLE, getattr(self.state, "noisy", None))
+            # A backend may have made room for the frame beside the state; for one frame, though.
+            room = None if self.latency_frames else getattr(self.state, "noisy", None)
+            padded = to_network(frame, MULTIPLE, room)
             noisy = padded[..., : frame.height, : frame.width]
             keep = torch.full((1,), not frame.discontinuity, dtype=torch.bool, device=self.device)
             if frame.discontinuity:

@@ -92,17 +92,19 @@ class StreamBatch:
         """A new stream.
 
         Args:
-            options: of :class:`Denoiser`, but for ``model``, ``device``, ``precision`` and ``backend``.
+            options: of :class:`Denoiser`, but for ``model``, ``device``, ``precision``, ``backend`` and ``lookahead``.
 
         Returns:
             Its session, by which :meth:`push` knows the stream. Its ``reset``, ``estimated_sigma`` and ``n_cuts`` are
             the stream's; its ``push`` is not to be used.
 
         Raises:
-            UsageError: a value out of range, or an option that all streams share.
+            UsageError: a value out of range, an option that all streams share, or ``lookahead``.
         """
         if shared := options.keys() & {"model", "device", "precision", "backend"}:
             raise UsageError(f"{', '.join(sorted(shared))}: all streams of a batch share it; give it to StreamBatch")
+        if options.get("lookahead"):
+            raise UsageError("the streams of a batch go frame by frame: they cannot look ahead")
         session = Denoiser(self.network, device=self.device, precision=self._precision, backend=self.backend, **options)
         session.model_name = self.model_name
         return session

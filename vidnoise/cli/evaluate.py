@@ -44,6 +44,7 @@ SIGMAS = {"video": (10.0, 30.0, 50.0), "stills": (15.0, 25.0, 50.0)}
 @click.option("--frames", type=click.IntRange(2), default=20, show_default=True, help="Frames of each clip.")
 @click.option("--blind", is_flag=True, help="Estimate sigma instead of telling it.")
 @click.option("--frame-wise", is_flag=True, help="Each model a second time, its state forgotten at every frame.")
+@click.option("--lookahead", type=click.IntRange(0, 32), default=0, help="As of `vidnoise run`.  [default: 0]")
 @click.option("--stills", is_flag=True, help="CLIPS has PNG pictures, gray or colour, instead of clips.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads, of filters too.")
@@ -67,6 +68,7 @@ def evaluate(
     frames: int,
     blind: bool,
     frame_wise: bool,
+    lookahead: int,
     stills: bool,
     device: str,
     threads: int | None,
@@ -122,8 +124,10 @@ def evaluate(
         weights = hashlib.sha256(find_model(name).read_bytes()).hexdigest()[:16]
         for alone in (False, True) if frame_wise and not stills else (stills,):
             tags = [*(["blind"] if blind else []), *(["frame by frame"] if alone and not stills else [])]
+            tags += [f"lookahead {lookahead}"] if lookahead and not alone else []
             facts = {"kmac_per_pixel": kilo_macs(network.config, frame_wise=alone), "weights": weights}
-            method = network_method(network, blind=blind, frame_wise=alone, device=target)
+            ahead = 0 if alone else lookahead
+            method = network_method(network, blind=blind, frame_wise=alone, lookahead=ahead, device=target)
             bench.measure(
                 card.name + (f" ({', '.join(tags)})" if tags else ""),
                 facts | ({"frame_wise": True} if alone and not stills else {}),

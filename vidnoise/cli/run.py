@@ -72,6 +72,10 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--sigma", type=float, help="Noise level in 8-bit units (25 is 25/255).  [default: measured]")
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
+@click.option(
+    "--lookahead", metavar="FRAMES", type=click.IntRange(0, 32), default=0,
+    help="See so many frames of a scene before its first is written: it begins as clean as it goes on.  [default: 0]",
+)  # fmt: skip
 @click.option("--start", type=Seconds(), help="Skip to this time: 90 or 1:30.")
 @click.option("--duration", type=Seconds(), help="Stop after this time.")
 @click.option("--codec", help="h264, hevc, av1, vp9, ffv1, prores, or an FFmpeg encoder.  [default: the input's]")
