@@ -82,6 +82,15 @@ def both_ways(method: Method) -> Method:
     return lambda noisy, sigma: (method(noisy, sigma) + method(noisy.flip(0), sigma).flip(0)) / 2
 
 
+def looking_ahead(frames: int) -> Callable[[Method], Method]:
+    """So many frames after the first are seen before it, as ``--lookahead`` does it."""
+
+    def changed(method: Method) -> Method:
+        return lambda noisy, sigma: method(torch.cat([noisy[1 : 1 + frames].flip(0), noisy]), sigma)[-len(noisy) :]
+
+    return changed
+
+
 Teacher = Callable[[DenoiseNetwork, Batch], Tensor]
 """What to learn from beside the clean frames: pictures ``(T, N, 3, H, W)`` for a batch, by a trained network."""
 
@@ -209,6 +218,8 @@ GROUPS = {
             Variant(
                 "both-ways", "the mean with a pass from the end: what the whole future is worth", validated=both_ways
             ),
+            Variant("lookahead-1", "one frame seen before the first", validated=looking_ahead(1)),
+            Variant("lookahead-8", "eight frames seen before the first", validated=looking_ahead(8)),
             Variant("from-scratch", "no spatial training before", {"initial": None}),
         ),
         initial="spatial",
