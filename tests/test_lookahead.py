@@ -133,9 +133,10 @@ def test_where_it_does_not_go(network: DenoiseNetwork) -> None:
         StreamBatch("fast", device="cpu").open(lookahead=2)
 
 
-def test_a_file_keeps_its_frames_and_their_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [4, 12])
+def test_a_file_keeps_its_frames_and_their_times(tmp_path: Path, n: int) -> None:
     source = "lavfi:testsrc2=size=96x64:rate=25:duration=0.4"
-    assert main([source, "-o", str(tmp_path / "a.mkv"), "--model", "fast", "--lookahead", "4", "-q"]) == 0
+    assert main([source, "-o", str(tmp_path / "a.mkv"), "--model", "fast", "--lookahead", str(n), "-q"]) == 0
     assert main([source, "-o", str(tmp_path / "b.mkv"), "--model", "fast", "-q"]) == 0
     times = []
     for name in "ab":

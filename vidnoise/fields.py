@@ -74,7 +74,7 @@ class FieldDenoiser:
         try:
             for frame in frames:
                 yield from self.push(frame)
-            self._first.flush()  # which writes what both have measured
+            yield from self._first.flush()  # which also writes what both have measured
         finally:
             self.close()
 
