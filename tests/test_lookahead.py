@@ -18,6 +18,7 @@ from vidnoise.denoiser import Denoiser
 from vidnoise.errors import UsageError
 from vidnoise.evaluation.metrics import psnr
 from vidnoise.evaluation.protocol import network_method
+from vidnoise.fields import FieldDenoiser
 from vidnoise.frame import Frame
 from vidnoise.model import DenoiseNetwork
 from vidnoise.streams import StreamBatch
@@ -144,6 +145,19 @@ def test_a_file_keeps_its_frames_and_their_times(tmp_path: Path, n: int) -> None
             times.append([frame.time for frame in container.decode(video=0)])
     assert len(times[0]) == 10
     assert times[0] == times[1]
+
+
+def test_a_stream_that_turns_out_to_be_interlaced_looks_ahead_until_then(network: DenoiseNetwork) -> None:
+    stream = [replace(f, interlaced=i >= 2) for i, f in enumerate(frames(5))]
+    found, expected = (
+        [values(f) for f in FieldDenoiser(session(network, lookahead=n), lambda network: session(network))(part)]
+        for n, part in ((4, stream), (0, stream[2:]))
+    )
+    assert len(found) == 5
+    for a, b in zip(found[2:], expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    ahead = [values(f) for f in session(network, lookahead=4)(stream[:2])]
+    torch.testing.assert_close(found[0], ahead[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,11 @@ class Denoiser:
                 done.append(self.finish(task, *result))
         return done
 
+    def stop_looking_ahead(self) -> list[Frame]:
+        """The frames that are waiting; from now on none will."""
+        self.latency_frames = 0
+        return self._release()
+
     def _step(self, task: Task) -> tuple[Tensor, Tensor]:
         """The clean picture and its noise level."""
         try:

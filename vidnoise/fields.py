@@ -55,13 +55,19 @@ class FieldDenoiser:
             self._second.reset()
 
     def push(self, frame: Frame) -> list[Frame]:
-        """Take the next frame; returns those that are finished (one). Raises what :meth:`Denoiser.push` does."""
+        """Take the next frame; returns those that are finished. Raises what :meth:`Denoiser.push` does.
+
+        From the first interlaced frame on nothing waits, whatever the denoisers' ``lookahead``.
+        """
         if not frame.interlaced:
             return self._first.push(frame)
+        done: list[Frame] = []
         if self._second is None:
             self._second = self._make(self._first.network)
+            done = [*self._first.stop_looking_ahead(), *self._second.stop_looking_ahead()]
         top, bottom = fields(frame)
-        return [weave(frame, t, b) for t, b in zip(self._first.push(top), self._second.push(bottom), strict=True)]
+        clean = zip(self._first.push(top), self._second.push(bottom), strict=True)
+        return [*done, *(weave(frame, t, b) for t, b in clean)]
 
     def close(self) -> None:
         """See :meth:`Denoiser.close`."""
