@@ -22,7 +22,7 @@ N_COMPLAINTS = 40
 SIGMA = 20 / 255
 CODE = 1 / 255
 
-models = pytest.mark.parametrize("model", ["fast", "standard"])
+models = pytest.mark.parametrize("model", ["fast", "standard", "quality"])
 
 
 def noise(clean: Tensor) -> Tensor:

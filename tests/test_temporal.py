@@ -11,7 +11,7 @@ from vidnoise.evaluation.metrics import psnr, temporal_error
 from vidnoise.evaluation.protocol import network_method, noisy_clip
 from vidnoise.weights import load_model
 
-NAMES = ("fast", "standard")
+NAMES = ("fast", "standard", "quality")
 SIGMA = 25
 
 
