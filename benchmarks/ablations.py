@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from vidnoise.evaluation.clips import find_data
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.metrics import psnr, temporal_error
-from vidnoise.evaluation.protocol import Method, centre_crops, network_method, noisy_clip
+from vidnoise.evaluation.protocol import Method, centre_crops, looking_ahead, network_method, noisy_clip
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig
 from vidnoise.model.flow import Motion
 from vidnoise.model.wavelet import per_band
@@ -80,15 +81,6 @@ def with_one_gain(network: DenoiseNetwork) -> None:
 def both_ways(method: Method) -> Method:
     """The mean of a pass and of a pass from the last frame to the first."""
     return lambda noisy, sigma: (method(noisy, sigma) + method(noisy.flip(0), sigma).flip(0)) / 2
-
-
-def looking_ahead(frames: int) -> Callable[[Method], Method]:
-    """So many frames after the first are seen before it, as ``--lookahead`` does it."""
-
-    def changed(method: Method) -> Method:
-        return lambda noisy, sigma: method(torch.cat([noisy[1 : 1 + frames].flip(0), noisy]), sigma)[-len(noisy) :]
-
-    return changed
 
 
 Teacher = Callable[[DenoiseNetwork, Batch], Tensor]
@@ -218,8 +210,8 @@ GROUPS = {
             Variant(
                 "both-ways", "the mean with a pass from the end: what the whole future is worth", validated=both_ways
             ),
-            Variant("lookahead-1", "one frame seen before the first", validated=looking_ahead(1)),
-            Variant("lookahead-8", "eight frames seen before the first", validated=looking_ahead(8)),
+            Variant("lookahead-1", "one frame seen before the first", validated=partial(looking_ahead, frames=1)),
+            Variant("lookahead-8", "eight frames seen before the first", validated=partial(looking_ahead, frames=8)),
             Variant("from-scratch", "no spatial training before", {"initial": None}),
         ),
         initial="spatial",

@@ -1,7 +1,7 @@
 #!/bin/sh
 # All that is measured on a CPU, into benchmarks/: speed.json, speed-tiers.json, speed-end-to-end.json,
-# speed-streams.json, roofline.json, each with its tables. Ten minutes on two cores; the machine should do nothing else. With "compile" speed-compile.json
-# too, which takes three more.
+# speed-streams.json, roofline.json, each with its tables. Ten minutes on two cores; the machine should do nothing else.
+# With "compile" speed-compile.json too, which takes three more.
 #
 #     benchmarks/cpu.sh [THREADS] [NOTE] [compile]
 set -eu

@@ -17,7 +17,7 @@ from vidnoise.cli import main
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import UsageError
 from vidnoise.evaluation.metrics import psnr
-from vidnoise.evaluation.protocol import network_method
+from vidnoise.evaluation.protocol import looking_ahead, network_method
 from vidnoise.fields import FieldDenoiser
 from vidnoise.frame import Frame
 from vidnoise.model import DenoiseNetwork
@@ -115,7 +115,8 @@ def test_the_first_frame_is_as_clean_as_a_later_one() -> None:
     assert ahead[0] > plain[0] + 1.5
     assert ahead[0] > ahead[8:].mean() - 0.5
     assert ahead[8:].mean() > plain[8:].mean() - 0.3
-    method = network_method(vidnoise.load_model("fast")[0], blind=True, lookahead=8)  # what `vidnoise evaluate` judges
+    # What `vidnoise evaluate` judges:
+    method = looking_ahead(network_method(vidnoise.load_model("fast")[0], blind=True), 8)
     torch.testing.assert_close(psnr(method(noisy, 25 / 255).clamp(0, 1), clean), ahead, rtol=0, atol=0.05)
 
 

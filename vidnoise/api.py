@@ -283,7 +283,7 @@ def denoise_file(
         first = session(model[0] if isinstance(model, tuple) else model, grain_seed=grain_seed)
         if isinstance(model, tuple):
             first.model_name = model[1].name
-        second = functools.partial(session, grain_seed=grain_seed + 1, backend=first.backend)
+        second = functools.partial(session, grain_seed=grain_seed + 1, backend=first.backend, lookahead=0)
         denoiser = FieldDenoiser(first, second)
         stats = run(source, denoiser, sink, max_latency_ms=max_latency, on_progress=progress, should_stop=should_stop)
         return rest.amend(stats) if rest else stats

@@ -24,7 +24,8 @@ class FieldDenoiser:
 
     Args:
         first: Denoises whole frames, and top fields.
-        make: A denoiser for the bottom fields, with the network of ``first``; called where a field comes.
+        make: A denoiser for the bottom fields, with the network of ``first`` and no ``lookahead``; called where a field
+            comes.
     """
 
     def __init__(self, first: Denoiser, make: Callable[[DenoiseNetwork], Denoiser]) -> None:
@@ -57,14 +58,14 @@ class FieldDenoiser:
     def push(self, frame: Frame) -> list[Frame]:
         """Take the next frame; returns those that are finished. Raises what :meth:`Denoiser.push` does.
 
-        From the first interlaced frame on nothing waits, whatever the denoisers' ``lookahead``.
+        From the first interlaced frame on nothing waits, whatever the ``lookahead`` was.
         """
         if not frame.interlaced:
             return self._first.push(frame)
         done: list[Frame] = []
         if self._second is None:
             self._second = self._make(self._first.network)
-            done = [*self._first.stop_looking_ahead(), *self._second.stop_looking_ahead()]
+            done = self._first.stop_looking_ahead()
         top, bottom = fields(frame)
         clean = zip(self._first.push(top), self._second.push(bottom), strict=True)
         return [*done, *(weave(frame, t, b) for t, b in clean)]

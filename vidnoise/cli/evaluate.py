@@ -87,7 +87,7 @@ def evaluate(
     from ..denoiser import resolve_device
     from ..evaluation.cost import kilo_macs
     from ..evaluation.peers import choose
-    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, network_method
+    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, looking_ahead, network_method
     from ..evaluation.protocol import evaluate as run_protocol
     from ..evaluation.results import markdown, read_references, read_results
     from ..weights import find_model, list_models, load_model
@@ -123,11 +123,12 @@ def evaluate(
         network, card = load_model(name, target)
         weights = hashlib.sha256(find_model(name).read_bytes()).hexdigest()[:16]
         for alone in (False, True) if frame_wise and not stills else (stills,):
-            tags = [*(["blind"] if blind else []), *(["frame by frame"] if alone and not stills else [])]
-            tags += [f"lookahead {lookahead}"] if lookahead and not alone else []
-            facts = {"kmac_per_pixel": kilo_macs(network.config, frame_wise=alone), "weights": weights}
             ahead = 0 if alone else lookahead
-            method = network_method(network, blind=blind, frame_wise=alone, lookahead=ahead, device=target)
+            tags = [*(["blind"] if blind else []), *(["frame by frame"] if alone and not stills else [])]
+            tags += [f"lookahead {ahead}"] if ahead else []
+            facts = {"kmac_per_pixel": kilo_macs(network.config, frame_wise=alone), "weights": weights}
+            method = network_method(network, blind=blind, frame_wise=alone, device=target)
+            method = looking_ahead(method, ahead) if ahead else method
             bench.measure(
                 card.name + (f" ({', '.join(tags)})" if tags else ""),
                 facts | ({"frame_wise": True} if alone and not stills else {}),

@@ -81,12 +81,7 @@ def noisy_clip(name: str, clean: Tensor, sigma: float) -> Tensor:
 
 
 def network_method(
-    network: DenoiseNetwork,
-    *,
-    blind: bool = False,
-    frame_wise: bool = False,
-    lookahead: int = 0,
-    device: torch.device | str = "cpu",
+    network: DenoiseNetwork, *, blind: bool = False, frame_wise: bool = False, device: torch.device | str = "cpu"
 ) -> Method:
     """A network as a method: frame by frame, the state kept, as it runs in a stream.
 
@@ -94,7 +89,6 @@ def network_method(
         network: in evaluation mode, on ``device``.
         blind: sigma is estimated instead of told.
         frame_wise: the state is forgotten at every frame: the spatial core and its noise map alone.
-        lookahead: frames after the first that are seen before it, as :class:`vidnoise.Denoiser` does it.
         device: where it runs.
     """
 
@@ -104,8 +98,7 @@ def network_method(
         bottom, right = -height % MULTIPLE, -width % MULTIPLE
         fresh = network.initial_state(1, height + bottom, width + right, device=device)
         state, out = fresh, []
-        ahead = noisy[1 : 1 + lookahead].flip(0)
-        for frame in (*ahead, *noisy):
+        for frame in noisy:
             x = torch.nn.functional.pad(frame[None].to(device), [0, right, 0, bottom], mode="reflect")
             if blind:
                 level, state = network.estimate_sigma(x, fresh if frame_wise else state)
@@ -116,9 +109,14 @@ def network_method(
             else:
                 clean, state = network(x, level, state)
             out.append(clean[0, :, :height, :width].float().cpu())
-        return torch.stack(out[len(ahead) :])
+        return torch.stack(out)
 
     return method
+
+
+def looking_ahead(method: Method, frames: int) -> Method:
+    """``method`` that sees so many frames after the first before it, as :class:`vidnoise.Denoiser` does it."""
+    return lambda noisy, sigma: method(torch.cat([noisy[1 : 1 + frames].flip(0), noisy]), sigma)[-len(noisy) :]
 
 
 def _given(name: str, clean: Tensor, sigma: float) -> Tensor:
