@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,10 @@ except ImportError:  # no av, as on bare GPU machines: tests that need no clip s
     clip_kitchen = None
 
 torch.set_num_threads(1)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what runs in its background, and what we start would inherit it: there would be no Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if not torch.cuda.is_available():
     # Before anybody imports triton: its kernels are then interpreted.

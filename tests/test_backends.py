@@ -151,7 +151,6 @@ class _Careless:
 
 TWO_IN_TURN = """
 import signal, torch
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
 from vidnoise.backends import open_backend
 from vidnoise.model import DenoiseNetwork, ModelConfig
 

@@ -15,7 +15,7 @@ from test_denoiser import frames, values
 from test_model import TINY
 from vidnoise.cli import main
 from vidnoise.denoiser import Denoiser
-from vidnoise.errors import UsageError
+from vidnoise.errors import DeviceError, UsageError
 from vidnoise.evaluation.metrics import psnr
 from vidnoise.evaluation.protocol import looking_ahead, network_method
 from vidnoise.fields import FieldDenoiser
@@ -133,6 +133,19 @@ def test_where_it_does_not_go(network: DenoiseNetwork) -> None:
         Denoiser("fast", device="cpu", lookahead=2, max_memory=500)
     with pytest.raises(UsageError, match="cannot look ahead"):
         StreamBatch("fast", device="cpu").open(lookahead=2)
+
+
+@pytest.mark.parametrize(("lookahead", "advice"), [(0, "try --max-memory"), (1, "try a smaller --lookahead")])
+def test_advice_when_memory_runs_out(
+    network: DenoiseNetwork, monkeypatch: pytest.MonkeyPatch, lookahead: int, advice: str
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("none")
+
+    denoiser = session(network, lookahead=lookahead)
+    monkeypatch.setattr(denoiser.backend, "step", no_memory)
+    with pytest.raises(DeviceError, match=advice):
+        list(denoiser(frames(2)))
 
 
 @pytest.mark.parametrize("n", [4, 12])

@@ -264,8 +264,9 @@ class Denoiser:
 
     def stop_looking_ahead(self) -> list[Frame]:
         """The frames that are waiting; from now on none will."""
+        done = self._release()
         self.latency_frames = 0
-        return self._release()
+        return done
 
     def _step(self, task: Task) -> tuple[Tensor, Tensor]:
         """The clean picture and its noise level."""
@@ -276,9 +277,9 @@ class Denoiser:
                 task.padded, self.told_sigma, task.boost, task.keep, self.state
             )
         except torch.OutOfMemoryError as ex:
+            less = "a smaller --lookahead" if self.latency_frames else "--max-memory MB (in tiles)"
             raise DeviceError(
-                f"{self.device} ran out of memory at {task.frame.width}x{task.frame.height}; try --max-memory MB (in "
-                "tiles), or --model fast"
+                f"{self.device} ran out of memory at {task.frame.width}x{task.frame.height}; try {less}, or --model fast"
             ) from ex
         return clean, level[0]
 
