@@ -278,9 +278,8 @@ class Denoiser:
             )
         except torch.OutOfMemoryError as ex:
             less = "a smaller --lookahead" if self.latency_frames else "--max-memory MB (in tiles)"
-            raise DeviceError(
-                f"{self.device} ran out of memory at {task.frame.width}x{task.frame.height}; try {less}, or --model fast"
-            ) from ex
+            size = f"{task.frame.width}x{task.frame.height}"
+            raise DeviceError(f"{self.device} ran out of memory at {size}; try {less}, or --model fast") from ex
         return clean, level[0]
 
     def flush(self) -> list[Frame]:
