@@ -32,6 +32,11 @@ frames; over hundreds, small misalignments that the filter does not notice would
 validation clips and a long pan."""
 
 
+REFUSED = (0.85, 0.97)
+"""Gain of the low-pass band from which on the past counts less, and not at all. Gradually, lest what differs a little
+between devices, precisions or tiles shows."""
+
+
 class Trace(NamedTuple):
     """What happened inside one step; training and diagnosis look at it."""
 
@@ -266,13 +271,14 @@ class DenoiseNetwork(nn.Module):
         fused_bands, clean_bands, ratio = self.operations.recall(state, flow)
         hidden = warp(state.hidden, sampling_grid(resize_flow(flow, 0.5)))
 
-        known = (ratio[:, :1] < 10).float()
         fused_bands, gain = self.fusion(bands, fused_bands, clean_bands[:, :3], sigma, ratio, self.operations.pixelwise)
-        # Where nothing is known of the past, the fused frame stands in for the previous output.
-        guide = torch.where(known > 0, clean_bands, fused_bands)
+        # Where nothing is known of the past, or the fusion refuses it, the fused frame stands in for the previous
+        # output: what is wrong there, the core would let show through behind moving objects.
+        trust = ((REFUSED[1] - gain[:, :1]) / (REFUSED[1] - REFUSED[0])).clamp(0, 1)
+        guide = torch.lerp(fused_bands, clean_bands, trust)
         left = gain.sqrt().repeat_interleave(3, 1) * sigma
         inputs = self._standardised(fused_bands, bands, guide, left, sigma)
-        core = self.core(inputs, hidden * F.max_pool2d(known, 2))
+        core = self.core(inputs, hidden * F.max_pool2d(trust, 2))
         clean, fused = self.operations.restore(fused_bands, left, core.residual)
         state = State(fused, gain, clean, core.hidden.float(), state.noise)
         return clean, state, Trace(motion, fused, gain)
