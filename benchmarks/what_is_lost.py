@@ -5,8 +5,8 @@
 The centres of the validation clips, Gaussian noise, sigma told. The fusion's gains and flows, found on the noisy clip,
 are applied to the clean clip as well. What that gives differs from the clean frame by misalignment alone (flow,
 repeated interpolation, and whatever has really changed from frame to frame); the rest of the fused frame's error is
-noise. The spatial core then gets the frame with that noise only. With `pip install bm3d`, BM3D stands beside the first frames, for
-which the spatial core works alone.
+noise. The spatial core then gets the frame with that noise only. With `pip install bm3d`, BM3D stands beside the first
+frames, for which the spatial core works alone.
 """
 
 from __future__ import annotations
