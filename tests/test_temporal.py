@@ -55,7 +55,7 @@ def test_nothing_trails_behind_a_moving_object(name: str) -> None:
             edge += (out[t][outline] - clean[t][outline]).square().sum().item()
             first_trail += (first[area] - clean[t][area]).square().sum().item()
             first_edge += (first[outline] - clean[t][outline]).square().sum().item()
-    assert trail < tolerances.TRAIL[name] * first_trail
+    assert trail < tolerances.TRAIL * first_trail
     assert edge < tolerances.OUTLINE * first_edge
 
 

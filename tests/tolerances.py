@@ -25,9 +25,8 @@ NOISE_LEVEL = 0.12
 TEXTURE_LEVEL = 4.0
 """What fine, still texture may be taken for, in 8-bit units: a denoiser told so little leaves it as it is."""
 
-TRAIL = {"fast": 1.0, "standard": 1.0, "quality": 1.12}
-"""Squared error where a moving object has just been, against a first frame's. `quality`, which was trained for the
-shortest time for its size, leaves 0.4 dB more there."""
+TRAIL = 1.0
+"""Squared error where a moving object has just been, against a first frame's."""
 
 OUTLINE = 1.3
 """Squared error on an object's outline against a first frame's: a pixel to the left or right there costs most of it,
