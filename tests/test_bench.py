@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,17 +222,27 @@ def test_a_filter_stops_when_its_time_is_spent() -> None:
     assert case.result()["calls"] == 1
 
 
-def test_a_filter_that_is_lost_in_starting_its_program_is_given_as_a_bound() -> None:
+def test_a_filter_that_is_lost_in_starting_its_program_is_given_as_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+
+    def takes(seconds: float) -> Callable[[Any, float], Any]:
+        def run(pictures: Any, _: float) -> Any:
+            nonlocal now
+            now += seconds
+            return pictures
+
+        return run
+
     peer = PEERS["opencv-nlm"]
-    quick = replace(peer, run=lambda p, _: p, idle=lambda p, _: (time.sleep(0.05), p)[1])
-    slow = replace(peer, run=lambda p, _: (time.sleep(0.1), p)[1], idle=lambda p, _: p)
     rows = []
-    for case in (FilterCase(quick, 16, 32, 60), FilterCase(slow, 16, 32, 60)):
+    for idle, run in ((0.05, 0.0), (0.0, 0.1)):
+        case = FilterCase(replace(peer, run=takes(run), idle=takes(idle)), 16, 32, 60)
         case.burst(filter_clip(16, 32))
         rows.append(case.result())
     assert [r["is_below"] for r in rows] == [True, False]
-    assert rows[0]["ms_p50"] == pytest.approx(0.2 * 50 / CLIP, rel=0.3)
-    assert rows[1]["ms_p50"] == pytest.approx(100 / CLIP, rel=0.3)
+    assert rows[0]["ms_p50"] == pytest.approx(0.2 * 50 / CLIP)
+    assert rows[1]["ms_p50"] == pytest.approx(100 / CLIP)
 
 
 def test_filters_by_name() -> None:
