@@ -23,7 +23,6 @@ from vidnoise.evaluation.metrics import psnr
 from vidnoise.evaluation.peers import PEERS
 from vidnoise.evaluation.protocol import centre_crops, noisy_clip
 from vidnoise.model import DenoiseNetwork, uniform_sigma
-from vidnoise.model.flow import resize_flow, sampling_grid, warp
 from vidnoise.model.wavelet import per_band
 from vidnoise.weights import load_model
 
@@ -44,11 +43,12 @@ def parts(network: DenoiseNetwork, clean: Tensor, noisy: Tensor, sigma: float) -
     aligned = clean[:1]
     first, found = 0.0, []
     for t, (true, frame) in enumerate(zip(clean.split(1), noisy.split(1), strict=True)):
+        before = state._replace(fused=aligned)
         out, state, trace = network.step(frame, level, state)
         if t == 0:
             first = psnr(out.clamp(0, 1), true).item()
             continue
-        past = transform.forward(warp(aligned, sampling_grid(resize_flow(trace.motion.flow, 2)), mode="bicubic"))
+        past, _, _ = network.operations.recall(before, trace.motion.flow)
         aligned = transform.inverse(past + per_band(trace.ratio) * (transform.forward(true) - past))
         if t < SETTLED:
             continue
@@ -63,6 +63,10 @@ def parts(network: DenoiseNetwork, clean: Tensor, noisy: Tensor, sigma: float) -
     }  # fmt: skip
 
 
+def _mean(each: list[dict[str, float]]) -> dict[str, float]:
+    return {key: round(sum(e[key] for e in each) / len(each), 3) for key in each[0]}
+
+
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     lines = [
         "| sigma | model | first frame | BM3D, first frame | later frames | the same, were nothing misaligned "
@@ -70,9 +74,9 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
         "|---" * 8 + "|",
     ]
     for sigma, rows in results.items():
-        for model in (m for m in MODELS if m in rows):
+        bm3d = f"{rows['bm3d']['first']:.2f}" if "bm3d" in rows else "–"
+        for model in MODELS:
             r = rows[model]
-            bm3d = f"{rows['bm3d']['first']:.2f}" if "bm3d" in rows else "–"
             lines.append(
                 f"| {sigma} | {model} | {r['first']:.2f} | {bm3d} | {r['late']:.2f} | {r['aligned']:.2f} "
                 f"| {r['noise']:.1f} | {r['misalignment']:.1f} |"
@@ -89,22 +93,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     clips = centre_crops(find_data(options.data) / "val", n_frames=FRAMES)
+    networks = {model: load_model(model)[0] for model in MODELS}
     results: dict[str, dict[str, dict[str, float]]] = {}
     for sigma in SIGMAS:
-        noisy = [noisy_clip(name, clean, sigma) for name, clean in clips]
-        rows = results.setdefault(str(sigma), {})
-
-        def mean(each: list[dict[str, float]]) -> dict[str, float]:
-            return {key: round(sum(e[key] for e in each) / len(each), 3) for key in each[0]}
-
-        for model in MODELS:
-            network = load_model(model)[0]
-            pairs = zip(clips, noisy, strict=True)
-            rows[model] = mean([parts(network, clean, z, sigma / 255) for (_, clean), z in pairs])
+        pairs = [(clean, noisy_clip(name, clean, sigma)) for name, clean in clips]
+        rows = {model: _mean([parts(n, clean, z, sigma / 255) for clean, z in pairs]) for model, n in networks.items()}
         if not PEERS["bm3d-pypi"].missing():
             bm3d = PEERS["bm3d-pypi"].method(sigma)
-            pairs = zip(clips, noisy, strict=True)
-            rows["bm3d"] = mean([{"first": psnr(bm3d(z[:1], 0).clamp(0, 1), c[:1]).item()} for (_, c), z in pairs])
+            rows["bm3d"] = _mean([{"first": psnr(bm3d(z[:1], 0).clamp(0, 1), c[:1]).item()} for c, z in pairs])
+        results[str(sigma)] = rows
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(table(results))
 
