@@ -21,7 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..color import to_rgb
 from ..errors import UsageError
+from ..frame import Frame
 from ..noise import NOISES
 from .config import Pool
 from .data import ClipPack, ClipSampler, as_clip, turned
@@ -65,24 +67,32 @@ def is_lost(noisy: np.ndarray, clean: np.ndarray) -> bool:
     return bool(np.square(error.reshape(length, rows, 8, columns, 8).mean((2, 4))).mean() ** 0.5 > LOST)
 
 
-def encoded_clips(pack: ClipPack, settings: Pool, seed: int = 0) -> Iterator[Encoded]:
-    """Clips as a pool has them, for ever; needs PyAV."""
-    from ..color import to_rgb
+def encoded(clip: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Encoded:
+    """A clean clip ``(T, 3, H, W)`` in [0, 1] under noise and an encoding of random kinds; needs PyAV."""
     from .transcode import as_stored, draw_encoding, transcode
 
+    name = str(rng.choice(list(BASES), p=list(BASES.values())))
+    encoding = draw_encoding(rng, clip.shape[2] * clip.shape[3])
+    noisy = NOISES[name](clip[None], generator)[0].clamp(0, 1)
+
+    def codes(frames: list[Frame]) -> np.ndarray:
+        rgb = torch.cat([to_rgb(frame) for frame in frames]).clamp(0, 1)
+        return (rgb * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+    decoded = transcode(as_stored(noisy, encoding), encoding)
+    return Encoded(codes(decoded), codes(as_stored(clip, encoding)), {"noise": name, **asdict(encoding)})
+
+
+def encoded_clips(pack: ClipPack, settings: Pool, seed: int = 0) -> Iterator[Encoded]:
+    """Clips as a pool has them, for ever; needs PyAV."""
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     sampler = ClipSampler(pack, synthetic=0.35, rng=rng)
-    names, weights = list(BASES), np.array(list(BASES.values()))
+    last = slice(-settings.frames, None)
     while True:
         clip = sampler.sample(settings.frames + int(rng.integers(LEAD + 1)), settings.size)
-        name = str(rng.choice(names, p=weights))
-        encoding = draw_encoding(rng, settings.size**2)
-        noisy = NOISES[name](clip[None], generator)[0].clamp(0, 1)
-        frames = transcode(as_stored(noisy, encoding), encoding), as_stored(clip, encoding)
-        pictures = (torch.cat([to_rgb(f) for f in some[-settings.frames :]]) for some in frames)
-        decoded, target = ((p.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for p in pictures)
-        if not is_lost(decoded, target):
-            yield Encoded(decoded, target, {"noise": name, **asdict(encoding)})
+        noisy, clean, about = encoded(clip, rng, generator)
+        if not is_lost(noisy[last], clean[last]):
+            yield Encoded(noisy[last], clean[last], about)
 
 
 class CodecPool:
