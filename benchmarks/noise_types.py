@@ -54,7 +54,7 @@ def pairs(clips: list[tuple[str, Tensor]], name: str) -> list[tuple[Tensor, Tens
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    columns = [name for name in ("noisy", *MODELS) if name in results]
+    columns = [name for name in ("noisy", *MODELS) if TYPES.keys() <= results.get(name, {}).keys()]
     lines = ["| noise | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for name, what in TYPES.items():
         lines.append(f"| {what} | " + " | ".join(f"{results[c][name]:.2f}" for c in columns) + " |")
