@@ -28,7 +28,7 @@ from ..noise import NOISES
 from .config import Pool
 from .data import ClipPack, ClipSampler, as_clip, turned
 
-RECIPE = 1
+RECIPE = 2
 """To be raised by whoever changes what a pool is made of, so that old pools are not taken for new ones."""
 
 BASES = {
