@@ -73,8 +73,9 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
 @click.option(
-    "--lookahead", metavar="FRAMES", type=click.IntRange(0, 32), default=0,
-    help="See so many frames of a scene before its first is written: it begins as clean as it goes on.  [default: 0]",
+    "--lookahead", metavar="FRAMES", type=Lookahead(), default="auto",
+    help="Denoise each frame by so many after it, too: auto, or 0 to 32.  [default: auto: 8 for files, as far as memory "
+    "allows; live 0, on a GPU up to 3]",
 )  # fmt: skip
 @click.option("--start", type=Seconds(), help="Skip to this time: 90 or 1:30.")
 @click.option("--duration", type=Seconds(), help="Stop after this time.")

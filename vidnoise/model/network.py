@@ -386,12 +386,23 @@ class DenoiseNetwork(nn.Module):
         return clean, state, Trace(motion, estimate, ratio)
 
 
+BOOST_FLOOR = 2 / 255
+"""Noise level that a boost of 2 supposes at the least: what a codec has left of noise is often taken for next to none."""
+
+
 def boosted(level: Tensor, boost: float | Tensor) -> Tensor:
-    """A noise level ``(N, 6, h, w)`` times ``boost``: one number, or ``(N, 2)`` for the luma and chroma of each stream."""
+    """A noise level that is taken to be higher than it was found.
+
+    Args:
+        level: ``(N, 6, h, w)``.
+        boost: how many times as high, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+    """
     if isinstance(boost, Tensor):
         luma, chroma = boost.reshape(-1, 2, 1, 1).split(1, dim=1)
         boost = torch.cat([luma, chroma, chroma, luma, chroma, chroma], 1)
-    return level * boost
+    elif boost == 1:
+        return level
+    return level * boost + (boost - 1) * BOOST_FLOOR
 
 
 def _centred(
