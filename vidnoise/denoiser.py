@@ -180,7 +180,9 @@ class Denoiser:
         elif max_memory is None:
             self.backend = open_backend(backend, self.network, device=self.device, dtype=self.dtype)
         elif backend in ("auto", "eager"):
-            self.backend = Tiled(self.network, device=self.device, dtype=self.dtype, max_memory=max_memory)
+            self.backend = Tiled(
+                self.network, device=self.device, dtype=self.dtype, max_memory=max_memory, lookahead=lookahead
+            )
         else:
             raise UsageError(f"max_memory goes with the backend eager, which denoises in tiles, not with {backend}")
         self.sigma = sigma

@@ -24,6 +24,19 @@ if TYPE_CHECKING:
     from ..run_stats import Progress, RunStats
 
 
+class Lookahead(click.ParamType):
+    """``auto``, or a number of frames."""
+
+    name = "frames"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto" or isinstance(value, int):
+            return value
+        if not (value.isdigit() and int(value) <= 32):
+            self.fail(f"must be auto, or 0 to 32 frames, got {value!r}", param, ctx)
+        return int(value)
+
+
 class Seconds(click.ParamType):
     """``90``, ``1:30``, ``0:01:30.5``."""
 
