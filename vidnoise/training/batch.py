@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
+from ..model.luma_chroma import rgb_to_bands
 from ..model.noise_level import SIGMA_MIN
-from ..model.wavelet import haar
 from ..noise import NOISES
 from .codec_pool import CodecPool
 from .config import ENCODED, TrainConfig
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     noisy: Tensor
     """Likewise, not clipped."""
     sigma: Tensor
-    """``(T, N, 6, H/2, W/2)``: true noise level per Haar band and colour."""
+    """``(T, N, 6, H/2, W/2)``: true noise level of luma and chroma, in the low-pass band and in the details."""
     mean_sigma: Tensor
     """``(N,)``: root mean square of the noise."""
 
@@ -43,7 +43,7 @@ def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
     Returns:
         ``(6, H/2, W/2)``.
     """
-    energy = haar(noise).square().mean(0)
+    energy = rgb_to_bands(noise).square().mean(0)
     energy = torch.cat([energy[:3], (energy[3:6] + energy[6:9] + energy[9:]) / 3])
     small = F.avg_pool2d(energy.unsqueeze(0), window // 2, ceil_mode=True)
     small = F.avg_pool2d(F.pad(small, [1] * 4, mode="replicate"), 3, stride=1)

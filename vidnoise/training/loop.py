@@ -24,7 +24,7 @@ from .codec_pool import CodecPool
 from .config import ENCODED, Stage, TrainConfig
 from .data import ClipPack, ClipSampler, Folders
 from .grow import grow
-from .objectives import clip_loss, estimator_loss
+from .objectives import clip_loss, estimator_loss, look, still_loss
 from .optimizers import make_optimizers
 from .parallel import Ranks
 from .precision import Precision
@@ -212,21 +212,30 @@ class Trainer:
 
     def _backward(self, batch: Batch, blind: Tensor) -> dict[str, float]:
         """Gradients of one batch, added up over its stretches of ``bptt`` frames; returns the parts of the loss."""
-        if self.stage.part == "noise_level":
-            mix = torch.rand(len(blind), 1, 1, 1, generator=self.batches.generator).to(self.device)
-            with self.precision.autocast():
-                loss, parts = estimator_loss(self.network, batch, mix)
-            self.precision.scaler.scale(loss).backward()
-            return {"loss": loss.item(), **parts}
+        with self.precision.autocast():
+            if self.stage.part == "noise_level":
+                loss, parts = estimator_loss(self.network, batch)
+            elif self.stage.frames == 1:
+                loss, parts = still_loss(self.network, batch, self.config)
+            else:
+                return self._backward_clips(batch, blind)
+        self.precision.scaler.scale(loss).backward()
+        return {"loss": loss.item(), **parts}
+
+    def _backward_clips(self, batch: Batch, blind: Tensor) -> dict[str, float]:
+        both_ways = torch.rand((), generator=self.batches.generator).item() < self.config.both_ways
+        with self.precision.autocast():
+            known = look(self.network, batch, blind, self.config, both_ways=both_ways)
         state, sums = None, {}
         frames = self.stage.frames
         stretch = min(self.stage.bptt or frames, frames)
         for start in range(0, frames, stretch):
             span = range(start, min(start + stretch, frames))
             with self.precision.autocast():
-                loss, parts, state = clip_loss(self.network, batch, blind, self.config, span, state)
-            self.precision.scaler.scale(loss).backward()
-            state = state.detach() if state else None
+                loss, parts, state = clip_loss(self.network, batch, known, self.config, span, state)
+            # What was seen of the whole clip beforehand serves all stretches.
+            self.precision.scaler.scale(loss).backward(retain_graph=span.stop < frames)
+            state = state.detach()
             for key, value in {"loss": loss.item(), **parts}.items():
                 sums[key] = sums.get(key, 0.0) + value
         return sums
@@ -265,8 +274,7 @@ class Trainer:
         if self.folders.val is None:
             return {}
         network = self.averaged().place(self.device).eval()
-        with self.precision.autocast():
-            return quick_validation(network, self.folders.val, device=self.device)
+        return quick_validation(network, self.folders.val, device=self.device, dtype=self.precision.dtype)
 
     def _log(self, row: dict[str, float | str]) -> None:
         path = self.run / "log.csv"
