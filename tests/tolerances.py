@@ -36,6 +36,10 @@ DRIFT_DB = 0.1
 """Between two passes over a scene, mean over two draws of noise: with one draw the difference is anything from -0.2
 to +0.2 dB."""
 
+OTHER_BLOCKS = 1.0
+"""8-bit units, root mean square over a picture under noise of 20: the same frame where its block begins and ends at other
+frames, so that it has seen between a third and all of its lookahead; documented in docs/STREAMS.md."""
+
 BATCHED_STREAMS = 2e-5
 """A stream in a batch against the same alone, float32 in [0, 1]: a convolution of N pictures may add its products in
 another order (2^-24 relative each), and a recurrence of ten frames makes 2e-6 of that."""
