@@ -248,11 +248,10 @@ def _check(config: TrainConfig, where: str) -> None:
             share = getattr(stage, name)
             if share is not None and (not 0 <= share <= 1 or (name == "decay" and not share)):
                 raise UsageError(f"{where}: stage {stage.name!r}: {name} is a share, 0 to 1; got {share}")
-        counts = [n for n in (stage.batch, stage.frames, stage.steps, stage.bptt, stage.still_batch) if n is not None]
-        if min(counts) < 1 or (stage.minutes is not None and stage.minutes <= 0):
-            raise UsageError(
-                f"{where}: stage {stage.name!r}: batch, frames, steps, minutes, bptt and still_batch are above zero"
-            )
+        for name in ("batch", "frames", "steps", "minutes", "bptt", "still_batch", "warmup_steps"):
+            count = getattr(stage, name)
+            if count is not None and count <= 0:
+                raise UsageError(f"{where}: stage {stage.name!r}: {name} must be above zero, got {count}")
     weights = config.noise.values()
     if not all(_fits(weight, float) and weight >= 0 for weight in weights) or not sum(weights):
         raise UsageError(f"{where}: noise needs weights of zero or more, one of them above zero")
