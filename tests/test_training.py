@@ -229,7 +229,7 @@ def test_hours_of_legs_are_told_by_device() -> None:
     gpu = {"name": "c", "steps": 7, "hours": 0.25, "device": "a GPU", "units": 1}
     assert joined([[old, cpu], [old, cpu, gpu]]) == [old, cpu, gpu]
     told = record([old, cpu, gpu])
-    assert (told["steps"], told["hours"], told["core_hours"], told["gpu_hours"]) == (22, 3.75, 4.0, 0.25)
+    assert (told["steps"], told["hours"], told["core_hours"], told["gpu_hours"]) == (22, 3.75, 5.5, 0.25)
     assert legs_of(ModelCard("d", "fast", training=told)) == [old, cpu, gpu]
     assert legs_of(ModelCard("e", "fast")) == []
 

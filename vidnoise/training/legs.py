@@ -14,9 +14,6 @@ from ..weights import ModelCard
 
 Leg = dict[str, Any]
 
-NOT_RECORDED = "not recorded"
-"""Device of legs from before cards told it; they count as hours, not as core-hours."""
-
 
 def legs_of(card: ModelCard) -> list[Leg]:
     """The legs behind a model, the earliest first."""
@@ -25,8 +22,9 @@ def legs_of(card: ModelCard) -> list[Leg]:
         return list(record["legs"])
     if "hours" not in record:
         return []
+    # A card from before there were legs: trained on one thread.
     steps = int(record.get("steps", 0))
-    return [{"name": card.name, "steps": steps, "hours": record["hours"], "device": NOT_RECORDED, "units": 1}]
+    return [{"name": card.name, "steps": steps, "hours": record["hours"], "device": "cpu", "units": 1}]
 
 
 def joined(histories: Iterable[list[Leg]]) -> list[Leg]:
@@ -41,14 +39,13 @@ def record(legs: list[Leg]) -> dict[str, Any]:
     """What a card says of its legs: ``steps`` and ``hours`` of all, ``core_hours`` of those on CPUs (hours times
     threads), ``gpu_hours`` of those on GPUs, and the ``legs``."""
 
-    def hours(among: Iterable[Leg]) -> float:
-        return round(sum(leg["hours"] * leg["units"] for leg in among), 2)
+    def hours(on_cpu: bool) -> float:
+        return round(sum(leg["hours"] * leg["units"] for leg in legs if (leg["device"] == "cpu") == on_cpu), 2)
 
-    gpus = [leg for leg in legs if leg["device"] not in ("cpu", NOT_RECORDED)]
     return {
         "steps": sum(leg["steps"] for leg in legs),
         "hours": round(sum(leg["hours"] for leg in legs), 2),
-        "core_hours": hours(leg for leg in legs if leg["device"] == "cpu"),
-        "gpu_hours": hours(gpus),
+        "core_hours": hours(on_cpu=True),
+        "gpu_hours": hours(on_cpu=False),
         "legs": legs,
     }
