@@ -37,9 +37,9 @@ def cards() -> str:
         card, _ = read_card(find_model(name))
         config = TIERS[card.tier]
         parameters = sum(p.numel() for p in DenoiseNetwork(config).parameters())
-        legs = record(legs_of(card))
+        legs, origin = record(legs_of(card)), _origin(card.training.get("initial"))
         lines.append(
-            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {_origin(card.training.get('initial'))} "
+            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {origin} "
             f"| {legs['steps']:,} | {legs['core_hours']:g} | {card.noise.replace('_', ' ')} |"
         )
     return "\n".join(lines)
