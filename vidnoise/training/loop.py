@@ -21,7 +21,8 @@ from ..evaluation.protocol import quick_validation
 from ..model import DenoiseNetwork, ModelConfig
 from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
-from .config import Stage, TrainConfig
+from .codec_pool import CodecPool
+from .config import ENCODED, Stage, TrainConfig
 from .data import ClipPack, ClipSampler, Folders
 from .grow import grow
 from .legs import Leg, joined, legs_of, record
@@ -73,10 +74,11 @@ class Trainer:
         run.mkdir(parents=True, exist_ok=True)
         with self.ranks.first_alone():
             pack = ClipPack(self.folders.train, cache)
+            pool = CodecPool(pack, cache, config.pool) if config.noise.get(ENCODED) else None
         seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
         rng = np.random.default_rng(seed)
         sampler = ClipSampler(pack, synthetic=config.synthetic, rng=rng, augment=config.augment)
-        self.batches = BatchMaker(sampler, config, seed=seed)
+        self.batches = BatchMaker(sampler, config, pool=pool, seed=seed)
         torch.manual_seed(config.seed)
         self.earlier: list[Leg] = []  # of training, before this run
         self.network = self._initial()
