@@ -86,4 +86,5 @@ REMAP = 5e-4
 order are off by up to 1e-4 a pixel, and a band sums four of them, halved."""
 
 RENDERED = 0.5
-"""Of a moving photo, in 8-bit steps, mean: OpenCV places its samples to a thirty-second of a pixel and rounds weights."""
+"""Of a moving photo, in 8-bit steps, mean: OpenCV places its samples to a thirty-second of a pixel and rounds
+weights."""

@@ -18,14 +18,8 @@ class ModelConfig:
     """Recurrent feature channels at 1/4 resolution."""
     fusion_width: int = 16
     noise_width: int = 12
-    transform: str = "haar"
-    """Space to depth: ``haar``, or ``unshuffle`` for comparison."""
     separable: bool = False
     """Depthwise-separable convolutions in the residual blocks of the spatial core (MobileNets, arXiv:1704.04861)."""
-
-    def __post_init__(self) -> None:
-        if self.transform not in ("haar", "unshuffle"):
-            raise ValueError(f"unknown transform {self.transform!r}; there are haar and unshuffle")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -53,10 +53,10 @@ def recoloured(clips: Tensor, settings: Augment, rng: np.random.Generator) -> Te
         power, light = (tensor(rng.uniform(*r, len(night))).view(-1, 1, 1, 1, 1) for r in ((1.0, 2.0), (0.4, 1.0)))
         where = torch.from_numpy(night).to(device)
         out[where] = out[where] ** power * light
-    return _turned(out, settings.hsv, rng) if settings.hsv else out
+    return turned(out, settings.hsv, rng) if settings.hsv else out
 
 
-def _turned(clips: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+def turned(clips: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """A share of the clips with another hue, saturation and value."""
     chosen = np.flatnonzero(rng.random(len(clips)) < share)
     if not len(chosen):

@@ -155,6 +155,8 @@ class TrainConfig:
     """Of the loss on the fused frame, which teaches the fusion directly."""
     noise_weight: float = 0.02
     """Of the loss on the logarithm of the estimated noise level."""
+    both_ways: float = 0.0
+    """Share of steps in which the whole clip is looked at backwards first; the others see the past only."""
     temporal_weight: float = 0.0
     """Of the loss on the change from frame to frame, which punishes flicker."""
     synthetic: float = 0.35

@@ -17,7 +17,7 @@ from ..errors import SourceOpenError
 from ..evaluation.clips import CLIP_SUFFIXES, read_clip
 from .colours import recoloured
 from .config import Augment
-from .pixels import Pixels
+from .pixels import Pack, Pixels
 from .plan import Planner
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -53,20 +53,6 @@ class Folders(NamedTuple):
         return cls.of(data / "train" if divided else data, data / "val" if divided else None)
 
 
-def turned(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pictures ``(..., H, W, 3)``, all flipped and transposed alike."""
-    if rng.random() < 0.5:
-        pictures = pictures[..., ::-1, :]
-    if rng.random() < 0.5:
-        pictures = pictures[..., ::-1, :, :]
-    return pictures.swapaxes(-3, -2) if rng.random() < 0.5 else pictures
-
-
-def as_clip(pictures: np.ndarray) -> Tensor:
-    """``(..., H, W, 3)`` uint8 to ``(..., 3, H, W)`` float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, -3))).float().div_(255)
-
-
 class ClipPack:
     """All clips and photos below a folder, decoded once into a memory-mapped file.
 
@@ -100,7 +86,7 @@ class ClipPack:
         offset = 0
         for shape in shapes:
             size = int(np.prod(shape))
-            clip, place = self.data[offset : offset + size].reshape(shape), (offset // 3, *shape[1:3])
+            clip, place = self.data[offset : offset + size].reshape(shape), (offset // 3, shape[1], shape[2])
             if len(clip) > 1:
                 self.videos.append(clip)
                 self.video_places.append(place)
@@ -141,7 +127,7 @@ class ClipSampler:
 
     def __init__(
         self,
-        pack: ClipPack,
+        pack: Pack,
         pixels: Pixels,
         *,
         synthetic: float,

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,10 +22,10 @@ from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
 from .codec_pool import CodecPool
 from .config import ENCODED, Stage, TrainConfig
-from .data import ClipPack, ClipSampler, Folders
+from .data import ClipPack, Folders
 from .grow import grow
 from .legs import Leg, joined, legs_of, record
-from .objectives import clip_loss, estimator_loss
+from .objectives import clip_loss, estimator_loss, look, still_loss
 from .optimizers import make_optimizers
 from .parallel import Ranks
 from .precision import Precision
@@ -52,6 +51,7 @@ class Trainer:
         device: ``cpu``, ``cuda``, ``mps``; ``ranks``, if given, has its own.
         cache: where decoded clips are kept.
         minutes: pause after so long.
+        where: batches are made: ``cpu``, ``device`` or ``auto`` (:func:`~vidnoise.training.pixels.render_on`).
         ranks: this process among those that train together (:func:`~vidnoise.training.parallel.processes`).
     """
 
@@ -64,6 +64,7 @@ class Trainer:
         device: str = "cpu",
         cache: Path = Path("cache"),
         minutes: float | None = None,
+        where: str = "auto",
         ranks: Ranks | None = None,
     ) -> None:
         self.config, self.run, self.minutes = config, run, minutes
@@ -76,9 +77,7 @@ class Trainer:
             pack = ClipPack(self.folders.train, cache)
             pool = CodecPool(pack, cache, config.pool) if config.noise.get(ENCODED) else None
         seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
-        rng = np.random.default_rng(seed)
-        sampler = ClipSampler(pack, synthetic=config.synthetic, rng=rng, augment=config.augment)
-        self.batches = BatchMaker(sampler, config, pool=pool, seed=seed)
+        self.batches = BatchMaker(config, pack, pool, where=where, device=self.device, seed=seed)
         torch.manual_seed(config.seed)
         self.earlier: list[Leg] = []  # of training, before this run
         self.network = self._initial()
@@ -229,21 +228,30 @@ class Trainer:
 
     def _backward(self, batch: Batch, blind: Tensor) -> dict[str, float]:
         """Gradients of one batch, added up over its stretches of ``bptt`` frames; returns the parts of the loss."""
+        if self.stage.part == "all" and len(batch.clean) > 1:
+            return self._backward_clips(batch, blind)
+        with self.precision.autocast():
+            if self.stage.part == "noise_level":
+                loss, parts = estimator_loss(self.network, batch)
+            else:
+                loss, parts = still_loss(self.network, batch, self.config)
+        self.precision.scaler.scale(loss).backward()
+        return {"loss": loss.item(), **parts}
+
+    def _backward_clips(self, batch: Batch, blind: Tensor) -> dict[str, float]:
+        both_ways = self.batches.rng.random() < self.config.both_ways
+        with self.precision.autocast():
+            known = look(self.network, batch, blind, self.config, both_ways=both_ways)
         frames = len(batch.clean)
-        if self.stage.part == "noise_level":
-            mix = torch.rand(len(blind), 1, 1, 1, generator=self.batches.generator).to(self.device)
-            with self.precision.autocast():
-                loss, parts = estimator_loss(self.network, batch, mix)
-            self.precision.scaler.scale(loss).backward()
-            return {"loss": loss.item(), **parts}
         state, sums = None, {}
         stretch = min(self.stage.bptt or frames, frames)
         for start in range(0, frames, stretch):
             span = range(start, min(start + stretch, frames))
             with self.precision.autocast():
-                loss, parts, state = clip_loss(self.network, batch, blind, self.config, span, state)
-            self.precision.scaler.scale(loss).backward()
-            state = state.detach() if state else None
+                loss, parts, state = clip_loss(self.network, batch, known, self.config, span, state)
+            # What was seen of the whole clip beforehand serves all stretches.
+            self.precision.scaler.scale(loss).backward(retain_graph=span.stop < frames)
+            state = state.detach()
             for key, value in {"loss": loss.item(), **parts}.items():
                 sums[key] = sums.get(key, 0.0) + value
         return sums
@@ -254,7 +262,7 @@ class Trainer:
         still = stage.is_still(self.step)
         shape = stage.still if still else stage.clip
         batch = self.batches.make(*shape)
-        blind = torch.rand(shape.clips, generator=self.batches.generator) < self.config.blind
+        blind = self.batches.blind(shape.clips)
         batch = batch.to(self.device)
         factor = stage.rate(self.progress, self.step)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
@@ -287,8 +295,7 @@ class Trainer:
         if self.folders.val is None:
             return {}
         network = self.averaged().place(self.device).eval()
-        with self.precision.autocast():
-            return quick_validation(network, self.folders.val, device=self.device)
+        return quick_validation(network, self.folders.val, device=self.device, dtype=self.precision.dtype)
 
     def _log(self, row: dict[str, float | str]) -> None:
         path = self.run / "log.csv"

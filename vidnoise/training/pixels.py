@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
+from .config import Augment
 from .motion import BLOB_SCALE
 from .plan import Crops, Moves, Objects, Plan
-
-if TYPE_CHECKING:
-    from .data import ClipPack
 
 CUBIC = -0.75
 """Of Keys's cubic convolution, as OpenCV and PyTorch have it."""
@@ -25,6 +23,35 @@ CUBIC = -0.75
 def thresholded(outline: Tensor, patch: int) -> Tensor:
     """Enlarged normal numbers as the opacity of an object; its edges are 10 pixels wide."""
     return ((outline - 0.35) * (patch / 10)).clamp(0, 1)
+
+
+class Pack(Protocol):
+    """Videos and photos in one piece of memory."""
+
+    @property
+    def data(self) -> np.ndarray:
+        """``(bytes,)`` uint8: all of it, one clip after the other."""
+        ...
+
+    @property
+    def videos(self) -> Sequence[np.ndarray]:
+        """Each ``(T, H, W, 3)``."""
+        ...
+
+    @property
+    def photos(self) -> Sequence[np.ndarray]:
+        """Each ``(H, W, 3)``."""
+        ...
+
+    @property
+    def video_places(self) -> Sequence[tuple[int, int, int]]:
+        """Where each begins in ``data``, in pixels, and its height and width."""
+        ...
+
+    @property
+    def photo_places(self) -> Sequence[tuple[int, int, int]]:
+        """Likewise."""
+        ...
 
 
 class Pixels(Protocol):
@@ -47,7 +74,7 @@ class FilePixels:
 
     device = torch.device("cpu")
 
-    def __init__(self, pack: ClipPack, device: torch.device | None = None) -> None:
+    def __init__(self, pack: Pack, device: torch.device | None = None) -> None:
         self.videos, self.photos = pack.videos, pack.photos
 
     def render(self, plan: Plan) -> Tensor:
@@ -79,7 +106,7 @@ class FilePixels:
         missing = [(0, size - n) for n in clip.shape[1:3]]
         return np.pad(clip, [(0, 0), *missing, (0, 0)], mode="symmetric") if any(m[1] for m in missing) else clip
 
-    def _moved(self, moves: Moves, objects: Objects, patch: int):
+    def _moved(self, moves: Moves, objects: Objects, patch: int) -> Iterator[np.ndarray]:
         k = 0
         for i, photo in enumerate(moves.photo):
             clip = _warped(self.photos[photo], moves.maps[i], patch)
@@ -116,7 +143,7 @@ class DevicePixels:
     few dozen operations, however many clips there are.
     """
 
-    def __init__(self, pack: ClipPack, device: torch.device) -> None:
+    def __init__(self, pack: Pack, device: torch.device) -> None:
         self.device = device
         self.pixels = torch.from_numpy(np.array(pack.data)).view(-1, 3).to(device)
         self.videos, self.photos = (
@@ -215,5 +242,27 @@ def _cubic_weights(t: Tensor) -> list[Tensor]:
     return [far[0], near[0], near[1], far[1]]
 
 
-PIXELS: dict[str, Callable[[ClipPack, torch.device], Pixels]] = {"cpu": FilePixels, "device": DevicePixels}
+PIXELS: dict[str, Callable[[Pack, torch.device], Pixels]] = {"cpu": FilePixels, "device": DevicePixels}
 """Where batches are made, by the names of ``--batches``."""
+
+
+def render_on(where: str, packs: Sequence[Pack], device: torch.device | None, augment: Augment) -> list[Pixels]:
+    """What renders each pack.
+
+    Args:
+        where: ``cpu``, ``device``, or ``auto``: on a GPU whose free memory is twice as large as the packs, unless there
+            are deformations to be made; else on the CPU.
+        packs: what is rendered.
+        device: the one that is trained on; the CPU if not given.
+        augment: which deformations are made.
+
+    Raises:
+        UsageError: there is no such place.
+    """
+    device = device or torch.device("cpu")
+    if where == "auto":
+        fits = device.type == "cuda" and torch.cuda.mem_get_info(device)[0] > 2 * sum(p.data.size for p in packs)
+        where = "device" if fits and not (augment.rotate or augment.elastic) else "cpu"
+    if where not in PIXELS:
+        raise UsageError(f"batches are made on auto, {', '.join(PIXELS)}; got {where!r}")
+    return [PIXELS[where](pack, device) for pack in packs]

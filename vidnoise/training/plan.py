@@ -1,6 +1,7 @@
 """What the clips of a batch show, drawn for all of them at once.
 
-Whoever renders them, with OpenCV or on a GPU (:mod:`.pixels`), renders what is drawn here: the distribution is the same.
+Whoever renders them, with OpenCV or on a GPU (:mod:`.pixels`), renders what is drawn here: so the distribution is the
+same.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Objects(NamedTuple):
     """``(m,)``: before which of the moving photos, ascending."""
     moves: Moves
     shapes: np.ndarray
-    """``(m, BLOB, BLOB)`` float32: normal numbers, whose smooth enlargement by :data:`BLOB_SCALE` patches is there where
-    it is above a threshold."""
+    """``(m, BLOB, BLOB)`` float32: normal numbers. The object is where their smooth enlargement, to
+    :data:`BLOB_SCALE` patches a side, is above a threshold."""
     shape_maps: np.ndarray
     """``(m, T, 2, 3)``: paths over the enlargement."""
 
@@ -64,6 +65,13 @@ class Plan(NamedTuple):
     """Of each crop, which is then cut as large as it needs."""
 
 
+def to_and_fro(index: np.ndarray, length: int | np.ndarray) -> np.ndarray:
+    """Frames of a video that is played forwards and backwards, and so on, for any index from 0 up."""
+    period = np.maximum(1, 2 * length - 2)
+    index = index % period
+    return np.where(index >= length, period - index, index)
+
+
 def draw_crops(
     shapes: np.ndarray, video: np.ndarray, frames: int, patch: int | np.ndarray, rng: np.random.Generator
 ) -> Crops:
@@ -82,9 +90,7 @@ def draw_crops(
     span = (frames - 1) * stride + 1
     start = rng.integers(np.maximum(1, length - span + 1))
     index = start[:, None] + stride[:, None] * np.arange(frames)
-    period = np.maximum(1, 2 * length - 2)[:, None]
-    index = index % period
-    index = np.where(index >= length[:, None], period - index, index)
+    index = to_and_fro(index, length[:, None])
     backwards = rng.random(n) < 0.5
     index = np.where(backwards[:, None], index[:, ::-1], index)
     stands = rng.random(n) < 0.08  # a still camera on a still scene
