@@ -283,7 +283,7 @@ def test_losses_measure_what_they_say() -> None:
 
 
 def test_graphics_are_free_of_noise() -> None:
-    clean = torch.full((40, 2, 3, 48, 48), 0.5)
+    clean = torch.full((40, 1, 3, 128, 128), 0.5)
     noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     a, b = with_graphics(clean, noisy, np.random.default_rng(0))
     free = (a == b).all(2).all(1)
@@ -296,7 +296,7 @@ def test_graphics_are_free_of_noise() -> None:
     assert level[whole].max() < 1 / 255
     assert torch.equal(clean, torch.full_like(clean, 0.5))  # the originals are left as they were
     # Bars lie at two opposite edges, half of them above and below; panels leave a corner at the lower right.
-    above, beside, corner = (free[:, y, x] for y, x in ((0, 24), (24, 0), (47, 47)))
+    above, beside, corner = (free[:, y, x] for y, x in ((0, 64), (64, 0), (127, 127)))
     assert 4 < (above & corner & ~beside).sum() < 25
     assert (beside & corner & ~above).any()
     assert 10 < (~corner).sum() < 30
