@@ -88,3 +88,7 @@ TILE_SEAM = 0.1
 REMAP = 5e-4
 """OpenCV's bicubic warp against PyTorch's, on white noise from 0 to 1, per Haar band: weights in float32 in another
 order are off by up to 1e-4 a pixel, and a band sums four of them, halved."""
+
+RENDERED = 0.5
+"""Of a moving photo, in 8-bit steps, mean: OpenCV places its samples to a thirty-second of a pixel and rounds
+weights."""
