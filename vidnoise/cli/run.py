@@ -87,7 +87,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
 @click.option(
     "--lookahead", metavar="FRAMES", type=Lookahead(), default="auto",
-    help="Denoise each frame by so many after it, too: auto, or 0 to 32.  [default: auto: 8 for files, as far as memory "
+    help="Denoise each frame by so many after it, too: auto, or 0 to 32.  [default: auto: files 8, as far as memory "
     "allows; live 0, on a GPU up to 3]",
 )  # fmt: skip
 @click.option("--start", type=Seconds(), help="Skip to this time: 90 or 1:30.")
