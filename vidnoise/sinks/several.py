@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import av
-
 from vidnoise.errors import ReaderClosedError, VidnoiseError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.sinks.protocol import Sink
+from vidnoise.sinks.stamps import copy_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +66,4 @@ class TeeSink:
 
 def copies(packets: Sequence[Packet]) -> tuple[Packet, ...]:
     """The same packets again: a muxer changes those that it gets."""
-    return tuple(replace(packet, data=_copy(packet.data)) for packet in packets)
-
-
-def _copy(packet: av.Packet) -> av.Packet:
-    twin = av.Packet(bytes(packet))
-    twin.time_base = packet.time_base
-    twin.pts, twin.dts, twin.duration = packet.pts, packet.dts, packet.duration
-    twin.is_keyframe = packet.is_keyframe
-    for item in packet.iter_sidedata():
-        twin.set_sidedata(item)
-    return twin
+    return tuple(replace(packet, data=copy_of(packet.data)) for packet in packets)

@@ -16,6 +16,7 @@ from av.codec.context import ThreadType
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
+from vidnoise.sinks.stamps import Stamps
 from vidnoise.sinks.tags import stream_tags
 from vidnoise.sinks.uncompressed import is_uncompressed
 
@@ -58,7 +59,7 @@ class VideoStreamWriter:
         last_pts: int | None = None,
     ) -> None:
         self._container = container
-        self._deliver = deliver or container.mux_one
+        self._deliver = deliver or self.mux_encoded
         self.n_mended = 0
         """Frames whose time did not come after the one before."""
         self.most_moved = Fraction(0)
@@ -109,6 +110,7 @@ class VideoStreamWriter:
         if copies.video_disposition:
             stream.disposition = av.stream.Disposition(copies.video_disposition)
         self._stream = stream
+        self._stamps = Stamps(container, stream)
         self._nominal_duration = max(1, round(1 / (rate or Fraction(25)) / self._time_base))
 
     def write(self, frame: Frame, picture: av.VideoFrame) -> None:
@@ -128,8 +130,8 @@ class VideoStreamWriter:
         return bytes(self._stream.codec_context.extradata or b"")
 
     def mux_encoded(self, packet: av.Packet) -> None:
-        """Mux a packet that a writer with the same settings has encoded; its times are in its time base."""
-        packet.stream = self._stream
+        """Mux a packet that this writer, or one with the same settings, has encoded; its times are in its time base."""
+        self._stamps.place(packet)
         self._container.mux_one(packet)
 
     def _time(self, frame: Frame) -> tuple[int, int]:
