@@ -9,10 +9,10 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .denoiser import Denoiser
-from .errors import SourceLostError, UsageError
+from .errors import UsageError
 from .fields import FieldDenoiser
 from .frame import Frame, Packet
-from .frame_queue import drain, prefetch
+from .frame_queue import beside, drain, prefetch
 from .run_stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
 from .sinks import Sink
 from .sources import Source
@@ -29,6 +29,9 @@ MAX_LATENCY_MS = 1000.0
 
 GAP_SECONDS = 0.5
 """A live picture that comes so much after the one before (and three frames late) does not follow from it."""
+
+READER_SECONDS = 0.1
+"""Time between two looks at whether somebody reads a FIFO."""
 
 SIGMA_EVERY = 10
 """Frames between two looks at the noise level: on a GPU each look waits for the device."""
@@ -74,6 +77,9 @@ def run(
     policy = "drop_oldest" if is_live else "block"
     behind = 1 if is_live else depth
     try:
+        if not meter.wait_for_reader(sink):
+            sink.abort()
+            return meter.stats()
         sink.open(source.info)
         with contextlib.ExitStack() as stages:  # closes the last stage first, each on the thread that runs it
 
@@ -91,20 +97,17 @@ def run(
             frames = stage(meter.denoised.iterate(denoiser(frames)))
             # A frame may wait in the queue, be with the sink, and be in our hand.
             frames = stage(transfer.download(frames, held=behind + 2))
-            drain(meter.leaving(frames), meter.writing(sink), behind)
+            drain(meter.leaving(frames), meter.writing(sink), behind, on_wait=meter.waiting_for_output)
         meter.finish(sink)
-    except SourceLostError:
-        if is_live:
-            meter.finish(sink)
-        else:
-            sink.abort()
-        raise
     except KeyboardInterrupt:
         meter.interrupted = True
         meter.finish(sink)
         raise
     except BaseException:
-        sink.abort()
+        if is_live and meter.encode.count:  # what was recorded will not come again, whatever it was that failed
+            meter.finish(sink)
+        else:
+            sink.abort()
         raise
     finally:
         source.close()
@@ -147,6 +150,7 @@ class _Meter:
         self._wait, self.uploaded, self.denoised, self._device = Stopwatch(), Stopwatch(), Stopwatch(), Stopwatch()
         self._blocked_seconds = 0.0
         """Time spent waiting for room before the sink."""
+        self._sink: Sink | None = None
         self.interrupted = False
 
     def dropped(self, frame: Frame, following: Frame) -> Frame:
@@ -162,6 +166,21 @@ class _Meter:
         if self._lag is not None:
             self._tell_if_due()
         return self.interrupted
+
+    def wait_for_reader(self, sink: Sink) -> bool:
+        """Until ``sink`` can be opened; False where the run is to end before."""
+        while not sink.is_ready():
+            if self.waiting():
+                return False
+            time.sleep(READER_SECONDS)
+        return True
+
+    def waiting_for_output(self) -> None:
+        """The sink takes nothing for a while: where the run is to end, it need not wait for its readers."""
+        if self._lag is not None:
+            self._tell_if_due()
+        if self._should_stop is not None and self._should_stop() and self._sink is not None:
+            self._sink.stop()
 
     def is_late(self, frame: Frame) -> bool:
         return self._lag is not None and self._lag.is_late(frame.arrived)
@@ -190,6 +209,7 @@ class _Meter:
 
     def writing(self, sink: Sink) -> Callable[[Frame], None]:
         """``sink.write``, timed."""
+        self._sink = sink
         write = self.encode.call(sink.write)
         lag = self._lag
         if lag is None:
@@ -265,7 +285,10 @@ class _Meter:
         if self.interrupted and self.encode.count == 0:
             sink.abort()
             return
-        sink.close((*self._carried, *self._source.trailing_packets))
+        if self.interrupted or self._lag is not None:
+            sink.stop()
+        packets = (*self._carried, *self._source.trailing_packets)
+        beside(lambda: sink.close(packets), self.waiting_for_output)
         self._tell()
 
     def stats(self) -> RunStats:
@@ -294,6 +317,7 @@ class _Meter:
             lag_ms_max=worst,
             reconnects=self._n_reconnects,
             interrupted=self.interrupted,
+            output_drops=dict(getattr(self._sink, "n_dropped", {})),
         )
 
     def _stage_ms(self) -> dict[str, float]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -88,6 +88,8 @@ class RunStats:
     lag_ms_max: float | None = None
     reconnects: int = 0
     """How often a live input was lost and came back."""
+    output_drops: dict[str, int] = field(default_factory=dict)
+    """Of several outputs of a live input: frames that each did not take in time, beyond ``frames_dropped``."""
     interrupted: bool = False
     """Stopped by the user; what was done until then is finished properly."""
     frames_kept: int = 0

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from vidnoise.disk import is_node
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.passthrough import FORMAT_NAMES
 from vidnoise.sinks.protocol import Sink
@@ -15,6 +16,7 @@ from vidnoise.sinks.protocol import Sink
 SINKS: dict[str, str] = {
     "file": "vidnoise.sinks.container:ContainerSink",
     "pipe": "vidnoise.sinks.pipe:PipeSink",
+    "node": "vidnoise.sinks.pipe:NodeSink",
     "url": "vidnoise.sinks.direct:NetworkSink",
     "hls": "vidnoise.sinks.direct:HlsSink",
     "camera": "vidnoise.sinks.direct:CameraSink",
@@ -27,7 +29,7 @@ SINKS: dict[str, str] = {
 def sink_kind(uri: str) -> str:
     """The key of :data:`SINKS` that writes ``uri``."""
     scheme, colon, _ = uri.partition(":")
-    if colon and scheme in SINKS:
+    if colon and scheme in SINKS and scheme != "node":
         return scheme
     if uri == "-":
         return "pipe"
@@ -35,6 +37,8 @@ def sink_kind(uri: str) -> str:
         return "url"
     if re.fullmatch(r"/dev/video\d+", uri):
         return "camera"
+    if is_node(uri.removeprefix("file:")):
+        return "node"
     return "hls" if uri.lower().endswith(".m3u8") else "file"
 
 
@@ -65,7 +69,8 @@ def open_sink(
     """Prepare an output. Nothing is created before :meth:`Sink.open`.
 
     Args:
-        uri: A path, whose extension chooses the container; ``-`` for standard output; a URL to push to; ``x.m3u8`` for
+        uri: A path, whose extension chooses the container (a FIFO or device is written to as to a pipe); ``-`` for
+            standard output; a URL to push to; ``x.m3u8`` for
             HLS; ``/dev/videoN`` for a virtual camera; ``window:`` for a preview.
         overwrite: Whether an existing file may be replaced (when the new one is complete).
         codec: ``h264``, ``hevc``, ``av1``, ``vp9``, ``ffv1``, ``prores``, or the name of any FFmpeg video encoder;

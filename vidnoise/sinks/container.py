@@ -216,7 +216,7 @@ class ContainerSink:
             is_closed = self._is_reader_gone(ex)
             self.abort()
             if is_closed:
-                raise ReaderClosedError(f"{self.name}: its reader has closed it", self.path) from ex
+                raise ReaderClosedError(f"{self.name}: {_what_reader_did(ex)}", self.path) from ex
             if isinstance(ex, (av.error.FFmpegError, OSError, ValueError)) and not isinstance(
                 ex, (SinkOpenError, FormatError)
             ):
@@ -313,6 +313,16 @@ class ContainerSink:
         elif self._video.n_mended:
             logger.warning("%s: %d time stamps did not go up and were mended", self.name, self._video.n_mended)
 
+    def is_ready(self) -> bool:
+        """Whether :meth:`open` has to wait for nobody."""
+        return True
+
+    def stop(self) -> None:
+        """The run is to end: a reader that takes nothing is waited for no longer. Any thread may call this."""
+        stop = getattr(self._file, "stop", None)
+        if stop is not None:
+            stop()
+
     def abort(self) -> None:
         """Throw the unfinished file away."""
         self._close_container()
@@ -367,7 +377,7 @@ class ContainerSink:
             else:
                 self.abort()
             if is_closed:
-                raise ReaderClosedError(f"{self.name}: its reader has closed it", self.path) from ex
+                raise ReaderClosedError(f"{self.name}: {_what_reader_did(ex)}", self.path) from ex
             raise EncodeError(message, self.path) from ex
         except Exception:
             self.abort()
@@ -382,6 +392,10 @@ class ContainerSink:
             error = self._file.error
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return str(text).splitlines()[0]
+
+
+def _what_reader_did(error: BaseException) -> str:
+    return "its reader takes nothing any more" if isinstance(error, TimeoutError) else "its reader has closed it"
 
 
 def _movie_timescale(info: StreamInfo, copies: Passthrough) -> int:

@@ -47,6 +47,9 @@ class Direct:
     def publish(self, *, overwrite: bool) -> None:
         """Nothing to do: it is out already."""
 
+    def let_go(self) -> None:
+        """Nothing to do."""
+
     def discard(self) -> None:
         """Nothing can be taken back."""
 

@@ -24,7 +24,7 @@ _LATE_STREAMS = ("flv", "mpeg")
 """Containers without a list of their streams: each is known from its first packet on."""
 
 LONG_LOOK = {"probesize": str(64 << 20), "analyzeduration": str(600 * 1_000_000)}
-"""For files whose sound begins late: libav's own look ends after 5 MB or a few seconds, and what begins later is lost."""
+"""For files whose sound begins late: libav's own look ends after 5 MB or a few seconds; what begins later is lost."""
 
 
 def open_container(
@@ -62,6 +62,7 @@ def open_container(
         waits = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     begin = time.monotonic()
     try:
+
         def opened(more: dict[str, str]) -> av.container.InputContainer:
             container = av.open(
                 target, "r", format=FORMAT_NAMES.get(format or "", format), options={**more, **(options or {})},
