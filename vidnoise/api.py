@@ -264,7 +264,8 @@ def denoise_file(
     else:
         sink = open_sink(dst, tee=tee, grow=grow, **sink_options)
         source = open_source(src, **source_options)
-    with contextlib.closing(source):
+    with contextlib.closing(source), contextlib.ExitStack() as stack:
+        stack.callback(sink.abort)  # which changes nothing once it is closed
         if threads:
             torch.set_num_threads(threads)
         if mask is not None and source.info.field_order is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from ..batch import Batch, Job, existing, make_folders
+from ..batch import Batch, Job, existing, finished, make_folders
 from ..errors import ReaderClosedError, SinkOpenError, VidnoiseError
 from .workers import Task, Work, outcomes
 
@@ -61,7 +61,7 @@ def run_file(job: Job, denoise: Callable[[Job, str], RunStats], *, skip: bool, s
     Raises:
         VidnoiseError: What ``denoise`` raised.
     """
-    if skip and existing([job]):
+    if skip and finished([job]):
         say(f"{job.output}: is there already; nothing to do")
         report.add(job, skipped=True)
         return 0
@@ -85,7 +85,7 @@ def run_batch(
     n_skipped = n_done = n_interrupted = n_ended = 0
     tasks: list[Task] = []
     for number, job in enumerate(batch.jobs, 1):
-        if skip and existing([job]):
+        if skip and finished([job]):
             n_skipped += 1
             report.add(job, skipped=True)
         else:

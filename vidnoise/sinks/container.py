@@ -343,10 +343,7 @@ class ContainerSink:
         self._close_container()
         file, self._file = self._file, None
         self._release_lock()
-        if not isinstance(file, Draft):
-            if file is not None:
-                file.discard()
-            return ""
+        assert file is not None
         file.let_go()
         return f"; what was written stays as {file.part_path}{self._how_to_finish(file.part_path)}"
 
@@ -372,7 +369,7 @@ class ContainerSink:
         except (av.error.FFmpegError, OSError, ValueError) as ex:
             is_closed = self._is_reader_gone(ex)
             message = f"{self.name}: writing failed: {self._reason(ex)}"
-            if keeps and not is_closed:
+            if keeps and isinstance(self._file, Draft):
                 message += self._leave()
             else:
                 self.abort()
