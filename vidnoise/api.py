@@ -22,7 +22,7 @@ from .pictures import PictureAdapter, Restore
 from .pipeline import MAX_LATENCY_MS, run
 from .resume import SEGMENT_SECONDS, open_resumable
 from .run_stats import Progress, RunStats
-from .sinks import keeps_clock, open_sink
+from .sinks import check_places, keeps_clock, open_sink
 from .sources import open_source
 from .transfer import HostTransfer, make_transfer
 from .weights import load_model
@@ -228,6 +228,11 @@ def denoise_file(
     5
     """
     check_backend(backend)
+    check_places(
+        [os.fspath(output) for output in (dst, *tee)],
+        reads=[os.fspath(read) for read in (src, mask, model) if isinstance(read, (str, os.PathLike))],
+        writes=[] if grain_table is None else [os.fspath(grain_table)],
+    )
     # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
     table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
     sink_options: dict[str, Any] = {

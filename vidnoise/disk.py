@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from typing import Protocol
 
 from .errors import SinkOpenError
@@ -106,6 +107,33 @@ def same_place(first: str, second: str) -> bool:
     return real_path(first) == real_path(second)
 
 
+def check_apart(reads: Iterable[str], writes: Iterable[str]) -> None:
+    """The other rule: nothing is written over what the run reads, or writes elsewhere.
+
+    Args:
+        reads, writes: Paths of files; those that are not there count by their names.
+
+    Raises:
+        SinkOpenError: Two of ``writes`` are one file, or one of them is read.
+    """
+    taken = {_identity(path): (path, "the input") for path in reads if os.path.exists(path)}
+    for path in writes:
+        if is_node(path):
+            continue  # which may be shared
+        other, what = taken.setdefault(_identity(path), (path, ""))
+        if what:
+            raise SinkOpenError(f"{path}: is {what} {other} itself; choose another name", path)
+        taken[_identity(path)] = (path, "the output")
+
+
+def _identity(path: str) -> object:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return real_path(path)
+    return found.st_dev, found.st_ino
+
+
 def check_free(path: str, *, overwrite: bool) -> None:
     """The rule for everything that is written: only with leave over what is there.
 
@@ -138,6 +166,12 @@ def fitting(folder: str, name: str, suffix: str) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+def part_name(path: str) -> str:
+    """A name beside ``path`` that nobody else uses."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, fitting(folder, name, f".{secrets.token_hex(3)}.part"))
+
+
 class Draft:
     """A file under construction, that libav and others write into. Not thread-safe.
 
@@ -156,14 +190,13 @@ class Draft:
         self.path = path
         self.error: OSError | None = None
         self._place = real_path(path)
-        folder, name = os.path.split(self._place)
-        self._folder = folder or "."
+        self._folder = os.path.dirname(self._place) or "."
         old = None
         with contextlib.suppress(OSError):
             old = os.stat(self._place)
         mode = 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777
         while True:
-            part = os.path.join(folder, fitting(folder, name, f".{secrets.token_hex(3)}.part"))
+            part = part_name(self._place)
             with contextlib.suppress(FileExistsError):
                 self._fd = LAYER.create(part, mode)
                 break

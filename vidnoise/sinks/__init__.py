@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vidnoise.disk import is_node
+from vidnoise.disk import check_apart, is_node
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.passthrough import FORMAT_NAMES
 from vidnoise.sinks.protocol import Sink
@@ -44,6 +44,27 @@ def sink_kind(uri: str) -> str:
 
 _CLOCKED = ("mpegts", "m2ts", "mts", "m2t", "mpeg", "mpg", "vob")
 """Formats and extensions of containers whose times are those of a clock: it need not begin at 0."""
+
+
+def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterable[str] = ()) -> None:
+    """Nothing of a run is written over what it reads or writes elsewhere.
+
+    Args:
+        outputs: As :func:`open_sink` takes them.
+        reads, writes: Paths of other files.
+
+    Raises:
+        SinkOpenError: It would be; the segments of HLS count.
+    """
+    outputs, reads, writes = list(outputs), list(reads), list(writes)
+    files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "hls", "node")]
+    check_apart(reads, [*files, *writes])
+    for playlist in (uri for uri in outputs if sink_kind(uri) == "hls"):
+        from .direct import is_segment
+
+        for path in (*reads, *files, *writes):
+            if is_segment(path, playlist):
+                raise SinkOpenError(f"{path}: has the name of a segment of {playlist}; choose another one", path)
 
 
 def keeps_clock(uri: str | os.PathLike[str], format: str | None = None) -> bool:
@@ -134,4 +155,4 @@ def _check_different(*uris: str) -> None:
         seen.add(place)
 
 
-__all__ = ["SINKS", "Sink", "keeps_clock", "open_sink", "sink_kind"]
+__all__ = ["SINKS", "Sink", "check_places", "keeps_clock", "open_sink", "sink_kind"]

@@ -178,6 +178,7 @@ class ContainerSink:
         try:
             self._file = self._create()
         except OSError as ex:
+            self._release_lock()
             raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
             tags, muxer_options = container_tags(copies.metadata, self._format_name, self.path)
