@@ -168,6 +168,7 @@ class GrainTable:
             SinkOpenError: It cannot be written.
         """
         write_whole(self.path, self.parameters().to_text().encode("ascii"), overwrite=self._overwrite)
+        self._overwrite = True  # our own, where the video goes on in another file
 
 
 class _PlaneSums:

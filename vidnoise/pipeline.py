@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .denoiser import Denoiser
-from .errors import UsageError
+from .errors import SizeChangeError, UsageError
 from .fields import FieldDenoiser
 from .frame import Frame, Packet
 from .frame_queue import beside, drain, prefetch
@@ -47,6 +47,7 @@ def run(
     max_latency_ms: float = MAX_LATENCY_MS,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    close_source: bool = True,
 ) -> RunStats:
     """Denoise all of ``source`` into ``sink``, in constant memory; both are closed when it returns or raises.
 
@@ -63,8 +64,10 @@ def run(
         max_latency_ms: Of a live source: frames that would be written later after their arrival are dropped.
         on_progress: Called on this thread about ten times a second (live: once a second), and once at the end.
         should_stop: Asked before each frame; when it says yes, the run ends as if the source had.
+        close_source: False leaves that to the caller: the source may go on with pictures of another size.
 
     Raises:
+        SizeChangeError: The pictures change their size; what came before is written and finished properly.
         SourceLostError: A live source did not come back; what came before is written and finished properly.
         VidnoiseError: Whatever the source, denoiser or sink raised.
     """
@@ -103,14 +106,18 @@ def run(
         meter.interrupted = True
         meter.finish(sink)
         raise
-    except BaseException:
-        if is_live and meter.encode.count:  # what was recorded will not come again, whatever it was that failed
+    except BaseException as ex:
+        # What was recorded will not come again, whatever it was that failed; and no work is thrown away for a size.
+        if meter.encode.count and (is_live or isinstance(ex, SizeChangeError)):
             meter.finish(sink)
+            if isinstance(ex, SizeChangeError):
+                raise SizeChangeError(f"{ex}. What came before is finished") from ex
         else:
             sink.abort()
         raise
     finally:
-        source.close()
+        if close_source:
+            source.close()
     return meter.stats()
 
 
@@ -216,7 +223,10 @@ class _Meter:
             return write
 
         def write_live(frame: Frame) -> None:
-            if lag.is_too_late(frame.index, frame.arrived):  # something was slower than foreseen
+            is_late = lag.is_too_late(frame.index, frame.arrived)
+            if (
+                is_late and self.encode.count
+            ):  # something was slower than foreseen; without any frame there is no output
                 self._frames_late += 1
                 self._carried += frame.packets
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -65,6 +66,12 @@ def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterab
         for path in (*reads, *files, *writes):
             if is_segment(path, playlist):
                 raise SinkOpenError(f"{path}: has the name of a segment of {playlist}; choose another one", path)
+
+
+def numbered(uri: str) -> str:
+    """The name of the file that goes on where ``uri`` had to end: ``rec.mkv``, ``rec-2.mkv``, ... as far as is free."""
+    stem, extension = os.path.splitext(uri.removeprefix("file:"))
+    return next(name for n in itertools.count(2) if not os.path.lexists(name := f"{stem}-{n}{extension}"))
 
 
 def keeps_clock(uri: str | os.PathLike[str], format: str | None = None) -> bool:
@@ -155,4 +162,4 @@ def _check_different(*uris: str) -> None:
         seen.add(place)
 
 
-__all__ = ["SINKS", "Sink", "check_places", "keeps_clock", "open_sink", "sink_kind"]
+__all__ = ["SINKS", "Sink", "check_places", "keeps_clock", "numbered", "open_sink", "sink_kind"]

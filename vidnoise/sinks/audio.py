@@ -47,7 +47,10 @@ class AudioReencoder:
 
     def __init__(self, container: av.container.OutputContainer, template: av.AudioStream, audio: str) -> None:
         self._decoder = template.codec_context
-        self._decoder.layout = known_layout(self._decoder.layout)
+        if self._decoder.is_open:  # for an output before this one
+            self._decoder.flush_buffers()
+        else:
+            self._decoder.layout = known_layout(self._decoder.layout)
         rate = _OPUS_RATE if audio == "opus" else self._decoder.sample_rate
         self.stream = cast(av.AudioStream, container.add_stream(AUDIO_ENCODERS[audio], rate=rate))
         encoder = self.stream.codec_context

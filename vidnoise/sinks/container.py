@@ -177,6 +177,9 @@ class ContainerSink:
         aspect = self._aspect_in_header(info, encoder)
         try:
             self._file = self._create()
+        except (SinkOpenError, UsageError):
+            self._release_lock()
+            raise
         except OSError as ex:
             self._release_lock()
             raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex

@@ -157,6 +157,7 @@ class NodeSink(PipeSink):
             with contextlib.suppress(FormatError):
                 format = container_format(path)[0]
         super().__init__(path, format=format, **options)
+        self.is_ready()  # a reader that waits already is held on to while a model is loaded
 
     def _check_path(self) -> None:
         check_free(self.path, overwrite=self._overwrite)

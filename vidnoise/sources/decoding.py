@@ -102,6 +102,12 @@ class DecodedStream:
         # A GPU decodes whatever the number of threads; each would only hold surfaces of its own.
         self._decoder.thread_count = 1 if getattr(self._decoder, "is_hwaccel", False) else threads
 
+    @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        """Of the pictures that come now: broadcasts change it in the middle."""
+        found = self._decoder.sample_aspect_ratio or self._video.sample_aspect_ratio
+        return Fraction(found.numerator, found.denominator) if found else None
+
     def forget_damage(self) -> None:
         """Set the counts to zero (after a seek, pictures before the wanted one do not matter)."""
         self.n_corrupt = self.n_lost = self._failures = 0
