@@ -40,6 +40,8 @@ class PlaneFilter:
     """Strengths of luma and chroma to begin with, as multiples of the noise (its root mean square, 8-bit codes)."""
     least_frames: int = 1
     """Shorter clips, or still pictures, are not for it."""
+    search_frames: int = 2
+    """Of each clip, on which the strengths are searched."""
 
     def unusable(self, n_frames: int) -> str | None:
         """Why it cannot run here on clips of so many frames, in a few words; None if it can."""
@@ -150,9 +152,10 @@ PLANE_FILTERS: dict[str, PlaneFilter] = {
     f.name: f
     for f in (
         # Temporal strength beside spatial. Its default, 1.5 times as much, was the best on none of the clips tried.
-        PlaneFilter("hqdn3d", "hqdn3d", _hqdn3d, tuple(_rungs(0.5, 200, 1.5, t) for t in (0.5, 1.0)), (1.7, 4.5), 2),
+        PlaneFilter("hqdn3d", "hqdn3d", _hqdn3d, tuple(_rungs(0.5, 200, 1.5, t) for t in (0.5, 1.0)), (1.7, 4.5),
+                    least_frames=2, search_frames=8),
         PlaneFilter("nlmeans", "nlmeans", _nlmeans, (_rungs(1, 30, 1.328),), (0.75, 0.9)),
         PlaneFilter("bm3d-ffmpeg", "bm3d", _bm3d, (_rungs(0.5, 250, 1.4),), (3.2, 6.0)),
     )
-}
+}  # fmt: skip
 """From fast to slow."""

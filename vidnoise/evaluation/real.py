@@ -34,9 +34,6 @@ from .scenarios import MATERIAL_VERSION, SCENARIOS, Scenario, Shot, read_frames,
 
 PLANES = "yuv"
 
-SEARCH_FRAMES = 4
-"""Of each clip, on which a classic filter's strengths are searched."""
-
 
 def shots(scenario: Scenario, folder: Path, n_frames: int) -> list[Shot]:
     """All clips below a folder as a scenario has them.
@@ -158,7 +155,8 @@ def evaluate(run: Run, material: Iterable[Shot]) -> Rows:
 def evaluate_filter(peer: PlaneFilter, material: Sequence[Shot]) -> dict[str, object]:
     """What :func:`evaluate` gives for a classic filter at its best, with ``strength`` (in words) and
     ``strength_at_edge``."""
-    short = [replace(shot, noisy=shot.noisy[:SEARCH_FRAMES], clean=shot.clean[:SEARCH_FRAMES]) for shot in material]
+    n = peer.search_frames
+    short = [replace(shot, noisy=shot.noisy[:n], clean=shot.clean[:n]) for shot in material]
 
     def judge(run: Run) -> tuple[float, float]:
         found = [_square_errors(run(shot.noisy), shot.clean) for shot in short]
