@@ -62,6 +62,9 @@ GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps
         (GOOD + '[model]\ntransform = "fourier"', "unknown transform"),
         (GOOD + "[model]\ndepth = 3", "unknown model settings: depth"),
         (GOOD + "[augment]\nblur = 0.5", "unknown setting: blur"),
+        (GOOD + "[pool]\nclips = 0", "clips and frames are above zero"),
+        (GOOD + "[pool]\nsize = 33", "size is even"),
+        (GOOD.replace("gaussian", "encoded") + "[pool]\nsize = 14", "a patch of 16 needs a pool of that size"),
         ('loss = "l2"\n' + GOOD, "loss must be one of charbonnier, l1, l1_ssim, psnr; got 'l2'"),
         ('optimizer = "sgd"\n' + GOOD, "muon, adamw"),
         ("alpha = 2\n" + GOOD, "alpha must be in 0 to 1"),
@@ -150,17 +153,9 @@ def test_measured_sigma_is_the_noise_that_was_added() -> None:
     noise[:, 0] *= 2
     level = measured_sigma(noise)
     assert level.shape == (6, 32, 32)
-    torch.testing.assert_close(level[[0, 3]].mean(), torch.tensor(0.2), rtol=0.05, atol=0)
-    torch.testing.assert_close(level[[1, 2, 4, 5]].mean(), torch.tensor(0.1), rtol=0.05, atol=0)
-
-
-def test_h264_noise_is_real_compression() -> None:
-    from vidnoise.training.codec_noise import transcode
-
-    clip = torch.rand(3, 3, 48, 64, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
-    fine, coarse = ((transcode(clip, crf=crf, preset="veryfast") - clip).std() for crf in (4, 40))
-    assert coarse > fine
-    assert abs((transcode(clip, crf=4, preset="veryfast") - clip).mean()) < 0.005
+    # Variances of 4, 1 and 1 in R, G and B: of Y, C1 and C2 they are these, in the low-pass band and in the details.
+    expected = 0.1 * torch.tensor([6 / 3, 5 / 2, 9 / 6]).sqrt().repeat(2)
+    torch.testing.assert_close(level.mean((1, 2)), expected, rtol=0.05, atol=0)
 
 
 def test_schedule_warms_up_and_ends_at_zero() -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..model import Denoised, State
+from ..model import Denoised, Future, Scout, State
 
 
 class Backend(Protocol):
@@ -37,7 +37,8 @@ class Backend(Protocol):
         Args:
             noisy: ``(N, 3, H, W)`` float32 RGB on the device, nominally in [0, 1]; H and W multiples of 16.
             sigma: noise level in [0, 1] units, one for all streams or ``(N,)``; ``None`` estimates it.
-            boost: the noise is taken to be that many times as strong, at least 1; one number or ``(N,)``.
+            boost: the noise is taken to be that many times as strong: one number, or ``(N, 2)``, of the luma and the
+                chroma of each stream.
             keep: ``(N,)`` bool on the device; where it is false, the stream's past is forgotten (a cut lies before
                 this frame).
             state: from :meth:`initial_state` or the step before. It is used up: the backend may overwrite it.
@@ -49,6 +50,33 @@ class Backend(Protocol):
         Raises:
             torch.OutOfMemoryError: the state is as it was, and the frame may be pushed again.
         """
+        ...
+
+
+    def initial_scout(self, n: int, height: int, width: int) -> Scout:
+        """A scout that has seen nothing, for ``n`` streams of one size."""
+        ...
+
+    def measure(
+        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """The first half of :meth:`step`, for backends that look ahead: :meth:`DenoiseNetwork.measure`.
+
+        Raises:
+            BackendError: this one sees the past only.
+        """
+        ...
+
+    def look(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        """:meth:`DenoiseNetwork.look`; the scout is used up, the future is the caller's."""
+        ...
+
+    def smooth(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+    ) -> Denoised:
+        """The second half of :meth:`step`, with what was seen ahead: :meth:`DenoiseNetwork.smooth`."""
         ...
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SEARCH_FRAMES = 6
 """Frames of each clip (or still pictures) on which a classic filter's best strength is searched."""
 
+LOOKAHEADS = (0, 8)
+"""What is measured where nothing else is asked for: causal, and as files are denoised by default."""
+
 SIGMAS = {"video": (10.0, 30.0, 50.0), "stills": (15.0, 25.0, 50.0)}
 """Noise levels where none are asked for: those of most published tables."""
 
@@ -40,7 +43,7 @@ class Options(NamedTuple):
     frames: int
     blind: bool
     frame_wise: bool
-    lookahead: int
+    lookaheads: tuple[int, ...]
     stills: bool
     device: str
     threads: int | None
@@ -80,11 +83,9 @@ class Options(NamedTuple):
 @click.option("--blind", is_flag=True, help="Estimate sigma instead of telling it.")
 @click.option("--frame-wise", is_flag=True, help="Each model a second time, its state forgotten at every frame.")
 @click.option(
-    "--lookahead",
-    type=click.IntRange(0, 32),
-    default=0,
-    help="As of `vidnoise run`; of real each model a second time.  [default: 0]",
-)
+    "--lookahead", "lookaheads", type=click.IntRange(0, 32), multiple=True,
+    help="Frames that each may wait for; 0 is causal; may be repeated.  [default: 0 and 8]",
+)  # fmt: skip
 @click.option("--stills", is_flag=True, help="CLIPS has PNG pictures, gray or colour, instead of clips.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads, of filters too.")
@@ -135,7 +136,7 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
 
     from ..evaluation.cost import kilo_macs
     from ..evaluation.peers import PEERS, choose, search
-    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, looking_ahead, network_method
+    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, network_method
     from ..evaluation.protocol import evaluate as run_protocol
     from ..evaluation.results import read_references, read_results
     from ..weights import load_model
@@ -169,14 +170,14 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
 
     for name in _models(given):
         network, card = load_model(name, device)
-        for alone in (False, True) if given.frame_wise and not given.stills else (given.stills,):
-            ahead = 0 if alone else given.lookahead
+        ways = [(True, 0)] if given.stills else [(False, n) for n in given.lookaheads or LOOKAHEADS]
+        for alone, ahead in [*ways, *([(True, 0)] if given.frame_wise and not given.stills else [])]:
             tags = [*(["blind"] if given.blind else []), *(["frame by frame"] if alone and not given.stills else [])]
             tags += [f"lookahead {ahead}"] if ahead else []
-            facts = {"kmac_per_pixel": kilo_macs(network.config, frame_wise=alone), "weights": _weights(name)}
+            cost = kilo_macs(network.config, frame_wise=alone, both_ways=ahead > 0)
+            facts: dict[str, Any] = {"kmac_per_pixel": cost, "weights": _weights(name)}
             facts |= {"frame_wise": True} if alone and not given.stills else {}
-            method = network_method(network, blind=given.blind, frame_wise=alone, device=device)
-            method = looking_ahead(method, ahead) if ahead else method
+            method = network_method(network, blind=given.blind, frame_wise=alone, lookahead=ahead, device=device)
             label = card.name + (f" ({', '.join(tags)})" if tags else "")
             for sigma in levels:
                 run = functools.partial(run_protocol, method, material(), sigma)
@@ -214,7 +215,7 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
     for option, value in (
         ("sigma", given.sigmas), ("blind", given.blind), ("frame-wise", given.frame_wise), ("stills", given.stills),
         ("reference", given.reference), ("scenario", given.scenarios if photos else ()),
-        ("lookahead", given.lookahead if photos else 0),
+        ("lookahead", given.lookaheads if photos else ()),
     ):  # fmt: skip
         if value:
             raise UsageError(f"--{option} does not go with --protocol {given.protocol}")
@@ -242,8 +243,9 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
     models = []
     for name in _models(given):
         network, card = load_model(name)
-        facts = {"kmac_per_pixel": kilo_macs(network.config), "weights": _weights(name)}
-        models.append((name, card.name, facts))
+        for ahead in (0,) if photos else given.lookaheads or LOOKAHEADS:
+            facts = {"kmac_per_pixel": kilo_macs(network.config, both_ways=ahead > 0), "weights": _weights(name)}
+            models.append((name, ahead, f"{card.name} (lookahead {ahead})" if ahead else card.name, facts))
     for case in about:
         if given.scenarios and case not in given.scenarios:
             continue
@@ -257,10 +259,9 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
             return lambda: run_protocol(method, material())
 
         measuring.measure("noisy", {}, case, row(list))
-        for name, label, facts in models:
-            for ahead in dict.fromkeys((0, given.lookahead)):
-                method = denoising(name, strength=strength, lookahead=ahead, device=device)
-                measuring.measure(f"{label} (lookahead {ahead})" if ahead else label, facts, case, row(method))
+        for name, ahead, label, facts in models:
+            method = denoising(name, strength=strength, lookahead=ahead, device=device)
+            measuring.measure(label, facts, case, row(method))
         for peer in chosen if photos or not SCENARIOS[case].source else ():
             run = functools.partial(lambda peer, material: evaluate_filter(peer, material()), peer, material)
             measuring.measure_peer(peer.name, case, run, may_fail=given.peers == "all")

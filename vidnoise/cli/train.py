@@ -37,7 +37,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=click.Path(path_type=Path),
     default="cache",
     show_default=True,
-    help="Where decoded training data is kept.",
+    help="Where decoded training data and encoded clips are kept.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.  [default: from CONFIG]")

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
+from ..model.luma_chroma import rgb_to_bands
 from ..model.noise_level import SIGMA_MIN
-from ..model.wavelet import haar
-from ..noise import NOISES, Noise
-from .config import TrainConfig
+from ..noise import NOISES
+from .codec_pool import CodecPool
+from .config import ENCODED, TrainConfig
 from .data import ClipSampler
 
 
@@ -23,7 +24,7 @@ class Batch(NamedTuple):
     noisy: Tensor
     """Likewise, not clipped."""
     sigma: Tensor
-    """``(T, N, 6, H/2, W/2)``: true noise level per Haar band and colour."""
+    """``(T, N, 6, H/2, W/2)``: true noise level of luma and chroma, in the low-pass band and in the details."""
     mean_sigma: Tensor
     """``(N,)``: root mean square of the noise."""
 
@@ -42,7 +43,7 @@ def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
     Returns:
         ``(6, H/2, W/2)``.
     """
-    energy = haar(noise).square().mean(0)
+    energy = rgb_to_bands(noise).square().mean(0)
     energy = torch.cat([energy[:3], (energy[3:6] + energy[6:9] + energy[9:]) / 3])
     small = F.avg_pool2d(energy.unsqueeze(0), window // 2, ceil_mode=True)
     small = F.avg_pool2d(F.pad(small, [1] * 4, mode="replicate"), 3, stride=1)
@@ -50,19 +51,16 @@ def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
     return smooth[0].sqrt().clamp(min=SIGMA_MIN)
 
 
-def noise_type(name: str) -> Noise:
-    """A noise type by name: those of :data:`vidnoise.noise.NOISES`, and ``h264``.
+def as_gray(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    """A clip ``(T, 3, H, W)`` and its noise in three equal channels.
 
-    Raises:
-        UsageError: there is none of that name.
+    The noise stays as strong as it was over the channels; their mean alone would be weaker, unless it was gray before.
     """
-    if name == "h264":
-        from .codec_noise import h264  # needs PyAV, which not every training machine has
-
-        return h264
-    if name not in NOISES:
-        raise UsageError(f"unknown noise type {name!r}; there are: {', '.join(NOISES)}, h264")
-    return NOISES[name]
+    noise = noisy - clean
+    mean = noise.mean(1, keepdim=True)
+    mean = mean * (noise.square().mean() / mean.square().mean().clamp(min=1e-12)).sqrt()
+    gray = clean.mean(1, keepdim=True).expand_as(clean)
+    return gray, gray + mean
 
 
 def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -85,43 +83,58 @@ def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tup
 
 
 class BatchMaker:
-    """Draws noise for the sampler's clips, as the configuration says.
+    """Draws noise for the sampler's clips, or noisy clips from the pool, as the configuration says.
 
     Raises:
-        UsageError: the configuration names a noise type that there is not.
+        UsageError: the configuration names a noise type that there is not, or encoded clips and there is no pool.
     """
 
-    def __init__(self, sampler: ClipSampler, config: TrainConfig, *, seed: int = 0) -> None:
-        self.sampler, self.config = sampler, config
+    def __init__(
+        self, sampler: ClipSampler, config: TrainConfig, *, pool: CodecPool | None = None, seed: int = 0
+    ) -> None:
+        self.sampler, self.config, self.pool = sampler, config, pool
         self.names = list(config.noise)
-        self.types = {name: noise_type(name) for name in self.names}
+        if unknown := [name for name in self.names if name not in NOISES and name != ENCODED]:
+            raise UsageError(f"unknown noise type {unknown[0]!r}; there are: {', '.join(NOISES)}, {ENCODED}")
+        if config.noise.get(ENCODED) and pool is None:
+            raise UsageError(f"noise type {ENCODED} needs a pool of encoded clips")
         weights = np.array([config.noise[n] for n in self.names], float)
         self.weights = weights / weights.sum()
         self.generator = torch.Generator().manual_seed(seed)
 
     def make(self, n: int, frames: int, patch: int) -> Batch:
         """A batch of ``n`` clips."""
-        clean, noisy, sigma = [], [], []
         rng, config = self.sampler.rng, self.config
-        for _ in range(n):
-            clip = self.sampler.sample(frames, patch)
-            name = self.names[rng.choice(len(self.names), p=self.weights)]
-            noised = self.types[name](clip, self.generator)
+        pairs, levels = self._pairs(n, frames, patch), []
+        for i, (name, clean, noisy) in enumerate(pairs):
             if rng.random() < config.gray:
-                # Times sqrt(3), so that averaging three channels does not weaken the noise.
-                clip, noise = (t.mean(1, keepdim=True).expand_as(t) for t in (clip, noised - clip))
-                noised = clip + noise * 3**0.5
-            if rng.random() < config.quantised:
-                noised = (noised.clamp(0, 1) * 255).round() / 255
+                clean, noisy = as_gray(clean, noisy)
+            if rng.random() < config.quantised and name != ENCODED:  # those are of 8 bits as they are
+                noisy = (noisy.clamp(0, 1) * 255).round() / 255
             if rng.random() < config.graphics:
-                clip, noised = with_graphics(clip, noised, rng)
-            level = measured_sigma(noised - clip)
-            clean.append(clip)
-            noisy.append(noised)
-            sigma.append(level.expand(frames, *level.shape))
-        stacked = [torch.stack(t, 1) for t in (clean, noisy, sigma)]
-        mean_sigma = (stacked[1] - stacked[0]).square().mean((0, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
-        return Batch(stacked[0], stacked[1], stacked[2], mean_sigma)
+                clean, noisy = with_graphics(clean, noisy, rng)
+            level = measured_sigma(noisy - clean)
+            levels.append(level.expand(frames, *level.shape))
+            pairs[i] = name, clean, noisy
+        clean, noisy, sigma = (torch.stack(t, 1) for t in ([p[1] for p in pairs], [p[2] for p in pairs], levels))
+        mean_sigma = (noisy - clean).square().mean((0, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
+        return Batch(clean, noisy, sigma, mean_sigma)
+
+    def _pairs(self, n: int, frames: int, patch: int) -> list[tuple[str, Tensor, Tensor]]:
+        """Noise type, clean and noisy frames ``(T, 3, H, W)`` of each clip; one call for all clips of a type."""
+        rng = self.sampler.rng
+        names = [self.names[i] for i in rng.choice(len(self.names), n, p=self.weights)]
+        pairs: list[tuple[str, Tensor, Tensor]] = []
+        for name in dict.fromkeys(names):
+            count = names.count(name)
+            if name == ENCODED:
+                assert self.pool is not None  # or its weight is zero
+                pairs += [(name, *self.pool.sample(frames, patch, rng)) for _ in range(count)]
+            else:
+                clean = torch.stack([self.sampler.sample(frames, patch) for _ in range(count)])
+                noisy = NOISES[name](clean, self.generator)
+                pairs += [(name, *pair) for pair in zip(clean, noisy, strict=True)]
+        return pairs
 
     def state(self) -> dict:
         """For resuming exactly here."""

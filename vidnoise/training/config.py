@@ -19,6 +19,9 @@ else:
 
 CONFIGS = Path(__file__).parent / "configs"
 
+ENCODED = "encoded"
+"""The noise type that is drawn from the pool of encoded clips."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -60,6 +63,16 @@ class Augment:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """Clips that are encoded ahead of time; see :mod:`vidnoise.training.codec_pool`."""
+
+    clips: int = 600
+    frames: int = 10
+    size: int = 160
+    """Height and width, even; no stage's patch may be larger."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """Everything that shapes a training run; saved in the weights that come of it."""
 
@@ -67,7 +80,7 @@ class TrainConfig:
     """Of the model that is trained (``standard-awgn``)."""
     tier: str
     noise: dict[str, float]
-    """Weights of the noise types in :data:`vidnoise.noise.NOISES`, and of ``h264``."""
+    """Weights of the noise types in :data:`vidnoise.noise.NOISES`, and of ``encoded``: clips of the :attr:`pool`."""
     stages: tuple[Stage, ...]
     initial: str | dict[str, str] | None = None
     """Model (name or path) to start from; or a table of modules (``core``, ``fusion``, ``noise_level``)
@@ -86,11 +99,15 @@ class TrainConfig:
     """Of the loss on the fused frame, which teaches the fusion directly."""
     noise_weight: float = 0.02
     """Of the loss on the logarithm of the estimated noise level."""
+    both_ways: float = 0.0
+    """Share of steps in which the whole clip is looked at backwards first; the others see the past only."""
     temporal_weight: float = 0.0
     """Of the loss on the change from frame to frame, which punishes flicker."""
     synthetic: float = 0.35
     """Share of clips made by moving photos."""
     augment: Augment = field(default_factory=Augment)
+    pool: Pool = field(default_factory=Pool)
+    """Encoded clips; made if ``encoded`` has a weight in :attr:`noise`."""
     optimizer: str = "muon"
     """``muon`` (for convolution weights; AdamW for the rest), or ``adamw`` for everything, at ``adam_lr``."""
     weight_decay: float = 0.0
@@ -192,6 +209,11 @@ def _check(config: TrainConfig, where: str) -> None:
     weights = config.noise.values()
     if not all(_fits(weight, float) and weight >= 0 for weight in weights) or not sum(weights):
         raise UsageError(f"{where}: noise needs weights of zero or more, one of them above zero")
+    if min(config.pool.clips, config.pool.frames) < 1 or config.pool.size % 2:
+        raise UsageError(f"{where}: pool: clips and frames are above zero, size is even")
+    largest = max(stage.patch for stage in config.stages)
+    if config.noise.get(ENCODED) and largest > config.pool.size:
+        raise UsageError(f"{where}: a patch of {largest} needs a pool of that size or more, got {config.pool.size}")
     if config.model and isinstance(config.initial, str):
         raise UsageError(f"{where}: initial brings its own model settings: leave out one of initial and model")
     config.model_config()
@@ -224,6 +246,7 @@ def load_config(name_or_path: str) -> TrainConfig:
         raise UsageError(f"{path}: stages must be a list, got {stages!r}")
     values["stages"] = tuple(_build(Stage, stage, f"{path}: stage {i + 1}") for i, stage in enumerate(stages))
     values["augment"] = _build(Augment, values.get("augment", {}), f"{path}: augment")
+    values["pool"] = _build(Pool, values.get("pool", {}), f"{path}: pool")
     config = _build(TrainConfig, values, str(path))
     _check(config, str(path))
     return config

@@ -54,12 +54,29 @@ class Folders(NamedTuple):
         return cls.of(data / "train" if divided else data, data / "val" if divided else None)
 
 
+def turned(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pictures ``(..., H, W, 3)``, all flipped and transposed alike."""
+    if rng.random() < 0.5:
+        pictures = pictures[..., ::-1, :]
+    if rng.random() < 0.5:
+        pictures = pictures[..., ::-1, :, :]
+    return pictures.swapaxes(-3, -2) if rng.random() < 0.5 else pictures
+
+
+def as_clip(pictures: np.ndarray) -> Tensor:
+    """``(..., H, W, 3)`` uint8 to ``(..., 3, H, W)`` float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, -3))).float().div_(255)
+
+
 class ClipPack:
     """All clips and photos below a folder, decoded once into a memory-mapped file.
 
     Args:
         folder: searched recursively for videos and pictures.
         cache: where the decoded file is kept; named by the folder's contents, so a change makes it anew.
+
+    Attributes:
+        name: of the file, without suffix.
     """
 
     def __init__(self, folder: Path, cache: Path) -> None:
@@ -68,6 +85,7 @@ class ClipPack:
             raise SourceOpenError(f"no clips or photos below {folder}", str(folder))
         listing = "\n".join(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files)
         stem = cache / f"pack-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+        self.name = stem.name
         if not stem.with_suffix(".json").is_file():
             self._decode(files, stem)
         self.shapes: list[tuple[int, ...]] = [tuple(s) for s in json.loads(stem.with_suffix(".json").read_text())]
@@ -130,13 +148,7 @@ class ClipSampler:
             deform = self.augmenter.draw(patch, rng)
             video = self.pack.videos[rng.choice(len(self.video_weights), p=self.video_weights)]
             clip = self._crop(video, frames, deform.crop if deform else patch)
-        if rng.random() < 0.5:
-            clip = clip[:, :, ::-1]
-        if rng.random() < 0.5:
-            clip = clip[:, ::-1]
-        if rng.random() < 0.5:
-            clip = clip.transpose(0, 2, 1, 3)
-        tensor = torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2))).float().div_(255)
+        tensor = as_clip(turned(clip, rng))
         return self.augmenter.colour(self._jitter(deform(tensor) if deform else tensor), rng)
 
     def _crop(self, video: np.ndarray, frames: int, patch: int) -> np.ndarray:

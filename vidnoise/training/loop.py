@@ -20,10 +20,11 @@ from ..evaluation.protocol import quick_validation
 from ..model import DenoiseNetwork, ModelConfig
 from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
-from .config import Stage, TrainConfig
+from .codec_pool import CodecPool
+from .config import ENCODED, Stage, TrainConfig
 from .data import ClipPack, ClipSampler, Folders
 from .grow import grow
-from .objectives import clip_loss, estimator_loss
+from .objectives import clip_loss, estimator_loss, look, still_loss
 from .optimizers import make_optimizers
 from .parallel import Ranks
 from .precision import Precision
@@ -74,10 +75,11 @@ class Trainer:
         run.mkdir(parents=True, exist_ok=True)
         with self.ranks.first_alone():
             pack = ClipPack(self.folders.train, cache)
+            pool = CodecPool(pack, cache, config.pool) if config.noise.get(ENCODED) else None
         seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
         rng = np.random.default_rng(seed)
         sampler = ClipSampler(pack, synthetic=config.synthetic, rng=rng, augment=config.augment)
-        self.batches = BatchMaker(sampler, config, seed=seed)
+        self.batches = BatchMaker(sampler, config, pool=pool, seed=seed)
         torch.manual_seed(config.seed)
         self.network = self._initial()
         if config.reparameterise:
@@ -210,21 +212,30 @@ class Trainer:
 
     def _backward(self, batch: Batch, blind: Tensor) -> dict[str, float]:
         """Gradients of one batch, added up over its stretches of ``bptt`` frames; returns the parts of the loss."""
-        if self.stage.part == "noise_level":
-            mix = torch.rand(len(blind), 1, 1, 1, generator=self.batches.generator).to(self.device)
-            with self.precision.autocast():
-                loss, parts = estimator_loss(self.network, batch, mix)
-            self.precision.scaler.scale(loss).backward()
-            return {"loss": loss.item(), **parts}
+        with self.precision.autocast():
+            if self.stage.part == "noise_level":
+                loss, parts = estimator_loss(self.network, batch)
+            elif self.stage.frames == 1:
+                loss, parts = still_loss(self.network, batch, self.config)
+            else:
+                return self._backward_clips(batch, blind)
+        self.precision.scaler.scale(loss).backward()
+        return {"loss": loss.item(), **parts}
+
+    def _backward_clips(self, batch: Batch, blind: Tensor) -> dict[str, float]:
+        both_ways = torch.rand((), generator=self.batches.generator).item() < self.config.both_ways
+        with self.precision.autocast():
+            known = look(self.network, batch, blind, self.config, both_ways=both_ways)
         state, sums = None, {}
         frames = self.stage.frames
         stretch = min(self.stage.bptt or frames, frames)
         for start in range(0, frames, stretch):
             span = range(start, min(start + stretch, frames))
             with self.precision.autocast():
-                loss, parts, state = clip_loss(self.network, batch, blind, self.config, span, state)
-            self.precision.scaler.scale(loss).backward()
-            state = state.detach() if state else None
+                loss, parts, state = clip_loss(self.network, batch, known, self.config, span, state)
+            # What was seen of the whole clip beforehand serves all stretches.
+            self.precision.scaler.scale(loss).backward(retain_graph=span.stop < frames)
+            state = state.detach()
             for key, value in {"loss": loss.item(), **parts}.items():
                 sums[key] = sums.get(key, 0.0) + value
         return sums
@@ -263,8 +274,7 @@ class Trainer:
         if self.folders.val is None:
             return {}
         network = self.averaged().place(self.device).eval()
-        with self.precision.autocast():
-            return quick_validation(network, self.folders.val, device=self.device)
+        return quick_validation(network, self.folders.val, device=self.device, dtype=self.precision.dtype)
 
     def _log(self, row: dict[str, float | str]) -> None:
         path = self.run / "log.csv"
