@@ -124,7 +124,9 @@ def _frame_wise(backend: Eager, frames: Iterable[Tensor], sigma: float | None) -
         yield network.still(noisy, level)
 
 
-def _in_stream(backend: Eager, frames: Iterable[Tensor], sigma: float | None, lookahead: int) -> Iterator[Tensor]:
+def _in_stream(
+    backend: Eager, frames: Iterable[Tensor], sigma: float | None, lookahead: int
+) -> Iterator[Tensor]:
     window, known = Window[None](backend, lookahead), False
     for noisy in frames:
         keep = torch.full((1,), known, device=noisy.device)
