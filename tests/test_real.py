@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -391,3 +392,16 @@ def test_tables() -> None:
     assert "**grain**" not in text
     assert "| good | 25.50 | 24.50 | 40.00 | 2.50 | 3.00 | luma 3, chroma 9\\* |" in lines
     assert text.count("\\* the strongest of those tried") == 1
+
+
+def test_documents_take_the_first_table_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    update_docs = importlib.import_module("update_docs")
+    monkeypatch.setattr(update_docs, "ROOT", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "real.md").write_text("PSNR.\n\n| a |\n|---|\n| 1 |\n\n| b |\n|---|\n| 2 |\n")
+    text = "x\n<!-- begin real:1 -->\nold\n<!-- end real:1 -->\n<!-- begin real --><!-- end real -->\n"
+    assert update_docs.fill(text) == (
+        "x\n<!-- begin real:1 -->\nPSNR.\n\n| a |\n|---|\n| 1 |\n<!-- end real:1 -->\n"
+        "<!-- begin real -->\nPSNR.\n\n| a |\n|---|\n| 1 |\n\n| b |\n|---|\n| 2 |\n<!-- end real -->\n"
+    )
