@@ -333,7 +333,7 @@ def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:
             loss.backward(retain_graph=span.stop < 4)
             state = state.detach()
             total += loss.item()
-            sums = {k: sums[k] + v for k, v in parts.items()}
+            sums = {k: sums[k] + v.item() for k, v in parts.items()}
         return total, sums, torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
     whole, parts, gradient = gradients(4)
