@@ -111,13 +111,14 @@ def _pool(pool: CodecPool, out: Path, room: float) -> Cut:
     path = out / ENCODED_FILE
 
     # Clips differ in size: what the first few say of the others is a guess, and is put right.
-    n = min(16, len(pool.pairs))
+    wanted = min(16, len(pool.pairs))
     for _ in range(4):
+        n = wanted
         record(path, pictures := pool.pairs[:n].reshape(-1, *pool.pairs.shape[3:]), options)
         size = path.stat().st_size
         if size <= room and (n == len(pool.pairs) or size > 0.8 * room):
             break
-        n = max(1, min(len(pool.pairs), int(0.92 * room / size * n)))
+        wanted = max(1, min(len(pool.pairs), int(0.92 * room / size * n)))
     index: dict[str, Any] = {"shape": [n, *pool.pairs.shape[1:]], "clips": pool.about[:n]}
     path.with_suffix(".json").write_text(json.dumps(index))
     files = path, path.with_suffix(".json")
