@@ -110,3 +110,19 @@ def test_without_a_gpu_it_says_so(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert programme.main(["--data", "x"]) == 7
     assert "no CUDA device" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_compiled_core_is_trained_and_saved_like_another(
+    programme: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled(module, backend="eager"))
+    programme.make_clips(tmp_path / "data")
+    arguments = ["--dry-run", "--compile", "--device", "cpu", "--tiers", "fast", "--stills", "1"]
+    options = programme.parse([*arguments, "--output", str(tmp_path / "out")])
+    programme.Programme(options, tmp_path / "data", tmp_path).run()
+    network, _ = load_model(tmp_path / "out" / "fast-raw.safetensors")
+    before = load_model("fast")[0].state_dict()
+    assert network.state_dict().keys() == before.keys()
+    assert any(not torch.equal(value, before[key]) for key, value in network.state_dict().items())
