@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SEARCH_FRAMES = 6
 """Frames of each clip (or still pictures) on which a classic filter's best strength is searched."""
 
+LOOKAHEADS = (0, 8)
+"""What is measured where nothing else is asked for: causal, and as files are denoised by default."""
+
 SIGMAS = {"video": (10.0, 30.0, 50.0), "stills": (15.0, 25.0, 50.0)}
 """Noise levels where none are asked for: those of most published tables."""
 
@@ -44,7 +47,10 @@ SIGMAS = {"video": (10.0, 30.0, 50.0), "stills": (15.0, 25.0, 50.0)}
 @click.option("--frames", type=click.IntRange(2), default=20, show_default=True, help="Frames of each clip.")
 @click.option("--blind", is_flag=True, help="Estimate sigma instead of telling it.")
 @click.option("--frame-wise", is_flag=True, help="Each model a second time, its state forgotten at every frame.")
-@click.option("--lookahead", type=click.IntRange(0, 32), default=0, help="As of `vidnoise run`.  [default: 0]")
+@click.option(
+    "--lookahead", "lookaheads", type=click.IntRange(0, 32), multiple=True,
+    help="Frames that each may wait for; 0 is causal; may be repeated.  [default: 0 and 8]",
+)  # fmt: skip
 @click.option("--stills", is_flag=True, help="CLIPS has PNG pictures, gray or colour, instead of clips.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads, of filters too.")
@@ -68,7 +74,7 @@ def evaluate(
     frames: int,
     blind: bool,
     frame_wise: bool,
-    lookahead: int,
+    lookaheads: tuple[int, ...],
     stills: bool,
     device: str,
     threads: int | None,
@@ -87,7 +93,7 @@ def evaluate(
     from ..denoiser import resolve_device
     from ..evaluation.cost import kilo_macs
     from ..evaluation.peers import choose
-    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, looking_ahead, network_method
+    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, network_method
     from ..evaluation.protocol import evaluate as run_protocol
     from ..evaluation.results import markdown, read_references, read_results
     from ..weights import find_model, list_models, load_model
@@ -122,13 +128,13 @@ def evaluate(
     for name in () if models == ("none",) else models or list_models():
         network, card = load_model(name, target)
         weights = hashlib.sha256(find_model(name).read_bytes()).hexdigest()[:16]
-        for alone in (False, True) if frame_wise and not stills else (stills,):
-            ahead = 0 if alone else lookahead
+        ways = [(True, 0)] if stills else [(False, n) for n in lookaheads or LOOKAHEADS]
+        for alone, ahead in [*ways, *([(True, 0)] if frame_wise and not stills else [])]:
             tags = [*(["blind"] if blind else []), *(["frame by frame"] if alone and not stills else [])]
             tags += [f"lookahead {ahead}"] if ahead else []
-            facts = {"kmac_per_pixel": kilo_macs(network.config, frame_wise=alone), "weights": weights}
-            method = network_method(network, blind=blind, frame_wise=alone, device=target)
-            method = looking_ahead(method, ahead) if ahead else method
+            cost = kilo_macs(network.config, frame_wise=alone, both_ways=ahead > 0)
+            facts = {"kmac_per_pixel": cost, "weights": weights}
+            method = network_method(network, blind=blind, frame_wise=alone, lookahead=ahead, device=target)
             bench.measure(
                 card.name + (f" ({', '.join(tags)})" if tags else ""),
                 facts | ({"frame_wise": True} if alone and not stills else {}),
