@@ -30,7 +30,7 @@ def _bicubic(image, plane, y, x, height, width, mask):
     """Sample red, green and blue at (y, x) in pixels; beyond the edge its pixels are repeated."""
     top, left = tl.floor(y), tl.floor(x)
     red, green, blue = tl.zeros_like(y), tl.zeros_like(y), tl.zeros_like(y)
-    for m in tl.static_range(4):
+    for m in range(4):  # not unrolled, which would take the compiler a quarter of a minute
         # The far taps of a wild flow lie outside the range of int32, so the clamping is done in floats.
         row = tl.minimum(tl.maximum(top + (m - 1), 0.0), height - 1.0).to(tl.int32)
         r, g, b = tl.zeros_like(y), tl.zeros_like(y), tl.zeros_like(y)
