@@ -17,6 +17,7 @@ LAYERS = [
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export", "kernels"},
     {"sources", "sinks", "backends"},
+    {"lookahead"},
     {"strength", "resume", "conversion", "tiles"},
     {"denoiser"},
     {"fields", "streams"},

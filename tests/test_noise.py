@@ -85,7 +85,7 @@ def test_every_type_takes_one_clip_of_any_layout_and_content(name: str) -> None:
 def test_noise_leaves_the_mean_in_the_middle_of_the_range(name: str) -> None:
     noise = noise_of(name, gray(32))
     deviations = noise.mean((1, 2, 3, 4)).abs() / noise.std((1, 2, 3, 4))
-    # Chroma smeared over 12 pixels is the most correlated: 64² pixels are as few as 150 samples of it. Rows are 64.
+    # Chroma smeared over 16 pixels is the most correlated: 64² pixels are as few as 100 samples of it. Rows are 64.
     assert deviations.median() < 0.08
     assert deviations.max() < 0.3
 

@@ -90,7 +90,7 @@ def planes(clean: Tensor, generator: Generator) -> Tensor:
 
     Luma has a deviation of 2 to 35/255, chroma 0 to 3 times as much (28/255 at most); some clips have noise in luma
     alone, some in chroma alone. It is white; or blurred, as by scaling; or smeared along lines, as tape does it: chroma
-    over 4 to 12 pixels, luma over one or two. BT.601 or BT.709.
+    over 4 to 16 pixels, luma over one or two. BT.601 or BT.709.
     """
     n, t, _, h, w = clean.shape
     luma = _log_uniform(clean, generator, 2 / 255, 35 / 255)
@@ -109,8 +109,8 @@ def planes(clean: Tensor, generator: Generator) -> Tensor:
     # A bell of spread s looks 2.36 s wide. Chroma samples are two pixels wide.
     along, across = spread((0.4, 1.2), (0.4, 0.9)), spread((0.4, 1.2), (WHITE, WHITE))
     y = _smeared(_normal(clean, generator, 1), along, across) * luma
-    along, across = spread((0.3, 1.0), (0.85, 2.5)), spread((0.3, 1.0), (WHITE, 0.6))
-    uv = _smeared(_normal(clean, generator, 2, scale=2), along, across) * chroma
+    along, across = spread((0.3, 1.0), (0.85, 3.3)), spread((0.3, 1.0), (WHITE, 0.6))
+    uv = _smeared(_normal(clean, generator, 2, scale=2), along, across, radius=8) * chroma
     uv = F.interpolate(uv.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False).view(n, t, 2, h, w)
 
     high_definition = _chance(clean, generator, 0.5)
@@ -167,7 +167,7 @@ def sensor(clean: Tensor, generator: Generator) -> Tensor:
 
     # The tone curve: a root with a toe, whose slope at black is finite, as all curves of cameras have it.
     power = _uniform(clean, generator, 1 / 2.4, 1 / 2.0)
-    toe = _log_uniform(clean, generator, 5e-4, 1e-2)
+    toe = _log_uniform(clean, generator, 1e-4, 1e-2)
     black = toe**power
     contrast = (1 + toe) ** power - black
     linear = (clean.clamp(0, 1) * contrast + black) ** (1 / power) - toe

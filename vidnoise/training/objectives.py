@@ -40,7 +40,11 @@ def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConf
     """
     frames, n, _, height, width = batch.clean.shape
     device = batch.clean.device
-    memory, levels, loss = network.initial_state(n, height, width, device=device).memory, [], torch.zeros((), device=device)
+    memory, levels, loss = (
+        network.initial_state(n, height, width, device=device).memory,
+        [],
+        torch.zeros((), device=device),
+    )
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.noise_weight > 0):
         for noisy, true in zip(batch.noisy, batch.sigma, strict=True):
             estimate, memory = network.estimate_sigma(noisy, memory)

@@ -109,7 +109,7 @@ def transcode(frames: list[Frame], encoding: Encoding) -> list[Frame]:
     assert isinstance(encoder, av.VideoCodecContext)
     assert isinstance(decoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = first.width, first.height, encoding.pix_fmt
-    encoder.framerate, encoder.time_base = RATE, Fraction(1, RATE)
+    encoder.framerate, encoder.time_base = Fraction(RATE), Fraction(1, RATE)
     encoder.colorspace, encoder.color_range = encoding.matrix, encoding.range
     encoder.thread_count = decoder.thread_count = 1
     if encoding.bit_rate is not None:
