@@ -241,6 +241,8 @@ def test_a_state_that_was_put_together_elsewhere_is_taken_over(network: DenoiseN
         future, _ = other.look(frames[2], level, 1.0, keeping(False), other.initial_scout(1, 32, 48))
         smoothed.append(other.smooth(frames[2], level, 1.0, keeping(True), measured, future)[0])
     torch.testing.assert_close(*smoothed, rtol=0, atol=tolerances.GRAPH_REPLAY)
+    other = eager(network).measure(frames[2], None, keeping(True), state)[1]  # of which a part is replaced
+    assert not isinstance(other, GraphState)
     expected = backend.step(frames[2], None, 1.0, keeping(True), state)[0]
     torch.testing.assert_close(clean, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
 

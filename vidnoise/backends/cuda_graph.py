@@ -28,7 +28,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -111,6 +111,11 @@ class GraphState(State):
     buffers: _Buffers
     looking: _Buffers
     """Those for :meth:`CudaGraph.look`, which all states of one size share."""
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Tensor]) -> State:
+        """A plain state: what other backends make of this one (``_replace``) lies elsewhere."""
+        return State._make(iterable)
 
     @property
     def noisy(self) -> Tensor:

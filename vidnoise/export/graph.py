@@ -139,10 +139,11 @@ def named_state(state: State) -> dict[str, Tensor]:
 
 def next_state(before: State, outputs: Named) -> State:
     """The state that a graph leaves: of what it does not change, that of ``before``."""
-    found = {"next_previous": outputs["clean"], **outputs} if "clean" in outputs else outputs
-    return State(**{
-        field: found.get(f"next_{name}", getattr(before, field)) for name, field in (TRACK | MEMORY).items()
-    })  # fmt: skip
+    found = dict(outputs)
+    if "clean" in found:
+        found["next_previous"] = found["clean"]
+    changed = {field: f"next_{name}" for name, field in (TRACK | MEMORY).items() if f"next_{name}" in found}
+    return State(**(before._asdict() | {field: found[name] for field, name in changed.items()}))
 
 
 class NetworkGraph(nn.Module):
