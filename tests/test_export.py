@@ -105,6 +105,11 @@ def test_the_check_sees_a_graph_that_is_wrong(fast: DenoiseNetwork, dynamic: dic
         assert difference(fast, wrong, blind=True, size=(1, 32, 48), both_ways=both_ways).rms > 3e-3
 
 
+def _blind_layers(network: DenoiseNetwork) -> int:
+    """Convolutions that only estimate the noise level."""
+    return sum(isinstance(m, torch.nn.Conv2d) for m in network.noise_level.modules())
+
+
 def test_export_onnx_of_halves_told_and_of_one_size(
     fast: DenoiseNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +118,13 @@ def test_export_onnx_of_halves_told_and_of_one_size(
     assert main(command) == 0
     said = re.search(r"fast, told, fp16, 80x48; differs from PyTorch by (\S+) at most", capsys.readouterr().err)
     assert said is not None
-    assert 1e-6 < float(said[1]) < 0.01  # halves are not exact
+    assert float(said[1]) < 0.01
+    # ONNX Runtime computes in float32 on a CPU, so only the file can tell.
+    import onnx
+
+    weights = [w for w in onnx.load(path).graph.initializer if len(w.dims) == 4]
+    assert len(weights) == sum(isinstance(m, torch.nn.Conv2d) for m in fast.modules()) - _blind_layers(fast)
+    assert {w.data_type for w in weights} == {onnx.TensorProto.FLOAT16}
     found = difference(fast, onnx_runner({"step-told": path}), blind=False, size=(1, 48, 80))
     assert found.rms <= tolerances.BACKEND_BF16
     assert list(tmp_path.iterdir()) == [path]
