@@ -65,7 +65,7 @@ GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps
         (STAGE + "patch = 16\nsteps = 1\ndecay = 0.0", "decay is a share"),
         (STAGE + "patch = 16\nsteps = 1\nstill_patch = 20", "multiple of 16, got 20"),
         (STAGE + "patch = 16\nsteps = 1", "noise needs weights"),
-        (GOOD + '[model]\ntransform = "fourier"', "unknown transform"),
+        (GOOD + '[model]\ndepth = 3', "unknown model settings: depth"),
         (GOOD + "[model]\ndepth = 3", "unknown model settings: depth"),
         (GOOD + "[augment]\nblur = 0.5", "unknown setting: blur"),
         (GOOD + "[pool]\nclips = 0", "clips and frames are above zero"),
