@@ -1,4 +1,4 @@
-"""Nothing is written over anything: own names, a lock, links and modes kept, devices and FIFOs as they are, one rule."""
+"""Nothing is written over anything: own names, a lock, links and modes kept, devices as they are, one rule for all."""
 
 from __future__ import annotations
 

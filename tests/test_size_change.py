@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vidnoise
-from clips import CLIPS, Clip, join_ts, write
+from clips import CLIPS, join_ts, write
 from live_peers import with_tiny_model
 from test_sinks import frame_of, info_of
 from vidnoise.cli import main
@@ -77,8 +77,8 @@ def test_scale_gives_all_the_first_size(joined: Path, tmp_path: Path, tiny: str,
     assert caplog.text.count("it is scaled to the first size, 64x48 yuv420p") == 1
     frames = list(open_source(joined, size_change="scale"))
     assert [f.discontinuity for f in frames] == [False] * 30 + [True] + [False] * 9
-    (large,) = [f for f in open_source(joined, size_change="split")][-1:]
-    assert large.width == 64, "split ends before the other pictures"
+    *_, last = open_source(joined, size_change="split")
+    assert last.width == 64, "split ends before the other pictures"
     brightness = [float(f.planes[0].float().mean()) for f in frames[28:32]]
     assert np.ptp(brightness) < 20, "the same scene, scaled"
 
@@ -99,7 +99,7 @@ def test_split_needs_files(joined: Path, tmp_path: Path, tiny: str) -> None:
         open_source(joined, size_change="melt")  # type: ignore[arg-type]
 
 
-SMALL, LARGE = ("lavfi:testsrc2=size={}:rate=25:duration=0.2".format(size) for size in ("64x48", "96x64"))
+SMALL, LARGE = (f"lavfi:testsrc2=size={size}:rate=25:duration=0.2" for size in ("64x48", "96x64"))
 
 
 def camera(*uris: str) -> Callable[[], Any]:
