@@ -57,11 +57,8 @@ class Backend(Protocol):
         ...
 
     def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
-        """The first half of :meth:`step`, for backends that look ahead: :meth:`DenoiseNetwork.measure`.
-
-        Raises:
-            BackendError: this one sees the past only.
-        """
+        """The first half of :meth:`step`, for those who look ahead: :meth:`DenoiseNetwork.measure`. The level is the
+        caller's."""
         ...
 
     def look(
@@ -73,7 +70,10 @@ class Backend(Protocol):
     def smooth(
         self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
     ) -> Denoised:
-        """The second half of :meth:`step`, with what was seen ahead: :meth:`DenoiseNetwork.smooth`."""
+        """The second half of :meth:`step`, with what was seen ahead: :meth:`DenoiseNetwork.smooth`.
+
+        The result lasts as long as one of :meth:`step`.
+        """
         ...
 
 
@@ -86,3 +86,10 @@ class BackendClass(Protocol):
 def per_stream(value: float | Tensor, noisy: Tensor) -> Tensor:
     """A number for all streams, or ``(N,)`` one each, as a float32 tensor ``(N,)`` beside the frames ``noisy``."""
     return torch.as_tensor(value, dtype=torch.float32, device=noisy.device).reshape(-1).expand(noisy.shape[0])
+
+
+def per_stream_boost(value: float | Tensor, noisy: Tensor) -> Tensor:
+    """A boost, see :meth:`Backend.step`, as a float32 tensor ``(N, 2)`` beside the frames ``noisy``."""
+    if isinstance(value, Tensor):
+        return value.to(noisy.device, torch.float32).reshape(-1, 2).expand(noisy.shape[0], 2)
+    return torch.full((noisy.shape[0], 2), float(value), device=noisy.device)
