@@ -65,7 +65,7 @@ def stages(tier: str, minutes: float, options: argparse.Namespace, halvings: int
 def configuration(tier: str, minutes: float, options: argparse.Namespace, halvings: int) -> TrainConfig:
     """The tier's own recipe, with the stages of this programme."""
     return replace(
-        load_config(tier), stages=stages(tier, minutes, options, halvings), both_ways=0.5, model={},
+        load_config(tier), stages=stages(tier, minutes, options, halvings), model={},
         initial=options.initial.get(tier, tier),
     )  # fmt: skip
 
