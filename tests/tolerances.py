@@ -92,3 +92,6 @@ order are off by up to 1e-4 a pixel, and a band sums four of them, halved."""
 RENDERED = 0.5
 """Of a moving photo, in 8-bit steps, mean: OpenCV places its samples to a thirty-second of a pixel and rounds
 weights."""
+
+RECODED_DB = 34.0
+"""PSNR of training data that was coded once more to be carried: the noise that is added in training is well above it."""

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
         """``n`` batches of every ``n``-th clip each, so that noise types, which lie side by side, are in all."""
         if n == 1:
             return [self]
-        return [Batch(*(t[:, i::n].contiguous() for t in self[:3]), self.mean_sigma[i::n]) for i in range(n)]
+        return [Batch(*(t[:, i::n].contiguous() for t in self[:3]), mean_sigma=self.mean_sigma[i::n]) for i in range(n)]
 
 
 def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
