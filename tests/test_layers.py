@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
     {"errors", "_version"},
+    {"disk"},
     {"frame", "contact_sheet", "cache", "allocator"},
     {"chroma", "colorimetry", "passthrough", "picture_planes", "run_stats", "segments", "batch"},
     {"color", "noise", "model", "cuts"},

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from tolerances import RENDERED
-from training_setup import make_data
+from training_setup import config, make_data
 from vidnoise.errors import UsageError
+from vidnoise.noise import NOISES
 from vidnoise.training.augment import Augmenter
+from vidnoise.training.batch import BatchMaker
 from vidnoise.training.colours import colour_maps, recoloured
-from vidnoise.training.config import Augment
+from vidnoise.training.config import Augment, Shape
 from vidnoise.training.data import ClipPack
 from vidnoise.training.motion import paths
-from vidnoise.training.pixels import DevicePixels, FilePixels
+from vidnoise.training.pixels import PIXELS, DevicePixels, FilePixels, render_on
 from vidnoise.training.plan import Plan, Planner, draw_crops
 
 CPU = torch.device("cpu")
@@ -48,9 +50,9 @@ def drawn(pack: ClipPack, n: int, frames: int, patch: int, synthetic: float) -> 
 
 @pytest.mark.parametrize("patch", [48, 208], ids=["within", "larger than the videos"])
 def test_crops_are_the_same_to_the_last_bit(renderers: Renderers, patch: int) -> None:
-    plan = drawn(renderers.pack, 12, 13, patch, 0.0)  # of clips of 10 frames, of 200 lines
+    plan = drawn(renderers.pack, 6, 13, patch, 0.0)  # of clips of 10 frames, of 200 lines
     pictures = renderers.file.render(plan)
-    assert pictures.shape == (12, 13, 3, patch, patch)
+    assert pictures.shape == (6, 13, 3, patch, patch)
     assert torch.equal(renderers.device.render(plan), pictures)
     flips = plan.flips[plan.real]
     assert torch.equal(renderers.device.cut(plan.crops, patch, flips), pictures)
@@ -145,7 +147,7 @@ def test_moments_of_clips_are_those_of_the_footage(renderers: Renderers) -> None
     means, deviations, changes = [], [], []
     for seed, pixels in ((1, renderers.file), (2, renderers.device)):
         draws = planner(renderers.pack, synthetic=0.35, seed=seed)
-        clips = recoloured(pixels.render(draws.draw(300, 3, 32)), Augment(), draws.rng)
+        clips = recoloured(pixels.render(draws.draw(200, 3, 32)), Augment(), draws.rng)
         assert 0 <= clips.min() <= clips.max() <= 1
         means.append(clips.mean().item())
         deviations.append(clips.std((1, 2, 3, 4)).mean().item())
@@ -153,6 +155,61 @@ def test_moments_of_clips_are_those_of_the_footage(renderers: Renderers) -> None
     assert means[0] == pytest.approx(means[1], rel=0.05)
     assert deviations[0] == pytest.approx(deviations[1], rel=0.1)
     torch.testing.assert_close(*changes, rtol=0.3, atol=0.004)
+
+
+EVERYTHING: dict[str, Any] = {"gray": 0.3, "quantised": 0.5, "graphics": 0.3, "noise": dict.fromkeys(NOISES, 1.0)}
+
+
+def test_batches_are_the_same_wherever_they_are_made(renderers: Renderers) -> None:
+    settings = config(**EVERYTHING)
+    file, device = (BatchMaker(settings, renderers.pack, where=where, seed=3) for where in ("cpu", "device"))
+    for shape in ((40, 1, 48), (9, 3, 32)):
+        a, b = file.make(*shape), device.make(*shape)
+        assert a.noisy.shape == b.noisy.shape == (shape[1], shape[0], 3, *[shape[2]] * 2)
+        assert (a.clean - b.clean).abs().mean() * 255 < RENDERED
+        torch.testing.assert_close(a.mean_sigma, b.mean_sigma, rtol=0.05, atol=0.5 / 255)
+        torch.testing.assert_close(a.sigma.mean((0, 2, 3, 4)), b.sigma.mean((0, 2, 3, 4)), rtol=0.05, atol=0.5 / 255)
+        assert torch.equal(file.blind(5), device.blind(5))
+
+
+def test_noise_of_many_batches_is_spread_alike(renderers: Renderers) -> None:
+    """Strength of the noise, its share of luma and chroma, and its mean, from other draws."""
+    settings, levels, groups, means = config(**EVERYTHING), [], [], []
+    for seed, where in ((4, "cpu"), (5, "device")):
+        batch = BatchMaker(settings, renderers.pack, where=where, seed=seed).make(500, 1, 32)
+        levels.append(torch.histc(batch.mean_sigma * 255, bins=6, min=0, max=60) / 500)
+        groups.append(batch.sigma[0].mean((0, 2, 3)))
+        means.append((batch.noisy - batch.clean).mean())
+    torch.testing.assert_close(*levels, rtol=0, atol=0.08)  # a bin of 150 varies by 10
+    torch.testing.assert_close(*groups, rtol=0.12, atol=0)
+    torch.testing.assert_close(*means, rtol=0, atol=0.004)
+
+
+def test_batches_made_ahead_are_mixed_like_others(renderers: Renderers) -> None:
+    maker = BatchMaker(config(noise={"none": 1.0, "gaussian": 1.0}), renderers.pack, where="device")
+    maker.ahead, shapes = 32 * 16**2, (Shape(8, 1, 16), Shape(2, 4, 16))
+    drawn = {shape: [maker.next(shape) for _ in range(4)] for shape in shapes}
+    assert not any(maker.made.values())  # four of each were made at once
+    for shape, batches in drawn.items():
+        assert {b.noisy.shape for b in batches} == {(shape.frames, shape.clips, 3, 16, 16)}
+        assert len({b.clean.numpy().tobytes() for b in batches}) == 4
+    free = [(b.mean_sigma < 0.3 / 255).float().mean() for b in drawn[shapes[0]]]
+    assert max(free) - min(free) <= 1 / 8
+    maker.next(shapes[0])
+    assert len(maker.made[shapes[0]]) == 3
+
+
+def test_batches_are_made_where_asked(renderers: Renderers, monkeypatch: pytest.MonkeyPatch) -> None:
+    packs, rotated = [renderers.pack], Augment(rotate=0.5)
+    assert isinstance(render_on("auto", packs, CPU, Augment())[0], FilePixels)
+    with pytest.raises(UsageError, match="auto, cpu, device; got 'moon'"):
+        render_on("moon", packs, CPU, Augment())
+    gpu, made = torch.device("cuda", 0), lambda name: lambda pack, device: (name, device)
+    for name in PIXELS:
+        monkeypatch.setitem(PIXELS, name, made(name))
+    for free, augment, where in ((2, Augment(), "cpu"), (3, Augment(), "device"), (3, rotated, "cpu")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, n=free: (n * renderers.pack.data.size, 0))
+        assert render_on("auto", packs, gpu, augment) == [(where, gpu)]
 
 
 def test_a_device_renders_no_deformations(renderers: Renderers) -> None:

@@ -17,7 +17,6 @@ from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.evaluation.clips import find_data, read_clip
 from vidnoise.evaluation.metrics import psnr, ssim
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
-from vidnoise.model.luma_chroma import luma_chroma_to_rgb
 from vidnoise.training.batch import Batch, BatchMaker, measured_sigma, with_graphics
 from vidnoise.training.config import CONFIGS, Augment, Stage, load_config
 from vidnoise.training.data import ClipPack, ClipSampler, Folders
@@ -65,7 +64,6 @@ GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps
         (STAGE + "patch = 16\nsteps = 1\ndecay = 0.0", "decay is a share"),
         (STAGE + "patch = 16\nsteps = 1\nstill_patch = 20", "multiple of 16, got 20"),
         (STAGE + "patch = 16\nsteps = 1", "noise needs weights"),
-        (GOOD + '[model]\ndepth = 3', "unknown model settings: depth"),
         (GOOD + "[model]\ndepth = 3", "unknown model settings: depth"),
         (GOOD + "[augment]\nblur = 0.5", "unknown setting: blur"),
         (GOOD + "[pool]\nclips = 0", "clips and frames are above zero"),
@@ -335,7 +333,7 @@ def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:
             loss.backward(retain_graph=span.stop < 4)
             state = state.detach()
             total += loss.item()
-            sums = {k: sums[k] + v for k, v in parts.items()}
+            sums = {k: sums[k] + v.item() for k, v in parts.items()}
         return total, sums, torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
     whole, parts, gradient = gradients(4)

@@ -37,8 +37,8 @@ DRIFT_DB = 0.1
 to +0.2 dB."""
 
 OTHER_BLOCKS = 1.0
-"""8-bit units, root mean square over a picture under noise of 20: the same frame where its block begins and ends at other
-frames, so that it has seen between a third and all of its lookahead; documented in docs/STREAMS.md."""
+"""8-bit units, root mean square over a picture under noise of 25: the same frame where its block begins and ends at
+other frames, so that it has seen between a third and all of its lookahead; documented in docs/STREAMS.md."""
 
 BATCHED_STREAMS = 2e-5
 """A stream in a batch against the same alone, float32 in [0, 1]: a convolution of N pictures may add its products in

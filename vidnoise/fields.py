@@ -25,8 +25,8 @@ class FieldDenoiser:
 
     Args:
         first: Denoises whole frames, and top fields.
-        make: A denoiser for the bottom fields, with the network and the ``lookahead`` of ``first``; called where a field
-            comes.
+        make: A denoiser for the bottom fields, with the network and the ``lookahead`` of ``first``; called where a
+            field comes.
     """
 
     def __init__(self, first: Denoiser, make: Callable[[DenoiseNetwork], Denoiser]) -> None:

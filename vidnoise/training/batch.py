@@ -19,7 +19,7 @@ from ..model.luma_chroma import rgb_to_bands
 from ..model.noise_level import SIGMA_MIN
 from ..noise import NOISES
 from .codec_pool import CodecPool, PoolSampler
-from .config import ENCODED, TrainConfig
+from .config import ENCODED, Shape, TrainConfig
 from .data import ClipSampler
 from .pixels import Pack, render_on
 
@@ -37,6 +37,12 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
         return Batch(*(t.to(device) for t in self))
+
+    def parts(self, n: int) -> list[Batch]:
+        """``n`` batches of every ``n``-th clip each, so that noise types, which lie side by side, are in all."""
+        if n == 1:
+            return [self]
+        return [Batch(*(t[:, i::n].contiguous() for t in self[:3]), self.mean_sigma[i::n]) for i in range(n)]
 
 
 def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
@@ -100,6 +106,10 @@ def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tup
     return torch.where(mask, flat, clean), torch.where(mask, flat, noisy)
 
 
+AHEAD = 2**24
+"""Pixels up to which a GPU makes several batches at once: a small batch costs it as much time as a large one."""
+
+
 class BatchMaker:
     """Draws noise for random clips, or noisy clips from the pool, as the configuration says.
 
@@ -137,6 +147,16 @@ class BatchMaker:
         self.sampler = ClipSampler(pack, pixels, synthetic=config.synthetic, rng=self.rng, augment=config.augment)
         self.pool = PoolSampler(pool, pool_pixels[0], self.rng) if pool else None
         self.generator = torch.Generator(pixels.device).manual_seed(seed)
+        self.ahead = AHEAD if pixels.device.type == "cuda" else 0
+        self.made: dict[Shape, list[Batch]] = {}
+
+    def next(self, shape: Shape) -> Batch:
+        """The next batch of a shape. What is made ahead is not in :meth:`state`: a resumed run on a GPU sees others."""
+        made = self.made.setdefault(shape, [])
+        if not made:
+            n = max(1, self.ahead // shape.pixels)
+            made += self.make(n * shape.clips, shape.frames, shape.patch).parts(n)
+        return made.pop()
 
     def make(self, n: int, frames: int, patch: int) -> Batch:
         """A batch of ``n`` clips, where they are rendered."""

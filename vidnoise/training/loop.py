@@ -226,7 +226,7 @@ class Trainer:
         card = ModelCard(self.config.name, self.config.tier, noise=", ".join(self.config.noise), training=training)
         save_model(network, card, path)
 
-    def _backward(self, batch: Batch, blind: Tensor) -> dict[str, float]:
+    def _backward(self, batch: Batch, blind: Tensor) -> dict[str, Tensor]:
         """Gradients of one batch, added up over its stretches of ``bptt`` frames; returns the parts of the loss."""
         if self.stage.part == "all" and len(batch.clean) > 1:
             return self._backward_clips(batch, blind)
@@ -236,9 +236,9 @@ class Trainer:
             else:
                 loss, parts = still_loss(self.network, batch, self.config)
         self.precision.scaler.scale(loss).backward()
-        return {"loss": loss.item(), **parts}
+        return {"loss": loss.detach(), **parts}
 
-    def _backward_clips(self, batch: Batch, blind: Tensor) -> dict[str, float]:
+    def _backward_clips(self, batch: Batch, blind: Tensor) -> dict[str, Tensor]:
         both_ways = self.batches.rng.random() < self.config.both_ways
         with self.precision.autocast():
             known = look(self.network, batch, blind, self.config, both_ways=both_ways)
@@ -252,7 +252,7 @@ class Trainer:
             # What was seen of the whole clip beforehand serves all stretches.
             self.precision.scaler.scale(loss).backward(retain_graph=span.stop < frames)
             state = state.detach()
-            for key, value in {"loss": loss.item(), **parts}.items():
+            for key, value in {"loss": loss.detach(), **parts}.items():
                 sums[key] = sums.get(key, 0.0) + value
         return sums
 
@@ -261,7 +261,7 @@ class Trainer:
         stage = self.stage
         still = stage.is_still(self.step)
         shape = stage.still if still else stage.clip
-        batch = self.batches.make(*shape)
+        batch = self.batches.next(shape)
         blind = self.batches.blind(shape.clips)
         batch = batch.to(self.device)
         factor = stage.rate(self.progress, self.step)
@@ -269,11 +269,14 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
             optimizer.zero_grad(set_to_none=True)
-        parts = self._backward(batch, blind.to(self.device))
+        losses = self._backward(batch, blind.to(self.device))
         self.ranks.average_gradients(self.network.parameters())
         for optimizer in self.optimizers:
             self.precision.scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0).item()
+        losses["norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        # All numbers at once: a GPU is waited for once a step.
+        parts = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        norm = parts["norm"]
         # Muon gives every step the same length, so one spike would count as much as a good gradient: it is left out.
         usual = self.usual_norms[still]
         if math.isfinite(norm) and (self.step < 20 or not usual or norm < SPIKE * usual):
@@ -284,11 +287,10 @@ class Trainer:
         self.step += 1
         self.total_steps += 1
         decay = min(self.config.ema, (1 + self.total_steps) / (10 + self.total_steps))
-        for key, value in self.network.state_dict().items():
-            self.average[key].lerp_(value.detach(), 1 - decay)
+        torch._foreach_lerp_(list(self.average.values()), list(self.network.state_dict().values()), 1 - decay)
         if still:
-            parts = {"loss": parts["loss"], "still": parts["clean"]}
-        return {"loss": parts.pop("loss"), "norm": norm, "lr": factor, **parts}
+            parts = {"loss": parts["loss"], "norm": norm, "still": parts["clean"]}
+        return {**parts, "lr": factor}
 
     def validate(self) -> dict[str, float]:
         """PSNR of the averaged weights on a part of the validation clips, by sigma; nothing without such clips."""
@@ -320,16 +322,18 @@ class Trainer:
         self,
         *,
         every: int = 250,
+        every_seconds: float = math.inf,
         on_log: Callable[[dict[str, float | str], float], None] | None = None,
         on_step: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        """Train to the end of the last stage, or for ``minutes``; checkpoints every ``every`` steps.
+        """Train to the end of the last stage, or for ``minutes``; checkpoints every ``every`` steps, and whenever
+        ``every_seconds`` are over.
 
         ``on_log`` gets each row of the log and the share of the stage that is done, ``on_step`` the parts of the
         loss after each step; both in the first process only.
         """
         begun = time.monotonic()
-        spent, validating = 0.0, 0.0
+        spent, validating, saved = 0.0, 0.0, 0.0
         sums: dict[str, float] = {}
         counts: Counter[str] = Counter()
         while True:
@@ -350,8 +354,10 @@ class Trainer:
             out_of_time = self.minutes is not None and session > 60 * self.minutes
             if on_step and not self.ranks.rank:
                 on_step(parts)
-            if counts["loss"] == every or self.progress >= 1 or out_of_time:
+            due = counts["loss"] == every or session - saved >= every_seconds
+            if due or self.progress >= 1 or out_of_time:
                 self._save()
+                saved = session
                 sums = self.ranks.mean(sums)
                 if not self.ranks.rank:
                     row: dict[str, float | str] = {"stage": self.stage.name, "step": self.total_steps}
