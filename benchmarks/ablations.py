@@ -30,6 +30,8 @@ from vidnoise.evaluation.metrics import psnr, temporal_error
 from vidnoise.evaluation.protocol import Method, centre_crops, looking_ahead, network_method, noisy_clip
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig
 from vidnoise.model.flow import Motion
+from vidnoise.model.luma_chroma import per_channel
+from vidnoise.model.network import Filtered
 from vidnoise.model.wavelet import per_band
 from vidnoise.training.batch import Batch
 from vidnoise.training.config import Augment, Stage, TrainConfig, load_config
@@ -59,21 +61,22 @@ def without_fusion(network: DenoiseNetwork) -> None:
     """The gain is 1: the fused frame is the noisy one. The past comes in by hidden features and previous output."""
     fuse = network.fusion.forward
 
-    def forward(noisy: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(noisy: Tensor, *rest: Any) -> Filtered:
         with torch.no_grad():
-            return noisy, torch.ones_like(fuse(noisy, *rest)[1])
+            found = fuse(noisy, *rest)
+        return found._replace(estimate=noisy, gain=torch.ones_like(found.gain))
 
     network.fusion.forward = forward  # type: ignore[method-assign]
 
 
 def with_one_gain(network: DenoiseNetwork) -> None:
-    """Low-pass and details get the mean of the two gains."""
+    """Luma and chroma, low-pass and details get the mean of the four gains."""
     fuse = network.fusion.forward
 
-    def forward(noisy: Tensor, fused: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
-        gains = fuse(noisy, fused, *rest)[1]
-        gain = gains.mean(1, keepdim=True).expand_as(gains)
-        return fused + per_band(gain) * (noisy - fused), gain
+    def forward(noisy: Tensor, fused: Tensor, *rest: Any) -> Filtered:
+        found = fuse(noisy, fused, *rest)
+        gain = found.gain.mean(1, keepdim=True).expand_as(found.gain)
+        return found._replace(estimate=fused + per_band(per_channel(gain)) * (noisy - fused), gain=gain)
 
     network.fusion.forward = forward  # type: ignore[method-assign]
 
@@ -168,7 +171,6 @@ GROUPS = {
             Variant("seed", "the same with another seed: what chance is worth", {"seed": 2}),
             Variant("adamw-1e-3", "AdamW, rate 1e-3", {"optimizer": "adamw"}),
             Variant("adamw-4e-3", "AdamW, rate 4e-3", {"optimizer": "adamw"}, {"adam_lr": 4e-3}),
-            Variant("unshuffle", "pixel-unshuffle for Haar", {"model": {"transform": "unshuffle"}}),
             Variant("separable", "depthwise-separable blocks, same widths", {"model": {"separable": True}}),
             Variant("separable-wide", "depthwise-separable blocks, widths {widths}", separable()),
             Variant("separable-deep", "the same, blocks {blocks}, widths {widths}", separable((0, 2, 2, 2, 2))),

@@ -91,8 +91,8 @@ KINDS: dict[str, Kind] = {
     ),
 }  # fmt: skip
 """A frame seen with the past only is ``step``, or ``step-told`` where the noise level is known. With frames ahead:
-``measure`` for each as it comes, ``look`` from the last to the first, ``smooth`` from the first to the last. The
-methods of :class:`DenoiseNetwork` by these names say what each does."""
+``measure`` for each as it comes, ``look`` from the last to the first, ``smooth`` from the first to the last. A step is
+:meth:`DenoiseNetwork.advance`, the others are its methods by these names."""
 
 
 def step_kind(*, blind: bool) -> str:
