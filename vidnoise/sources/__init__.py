@@ -11,6 +11,9 @@ from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.sources.address import LIVE_SCHEMES, device_address, is_device, network_options
 from vidnoise.sources.protocol import Source
 
+_DOWNLOADS = ("http", "https", "ftp", "sftp", "gopher", "gophers")
+"""Schemes of URLs of files, or of what is sent like one."""
+
 SOURCES: dict[str, str] = {
     "file": "vidnoise.sources.container:ContainerSource",
     "url": "vidnoise.sources.container:ContainerSource",
@@ -133,21 +136,35 @@ def open_source(
     if not is_live:
         first = open_once()
         if live is None and first.info.is_live:  # HLS of something that goes on, say
-            return _kept_alive(text, open_once, first, reconnect=reconnect, duration=duration)
+            return _kept_alive(
+                text, open_once, first, reconnect=reconnect, duration=duration,
+                ends=_ends_cleanly(kind, text, reconnect),
+            )  # fmt: skip
         return first
     if start is not None:
         raise UsageError(f"{text}: is live, so there is no start to skip to")
     from .live import LiveSource
 
-    can_go_away = can_go_away or kind == "url"
     return LiveSource(
         text,
         open_once,
         reconnect=reconnect,
-        ends=not can_go_away,
+        ends=_ends_cleanly(kind, text, reconnect),
+        can_go_away=can_go_away or kind == "url",
         is_paced=kind in ("file", "lavfi"),
         duration=duration,
     )
+
+
+def _ends_cleanly(kind: str, text: str, reconnect: int) -> bool:
+    """Whether the end of the data is the end of the video.
+
+    Cameras that are switched off close their connections properly, too; a web server does so when it has sent all.
+    Whoever never gives up wants that asked again.
+    """
+    if kind == "url":
+        return text.partition(":")[0] in _DOWNLOADS and reconnect >= 0
+    return kind in ("file", "lavfi", "pipe")
 
 
 def _kept_alive(text: str, reopen: Callable[[], Source], first: Source, **options: Any) -> Source:

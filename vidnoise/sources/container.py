@@ -16,7 +16,7 @@ import av.stream
 
 from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
-from vidnoise.sources.decoding import DecodedStream, has_clock
+from vidnoise.sources.decoding import DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
     copied_streams,
     describe,
@@ -186,7 +186,7 @@ class ContainerSource:
         total = total_seconds(container, video)
         is_live = self._is_live
         if is_live is None:
-            is_live = "://" in self.uri and total is None and not self._range.start
+            is_live = "://" in self.uri and total is None and not self._range.start and not has_known_size(container)
             if is_live:
                 self._range.duration = None
         check_dolby_vision(self._first, self.uri)

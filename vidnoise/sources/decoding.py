@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,20 @@ def reason(error: BaseException) -> str:
 def has_clock(container: av.container.InputContainer) -> bool:
     """Whether times are those of a clock that ran before and may jump, as in transport streams."""
     return bool(container.format.flags & av.format.Flags.ts_discont.value)
+
+
+_PLAYLISTS = ("hls", "dash")
+"""Containers whose own size says nothing of the video's."""
+
+
+def has_known_size(container: av.container.InputContainer) -> bool:
+    """Whether the number of bytes is known, as of any file, whoever serves it: such an input has an end."""
+    if container.format.name.split(",")[0] in _PLAYLISTS:
+        return False
+    try:
+        return container.size > 0
+    except (av.error.FFmpegError, OSError, ValueError):
+        return False
 
 
 def decoder_of(video: av.VideoStream) -> av.VideoCodecContext:
@@ -140,7 +155,15 @@ class DecodedStream:
             except (av.error.ExitError, TimeoutError) as ex:
                 raise SourceLostError(f"{self._uri}: no data came in time", self._uri) from ex
             except (av.error.FFmpegError, OSError) as ex:
+                if self._is_clean_end(ex):
+                    return
                 raise DecodeError(f"{self._uri}: reading failed: {reason(ex)}", self._uri) from ex
+
+    def _is_clean_end(self, error: BaseException) -> bool:
+        """Whether ``error`` is libav's for a web server that has closed the connection and never said how much it would
+        send: it cannot tell that from a loss (nor can anybody)."""
+        is_web = self._container.name.startswith(("http:", "https:"))
+        return is_web and getattr(error, "errno", None) == errno.EIO and not has_known_size(self._container)
 
     def _note_time(self, packet: av.Packet) -> None:
         if packet.pos is not None and packet.pos >= 0 and not packet.is_corrupt:
