@@ -51,6 +51,10 @@ def _is_no_video_file(probe: av.container.OutputContainer) -> bool:
     return probe.default_video_codec == "none" or probe.format.no_file or probe.format.name in ("mp3", "flac", "image2")
 
 
+_CRASHING = ("avif",)
+"""Muxers that end the process when they are asked anything (FFmpeg 8)."""
+
+
 def container_format(path: str) -> tuple[str, str]:
     """FFmpeg's name of the container that the extension stands for, and the codec it likes best.
 
@@ -61,6 +65,8 @@ def container_format(path: str) -> tuple[str, str]:
     if extension.lower() == ".y4m":
         return "yuv4mpegpipe", "rawvideo"
     hint = "use .mp4, .mkv, .mov, .webm, .avi or .ts"
+    if extension.lower().lstrip(".") in _CRASHING:
+        raise FormatError(f"{path}: {extension} holds pictures, and cannot be written here; {hint}")
     if not extension:
         raise FormatError(f"{path}: has no extension that would tell the container; {hint}")
     try:
@@ -88,6 +94,8 @@ def named_format(name: str, uri: str) -> tuple[str, str]:
     """
     if name in _WITHOUT_A_FILE:
         return name, _WITHOUT_A_FILE[name]
+    if name in _CRASHING:
+        raise UsageError(f"{uri}: format {name} cannot be written here; use y4m, mkv, ts or nut")
     try:
         # Nothing is created before the header is written.
         probe = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(name, name))

@@ -47,7 +47,8 @@ def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str
     target = lossless_target(info.format, names)
     if target is not None:
         return FormatChoice(target.name, True)
-    known = [PIXEL_FORMATS[n] for n in names if n in PIXEL_FORMATS and not n.startswith("yuvj")]
+    known = [PIXEL_FORMATS[n] for n in names if n in PIXEL_FORMATS]
+    known = [f for f in known if not f.name.startswith("yuvj")] or known  # those go by another name where they can
     others = [n for n in names if n not in PIXEL_FORMATS]
     if not known or (others and info.format.family != "gray" and all(f.family == "gray" for f in known)):
         return FormatChoice(others[0], False, "colours")  # palettes and the like
@@ -111,6 +112,8 @@ def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
     target = PIXEL_FORMATS.get(target_name)
     source = canonical(info.format)
     color = replace(info.color, range=2) if info.format.name.startswith("yuvj") else info.color
+    if target is not None and target.name.startswith("yuvj"):
+        color = replace(color, range=2)
     if target is None or target.family == source.family or source.family == "gray":
         return color
     if target.family == "rgb":
