@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
 from ..model import Denoised, DenoiseNetwork, State
 from .measurements import Measurement, Measurements
 from .protocol import Backend, per_stream
@@ -94,7 +93,15 @@ class Auto:
         if not self._is_settled:
             self._settle(noisy, blind=sigma is None)
         begin = time.perf_counter()
-        result = self._now.step(noisy, sigma, boost, keep, state)
+        try:
+            result = self._now.step(noisy, sigma, boost, keep, state)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as ex:  # whatever is wrong with the fastest, the stream goes on without
+            if self._now is self._eager:
+                raise
+            self._give_up(self._now.name, ex)
+            result = self._now.step(noisy, sigma, boost, keep, state)
         self._seconds += time.perf_counter() - begin
         self._frames += 1
         return result
@@ -116,11 +123,16 @@ class Auto:
         try:
             if best not in self._others:
                 self._others[best] = self._open(best)
-        except BackendError as ex:  # it was there when it was measured
-            log.info("backend %s, the fastest here, does not start: %s", best, ex)
+        except Exception as ex:  # it was there when it was measured
+            self._give_up(best, ex)
             return
         self._now = self._others[best]
         log.info("backend %s from here on: %.0f ms a frame where eager takes %.0f", best, *known.pair(best))
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        log.warning("backend %s, the fastest here, does not run any more; going on with eager: %s", name, reason)
+        self._now = self._eager
 
     def _try_all(self, shape: torch.Size, *, blind: bool) -> Measurement:
         reference, eager_ms, _ = _trial(self._eager, shape, blind=blind)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
 from ..model import DenoiseNetwork
 from .graph import OUTPUTS, StepGraph, input_names, next_state
+from .onnxruntime import import_onnxruntime
 
 Run = Callable[[dict[str, Tensor]], Sequence[Tensor]]
 """One step: tensors by :func:`input_names` to those by :data:`OUTPUTS`."""
@@ -38,10 +38,7 @@ def onnx_runner(path: str | os.PathLike[str]) -> Run:
     Raises:
         BackendError: ONNX Runtime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as ex:
-        raise BackendError("checking ONNX needs ONNX Runtime: pip install 'vidnoise[export]'") from ex
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .._version import __version__
-from ..cache import cache_folder, store
+from ..cache import load, store
 from ..model import DenoiseNetwork
 from ..model import network as network_module
 from .onnx import write_onnx
@@ -36,12 +36,13 @@ def stored_onnx(network: DenoiseNetwork, *, blind: bool, dtype: torch.dtype = to
         BackendError: ``onnx`` is not installed.
     """
     kind = f"{'blind' if blind else 'told'}-{str(dtype).removeprefix('torch.')}"
-    kept = cache_folder() / "onnx" / f"{fingerprint(network)}-{kind}.onnx"
-    if kept.is_file():
-        yield kept
-        return
+    name = f"onnx/{fingerprint(network)}-{kind}"
+    kept = load(name)
     with tempfile.TemporaryDirectory(prefix="vidnoise-") as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(network, path, blind=blind, dtype=dtype)
-        store(kept, path.read_bytes())
+        if kept is None:
+            write_onnx(network, path, blind=blind, dtype=dtype)
+            store(name, path.read_bytes())
+        else:
+            path.write_bytes(kept)
         yield path
