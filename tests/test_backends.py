@@ -486,7 +486,7 @@ def test_a_measured_backend_that_fails_is_left_aloud(
     network: DenoiseNetwork, impatient: dict[str, float], caplog: pytest.LogCaptureFixture, fails_in: str
 ) -> None:
     go(make_auto(network, impatient, "swift")[0])
-    made, opened = make_auto(network, impatient, "swift")
+    made, _ = make_auto(network, impatient, "swift")
     opener, n_steps = made._open, 0
 
     def broken(name: str) -> Backend:

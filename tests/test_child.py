@@ -103,8 +103,8 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
     script = (
         "import os, signal; from vidnoise.batch import Job; from vidnoise.cli.child import Child\n"
         "child = Child('fast', 'cpu', {'strength': 0.0, 'threads': 1}); print(child._process.pid, flush=True)\n"
-        f"child.denoise(Job('lavfi:testsrc2=size=64x48:rate=25', {str(tmp_path / 'a.mkv')!r}), should_stop=lambda: False,"
-        "progress=lambda p: os.kill(os.getpid(), signal.SIGKILL))"
+        f"child.denoise(Job('lavfi:testsrc2=size=64x48:rate=25', {str(tmp_path / 'a.mkv')!r}), "
+        "should_stop=lambda: False, progress=lambda p: os.kill(os.getpid(), signal.SIGKILL))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
+    {"text"},
     {"errors", "_version"},
     {"frame", "contact_sheet", "cache", "allocator"},
     {"chroma", "colorimetry", "passthrough", "picture_planes", "run_stats", "segments", "batch"},

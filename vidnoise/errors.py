@@ -7,11 +7,16 @@ matching builtin where there is one, so that ``except FileNotFoundError`` style 
 
 from __future__ import annotations
 
+from .text import safe, shown
+
 
 class VidnoiseError(Exception):
-    """Root of all errors that vidnoise raises on purpose; its text is one line for the user."""
+    """Root of all errors that vidnoise raises on purpose; its text is one line for the user, without secrets."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(safe(message))
 
 
 class UsageError(VidnoiseError, ValueError):
@@ -27,7 +32,7 @@ class SourceError(VidnoiseError):
 
     def __init__(self, message: str, uri: str = "") -> None:
         super().__init__(message)
-        self.uri = uri
+        self.uri = shown(uri)
 
 
 class SourceOpenError(SourceError, OSError):
@@ -49,7 +54,7 @@ class SinkError(VidnoiseError):
 
     def __init__(self, message: str, uri: str = "") -> None:
         super().__init__(message)
-        self.uri = uri
+        self.uri = shown(uri)
 
 
 class SinkOpenError(SinkError, OSError):

@@ -13,6 +13,7 @@ import click
 
 from ..allocator import keep_freed_memory
 from ..errors import ReaderClosedError, VidnoiseError
+from ..text import safe
 
 COMMANDS: dict[str, str] = {
     "run": "vidnoise.cli.run:run",
@@ -114,5 +115,5 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo("vidnoise: " + " ".join(message.split()), err=True)
+    click.echo("vidnoise: " + safe(" ".join(message.split())), err=True)
     return code

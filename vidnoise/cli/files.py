@@ -11,6 +11,7 @@ import click
 
 from ..batch import Batch, Job, existing, make_folders
 from ..errors import ReaderClosedError, SinkOpenError, VidnoiseError
+from ..text import safe, shown
 from .workers import Task, Work, outcomes
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run_file(job: Job, denoise: Callable[[Job, str], RunStats], *, skip: bool, s
         say(f"{job.output}: is there already; nothing to do")
         report.add(job, skipped=True)
         return 0
-    stats = denoise(job, Path(job.output).name)
+    stats = denoise(job, Path(shown(job.output)).name)
     say(summary(stats, job.output))
     report.add(job, **stats.to_dict())
     return _INTERRUPTED if stats.interrupted else 0
@@ -106,9 +107,8 @@ def run_batch(
         if isinstance(outcome, Exception):  # the next file may be fine, whatever it was
             ex = outcome
             is_ours = isinstance(ex, VidnoiseError)
-            reason = (
-                " ".join(str(ex).split()) if is_ours else f"{job.source}: internal error: {type(ex).__name__}: {ex}"
-            )
+            internal = f"{job.source}: internal error: {type(ex).__name__}: {ex}"
+            reason = safe(" ".join((str(ex) if is_ours else internal).split()))
             failures.append((job, reason, ex.exit_code if is_ours else _MIXED))
             say(f"{place} failed: {reason}")
             report.add(job, error=reason, exit_code=failures[-1][2])
@@ -136,7 +136,8 @@ def _list_failures(failures: Sequence[tuple[Job, str, int]], n_files: int, say: 
     if failures:
         say(f"{len(failures)} of {n_files} files failed:", always=True)
     for job, reason, _ in failures:
-        say(f"  {reason}" if job.source in reason else f"  {job.source}: {reason}", always=True)
+        name = shown(job.source)
+        say(f"  {reason}" if name in reason else f"  {name}: {reason}", always=True)
 
 
 def summary(stats: RunStats, output: str) -> str:
@@ -148,7 +149,7 @@ def summary(stats: RunStats, output: str) -> str:
     if not stats.is_whole:
         return f"interrupted; {frames} of {output} are kept in {output}.parts, the same command goes on from there"
     kept = f", {stats.frames_kept} of them from before," if stats.frames_kept else ""
-    name = "standard output" if output == "-" else output
+    name = "standard output" if output == "-" else shown(output)
     line = f"{name}: {frames}{kept} in {stats.seconds:.1f} s ({stats.fps:.1f} fps)"
     if stats.sigma_mean is not None:
         line += f", noise {stats.sigma_mean:.1f}/255"
@@ -190,7 +191,7 @@ class JsonReport:
         path = self._path
         if path is None:
             return
-        text = json.dumps({"input": job.source, "output": job.output, **values}, indent=self._indent)
+        text = json.dumps({"input": shown(job.source), "output": shown(job.output), **values}, indent=self._indent)
         if path == "-":
             click.echo(text)
             return

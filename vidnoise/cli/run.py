@@ -14,6 +14,7 @@ import click
 
 from ..batch import Job, is_batch, plan_batch
 from ..errors import SinkOpenError
+from ..text import safe
 from .child import Child
 from .files import JsonReport, prepare, run_batch, run_file
 from .stream_options import stream_options
@@ -174,7 +175,7 @@ def run(
 
         def say(text: str, *, always: bool = False) -> None:
             if always or not quiet:
-                console.print(f"vidnoise: {text}", markup=False, soft_wrap=True)
+                console.print(f"vidnoise: {safe(text)}", markup=False, emoji=False, soft_wrap=True)
 
         should_stop = stack.enter_context(stop_on_signal(lambda: say("stopping; once more to stop at once")))
         if batch is not None:

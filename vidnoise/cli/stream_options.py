@@ -28,7 +28,7 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     for text in values:
         name, _, value = text.partition("=")
         if not name or not value:
-            raise click.BadParameter(f"must be NAME=VALUE, got {text!r}", ctx, param)
+            raise click.BadParameter("must be NAME=VALUE", ctx, param)  # what was got may be a secret
         pairs[name] = value
     return pairs
 

@@ -34,6 +34,7 @@ from vidnoise.sinks.uncompressed import (
 )
 from vidnoise.sinks.uncompressed import muxer_options as uncompressed_options
 from vidnoise.sinks.video_stream import VideoStreamWriter
+from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class ContainerSink:
     @property
     def name(self) -> str:
         """The output, for messages."""
-        return self.path
+        return shown(self.path)
 
     def _create(self) -> Output:
         return GrowingFile(self.path) if self._grow else PartFile(self.path)
@@ -164,7 +165,7 @@ class ContainerSink:
         except OSError as ex:
             raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
-            tags, muxer_options = container_tags(copies.metadata, self._format_name, self.path)
+            tags, muxer_options = container_tags(copies.metadata, self._format_name, self.name)
             more = self._muxer_options(info.is_live)
             flags = [options["movflags"] for options in (muxer_options, more) if "movflags" in options]
             muxer_options |= more

@@ -9,6 +9,7 @@ import select
 from vidnoise.errors import UsageError
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.output_file import Output
+from vidnoise.text import shown
 
 
 class PipeFile:
@@ -101,4 +102,4 @@ class PipeSink(ContainerSink):
 
     @property
     def name(self) -> str:
-        return "standard output" if self.path in ("-", "pipe:", "pipe:1") else self.path
+        return "standard output" if self.path in ("-", "pipe:", "pipe:1") else shown(self.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from vidnoise.passthrough import is_same_language
+from vidnoise.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def stream_tags(tags: dict[str, str], container_format: str, what: str) -> dict[
         return tags
     same = [code for code in _QUICKTIME_LANGUAGES.split() if is_same_language(code, language)]
     if not same:
-        logger.warning("%s: mov has no code for its language %s; an .mp4 file has", what, language)
+        logger.warning("%s: mov has no code for its language %s; an .mp4 file has", what, printable(language))
         return tags
     return {**tags, "language": same[0]}
 
@@ -78,7 +79,7 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
     """
     alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v and not v.startswith(_MUXER)}
     if container_format in HOLDS_NO_TAGS and alive:
-        logger.warning("%s: %s has no place for the tags %s", uri, container_format, ", ".join(alive))
+        logger.warning("%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(alive)))
     stored = _STORED.get(container_format)
     if stored is None:
         return alive, {}
@@ -88,5 +89,5 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
         # Apple's free-form list of tags: holds any name, but hides the classic ones from some MP4 players.
         return alive, {"movflags": "use_metadata_tags"}
     if lost:
-        logger.warning("%s: %s has no place for the tags %s", uri, container_format, ", ".join(lost))
+        logger.warning("%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(lost)))
     return alive, {}

@@ -33,6 +33,7 @@ from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.seeking import Pictures
 from vidnoise.sources.tracks import Tracks
 from vidnoise.sources.trim import TimeRange
+from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +100,11 @@ class ContainerSource:
         keeps_clock: bool = True,
         hardware: Hardware | None = None,
     ) -> None:
-        self.uri = uri
+        self._address = uri
+        self.uri = shown(uri)
         self._hardware = hardware
         self._accelerator = None if hardware is None else hardware.accelerator()
-        self._fields = FieldFinder(interlaced, uri)
+        self._fields = FieldFinder(interlaced, self.uri)
         self._tracks = Tracks(tracks)
         self._keeps_clock = keeps_clock
         self._name = name or ""
@@ -111,7 +113,7 @@ class ContainerSource:
         self.ended_early_seconds = 0.0
         """How much shorter than its header says the input turned out to be; 0 for a whole one."""
         self._range = TimeRange(start, duration)
-        self._reader = PictureReader(uri)
+        self._reader = PictureReader(self.uri)
         self._lock = threading.Lock()
         self._closed = False
         self._started = False
@@ -127,7 +129,7 @@ class ContainerSource:
     def _open(
         self, format: str | None, options: dict[str, str] | None, timeout: float | tuple[float, float] | None
     ) -> av.container.InputContainer:
-        return open_container(self.uri, format, options, timeout, name=self._name, accelerator=self._accelerator)
+        return open_container(self._address, format, options, timeout, name=self._name, accelerator=self._accelerator)
 
     @property
     def n_corrupt(self) -> int:
@@ -197,7 +199,7 @@ class ContainerSource:
             self._first,
             format,
             color,
-            uri=self.uri,
+            uri=self._address,
             others=copied,
             chapters=self._range.place_chapters(container.chapters()),
             trimmed_seconds=self._trimmed_seconds(total),

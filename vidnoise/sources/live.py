@@ -13,6 +13,7 @@ from vidnoise.errors import DecodeError, FormatError, SourceLostError, SourceOpe
 from vidnoise.frame import Frame, Packet
 from vidnoise.passthrough import Passthrough
 from vidnoise.sources.protocol import Source
+from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class LiveSource:
     took, and has ``discontinuity`` set.
 
     Args:
-        uri: For messages.
+        uri: The address, for messages.
         reopen: Opens the input; called again after each loss.
         reconnect: Attempts in a row before giving up; :data:`FOREVER` for no end.
         ends: Whether a clean end of the data is the end (of a file, or what a web server sends), and no loss.
@@ -89,7 +90,7 @@ class LiveSource:
     ) -> None:
         if reconnect < FOREVER:
             raise UsageError(f"reconnect must be a number of attempts or forever, got {reconnect}")
-        self.uri = uri
+        self.uri = shown(uri)
         self.n_reconnects = 0
         self.trailing_packets: tuple[Packet, ...] = ()
         self._reopen = reopen
