@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from .allocator import memory_errors_explained
 from .backends import check_backend, steady_backend
 from .denoiser import Denoiser, resolve_device
 from .errors import UsageError
@@ -184,6 +185,7 @@ def denoise_file(
     input_options: dict[str, str] | None = None,
     interlaced: str = "auto",
     tracks: str | None = None,
+    max_pixels: int | None = None,
     hwaccel: str = "none",
     threads: int = 0,
     resume: bool = False,
@@ -207,7 +209,7 @@ def denoise_file(
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
-            input_options, interlaced, tracks: of the input, see :func:`open_source`.
+            input_options, interlaced, tracks, max_pixels: of the input, see :func:`open_source`.
         hwaccel: what decodes: ``none`` the CPU; ``cuda`` an NVIDIA GPU, or an error; ``auto`` the GPU that the network
             runs on, if it knows the codec.
         max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
@@ -239,6 +241,7 @@ def denoise_file(
         "raw_size": raw_size, "raw_format": raw_format, "raw_rate": raw_rate, "live": live,
         "connect_timeout": connect_timeout, "read_timeout": read_timeout, "reconnect": reconnect,
         "rtsp_transport": rtsp_transport, "input_options": input_options, "interlaced": interlaced, "tracks": tracks,
+        "max_pixels": max_pixels,
         "keeps_clock": keeps_clock(dst, format) and all(map(keeps_clock, tee)),
     }  # fmt: skip
     if hwaccel != "none":
@@ -285,5 +288,8 @@ def denoise_file(
             first.model_name = model[1].name
         second = functools.partial(session, grain_seed=grain_seed + 1, backend=first.backend, lookahead=0)
         denoiser = FieldDenoiser(first, second)
-        stats = run(source, denoiser, sink, max_latency_ms=max_latency, on_progress=progress, should_stop=should_stop)
+        with memory_errors_explained():
+            stats = run(
+                source, denoiser, sink, max_latency_ms=max_latency, on_progress=progress, should_stop=should_stop
+            )
         return rest.amend(stats) if rest else stats

@@ -38,6 +38,7 @@ _SAMPLE_BYTES = 1 << 20
 
 _CHANGE_NOTHING = (
     "overwrite", "threads", "live", "connect_timeout", "read_timeout", "reconnect", "rtsp_transport", "hardware",
+    "max_pixels",
 )  # fmt: skip
 """Options that may be others when a file is gone on with."""
 

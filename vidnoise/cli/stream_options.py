@@ -72,6 +72,10 @@ _OPTIONS = (
         "--tracks", metavar="LIST",
         help="Only these: v:1 (second video), a:eng (English sound), -s (no subtitles); commas between.",
     ),
+    click.option(
+        "--max-pixels", metavar="N", type=click.IntRange(1, (1 << 31) - 1),
+        help="Refuse larger pictures than so many pixels.  [default: 268435456, 16384x16384]",
+    ),
     click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second as lines of JSON."),
 )
 # fmt: on

@@ -57,6 +57,7 @@ def open_source(
     interlaced: str = "auto",
     tracks: str | None = None,
     keeps_clock: bool = True,
+    max_pixels: int | None = None,
     **options: Any,
 ) -> Source:
     """Open a video for reading.
@@ -81,6 +82,7 @@ def open_source(
             subtitles, ``-a:0`` all sound but the first; several with commas. Of kinds not named, all.
         keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0, whatever
             its clock says. Other inputs keep their times in any case.
+        max_pixels: Larger pictures are refused; by default 2^28 (16384x16384).
         options: Further options of the source's class.
 
     Raises:
@@ -100,6 +102,10 @@ def open_source(
         raise UsageError(f"duration must be more than 0 seconds, got {duration:g}")
     if threads < 0:
         raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
+    if max_pixels is not None:
+        if not 0 < max_pixels < 1 << 31:
+            raise UsageError(f"max_pixels must be 1 to 2^31 - 1, got {max_pixels}")
+        options["max_pixels"] = max_pixels
     if (raw_size, raw_format, raw_rate) != (None, None, None):
         from .raw import raw_options
 

@@ -16,7 +16,7 @@ import av.stream
 
 from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
-from vidnoise.sources.decoding import DecodedStream, has_clock, has_known_size
+from vidnoise.sources.decoding import MAX_PIXELS, DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
     copied_streams,
     describe,
@@ -73,6 +73,7 @@ class ContainerSource:
         tracks: Which tracks are wanted, see :class:`vidnoise.sources.tracks.Tracks`; None for all.
         keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0.
         hardware: What decodes; by default the CPU.
+        max_pixels: Larger pictures are refused before they are decoded.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -99,6 +100,7 @@ class ContainerSource:
         tracks: str | None = None,
         keeps_clock: bool = True,
         hardware: Hardware | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._address = uri
         self.uri = shown(uri)
@@ -107,6 +109,7 @@ class ContainerSource:
         self._fields = FieldFinder(interlaced, self.uri)
         self._tracks = Tracks(tracks)
         self._keeps_clock = keeps_clock
+        self._max_pixels = max_pixels
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
@@ -160,6 +163,12 @@ class ContainerSource:
             raise SourceOpenError(f"{self.uri}: holds {what}", self.uri)
         if video.codec_context is None:
             raise SourceOpenError(f"{self.uri}: its video codec is not supported by this build of FFmpeg", self.uri)
+        width, height = video.codec_context.width, video.codec_context.height
+        if width * height > self._max_pixels:
+            raise FormatError(
+                f"{self.uri}: is {width}x{height}, which is more than {self._max_pixels} pixels; "
+                "--max-pixels allows larger pictures"
+            )
         if self._hardware is not None:
             self._hardware.check(video.codec_context, self.uri)
         self._video = video
@@ -174,7 +183,13 @@ class ContainerSource:
         self._kinds = {s.index: (s.kind, s.is_cover) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
         self._decoded = DecodedStream(
-            container, video, others, uri=self.uri, threads=threads, is_live=bool(self._is_live)
+            container,
+            video,
+            others,
+            uri=self.uri,
+            threads=threads,
+            is_live=bool(self._is_live),
+            max_pixels=self._max_pixels,
         )
         covers = {index for index, (_, is_cover) in self._kinds.items() if is_cover}
         self._pictures = Pictures(

@@ -30,6 +30,10 @@ pictures (10 s at 30 frames/s); an input that fails for longer is not going to b
 """
 
 
+MAX_PIXELS = 1 << 28
+"""Of a picture, by default: 16384x16384, 400 MB as yuv420p. A few bytes can ask for more than there is memory."""
+
+
 def reason(error: BaseException) -> str:
     """One line of plain words for an error of libav."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -83,10 +87,12 @@ class DecodedStream:
         uri: str,
         threads: int,
         is_live: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._container = container
         self._video = video
         self._decoder = decoder_of(video)
+        self._decoder.options = {**self._decoder.options, "max_pixels": str(max_pixels)}
         self._streams = [video, *others]
         self._uri = uri
         self.n_corrupt = 0

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 _WAKE_SECONDS = 0.2
 """How soon a wait for data notices that nobody wants any more."""
 
+_WHITELIST = "file,crypto,data"
+"""What a playlist on standard input may refer to: the same as one in a file, so nothing on the network."""
+
 _COUNTS_PICTURES = ("yuv4mpegpipe", "rawvideo")
 """Formats in which nothing may follow the last picture."""
 
@@ -78,6 +81,7 @@ class PipeSource(ContainerSource):
                 f"{self.uri}: is a terminal, not a video; send one in (... | vidnoise - -o OUT)", self.uri
             )
         self._pipe = PipeReader(fd, timeout[1] if isinstance(timeout, tuple) else timeout)
+        options = {"protocol_whitelist": _WHITELIST, **(options or {})}
         return open_container(self.uri, format, options, None, file=self._pipe, accelerator=self._accelerator)
 
     def stop(self) -> None:

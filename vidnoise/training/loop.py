@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -181,8 +182,17 @@ class Trainer:
         self.export(self.run / f"{self.config.name}.safetensors")
 
     def _restore(self) -> None:
-        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        try:
+            self._take(torch.load(self.checkpoint, map_location="cpu", weights_only=True))
+        except Exception as ex:  # whatever a file holds that is not what _save wrote
+            reason = " ".join(str(ex).split())[:200] or type(ex).__name__
+            raise UsageError(f"{self.checkpoint}: cannot be gone on with: {reason}; move it away to begin anew") from ex
+
+    def _take(self, saved: Any) -> None:
+        """Go on where :meth:`_save` was called."""
         self.stage_index, *position = saved["position"]
+        if not all(isinstance(n, (int, float)) and 0 <= n < math.inf for n in saved["position"]):
+            raise ValueError("its position is none")
         self._start_stage()
         self.step, self.seconds, self.total_seconds, self.total_steps, self.usual_norm = position
         self.network.load_state_dict(saved["network"])
