@@ -16,7 +16,7 @@ import av.container
 import av.error
 
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
-from vidnoise.frame import Frame, Packet, StreamInfo
+from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
@@ -25,8 +25,15 @@ from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, what_it
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.encoder_choice import EncoderChoice
 from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
-from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt
-from vidnoise.sinks.tags import HOLDS_NO_TAGS, container_tags, holds_aspect, holds_rotation
+from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, output_color
+from vidnoise.sinks.tags import (
+    CHROMA_LOCATIONS,
+    HOLDS_NO_TAGS,
+    container_tags,
+    holds_aspect,
+    holds_chroma_location,
+    holds_rotation,
+)
 from vidnoise.sinks.uncompressed import (
     check_no_encoder_options,
     is_uncompressed,
@@ -160,6 +167,7 @@ class ContainerSink:
         self._check_not_input(copies.uri)
         encoder, choice, options = self._encoding(info, copies)
         aspect = self._aspect_in_header(info, encoder)
+        self._say_chroma_location(output_color(info, choice.name).chroma_location, encoder, choice.name)
         try:
             self._file = self._create()
         except OSError as ex:
@@ -227,6 +235,15 @@ class ContainerSink:
                 self.name, self._format_name, encoder.name, " and the ".join(lost),
             )  # fmt: skip
         return changes
+
+    def _say_chroma_location(self, location: int, encoder: av.codec.Codec, pix_fmt: str) -> None:
+        format = PIXEL_FORMATS.get(pix_fmt)
+        is_8_bit = format is not None and format.bit_depth == 8
+        if not holds_chroma_location(self._format_name, encoder.canonical_name, location, is_8_bit=is_8_bit):
+            logger.warning(
+                "%s: %s with %s has no place for the chroma location (%s); H.264 and HEVC have one",
+                self.name, self._format_name, encoder.name, CHROMA_LOCATIONS[location],
+            )  # fmt: skip
 
     def _encoding(self, info: StreamInfo, copies: Passthrough) -> tuple[av.codec.Codec, FormatChoice, dict[str, str]]:
         """The encoder, the pixel format, and the encoder's options."""

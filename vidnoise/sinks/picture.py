@@ -112,6 +112,8 @@ def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
     target = PIXEL_FORMATS.get(target_name)
     source = canonical(info.format)
     color = replace(info.color, range=2) if info.format.name.startswith("yuvj") else info.color
+    if target is None or not (target.log2_chroma_w or target.log2_chroma_h):
+        color = replace(color, chroma_location=0)
     if target is not None and target.name.startswith("yuvj"):
         color = replace(color, range=2)
     if target is None or target.family == source.family or source.family == "gray":

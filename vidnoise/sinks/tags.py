@@ -45,6 +45,24 @@ _CODEC_HOLDS_ASPECT = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg")
 """Codecs that store the sample aspect ratio themselves (tried)."""
 
 
+CHROMA_LOCATIONS = {1: "left", 2: "center", 3: "topleft", 4: "top", 5: "bottomleft", 6: "bottom"}
+"""FFmpeg's names of chroma locations."""
+
+_USUAL_LOCATION = 1
+"""What everyone takes for meant where nothing is said."""
+
+
+def holds_chroma_location(container_format: str, codec: str, location: int, *, is_8_bit: bool) -> bool:
+    """Whether FFmpeg stores where chroma samples lie in the container or codec (by its canonical name), or need not."""
+    if location in (0, _USUAL_LOCATION) or codec in ("h264", "hevc", "vvc"):
+        return True
+    if codec in ("mjpeg", "mpeg1video"):
+        return location == 2
+    if container_format == "yuv4mpegpipe":
+        return is_8_bit and location in (2, 3)
+    return (container_format in ("matroska", "webm") and location in (2, 3)) or (codec == "av1" and location == 3)
+
+
 def stream_tags(tags: dict[str, str], container_format: str, what: str) -> dict[str, str]:
     """Tags of one stream, ``what``, as a container stores them, with a warning where it has none for its language."""
     language = tags.get("language")

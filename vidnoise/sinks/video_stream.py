@@ -16,7 +16,7 @@ from av.codec.context import ThreadType
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
-from vidnoise.sinks.tags import stream_tags
+from vidnoise.sinks.tags import CHROMA_LOCATIONS, stream_tags
 from vidnoise.sinks.uncompressed import is_uncompressed
 
 _DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_", "alpha_mode")
@@ -78,6 +78,8 @@ class VideoStreamWriter:
             # Such containers (AVI) know a constant rate only.
             rate = rate or Fraction(25)
             self._time_base = 1 / rate
+        if color.chroma_location:
+            options = {**options, "chroma_sample_location": CHROMA_LOCATIONS[color.chroma_location]}
         stream = cast(
             av.VideoStream,
             container.add_stream(encoder.name, rate=rate or 25, options=options, time_base=self._time_base),

@@ -18,6 +18,7 @@ from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenErr
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.sources.decoding import MAX_PIXELS, DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
+    chroma_location,
     copied_streams,
     describe,
     main_video,
@@ -199,6 +200,8 @@ class ContainerSource:
         found = {p.stream_index: bytes(p) for p in self._held if p.stream_index in covers}
         copied = tuple(replace(s, picture=found.get(s.index, b"")) for s in copied)
         format = self._reader.format_of(self._first)
+        if format.log2_chroma_w or format.log2_chroma_h:
+            self._reader.chroma_location = chroma_location(container, video)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
         is_live = self._is_live

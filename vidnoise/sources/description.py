@@ -12,6 +12,7 @@ from typing import Any, cast
 import av
 import av.container
 import av.error
+import av.logging
 import av.stream
 from av.sidedata.sidedata import SideData
 
@@ -130,6 +131,28 @@ def hdr_metadata(picture: av.VideoFrame) -> dict[str, Any]:
         elif item.type.name == "CONTENT_LIGHT_LEVEL" and len(data) >= 8:
             found["content_light"] = struct.unpack("=2I", data[:8])
     return found
+
+
+_CHROMA_LOCATIONS = {"left": 1, "center": 2, "topleft": 3, "top": 4, "bottomleft": 5, "bottom": 6}
+
+
+def chroma_location(container: av.container.InputContainer, video: av.VideoStream) -> int:
+    """Where the chroma samples of ``video`` lie, as :attr:`ColorInfo.chroma_location`.
+
+    av does not show it. libav's description of the input does, to those who want to know it well:
+    ``Stream #0:0: Video: hevc (Main 10), yuv420p10le(tv, bt2020nc/bt2020/smpte2084, progressive, topleft), ...``
+    """
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.VERBOSE)
+    av.logging.set_libav_level(av.logging.VERBOSE)
+    try:
+        text = container.dumps_format()
+    finally:
+        av.logging.set_libav_level(av.logging.INFO)  # libav's own default
+        av.logging.set_level(level)
+    found = re.search(rf"Stream #\d+:{video.index}\b[^\n]*?: Video: [^\n]*?{video.format.name}\(([^)]*)\)", text)
+    words = [] if found is None else re.split(r"[,\s]+", found[1])
+    return next((_CHROMA_LOCATIONS[word] for word in words if word in _CHROMA_LOCATIONS), 0)
 
 
 def describe(
