@@ -153,6 +153,8 @@ def holds_copy(container_format: str, stream: CopiedStream) -> bool:
         return container_format == "matroska" and stream.template is not None
     if stream.is_cover and container_format not in _HOLDS_COVERS:
         return False
+    if stream.kind == "data" and stream.codec in ("none", "unknown"):  # would be written, as a track without a name
+        return False
     if stream.template is None or not _is_readable(container_format, stream.kind, stream.codec):
         return False
     if container_format in _WITHOUT_A_FILE:

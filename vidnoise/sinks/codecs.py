@@ -220,6 +220,11 @@ def _known_options(codec: av.codec.codec.Codec) -> set[str]:
     return {option.name for option in options.private} if options is not None else set()
 
 
+def takes_captions(codec: av.codec.Codec) -> bool:
+    """Whether the encoder writes the closed captions (A53) of pictures."""
+    return "a53cc" in _known_options(codec)
+
+
 def needs_fixed_quantiser(codec: av.codec.Codec, options: dict[str, str]) -> bool:
     """Whether the encoder would fall back to FFmpeg's 200 kbit/s because nothing sets its quality."""
     if codec.name in ("ffv1", "prores_ks") or (codec.lossless and not codec.lossy):

@@ -21,7 +21,7 @@ from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
 from vidnoise.sinks.capability import container_format, holds_video, named_format
-from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, what_it_needs
+from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, takes_captions, what_it_needs
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.encoder_choice import EncoderChoice
 from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
@@ -190,7 +190,7 @@ class ContainerSink:
                     muxer_options["write_crc32"] = "0"  # which would be that of the header before
             container = self._open_container(target, muxer_options)
             self._container = container
-            self._writer = PictureWriter(info, choice)
+            self._writer = PictureWriter(info, choice, takes_captions=takes_captions(encoder))
             self._video = VideoStreamWriter(
                 container, encoder, choice.name, options, shape, copies, color=self._writer.color, threads=self._threads
             )

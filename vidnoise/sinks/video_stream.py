@@ -27,6 +27,21 @@ _MAX_DELAY = 1024
 """No encoder holds back more frames than this."""
 
 
+_FREE_TIMES = ("ipod", "3gp", "3g2", "f4v", "ismv", "psp")
+"""Brothers of .mp4, of which libav only says nothing of the kind."""
+
+_ON_A_CLOCK = ("mpeg", "vob", "svcd", "dvd")
+"""Program streams: their times are ticks of a clock, whatever the rate that MPEG-1 and 2 want to be told."""
+
+
+def has_free_times(container: av.container.OutputContainer, encoder: av.codec.codec.Codec) -> bool:
+    """Whether frames may be shown at any time, or only on the grid of a constant rate."""
+    name = container.format.name
+    if name in _ON_A_CLOCK:
+        return encoder.canonical_name not in ("mpeg1video", "mpeg2video")
+    return name in _FREE_TIMES or bool(container.format.flags & av.format.Flags.variable_fps.value)
+
+
 class VideoStreamWriter:
     """Encodes pictures and muxes the packets. Not thread-safe.
 
@@ -66,7 +81,7 @@ class VideoStreamWriter:
         self.last_pts = last_pts
         """Of the last frame, in the encoder's ticks."""
         self._durations: dict[int, int] = {}
-        self._has_free_times = bool(container.format.flags & av.format.Flags.variable_fps.value)
+        self._has_free_times = has_free_times(container, encoder)
         self._is_counted = is_uncompressed(container.format.name)
         """Nothing tells the time but the number of the frame."""
         self._n_written = 0

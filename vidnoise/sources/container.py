@@ -21,6 +21,7 @@ from vidnoise.sources.description import (
     chroma_location,
     copied_streams,
     describe,
+    hdr_metadata,
     main_video,
     side_data,
     to_fraction,
@@ -42,13 +43,21 @@ _NO_PAUSE_SECONDS = 60
 """A transport stream that begins later shows the time of a broadcast's clock."""
 
 _LOST_SIDE_DATA = {
-    "A53_CC": "closed captions",
     "DYNAMIC_HDR_PLUS": "HDR10+ data",
     "DYNAMIC_HDR_VIVID": "HDR Vivid data",
     "STEREO3D": "marks of stereoscopic video",
     "SPHERICAL": "marks of spherical video",
+    "FILM_GRAIN_PARAMS": "film grain parameters",
+    "ICC_PROFILE": "colour profile (ICC)",
+    "AMBIENT_VIEWING_ENVIRONMENT": "data on ambient light",
+    "S12M_TIMECODE": "time codes (SMPTE 12M)",
+    "AFD": "active format descriptions",
+    "PANSCAN": "pan-and-scan data",
 }
 """What libav hands out with pictures and takes back from nobody, by its name and in words."""
+
+CAPTIONS = "A53_CC"
+"""Side data that some encoders take from the picture that they are given."""
 
 _HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
 
@@ -111,6 +120,8 @@ class ContainerSource:
         self._tracks = Tracks(tracks)
         self._keeps_clock = keeps_clock
         self._max_pixels = max_pixels
+        self._told: set[str] = set()
+        """Kinds of side data that have come."""
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
@@ -226,12 +237,24 @@ class ContainerSource:
             is_live=is_live,
         )
         self._total_seconds = total
-        self._warn_of_losses(self._first)
+        self._known_hdr = hdr_metadata(self._first)
 
-    def _warn_of_losses(self, picture: av.VideoFrame) -> None:
-        """Say what pictures carry that frames do not."""
-        for kind in {item.type.name for item in side_data(picture)} & _LOST_SIDE_DATA.keys():
-            logger.warning("%s: the %s inside the pictures are not carried over", self.uri, _LOST_SIDE_DATA[kind])
+    def _look_beside(self, picture: av.VideoFrame) -> av.VideoFrame | None:
+        """Say what a picture carries that frames do not, when it first comes; the picture, where a sink may want it."""
+        kinds = {item.type.name for item in side_data(picture)}
+        if not kinds:
+            return None
+        since = ""
+        if kinds - self._told and picture.pts is not None:
+            since = f" (from {float(picture.pts * self._time_base - self._begin):.3f} s on)"
+        for kind in sorted((kinds - self._told) & _LOST_SIDE_DATA.keys()):
+            what = _LOST_SIDE_DATA[kind]
+            logger.warning("%s: the %s inside the pictures are not carried over%s", self.uri, what, since)
+        self._told |= kinds
+        if "HDR metadata" not in self._told and hdr_metadata(picture) not in ({}, self._known_hdr):
+            self._told.add("HDR metadata")
+            logger.warning("%s: the HDR mastering metadata changes%s; the output has the first", self.uri, since)
+        return picture if CAPTIONS in kinds else None
 
     def _beginning(self) -> Fraction:
         """Time of the input's beginning on its own clock, in seconds."""
@@ -332,6 +355,7 @@ class ContainerSource:
             index=count + self._decoded.n_lost,
             discontinuity=self._is_cut(stamp) or (previous is None and bool(self._range.start)),
             packets=packets,
+            side_data=self._look_beside(picture),
         )
         return self._fields.marked(frame, picture)
 
