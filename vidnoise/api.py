@@ -172,6 +172,7 @@ def denoise_file(
     format: str | None = None,
     tee: Sequence[str | os.PathLike[str]] = (),
     grow: bool = False,
+    faststart: bool | None = None,
     input_format: str | None = None,
     raw_size: str | None = None,
     raw_format: str | None = None,
@@ -207,7 +208,7 @@ def denoise_file(
             may also be what :func:`load_model` returned, so that many files share it. Live inputs never pause to
             measure backends: ``auto`` is steady there.
         start, duration: seconds; the part of ``src`` that is wanted.
-        codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
+        codec, crf, preset, pix_fmt, audio, format, tee, grow, faststart: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
             input_options, interlaced, tracks, max_pixels: of the input, see :func:`open_source`.
         hwaccel: what decodes: ``none`` the CPU; ``cuda`` an NVIDIA GPU, or an error; ``auto`` the GPU that the network
@@ -236,6 +237,8 @@ def denoise_file(
         "overwrite": overwrite, "codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt,
         "audio": audio, "format": format, "threads": threads,
     }  # fmt: skip
+    if faststart is not None:
+        sink_options["faststart"] = faststart
     source_options: dict[str, Any] = {
         "start": start, "duration": duration, "threads": threads, "format": input_format,
         "raw_size": raw_size, "raw_format": raw_format, "raw_rate": raw_rate, "live": live,

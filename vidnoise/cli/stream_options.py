@@ -37,6 +37,10 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 _OPTIONS = (
     click.option("-f", "--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: extension]"),
     click.option("--tee", metavar="OUTPUT", multiple=True, help="One more output, as -o takes it; may be repeated."),
+    click.option(
+        "--faststart/--no-faststart", default=None,
+        help="Index first, to play while fetching.  [default: .mp4 and .m4v up to two hours]",
+    ),
     click.option("--grow", is_flag=True, help="Write under the final name at once, for readers who follow."),
     click.option(
         "--hwaccel", type=click.Choice(["auto", "none", "cuda"]), default="none", show_default=True,

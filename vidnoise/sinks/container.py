@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, cast
 
 import av
@@ -58,8 +59,15 @@ GROWING: dict[str, dict[str, str]] = {
 _MOVIES = ("mp4", "mov", "ipod")
 _MOST_TICKS = 10_000_000
 
-_MOVED_SECONDS = 0.045
-"""From here on one notices that sound and picture are apart."""
+_INDEX_FIRST = ("mp4", "ipod")
+_ORDINARY_SECONDS = 2 * 3600
+"""Length up to which a file's data is moved for its index unasked: it takes as long as copying the file."""
+
+_LATE_SECONDS = 60
+"""Containers that know a constant rate only would fill the time before a first frame later than that with nothing."""
+
+_MOVED_SECONDS = 0.005
+"""Beyond what rounding to a container's ticks does."""
 
 
 class ContainerSink:
@@ -91,8 +99,12 @@ class ContainerSink:
         audio: str = "copy",
         format: str | None = None,
         grow: bool = False,
+        faststart: bool | None = None,
     ) -> None:
         self.path = path
+        self._faststart = faststart
+        self._origin = Fraction(0)
+        """Seconds that are taken off all times."""
         self._overwrite = overwrite
         self._threads = threads
         self._audio = audio
@@ -112,6 +124,8 @@ class ContainerSink:
         )
         if grow and self._format_name not in GROWING:
             raise UsageError(f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4")
+        if faststart and (self._format_name not in _MOVIES or grow):
+            raise UsageError(f"{path}: only whole .mp4, .m4v and .mov files have an index that can be put first")
         if is_uncompressed(self._format_name):
             check_no_encoder_options(self._format_name, codec, crf, preset)
             codec = "rawvideo"
@@ -145,6 +159,13 @@ class ContainerSink:
             options["max_interleave_delta"] = "500000"  # or silent sound would hold the pictures back for 10 s
         return options
 
+    def _puts_index_first(self, info: StreamInfo) -> bool:
+        """Whether an .mp4 can be played while it is fetched; its data is moved once for that when it is whole."""
+        if self._faststart is not None or not self.writes_bytes or self.is_prompt or info.is_live:
+            return bool(self._faststart)
+        seconds = info.duration_seconds
+        return self._format_name in _INDEX_FIRST and seconds is not None and seconds <= _ORDINARY_SECONDS
+
     def _check_path(self) -> None:
         path = self.path
         folder = os.path.dirname(path) or "."
@@ -175,6 +196,10 @@ class ContainerSink:
         try:
             tags, muxer_options = container_tags(copies.metadata, self._format_name, self.name)
             more = self._muxer_options(info.is_live)
+            if self._puts_index_first(info):
+                # libav reads what it has written once more, by this name.
+                self._file.name = os.path.abspath(self._file.part_path)  # type: ignore[attr-defined]
+                more = {**more, "movflags": "+".join(filter(None, [more.get("movflags"), "faststart"]))}
             flags = [options["movflags"] for options in (muxer_options, more) if "movflags" in options]
             muxer_options |= more
             if flags:
@@ -277,9 +302,25 @@ class ContainerSink:
         with self._failing_cleanly():
             if self._container is None:
                 raise EncodeError(f"{self.name}: the output is not open", self.path)
+            frame = self._from_zero(frame)
             self._copies.mux(frame.packets)
             self._video.write(frame, self._writer.picture(frame))
             self._n_written += 1
+
+    def _from_zero(self, frame: Frame) -> Frame:
+        """``frame`` with its packets on a clock that begins with the first one, where it would begin too late."""
+        if self._n_written == 0 and frame.pts is not None and not self._video.has_free_times:
+            begin = frame.pts * frame.time_base
+            if begin > _LATE_SECONDS and not is_uncompressed(self._format_name):
+                self._origin = begin
+                logger.warning(
+                    "%s: the first frame is at %.3f s; %s cannot begin so late, so the output begins at 0",
+                    self.name, begin, self._format_name,
+                )  # fmt: skip
+        if not self._origin:
+            return frame
+        pts = None if frame.pts is None else frame.pts - round(self._origin / frame.time_base)
+        return replace(frame, pts=pts, packets=_moved(frame.packets, self._origin))
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
         """Finish the file and give it its final name.
@@ -292,7 +333,7 @@ class ContainerSink:
         with self._failing_cleanly():
             if self._n_written == 0:
                 raise EncodeError(f"{self.name}: no frame was written, so no file", self.path)
-            self._copies.mux(trailing_packets)
+            self._copies.mux(_moved(trailing_packets, self._origin))
             self._video.finish()
             self._copies.finish()
             self._container.close()
@@ -351,6 +392,16 @@ class ContainerSink:
             error = self._file.error
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return str(text).splitlines()[0]
+
+
+def _moved(packets: Sequence[Packet], origin: Fraction) -> tuple[Packet, ...]:
+    """Packets whose times are ``origin`` seconds earlier; changed in place."""
+    for packet in packets if origin else ():
+        data = packet.data
+        ticks = round(origin / Fraction(data.time_base))
+        data.pts = None if data.pts is None else data.pts - ticks
+        data.dts = None if data.dts is None else data.dts - ticks
+    return tuple(packets)
 
 
 def _movie_timescale(info: StreamInfo, copies: Passthrough) -> int:

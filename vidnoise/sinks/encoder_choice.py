@@ -7,7 +7,7 @@ import logging
 import av.codec.codec
 
 from vidnoise.errors import FormatError, UsageError
-from vidnoise.frame import StreamInfo
+from vidnoise.frame import PIXEL_FORMATS, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.capability import encoder_formats, holds_video
 from vidnoise.sinks.codecs import (
@@ -115,7 +115,12 @@ class EncoderChoice:
     def _for_family(self, encoder: av.codec.Codec, info: StreamInfo) -> av.codec.Codec:
         """The encoder, or its sibling for RGB where that is to stay RGB."""
         is_even = not (info.width % 2 or info.height % 2)
-        if self._format_name in _FOR_PLAYERS and self._pix_fmt is None and is_even:
+        if self._pix_fmt is None:
+            becomes_yuv = self._format_name in _FOR_PLAYERS and is_even
+        else:
+            asked = PIXEL_FORMATS.get(self._pix_fmt)
+            becomes_yuv = asked is not None and asked.family != "rgb"
+        if becomes_yuv:
             return encoder
         return rgb_encoder(encoder, info.format)
 
