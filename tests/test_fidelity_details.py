@@ -1,4 +1,4 @@
-"""What is easily lost without a word: chroma location, captions, telemetry, palettes, uneven times, rates, late starts."""
+"""What is easily lost without a word: chroma location, captions, telemetry, palettes, uneven times, rates."""
 
 from __future__ import annotations
 

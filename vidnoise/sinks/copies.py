@@ -101,7 +101,8 @@ class CopiedStreams:
         name = self._container.format.name
         if not can_decode(stream) and (audio in AUDIO_ENCODERS or not holds_copy(name, stream)):
             raise SinkOpenError(
-                f"{uri}: FFmpeg can neither decode {stream} nor copy it into {name}; leave it out: --tracks=-a:{number}",
+                f"{uri}: FFmpeg can neither decode {stream} nor copy it into {name}; "
+                f"leave it out: --tracks=-a:{number}",
                 uri,
             )
         if audio in AUDIO_ENCODERS and stream.codec != audio:
