@@ -39,6 +39,7 @@ ADDRESSES = {
     "HTTP://u:Secret@host/": "HTTP://u:***@host/",
     "concat:http://u:Secret@h/a|http://u:Secret@h/b": "concat:http://u:***@h/b",
     "ftp://u:Secret@h/a": "ftp://u:***@h/a",
+    "rtsp:/u:Secret@h/a": "rtsp:/u:***@h/a", "https:u:Secret@h": "https:u:***@h",
     # What is no secret stays.
     "udp://239.0.0.1:5000?pkt_size=1316": "udp://239.0.0.1:5000?pkt_size=1316",
     "https://host/@name/a.mp4": "https://host/@name/a.mp4",

@@ -87,6 +87,8 @@ def plan_batch(inputs: Sequence[str], output: str, *, model: str) -> Batch:
         SourceOpenError: A folder without a video.
         SinkOpenError: An output would replace an input.
     """
+    if "\0" in output:
+        raise UsageError(f"{output}: no name of a file holds a zero")
     for name in inputs:
         if not os.path.exists(name) and (name == "-" or "://" in name or re.match(_ADDRESS, name)):
             raise UsageError(f"{name}: with several inputs, or into a folder, only files and folders can be read")

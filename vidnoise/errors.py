@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from .text import safe, shown
 
+_LONGEST = 1500
+"""Characters of a message; paths may have a thousand."""
+
 
 class VidnoiseError(Exception):
     """Root of all errors that vidnoise raises on purpose; its text is one line for the user, without secrets."""
@@ -16,7 +19,10 @@ class VidnoiseError(Exception):
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(safe(message))
+        text = safe(message)
+        if len(text) > _LONGEST:  # an option of a megabyte, say
+            text = f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 3 :]}"
+        super().__init__(text)
 
 
 class UsageError(VidnoiseError, ValueError):

@@ -10,6 +10,11 @@ HIDDEN = "***"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/@:]*:[^\s/@][^/@\n]{0,200}@)?\S*(?: \w+=\S+)*")
 """In a text; of the password also what is behind a blank, and librtmp's settings."""
 
+_MISTYPED = re.compile(
+    r"\b((?:rtsps?|rtmp\w*|https?|s?ftp|srt|udp|tcp|rist|icecast):/?[^\s/@:]+):[^\s/@][^\s@]*@", re.IGNORECASE
+)
+"""An address that misses a slash, with a password."""
+
 _END = re.compile(r"[:;,.)\]}'\"]*$")
 """What belongs to the sentence, not to the address in it."""
 
@@ -31,7 +36,7 @@ def shown(address: str) -> str:
     head, separator, rest = address.partition("://")
     scheme = head.rpartition(":")[2]  # "async:http", "file:..."
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        return printable(address)
+        return printable(_MISTYPED.sub(rf"\1:{HIDDEN}@", address))
     place, mark, query = _split(rest)
     place = _without_password(place)
     if scheme.lower().startswith("rtmp"):
@@ -50,7 +55,7 @@ def redacted(text: str) -> str:
         at = len(address) if end is None else end.start()
         return shown(address[:at]) + address[at:]
 
-    return _ADDRESS.sub(hide, text)
+    return _MISTYPED.sub(rf"\1:{HIDDEN}@", _ADDRESS.sub(hide, text))
 
 
 def safe(text: str) -> str:

@@ -91,6 +91,8 @@ def open_sink(
         text = text[len("file:") :]
     if not text:
         raise SinkOpenError("no output given", text)
+    if "\0" in text:
+        raise SinkOpenError(f"{text}: no name of a file holds a zero", text)
     if tee:
         if audio not in ("copy", "none"):
             raise UsageError(f"audio {audio} encodes for one output; with tee use copy or none")

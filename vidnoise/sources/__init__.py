@@ -96,6 +96,8 @@ def open_source(
         text = text[len("file:") :]
     if not text:
         raise SourceOpenError("no input given", text)
+    if "\0" in text:
+        raise SourceOpenError(f"{text}: no name of a file holds a zero", text)
     if start is not None and not 0 <= start < float("inf"):
         raise UsageError(f"start must be 0 seconds or more, got {start:g}")
     if duration is not None and not 0 < duration < float("inf"):
