@@ -1,4 +1,4 @@
-# `make demo`, `make test`, `make lint`, `make type`, `make bench`: each sets up .venv first, once.
+# `make demo`, `make test`, `make fuzz`, `make lint`, `make type`, `make bench`: each sets up .venv first, once.
 # Needs Python 3.10 or newer: `make test PYTHON=python3.12` picks another one than python3.
 
 PYTHON ?= python3
@@ -11,11 +11,12 @@ SAMPLE := samples/city-night.mp4
 DEMO := demo/clean.mp4
 DEMO_PICTURE := demo/before-after.png
 
-.PHONY: help demo test test-all lint type bench clean
+.PHONY: help demo test test-all fuzz lint type bench clean
 
 help:
 	@echo "make demo    denoise $(SAMPLE) and draw a before/after picture"
 	@echo "make test    run the tests (make test-all: the slow ones too)"
+	@echo "make fuzz    $(MUTANTS) damaged inputs of every kind; 'make fuzz MUTANTS=100000' more"
 	@echo "make lint    ruff: errors and formatting"
 	@echo "make type    pyright"
 	@echo "make bench   speed of each tier on this machine, beside other filters: bench/speed.md"
@@ -59,6 +60,11 @@ lint: $(STAMP)
 
 type: $(STAMP)
 	$(BIN)/pyright
+
+MUTANTS ?= 20000
+
+fuzz: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --mutants $(MUTANTS)
 
 bench: $(STAMP)
 	$(BIN)/vidnoise bench --peers -o bench/speed.json

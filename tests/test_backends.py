@@ -23,6 +23,7 @@ from vidnoise.backends.auto import Auto
 from vidnoise.backends.cpu_operations import CpuAveraging, CpuOperations, CpuPixelwise
 from vidnoise.backends.measurements import Kind, Measurement, Measurements
 from vidnoise.backends.protocol import Backend
+from vidnoise.cache import load, store
 from vidnoise.cli import main
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import BackendError, UsageError
@@ -47,7 +48,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     yield
-    (cache / "vidnoise" / "backends.json").unlink(missing_ok=True)
+    (cache / "vidnoise" / "backends").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -404,9 +405,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return costs
 
 
-def make_auto(
-    network: DenoiseNetwork, costs: dict[str, float], *names: str, path: Path | None = None
-) -> tuple[Auto, dict[str, _Fake]]:
+def make_auto(network: DenoiseNetwork, costs: dict[str, float], *names: str) -> tuple[Auto, dict[str, _Fake]]:
     """An ``Auto`` among fakes."""
     clock = auto.time = _Clock()  # type: ignore[assignment]
     opened: dict[str, _Fake] = {}
@@ -428,7 +427,7 @@ def make_auto(
             setattr(fake, call, at_a_cost(call, share))
         return fake
 
-    measurements = Measurements(network, CPU, torch.float32, path)
+    measurements = Measurements(network, CPU, torch.float32)
     made = Auto(
         network, device=CPU, dtype=torch.float32, open=open_fake, candidates=names, measurements=measurements
     )  # fmt: skip
@@ -533,29 +532,72 @@ def test_auto_survives_a_candidate_that_fails(network: DenoiseNetwork, impatient
     assert go(made)[-1] == "swift"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"x": 3}', None])
-def test_a_damaged_cache_is_as_none(
-    network: DenoiseNetwork, impatient: dict[str, float], tmp_path: Path, content: bytes | None
-) -> None:
-    path = tmp_path / "backends.json"
-    if content is None:  # entries that are not what they should be
-        go(make_auto(network, impatient, "swift", path=path)[0])
-        path.write_text(json.dumps({key: {"best": "swift"} for key in json.loads(path.read_text())}))
-    else:
-        path.write_bytes(content)
-    assert go(make_auto(network, impatient, "swift", path=path)[0])[-1] == "swift"
-    assert "swift" in [entry["best"] for entry in json.loads(path.read_text()).values() if isinstance(entry, dict)]
+ENTRIES = [
+    {"best": "swift"},
+    {"best": "swift", "ms": {"eager": "100", "swift": 10}},
+    {"best": ["swift"], "ms": {"eager": 100, "swift": 10}},
+    {"best": "swift", "ms": [100, 10]},
+    {"best": "swift", "ms": {"eager": 100, "swift": 10}, "start_seconds": {"swift": None}},
+    {"best": "swift", "ms": {"eager": float("nan"), "swift": 10}},
+    7,
+]
+"""What entries of the cache may be, beside what they should be."""
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe", b'{"x": 3}', b"[" * 100_000, *ENTRIES], ids=lambda c: str(c)[:20]
+)
+def test_a_damaged_cache_is_as_none(network: DenoiseNetwork, impatient: dict[str, float], content: Any) -> None:
+    if not isinstance(content, bytes):
+        go(make_auto(network, impatient, "swift")[0])
+        content = json.dumps(dict.fromkeys(json.loads(load("backends") or b""), content)).encode()
+    store("backends", content)
+    assert go(make_auto(network, impatient, "swift")[0])[-1] == "swift"
+    known = json.loads(load("backends") or b"")
+    assert "swift" in [entry["best"] for entry in known.values() if isinstance(entry, dict)]
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(
-    network: DenoiseNetwork, impatient: dict[str, float], tmp_path: Path
+    network: DenoiseNetwork, impatient: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    path = tmp_path / "file" / "backends.json"
-    assert go(make_auto(network, impatient, "swift", path=path)[0])[-1] == "swift"
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    assert go(make_auto(network, impatient, "swift", path=locked / "backends.json")[0])[-1] == "swift"
+    (tmp_path / "locked").mkdir(mode=0o500)
+    for name in ("file", "locked"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        assert go(make_auto(network, impatient, "swift")[0])[-1] == "swift"
+
+
+@pytest.mark.parametrize("fails_in", ["its start", "its first step", "a later step"])
+def test_a_measured_backend_that_fails_is_left_aloud(
+    network: DenoiseNetwork, impatient: dict[str, float], caplog: pytest.LogCaptureFixture, fails_in: str
+) -> None:
+    go(make_auto(network, impatient, "swift")[0])
+    made, _ = make_auto(network, impatient, "swift")
+    opener, n_steps = made._open, 0
+
+    def broken(name: str) -> Backend:
+        if name == "eager":
+            return opener(name)
+        if fails_in == "its start":
+            raise RuntimeError("an empty graph")
+        fake = opener(name)
+        plain = fake.step
+
+        def step(*arguments: Any) -> Denoised:
+            nonlocal n_steps
+            n_steps += 1
+            if fails_in == "its first step" or n_steps == 3:
+                raise RuntimeError("an empty graph")
+            return plain(*arguments)
+
+        fake.step = step  # type: ignore[method-assign]
+        return fake
+
+    made._open = broken
+    names = go(made)
+    assert names[-1] == "eager"
+    assert ("swift" in names) == (fails_in == "a later step")
+    assert caplog.text.count("swift, the fastest here, does not run any more; going on with eager: an empty graph") == 1
 
 
 def test_live_streams_never_pause_for_a_trial() -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import vidnoise.cli.run
 from clips import Clip
 from vidnoise.batch import is_batch, plan_batch
 from vidnoise.cli import interrupt, main
 from vidnoise.errors import SinkOpenError, SourceOpenError, UsageError
+from vidnoise.sinks import sink_kind
+from vidnoise.sources import source_kind
 
 Clips = Callable[[str], Clip]
 Run = Callable[..., tuple[int, list[str], str]]
@@ -122,14 +123,11 @@ def test_names_that_cannot_be_are_refused_before_anything_runs(here, inputs, out
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_failure_stops_no_other_and_is_listed_at_the_end(clips: Clips, here, run: Run, monkeypatch):
+def test_a_failure_stops_no_other_and_is_listed_at_the_end(clips: Clips, here, run: Run):
     make("in/broken.mp4")
     for name in ("a.mp4", "sub/z.mp4"):
         make(f"in/{name}")
         Path(f"in/{name}").write_bytes(clips("cfr").path.read_bytes())
-    loaded = []
-    load = vidnoise.cli.run._load
-    monkeypatch.setattr(vidnoise.cli.run, "_load", lambda *a: loaded.append(a) or load(*a))
     code, err, out = run("in", "-o", "out", "--json", "-")
     assert code == 3, err
     assert [line.split(" in ")[0] for line in err[:3]] == [
@@ -140,7 +138,6 @@ def test_a_failure_stops_no_other_and_is_listed_at_the_end(clips: Clips, here, r
     assert err[3:] == [
         "vidnoise: 2 files done", "vidnoise: 1 of 3 files failed:", "vidnoise:   in/broken.mp4: is an empty file",
     ]  # fmt: skip
-    assert len(loaded) == 1
     found = [json.loads(line) for line in out.splitlines()]
     assert [(f["input"], f.get("frames_out"), f.get("exit_code")) for f in found] == [
         ("in/a.mp4", 3, None), ("in/broken.mp4", None, 3), ("in/sub/z.mp4", 3, None),
@@ -198,3 +195,46 @@ def test_segments_need_resume(here, run: Run):
     code, err, _ = run("a.mp4", "-o", "out.mp4", "--segment", 10)
     assert (code, len(err)) == (2, 1)
     assert "--resume" in err[0]
+
+
+# --- names that are more than names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{stem:{foo}}", "{stem:{stem}}", "{index:999999999}", "{index:0999}.mkv", "{stem:>999999999}", "{stem!r}.mkv",
+        "{index:%}", "{stem[0]}", "{stem:.3}{index.real}", "{}{stem}", "{0}{stem}",
+    ],
+)  # fmt: skip
+def test_templates_hold_names_and_nothing_else(here, template):
+    make("a.mp4")
+    with pytest.raises(UsageError) as caught:
+        plan_batch(["a.mp4"], template, model="fast")
+    assert len(str(caught.value)) < 300
+
+
+def test_names_that_look_like_addresses_are_files(here):
+    make("in/screen:.mkv", "in/pipe:0.mp4", "in/-.mp4", "lavfi:x.mkv", "pipe:1")
+    assert outputs("in", output="{stem}") == {
+        "in/-.mp4": "./-", "in/pipe:0.mp4": "./pipe:0", "in/screen:.mkv": "./screen:",
+    }  # fmt: skip
+    assert outputs("lavfi:x.mkv", "pipe:1", output="out") == {
+        "./lavfi:x.mkv": "out/lavfi:x.mkv", "./pipe:1": "out/pipe:1",
+    }  # fmt: skip
+    for name in ("./-", "./pipe:0", "./screen:", "./window:", "./srt://a"):
+        assert (source_kind(name), sink_kind(name)) == ("file", "file") or "://" in name
+
+
+@pytest.mark.parametrize("name", ["screen:", "pipe:0", "lavfi:testsrc2", "dshow:camera", "window:{stem}"])
+def test_addresses_are_no_files_of_a_batch(here, name):
+    make("a.mp4")
+    with pytest.raises(UsageError):
+        plan_batch(["a.mp4", name], "out", model="fast")
+    with pytest.raises(UsageError):
+        plan_batch(["a.mp4"], name + "{stem}", model="fast")
+
+
+def test_control_ordinary_templates_are_filled_in(here):
+    make("a.mp4")
+    assert outputs("a.mp4", output="{index:03}-{stem}{{x}}{suffix}") == {"a.mp4": "001-a{x}.mp4"}

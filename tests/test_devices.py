@@ -11,6 +11,7 @@ import pytest
 
 from vidnoise.batch import Job
 from vidnoise.cli import files, main, run
+from vidnoise.cli.child import Child
 from vidnoise.cli.workers import outcomes, split_devices
 from vidnoise.errors import DecodeError, UsageError
 
@@ -86,18 +87,18 @@ def test_one_video_takes_one_device(clips, tmp_path: Path, capsys: pytest.Captur
 
 def test_a_batch_on_two_devices(clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line to files, with two names for the CPU."""
-    import vidnoise.api
-
     used: list[str] = []
-    real = vidnoise.api.denoise_file
 
-    def noted(src: Any, dst: Any, *, device: str, **options: Any) -> Any:
-        used.append(device)
-        return real(src, dst, device="cpu", **options)
+    class OnCpu(Child):
+        def __init__(self, model: str, device: str, options: dict[str, Any]) -> None:
+            self.device = device
+            super().__init__(model, "cpu", options)
 
-    monkeypatch.setattr(vidnoise.api, "denoise_file", noted)
-    load = run._load
-    monkeypatch.setattr(run, "_load", lambda model, device: load(model, "cpu"))
+        def denoise(self, job: Job, **calls: Any) -> Any:
+            used.append(self.device)
+            return super().denoise(job, **calls)
+
+    monkeypatch.setattr(run, "Child", OnCpu)
     names = [str(clips(name)) for name in ("cfr", "bt601", "bt709", "rotated")]
     arguments = [*names, "-o", f"{tmp_path}/", "--model", "fast", "--device", "cuda:0,cuda:1", "--duration", "0.1"]
     assert main([*arguments, "--no-progress"]) == 0

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
+    {"text"},
     {"errors", "_version"},
     {"disk"},
     {"frame", "contact_sheet", "cache", "allocator"},

@@ -59,9 +59,9 @@ GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps
         (STAGE + "patch = 16", "either steps or minutes"),
         (STAGE + "patch = 20\nsteps = 1", "multiple of 16"),
         (STAGE + 'patch = "16"\nsteps = 1', "patch cannot be '16'"),
-        (STAGE + "patch = 16\nsteps = 1\nbptt = 0", "bptt must be above zero"),
+        (STAGE + "patch = 16\nsteps = 1\nbptt = 0", "bptt must be from 1"),
         (STAGE + 'patch = 16\nsteps = 1\nschedule = "step"', "schedule must be one of constant, decay"),
-        (STAGE + "patch = 16\nsteps = 1\ndecay = 0.0", "decay is a share"),
+        (STAGE + "patch = 16\nsteps = 1\ndecay = 0.0", "decay must be from 1e-09 to 1"),
         (STAGE + "patch = 16\nsteps = 1\nstill_patch = 20", "multiple of 16, got 20"),
         (STAGE + "patch = 16\nsteps = 1", "noise needs weights"),
         (GOOD + "[model]\ndepth = 3", "unknown model settings: depth"),
@@ -71,7 +71,7 @@ GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps
         (GOOD.replace("gaussian", "encoded") + "[pool]\nsize = 14", "a patch of 16 needs a pool of that size"),
         ('loss = "l2"\n' + GOOD, "loss must be one of charbonnier, l1, l1_ssim, psnr; got 'l2'"),
         ('optimizer = "sgd"\n' + GOOD, "muon, adamw"),
-        ("alpha = 2\n" + GOOD, "alpha must be in 0 to 1"),
+        ("alpha = 2\n" + GOOD, "alpha must be from 0 to 1"),
         ("stages = 3\n" + GOOD.partition("[[")[0], "stages must be a list"),
         ('initial = "fast"\n[[stages]]' + GOOD.partition("[[stages]]")[2], r"bad\.toml: missing: tier, noise$"),
         (GOOD.replace('"fast"', '"huge"'), "tier must be one of"),
@@ -104,6 +104,54 @@ def test_yaml_says_the_same_as_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(UsageError, match="PyYAML"):
         load_config(str(tmp_path / "same.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "muon_lr = 1e9", "adam_lr = -1", "warmup = 2", "warmup = nan", "steps = 0", "batch = 1000000000",
+        "patch = 32.5", "batch = true", "muon_lr = inf",
+    ],
+)  # fmt: skip
+def test_rates_and_counts_of_a_stage_have_bounds(tmp_path: Path, text: str) -> None:
+    name = text.partition(" ")[0]
+    lines = [line for line in GOOD.splitlines() if not line.startswith(f"{name} ")]
+    (tmp_path / "bad.toml").write_text("\n".join([*lines, text]))
+    with pytest.raises(UsageError) as caught:
+        load_config(str(tmp_path / "bad.toml"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "blind = 1.5", "ema = -0.1", "gray = nan", "synthetic = 7", "seed = -1", "sigma_power = 1e9",
+        "a = " + "[" * 5000,
+        "blind = [[[[]]]]", "model = {hidden = 1000000000}", "model = {widths = [[1]]}",
+        "blind = '" + "x" * 100_000 + "'",
+    ],
+    ids=lambda t: t[:20],
+)  # fmt: skip
+def test_shares_have_bounds_and_messages_an_end(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.toml").write_text(f"{text}\n{GOOD}")
+    with pytest.raises(UsageError) as caught:
+        load_config(str(tmp_path / "bad.toml"))
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\nb: &b [*a, *a]\nstages: [*b, *b]\n", "[" * 5000, "- " * 5000, "date: 2020-99-99\n",
+        "!!python/object/apply:os.system [true]", "a: 1\n? {b: 1}\n: 2\n",
+    ],
+    ids=lambda t: t[:20],
+)  # fmt: skip
+def test_yaml_is_read_without_tricks(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_config(str(tmp_path / "bad.yaml"))
+    assert len(str(caught.value)) < 600
 
 
 def test_folders_are_found_in_any_layout(data: Path, tmp_path: Path) -> None:
@@ -503,3 +551,27 @@ def test_the_command_trains_with_and_without_validation(
     }  # fmt: skip
     assert main(["train", str(path), "--data", str(data), "--val", str(tmp_path / "run"), *where]) == 3
     assert "no clips for validation" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "no file of torch's", "a list", "position", "network", "code"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, data: Path, kind: str) -> None:
+    def trainer() -> Trainer:
+        return Trainer(config(), Folders.below(data), tmp_path / "run", cache=tmp_path / "cache")
+
+    first = trainer()
+    first.train_step()
+    first._save()
+    path = first.checkpoint
+    saved = torch.load(path, weights_only=True)
+    if kind in ("empty", "cut", "no file of torch's"):
+        whole = path.read_bytes()
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2]}.get(kind, b"text"))
+    elif kind == "a list":
+        torch.save([1, 2], path)
+    elif kind == "code":
+        torch.save({"position": print}, path)
+    else:
+        torch.save({**saved, kind: [-1, "a", None] if kind == "position" else {}}, path)
+    with pytest.raises(UsageError, match="move it away to begin anew") as caught:
+        trainer()
+    assert "\n" not in str(caught.value)

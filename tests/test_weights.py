@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_model import TINY
 from vidnoise.errors import UnknownModelError, WeightsError
 from vidnoise.model import DenoiseNetwork
-from vidnoise.weights import ModelCard, list_models, load_model, read_card, save_model
+from vidnoise.weights import FORMAT, ModelCard, checksum, list_models, load_model, read_card, save_model
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def saved(tmp_path: Path) -> Path:
 def rewrite(path: Path, **metadata: str) -> None:
     card, config = read_card(path)
     base = {
-        "vidnoise_format": "1",
+        "vidnoise_format": FORMAT,
         "config": json.dumps(config),
         "card": json.dumps({"name": card.name, "tier": "fast"}),
     }
@@ -35,7 +36,7 @@ def rewrite(path: Path, **metadata: str) -> None:
 
 def test_round_trip(saved: Path) -> None:
     network, card = load_model(saved)
-    assert card == ModelCard("tiny", "fast", metrics={"psnr": 1.5})
+    assert card == ModelCard("tiny", "fast", metrics={"psnr": 1.5}, sha256=checksum(load_file(saved)))
     assert network.config == TINY
     assert not network.training
     assert not list(saved.parent.glob("*.part"))
@@ -77,3 +78,57 @@ def test_shipped_models_load_and_name_themselves() -> None:
         assert card.name == name
         assert card.training, f"{name}: the card does not say how it was trained"
         assert all(torch.isfinite(v).all() for v in network.state_dict().values())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(saved: Path, value: float) -> None:
+    card, config = read_card(saved)
+    weights = load_file(saved)
+    weights[next(iter(weights))].view(-1)[0] = value
+    card = {"name": card.name, "tier": "fast"}
+    metadata = {"vidnoise_format": FORMAT, "config": json.dumps(config), "card": json.dumps(card)}
+    save_file(weights, saved, metadata=metadata)
+    with pytest.raises(WeightsError, match="no finite numbers"):
+        load_model(saved)
+
+
+def test_weights_that_are_not_the_cards_are_refused(saved: Path) -> None:
+    """A bit that has turned over gives pictures that are wrong and look right."""
+    whole = bytearray(saved.read_bytes())
+    whole[-5] ^= 1
+    saved.write_bytes(whole)
+    with pytest.raises(WeightsError, match="not those that its card was written for"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"blocks": [1e7, 1, 1, 1, 1]}, {"blocks": [10**7, 1, 1, 1, 1]}, {"widths": [10**9, 8, 8]}, {"hidden": -1},
+        {"hidden": 10**30}, {"hidden": "8"}, {"hidden": None}, {"widths": [[8], 8, 8]}, {"widths": {"a": 8}},
+        {"widths": []}, {"blocks": "11111"}, {"widths": [8] * 10**5},
+    ],
+    ids=lambda s: str(s)[:30],
+)  # fmt: skip
+def test_sizes_are_bounded_before_anything_is_built(saved: Path, settings: dict) -> None:
+    rewrite(saved, config=json.dumps({**TINY.to_dict(), **settings}))
+    start = time.monotonic()
+    with pytest.raises(WeightsError):
+        load_model(saved)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"card": "[" * 100_000}, {"config": "[" * 100_000}, {"card": "[]"}, {"config": "[]"}, {"card": "{"},
+        {"card": '{"name": 3, "tier": "fast"}'}, {"card": '{"name": "a", "tier": "fast", "training": []}'},
+        {"card": '{"name": "a", "tier": "fast", "nose": 1}'}, {"config": "null"},
+    ],
+    ids=lambda m: str(m)[:40],
+)  # fmt: skip
+def test_cards_of_wrong_types_are_refused(saved: Path, metadata: dict[str, str]) -> None:
+    rewrite(saved, **metadata)
+    with pytest.raises(WeightsError) as caught:
+        load_model(saved)
+    assert len(str(caught.value)) < 500

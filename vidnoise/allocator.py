@@ -1,10 +1,14 @@
-"""How the C library hands out memory."""
+"""How the C library hands out memory, and what is said when there is none."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+
+from .errors import DeviceError
 
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -14,6 +18,25 @@ _KEPT = 1 << 30
 
 _STEP = 64 << 20
 """Bytes that are asked of the system at once."""
+
+
+@contextlib.contextmanager
+def memory_errors_explained() -> Iterator[None]:
+    """Within the block, what the CPU's memory does not allow is an error that says which option helps.
+
+    Raises:
+        DeviceError: There was not enough memory. (That of a GPU has an error of its own.)
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as ex:
+        # torch has no class for it on CPUs.
+        if not isinstance(ex, MemoryError) and "can't allocate memory" not in str(ex):
+            raise
+        raise DeviceError(
+            "not enough memory for pictures of this size; try --max-memory MB (denoises in tiles), --model fast, "
+            "or fewer --threads"
+        ) from ex
 
 
 def keep_freed_memory() -> bool:

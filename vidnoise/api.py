@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from .allocator import memory_errors_explained
 from .backends import check_backend, steady_backend
 from .denoiser import Denoiser, resolve_device
 from .errors import UsageError
@@ -26,6 +27,7 @@ from .resume import SEGMENT_SECONDS, open_resumable
 from .run_stats import Progress, RunStats, joined
 from .sinks import check_places, keeps_clock, numbered, open_sink, sink_kind
 from .sources import SizeChange, open_source
+from .text import shown
 from .transfer import HostTransfer, make_transfer
 from .weights import load_model
 
@@ -175,6 +177,7 @@ def denoise_file(
     format: str | None = None,
     tee: Sequence[str | os.PathLike[str]] = (),
     grow: bool = False,
+    faststart: bool | None = None,
     input_format: str | None = None,
     raw_size: str | None = None,
     raw_format: str | None = None,
@@ -188,6 +191,7 @@ def denoise_file(
     input_options: dict[str, str] | None = None,
     interlaced: str = "auto",
     tracks: str | None = None,
+    max_pixels: int | None = None,
     hwaccel: str = "none",
     threads: int = 0,
     resume: bool = False,
@@ -212,9 +216,9 @@ def denoise_file(
             looked at 8 frames ahead, or as far as the memory allows; live inputs not at all on a CPU, and on a GPU by
             up to 3 frames, if a quarter of ``max_latency`` has room for them.
         start, duration: seconds; the part of ``src`` that is wanted.
-        codec, crf, preset, pix_fmt, audio, format, tee, grow: see :func:`open_sink`.
+        codec, crf, preset, pix_fmt, audio, format, tee, grow, faststart: see :func:`open_sink`.
         input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
-            input_options, interlaced, tracks: of the input, see :func:`open_source`.
+            input_options, interlaced, tracks, max_pixels: of the input, see :func:`open_source`.
         hwaccel: what decodes: ``none`` the CPU; ``cuda`` an NVIDIA GPU, or an error; ``auto`` the GPU that the network
             runs on, if it knows the codec.
         max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
@@ -250,11 +254,14 @@ def denoise_file(
         "overwrite": overwrite, "codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt,
         "audio": audio, "format": format, "threads": threads,
     }  # fmt: skip
+    if faststart is not None:
+        sink_options["faststart"] = faststart
     source_options: dict[str, Any] = {
         "start": start, "duration": duration, "threads": threads, "format": input_format,
         "raw_size": raw_size, "raw_format": raw_format, "raw_rate": raw_rate, "live": live,
         "connect_timeout": connect_timeout, "read_timeout": read_timeout, "reconnect": reconnect,
         "rtsp_transport": rtsp_transport, "input_options": input_options, "interlaced": interlaced, "tracks": tracks,
+        "max_pixels": max_pixels,
         "keeps_clock": keeps_clock(dst, format) and all(map(keeps_clock, tee)),
     }  # fmt: skip
     if hwaccel != "none":
@@ -312,6 +319,7 @@ def denoise_file(
             first.model_name = model[1].name
         second = functools.partial(session, grain_seed=grain_seed + 1, backend=first.backend)
         parts: list[RunStats] = []
+        stack.enter_context(memory_errors_explained())
         while True:
             stats = run(
                 source, FieldDenoiser(first, second), sink, max_latency_ms=max_latency, on_progress=progress,
@@ -322,7 +330,9 @@ def denoise_file(
                 break
             dst, *tee = (numbered(os.fspath(output)) for output in (dst, *tee))
             info = source.info
-            logger.warning("%s: goes on as %dx%d %s in %s", src, info.width, info.height, info.format.name, dst)
+            logger.warning(
+                "%s: goes on as %dx%d %s in %s", shown(os.fspath(src)), info.width, info.height, info.format.name, dst
+            )
             sink = open_sink(dst, tee=tee, grow=grow, **sink_options)
             name, backend_now = first.model_name, first.backend
             first = session(first.network, grain_seed=grain_seed, backend=backend_now, rotation=info.rotation)

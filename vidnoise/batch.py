@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ VIDEO_SUFFIXES = frozenset(
 )  # fmt: skip
 """Files of a folder that are taken; others are left out."""
 
+_ADDRESS = r"[A-Za-z][\w+.-]+:"
+"""How addresses of devices, pipes and the like begin; drives of Windows have one letter."""
+
+_FORM = r"0?\d{0,2}"
+"""How a field may be filled in."""
+
 FIELDS = {
     "stem": "the input's name without its suffix",
     "suffix": "its suffix, with the dot",
@@ -28,6 +35,12 @@ FIELDS = {
     "model": "the model",
 }
 """What may stand in braces in the name of an output."""
+
+
+def as_file(path: str) -> str:
+    """A path that nobody takes for an address: ``screen:1.mkv`` and ``-`` may be names of files."""
+    is_address = path == "-" or ":" in path.partition("/")[0]
+    return os.path.join(".", path) if is_address and not os.path.isabs(path) else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +87,19 @@ def plan_batch(inputs: Sequence[str], output: str, *, model: str) -> Batch:
         SourceOpenError: A folder without a video.
         SinkOpenError: An output would replace an input.
     """
+    if "\0" in output:
+        raise UsageError(f"{output}: no name of a file holds a zero")
     for name in inputs:
-        if name == "-" or "://" in name:
+        if not os.path.exists(name) and (name == "-" or "://" in name or re.match(_ADDRESS, name)):
             raise UsageError(f"{name}: with several inputs, or into a folder, only files and folders can be read")
-    if output == "-" or "://" in output:
+    if output == "-" or "://" in output or re.match(_ADDRESS, output):
         raise UsageError(f"{output}: holds one video; give a folder, or a name such as {{stem}}-clean{{suffix}}")
     name_of = _template(output, model) if _is_template(output) else _in_folder(output)
     found, left_out = _find(inputs, _folder_of(output))
     outputs = {os.path.realpath(name_of(each, number)): each for number, each in enumerate(found, 1)}
     # Results of an earlier run that lie beside their inputs are no inputs.
     found = [each for each in found if not each.is_found or outputs.get(os.path.realpath(each.path), each) is each]
-    jobs = tuple(Job(str(each.path), name_of(each, number)) for number, each in enumerate(found, 1))
+    jobs = tuple(Job(as_file(str(each.path)), name_of(each, number)) for number, each in enumerate(found, 1))
     _check_names(jobs)
     return Batch(jobs, tuple(left_out))
 
@@ -133,15 +148,19 @@ def _in_folder(output: str) -> Callable[[_Input, int], str]:
             f"{output}: names one file; for several videos give a folder ({Path(output).with_suffix('')}/), "
             "or a name such as {stem}-clean{suffix}"
         )
-    return lambda each, _: str(Path(output) / each.sub / each.path.name)
+    return lambda each, _: as_file(str(Path(output) / each.sub / each.path.name))
 
 
 def _template(output: str, model: str) -> Callable[[_Input, int], str]:
     try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(output) if name is not None]
+        parts = [part for part in string.Formatter().parse(output) if part[1] is not None]
     except ValueError as ex:
         raise UsageError(f"{output}: cannot be read as a name with fields: {ex}") from ex
-    for name in fields:
+    for _, name, form, conversion in parts:
+        if name in FIELDS and (conversion or not re.fullmatch(_FORM, form or "")):
+            raise UsageError(
+                f"{output}: cannot be filled in: behind {{{name} may stand a number of digits, as in {{index:03}}"
+            )
         if name not in FIELDS:
             raise UsageError(f"{output}: unknown field {{{name}}}; there are {', '.join(f'{{{f}}}' for f in FIELDS)}")
 
@@ -154,7 +173,7 @@ def _template(output: str, model: str) -> Callable[[_Input, int], str]:
             )  # fmt: skip
         except ValueError as ex:  # {index:03} is fine, {stem:03d} is not
             raise UsageError(f"{output}: cannot be filled in: {ex}") from ex
-        return os.path.normpath(name)
+        return as_file(os.path.normpath(name))
 
     return name_of
 

@@ -7,11 +7,22 @@ matching builtin where there is one, so that ``except FileNotFoundError`` style 
 
 from __future__ import annotations
 
+from .text import safe, shown
+
+_LONGEST = 1500
+"""Characters of a message; paths may have a thousand."""
+
 
 class VidnoiseError(Exception):
-    """Root of all errors that vidnoise raises on purpose; its text is one line for the user."""
+    """Root of all errors that vidnoise raises on purpose; its text is one line for the user, without secrets."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        text = safe(message)
+        if len(text) > _LONGEST:  # an option of a megabyte, say
+            text = f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 3 :]}"
+        super().__init__(text)
 
 
 class UsageError(VidnoiseError, ValueError):
@@ -27,7 +38,7 @@ class SourceError(VidnoiseError):
 
     def __init__(self, message: str, uri: str = "") -> None:
         super().__init__(message)
-        self.uri = uri
+        self.uri = shown(uri)
 
 
 class SourceOpenError(SourceError, OSError):
@@ -49,7 +60,7 @@ class SinkError(VidnoiseError):
 
     def __init__(self, message: str, uri: str = "") -> None:
         super().__init__(message)
-        self.uri = uri
+        self.uri = shown(uri)
 
 
 class SinkOpenError(SinkError, OSError):

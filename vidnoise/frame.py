@@ -105,7 +105,7 @@ class ColorInfo:
     primaries: int = 2
     transfer: int = 2
     chroma_location: int = 0
-    """0 unspecified, 1 left, 2 centre, 3 top left (FFmpeg's AVChromaLocation)."""
+    """0 unspecified, 1 left, 2 centre, 3 top left, 4 top, 5 bottom left, 6 bottom (FFmpeg's AVChromaLocation)."""
 
 
 @dataclass(frozen=True, slots=True)

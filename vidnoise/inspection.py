@@ -21,6 +21,7 @@ from .frame import ColorInfo, Frame, StreamInfo
 from .passthrough import Passthrough
 from .sinks.container import ContainerSink
 from .sources import open_source
+from .text import shown
 
 PLACES = (0.1, 0.5, 0.9)
 """Where in a video the noise is looked at, as shares of its length."""
@@ -103,7 +104,7 @@ def inspect_video(
             measured = measured or _summary([_look(iter(source), denoiser)], [0.0])
     copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
     return VideoReport(
-        path=text,
+        path=shown(text),
         container=copies.container,
         video=_video(info),
         color=_color(info, copies),

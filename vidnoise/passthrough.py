@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .text import printable
+
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknown"]
 
 FORMAT_NAMES = {"y4m": "yuv4mpegpipe", "raw": "rawvideo", "mkv": "matroska", "ts": "mpegts"}
@@ -48,7 +50,7 @@ class CopiedStream:
 
     def __str__(self) -> str:
         language = self.metadata.get("language")
-        return f"{self.kind} stream #{self.index} ({self.codec}{', ' + language if language else ''})"
+        return printable(f"{self.kind} stream #{self.index} ({self.codec}{', ' + language if language else ''})")
 
 
 @dataclass(frozen=True, slots=True)

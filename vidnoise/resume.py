@@ -38,6 +38,7 @@ _SAMPLE_BYTES = 1 << 20
 
 _CHANGE_NOTHING = (
     "overwrite", "threads", "live", "connect_timeout", "read_timeout", "reconnect", "rtsp_transport", "hardware",
+    "max_pixels",
 )  # fmt: skip
 """Options that may be others when a file is gone on with."""
 
@@ -107,7 +108,7 @@ def open_resumable(
             {
                 "version": __version__, "input": _fingerprint(source), "model": _weights_hash(network),
                 "mask": None if mask is None else _file_hash(mask), **looks,
-                **{f"input {k}": v for k, v in source_options.items() if k not in _CHANGE_NOTHING},
+                **{f"input {k}": _recorded(k, v) for k, v in source_options.items() if k not in _CHANGE_NOTHING},
                 **{f"output {k}": v for k, v in sink_options.items() if k not in _CHANGE_NOTHING},
             }
         )  # fmt: skip
@@ -258,6 +259,13 @@ def _file_hash(path: str | os.PathLike[str]) -> str:
     except OSError as ex:
         raise SourceOpenError(f"{path}: cannot be read: {ex.strerror or ex}", os.fspath(path)) from ex
     return digest.hexdigest()[:16]
+
+
+def _recorded(name: str, value: Any) -> Any:
+    """What is written down of an option; of what FFmpeg's readers are told (keys, say) a hash."""
+    if name != "input_options" or not value:
+        return value
+    return hashlib.sha256(repr(sorted(value.items())).encode()).hexdigest()[:16]
 
 
 def _fingerprint(path: str) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
+import reprlib
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -55,6 +57,18 @@ class Segment:
     delay: int
     """Frames by which decoding runs ahead of showing."""
 
+    def is_sound(self) -> bool:
+        """Whether all is of the kind and in the range that a segment's note has; notes are read from files.
+
+        Raises:
+            TypeError, ValueError, ArithmeticError: it is not.
+        """
+        counts = (self.n_packets, self.n_bytes, self.delay)
+        are_numbers = all(type(n) is int for n in (*counts, *self.frames))
+        fits = are_numbers and 0 <= self.delay <= self.n_packets and self.n_packets * _RECORD.size <= self.n_bytes
+        in_order = fits and all(a < b for a, b in itertools.pairwise(self.frames))
+        return in_order and bool(self.frames) and Fraction(self.time_base) > 0 and isinstance(self.sha256, str)
+
 
 def _beside(output: str) -> str:
     """The folder of an output's segments; a name that is too long for that is cut, and told apart by its hash."""
@@ -97,11 +111,13 @@ class Parts:
             raise SinkOpenError(
                 f"{self.path}: is there, but not from an earlier run; move it away", self.path
             ) from None
-        except (OSError, ValueError) as ex:
+        except (OSError, ValueError, RecursionError) as ex:
             raise SinkOpenError(f"{self.path}: cannot be read ({ex}); delete it to begin anew", self.path) from ex
-        if found.get("format") != FORMAT:
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise SinkOpenError(f"{self.path}: is of another version of vidnoise; delete it to begin anew", self.path)
-        then = found["settings"]
+        then = found.get("settings")
+        if not isinstance(then, dict):
+            raise SinkOpenError(f"{self.path}: is damaged; delete it to begin anew", self.path)
         changed = [name for name in {**then, **settings} if then.get(name) != settings.get(name)]
         if changed:
             what = ", ".join(f"{name} {_shown(then.get(name))}, now {_shown(settings.get(name))}" for name in changed)
@@ -201,9 +217,9 @@ class Parts:
             with open(self._file(f"{number:05}.json"), encoding="utf-8") as file:
                 found = json.load(file)
             segment = Segment(**{**found, "frames": tuple(found["frames"])})
-            if os.path.getsize(self._file(f"{number:05}.packets")) == segment.n_bytes:
+            if segment.is_sound() and os.path.getsize(self._file(f"{number:05}.packets")) == segment.n_bytes:
                 return segment
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
             pass
         return None
 
@@ -212,9 +228,13 @@ class Parts:
         digest = hashlib.sha256()
         try:
             with open(path, "rb") as file:
+                left = segment.n_bytes
                 for _ in range(segment.n_packets):
                     head = file.read(_RECORD.size)
                     pts, dts, duration, size, is_keyframe = _RECORD.unpack(head)
+                    left -= _RECORD.size + size
+                    if left < 0:
+                        raise EncodeError(f"{path}: is damaged; delete {self.path} to begin anew", path)
                     data = file.read(size)
                     digest.update(head)
                     digest.update(data)
@@ -283,7 +303,7 @@ class _DecodingClock:
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value is None else reprlib.repr(value) if isinstance(value, (dict, list)) else str(value)[:100]
 
 
 __all__ = ["EncodedPacket", "Parts", "Segment", "SegmentFile"]

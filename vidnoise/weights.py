@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,16 @@ class ModelCard:
     """The training configuration, steps and hours."""
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = "MIT"
+    sha256: str = ""
+    """Of the weights as they lie in the file (:func:`checksum`); empty in files from before there were any."""
+
+    def __post_init__(self) -> None:
+        for name in ("name", "tier", "version", "noise", "licence", "sha256"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} is no text")
+        for name in ("training", "metrics"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} is no table")
 
 
 def _folders() -> list[Path]:
@@ -103,9 +115,12 @@ def read_card(path: Path) -> tuple[ModelCard, dict[str, Any]]:
         found = metadata.get("vidnoise_format", "none")
         raise WeightsError(f"{path}: model format {found}, this version of vidnoise reads format {FORMAT}")
     try:
-        return ModelCard(**json.loads(metadata["card"])), json.loads(metadata["config"])
-    except (KeyError, TypeError, ValueError) as ex:
+        card, config = ModelCard(**json.loads(metadata["card"])), json.loads(metadata["config"])
+    except (KeyError, TypeError, ValueError, RecursionError) as ex:
         raise WeightsError(f"{path}: damaged model card: {ex}") from ex
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path}: damaged model card: its settings are no table")
+    return card, config
 
 
 def load_model(
@@ -134,11 +149,54 @@ def load_model(
     path = find_model(name_or_path)
     card, config = read_card(path)
     try:
+        weights = load_file(path)
+        _check_numbers(weights, path)
+        if card.sha256 and card.sha256 != checksum(weights):
+            raise WeightsError(f"{path}: is damaged: its weights are not those that its card was written for")
+        _check_sizes(config, weights, path)
         network = DenoiseNetwork(ModelConfig.from_dict(config))
-        network.load_state_dict(load_file(path), strict=True)
-    except (SafetensorError, RuntimeError, ValueError, TypeError) as ex:
+        network.load_state_dict(weights, strict=True)
+    except WeightsError:
+        raise
+    except (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError) as ex:
         raise WeightsError(f"{path}: {ex}") from ex
     return network.place(device).eval().requires_grad_(False), card
+
+
+def checksum(weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of names, kinds, shapes and values, in the order of the names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        values = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)} ".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_numbers(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """
+    Raises:
+        WeightsError: a value is infinite or no number, which would make every picture black.
+    """
+    for name, values in weights.items():
+        if not values.is_floating_point() or not bool(values.isfinite().all()):
+            raise WeightsError(f"{path}: {name} holds values that are no finite numbers")
+
+
+def _check_sizes(config: dict[str, Any], weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Find out what cannot fit before a network of that size is made: it has no more layers than the file has tensors,
+    and none that is wider than the largest of them.
+
+    Raises:
+        WeightsError: a setting is larger than that.
+    """
+    most = max([len(weights), *(size for values in weights.values() for size in values.shape)])
+    for name, value in config.items():
+        for size in value if isinstance(value, list) else [value]:
+            if isinstance(size, (list, dict, float)) or (isinstance(size, int) and not 0 <= size <= most):
+                raise WeightsError(f"{path}: {name} cannot be {reprlib.repr(value)} in a file with these weights")
 
 
 def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> None:
@@ -146,12 +204,13 @@ def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike
 
     Weights are stored in float16, which halves the file and changes pictures by a thousandth of a dB at most.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from safetensors.torch import save
 
+    weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
+    card = replace(card, sha256=checksum(weights))
     metadata = {
         "vidnoise_format": FORMAT, "config": json.dumps(network.config.to_dict()), "card": json.dumps(asdict(card)),
     }  # fmt: skip
-    content = save({k: v.half().contiguous() for k, v in network.state_dict().items()}, metadata=metadata)
-    write_whole(os.fspath(path), content, overwrite=True)
+    write_whole(os.fspath(path), save(weights, metadata=metadata), overwrite=True)

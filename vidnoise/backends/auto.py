@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
 from ..model import Denoised, DenoiseNetwork, Future, Scout, State
 from .measurements import Kind, Measurement, Measurements
 from .protocol import Backend, per_stream
@@ -93,28 +92,36 @@ class Auto:
     ) -> Denoised:
         self._settle(Kind(noisy.shape, blind=sigma is None, both_ways=False))
         self._frames += 1
-        return self._timed(self._now.step, noisy, sigma, boost, keep, state)
+        return self._timed("step", noisy, sigma, boost, keep, state)
 
     def measure(
         self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
     ) -> tuple[Tensor, State]:  # fmt: skip
         self._settle(Kind(noisy.shape, blind=sigma is None, both_ways=True))
         self._frames += 1
-        return self._timed(self._now.measure, noisy, sigma, keep, state)
+        return self._timed("measure", noisy, sigma, keep, state)
 
     def look(
         self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
-        return self._timed(self._now.look, noisy, level, boost, keep, scout)
+        return self._timed("look", noisy, level, boost, keep, scout)
 
     def smooth(
         self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
     ) -> Denoised:
-        return self._timed(self._now.smooth, noisy, level, boost, keep, state, future)
+        return self._timed("smooth", noisy, level, boost, keep, state, future)
 
-    def _timed(self, work: Callable[..., Any], *given: Any) -> Any:
+    def _timed(self, work: str, *given: Any) -> Any:
         begin = time.perf_counter()
-        result = work(*given)
+        try:
+            result = getattr(self._now, work)(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as ex:  # whatever is wrong with the fastest, the stream goes on without
+            if self._now is self._eager:
+                raise
+            self._give_up(self._now.name, ex)
+            result = getattr(self._now, work)(*given)
         self._seconds += time.perf_counter() - begin
         return result
 
@@ -140,11 +147,16 @@ class Auto:
         try:
             if best not in self._others:
                 self._others[best] = self._open(best)
-        except BackendError as ex:  # it was there when it was measured
-            log.info("backend %s, the fastest here, does not start: %s", best, ex)
+        except Exception as ex:  # it was there when it was measured
+            self._give_up(best, ex)
             return
         self._now = self._others[best]
         log.info("backend %s from here on: %.0f ms a frame where eager takes %.0f", best, *known.pair(best))
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        log.warning("backend %s, the fastest here, does not run any more; going on with eager: %s", name, reason)
+        self._now = self._eager
 
     def _try_all(self, kind: Kind) -> Measurement:
         reference, eager_ms, _ = _trial(self._eager, kind)

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..cache import cache_folder, load, store
+from ..cache import load, store
 from ..export.store import fingerprint
 from ..model import DenoiseNetwork
+
+FILE = "backends"
+"""Of the cache."""
 
 PACKAGES = ("torch", "openvino", "onnxruntime")
 """Whose versions matter."""
@@ -52,13 +55,9 @@ class Measurements:
 
     Args:
         network, device, dtype: whose steps were measured.
-        path: the file; by default ``backends.json`` in the user's cache folder.
     """
 
-    def __init__(
-        self, network: DenoiseNetwork, device: torch.device, dtype: torch.dtype, path: Path | None = None
-    ) -> None:
-        self._path = path or cache_folder() / "backends.json"
+    def __init__(self, network: DenoiseNetwork, device: torch.device, dtype: torch.dtype) -> None:
         self._network = network
         self._about = (str(device), str(dtype))
         self._fingerprint: str | None = None
@@ -70,22 +69,17 @@ class Measurements:
             self._entries = self._read()
         if not self._entries:
             return None
-        entry = self._entries.get(self._key(kind))
-        try:
-            found = Measurement(**entry) if entry is not None else None
-            return found if found is None or {found.best, "eager"} <= found.ms.keys() else None
-        except (TypeError, AttributeError):
-            return None
+        return _measurement(self._entries.get(self._key(kind)))
 
     def keep(self, kind: Kind, measurement: Measurement) -> None:
         """Remember it, here and, if possible, in the file, beside what other runs have put there meanwhile."""
         self._entries = self._read() | {self._key(kind): asdict(measurement)}
-        store(self._path, json.dumps(self._entries, indent=1).encode())
+        store(FILE, json.dumps(self._entries, indent=1).encode())
 
     def _read(self) -> dict[str, Any]:
         try:
-            entries = json.loads(load(self._path) or b"{}")
-        except ValueError:
+            entries = json.loads(load(FILE) or b"{}")
+        except (ValueError, RecursionError):
             return {}
         return entries if isinstance(entries, dict) else {}
 
@@ -96,6 +90,18 @@ class Measurements:
         size = "x".join(map(str, kind.shape))
         words = ("blind" if kind.blind else "told", "both ways" if kind.both_ways else "forwards")
         return f"{self._fingerprint} {size} {' '.join(words)} {torch.get_num_threads()} threads"
+
+
+def _measurement(entry: Any) -> Measurement | None:
+    """What an entry of the file says, where it says what it should."""
+    try:
+        found = Measurement(**entry)
+        numbers = [number for table in (found.ms, found.start_seconds, found.difference) for number in table.values()]
+        is_whole = isinstance(found.best, str) and {found.best, "eager"} <= found.ms.keys()
+    except (TypeError, AttributeError):
+        return None
+    are_times = all(isinstance(n, (int, float)) and 0 <= n < float("inf") for n in numbers)
+    return found if is_whole and are_times else None
 
 
 def _version(package: str) -> str:

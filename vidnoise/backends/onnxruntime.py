@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import BackendError
 from ..export.graph import KINDS, Size
+from ..export.onnxruntime import import_onnxruntime
 from ..export.store import stored_onnx
 from ..model import DenoiseNetwork
 from .exported import Exported
@@ -20,10 +21,7 @@ class OnnxRuntime(Exported):
     name = "onnxruntime"
 
     def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
-        try:
-            import onnxruntime
-        except ImportError as ex:
-            raise BackendError("backend onnxruntime is not installed: pip install 'vidnoise[onnxruntime]'") from ex
+        onnxruntime = import_onnxruntime()
         if device.type != "cpu" or dtype is not torch.float32:
             raise BackendError("backend onnxruntime runs on the CPU in fp32: use --device cpu --precision fp32")
         super().__init__(network, device)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..cache import cache_folder, load, store
+from ..cache import load, store
 from ..errors import BackendError
 from ..export.graph import KINDS, Size
 from ..export.store import fingerprint, stored_onnx
@@ -116,7 +116,7 @@ class TensorRT(Exported):
     def _engine(self, kind: str, size: Size) -> Any:
         self._fingerprint = self._fingerprint or fingerprint(self._network)
         facts = (self._fingerprint, kind, self._dtype, size, self._gpu.kind, self._version)
-        kept = cache_folder() / "tensorrt" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.engine"
+        kept = f"tensorrt/{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.engine"
         content = load(kept)
         engine = None if content is None else self._runtime.deserialize_cuda_engine(content)
         if engine is None:  # not kept, or not one of this machine

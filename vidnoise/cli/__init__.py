@@ -14,6 +14,7 @@ import click
 
 from ..allocator import keep_freed_memory
 from ..errors import ReaderClosedError, VidnoiseError
+from ..text import safe
 
 COMMANDS: dict[str, str] = {
     "run": "vidnoise.cli.run:run",
@@ -123,7 +124,7 @@ def _run(args: Sequence[str] | None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    _say("vidnoise: " + " ".join(message.split()))
+    _say("vidnoise: " + safe(" ".join(message.split())))
     return code
 
 

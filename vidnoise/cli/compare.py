@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..text import safe, shown
 from .run import Seconds
 
 if TYPE_CHECKING:
@@ -65,10 +66,15 @@ def compare(
             progress=progress,
         )  # fmt: skip
     if as_json:
-        click.echo(json.dumps({"a": a, "b": b, "reference": reference, **result.to_dict()}, indent=1))
+        click.echo(
+            json.dumps(
+                {"a": shown(a), "b": shown(b), "reference": reference and shown(reference), **result.to_dict()},
+                indent=1,
+            )
+        )
         return
     for line in lines(result, a, b):
-        click.echo(line)
+        click.echo(safe(line))
 
 
 def lines(result: Comparison, a: str, b: str) -> list[str]:

@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
+from ..text import safe
+
 if TYPE_CHECKING:
     from ..run_stats import Progress
 
@@ -43,10 +45,11 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        text = f"vidnoise: {kind}{record.getMessage()}"
+        text = f"vidnoise: {kind}{safe(record.getMessage())}"
         if record.exc_info:
-            text += "\n" + logging.Formatter().formatException(record.exc_info)
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            lines = logging.Formatter().formatException(record.exc_info).split("\n")
+            text += "".join(f"\n{safe(line)}" for line in lines)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -80,7 +83,7 @@ def progress_bar(console: Console, name: str) -> Iterator[Callable[[Progress], N
     from rich.progress import Progress as Bar
 
     with Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         MofNCompleteColumn(),
@@ -88,7 +91,7 @@ def progress_bar(console: Console, name: str) -> Iterator[Callable[[Progress], N
         console=console,
         transient=True,
     ) as bar:
-        task = bar.add_task(name, total=None, speed="", left="", noise="")
+        task = bar.add_task(safe(name), total=None, speed="", left="", noise="")
 
         def show(progress: Progress) -> None:
             eta = progress.eta_seconds

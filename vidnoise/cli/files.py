@@ -13,6 +13,7 @@ import click
 from ..batch import Batch, Job, existing, finished, make_folders
 from ..disk import Lines, write_whole
 from ..errors import ReaderClosedError, SinkOpenError, VidnoiseError
+from ..text import safe, shown
 from .workers import Task, Work, outcomes
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run_file(job: Job, denoise: Callable[[Job, str], RunStats], *, skip: bool, s
         say(f"{job.output}: is there already; nothing to do")
         report.add(job, skipped=True)
         return 0
-    stats = denoise(job, Path(job.output).name)
+    stats = denoise(job, Path(shown(job.output)).name)
     say(summary(stats, job.output))
     report.add(job, **stats.to_dict())
     return _INTERRUPTED if stats.interrupted else 0
@@ -110,9 +111,8 @@ def run_batch(
         if isinstance(outcome, Exception):  # the next file may be fine, whatever it was
             ex = outcome
             is_ours = isinstance(ex, VidnoiseError)
-            reason = (
-                " ".join(str(ex).split()) if is_ours else f"{job.source}: internal error: {type(ex).__name__}: {ex}"
-            )
+            internal = f"{job.source}: internal error: {type(ex).__name__}: {ex}"
+            reason = safe(" ".join((str(ex) if is_ours else internal).split()))
             failures.append((job, reason, ex.exit_code if is_ours else _MIXED))
             say(f"{place} failed: {reason}")
             report.add(job, error=reason, exit_code=failures[-1][2])
@@ -140,7 +140,8 @@ def _list_failures(failures: Sequence[tuple[Job, str, int]], n_files: int, say: 
     if failures:
         say(f"{len(failures)} of {n_files} files failed:", always=True)
     for job, reason, _ in failures:
-        say(f"  {reason}" if job.source in reason else f"  {job.source}: {reason}", always=True)
+        name = shown(job.source)
+        say(f"  {reason}" if name in reason else f"  {name}: {reason}", always=True)
 
 
 def summary(stats: RunStats, output: str) -> str:
@@ -152,7 +153,7 @@ def summary(stats: RunStats, output: str) -> str:
     if not stats.is_whole:
         return f"interrupted; {frames} of {output} are kept in {output}.parts, the same command goes on from there"
     kept = f", {stats.frames_kept} of them from before," if stats.frames_kept else ""
-    name = "standard output" if output == "-" else output
+    name = "standard output" if output == "-" else shown(output)
     line = f"{name}: {frames}{kept} in {stats.seconds:.1f} s ({stats.fps:.1f} fps)"
     if stats.sigma_mean is not None:
         line += f", noise {stats.sigma_mean:.1f}/255"
@@ -201,7 +202,8 @@ class JsonReport:
         path = self._path
         if path is None or self.error is not None:
             return
-        text = json.dumps({"input": job.source, "output": job.output, **values}, indent=None if self._is_batch else 1)
+        about = {"input": shown(job.source), "output": shown(job.output), **values}
+        text = json.dumps(about, indent=None if self._is_batch else 1)
         try:
             if path == "-":
                 click.echo(text)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..text import safe
+
 if TYPE_CHECKING:
     from ..inspection import NoiseReport, VideoReport
 
@@ -33,8 +35,8 @@ def info(source: str, model: str, no_noise: bool, as_json: bool) -> None:
         click.echo(json.dumps({**report.to_dict(), "would": would}, indent=1))
         return
     for label, text in [*_lines(report), *(("would", line) for line in would["steps"])]:
-        click.echo(f"{label:<9} {text}")
-    click.echo(f"{'try':<9} {would['command']}")
+        click.echo(f"{label:<9} {safe(text)}")
+    click.echo(f"{'try':<9} {safe(would['command'])}")
 
 
 def _lines(report: VideoReport) -> list[tuple[str, str]]:

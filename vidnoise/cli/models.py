@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 import click
 
+from ..text import safe
+
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
@@ -22,4 +24,4 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
     width = max(len(name) for name in cards) if cards else 0
     for name, card in cards.items():
         mark = "  (default)" if name == "standard" else ""
-        click.echo(f"{name:<{width}}  {card.noise or 'no description'}{mark}")
+        click.echo(safe(f"{name:<{width}}  {card.noise or 'no description'}{mark}"))

@@ -15,14 +15,17 @@ import click
 from ..batch import Job, is_batch, plan_batch
 from ..disk import check_free
 from ..sinks import check_places
+from ..text import safe
+from .child import Child
 from .files import JsonReport, is_report, prepare, run_batch, run_file
 from .stream_options import stream_options
 from .strength_options import strength_options
 from .workers import split_devices
 
 if TYPE_CHECKING:
-    from ..api import LoadedModel
     from ..run_stats import Progress, RunStats
+
+    Denoise = Callable[..., RunStats]
 
 
 class Lookahead(click.ParamType):
@@ -195,13 +198,11 @@ def run(
 
         def say(text: str, *, always: bool = False) -> None:
             if always or not quiet:
-                console.print(f"vidnoise: {text}", markup=False, soft_wrap=True)
+                console.print(f"vidnoise: {safe(text)}", markup=False, emoji=False, soft_wrap=True)
 
         should_stop = stack.enter_context(stop_on_signal(lambda: say("stopping; once more to stop at once")))
         if batch is not None:
             prepare(batch, overwrite=overwrite, resume=resume, say=say)
-
-        from ..api import denoise_file  # late, and not before signals are handled: it loads torch
 
         has_bar = progress or (progress is None and console.is_terminal and not quiet)
         has_bar = has_bar and len(devices) == 1  # a line for each file that is done then says how far it is
@@ -211,24 +212,31 @@ def run(
             live_report(None if quiet else say, shown, stats_path, overwrite=stats_path in replaced)
         )
 
-        def denoise(job: Job, label: str, device: str, model: str | LoadedModel) -> RunStats:
+        options: dict[str, Any] = {
+            "overwrite": overwrite, "sigma": sigma, "strength": strength, "precision": precision,
+            "detect_cuts": not no_cuts, "start": start, "duration": duration, "codec": codec, "crf": crf,
+            "preset": preset, "pix_fmt": pix_fmt, "audio": audio, "threads": threads, "resume": resume, **others,
+        }  # fmt: skip
+
+        def denoise(job: Job, label: str, do: Denoise) -> RunStats:
             with contextlib.ExitStack() as bar:
                 if has_bar:
                     bars.show = bar.enter_context(progress_bar(console, label))
-                return denoise_file(
-                    job.source, job.output, progress=report, should_stop=should_stop, overwrite=overwrite,
-                    model=model, sigma=sigma, strength=strength, device=device, precision=precision,
-                    detect_cuts=not no_cuts, start=start, duration=duration,
-                    codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, audio=audio, threads=threads,
-                    resume=resume, **others,
-                )  # fmt: skip
+                return do(job, progress=report, should_stop=should_stop)
 
         written = JsonReport(json_path, is_batch=batch is not None, overwrite=json_path in replaced)
-        if batch is None:
-            alone = functools.partial(denoise, device=device, model=model)
-            return run_file(Job(sources[0], output), alone, skip=resume, say=say, report=written)
-        workers = [functools.partial(denoise, device=d, model=_load(model, d)) for d in devices]
-        return run_batch(batch, workers, skip=resume, say=say, report=written)
+        if batch is not None:
+            children = [stack.enter_context(contextlib.closing(Child(model, d, options))) for d in devices]
+            workers = [functools.partial(denoise, do=child.denoise) for child in children]
+            return run_batch(batch, workers, skip=resume, say=say, report=written)
+
+        from ..api import denoise_file  # late, and not before signals are handled: it loads torch
+
+        def here(job: Job, **calls: Any) -> RunStats:
+            return denoise_file(job.source, job.output, model=model, device=device, **calls, **options)
+
+        alone = functools.partial(denoise, do=here)
+        return run_file(Job(sources[0], output), alone, skip=resume, say=say, report=written)
 
 
 class _CurrentBar:
@@ -238,14 +246,6 @@ class _CurrentBar:
 
     def __call__(self, progress: Progress) -> None:
         self.show(progress)
-
-
-def _load(model: str, device: str) -> LoadedModel:
-    """A model for many files."""
-    from ..denoiser import resolve_device
-    from ..weights import load_model
-
-    return load_model(model, resolve_device(device))
 
 
 def suggest_name(source: str) -> str:

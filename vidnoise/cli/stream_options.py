@@ -28,7 +28,7 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     for text in values:
         name, _, value = text.partition("=")
         if not name or not value:
-            raise click.BadParameter(f"must be NAME=VALUE, got {text!r}", ctx, param)
+            raise click.BadParameter("must be NAME=VALUE", ctx, param)  # what was got may be a secret
         pairs[name] = value
     return pairs
 
@@ -37,6 +37,10 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 _OPTIONS = (
     click.option("-f", "--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: extension]"),
     click.option("--tee", metavar="OUTPUT", multiple=True, help="One more output, as -o takes it; may be repeated."),
+    click.option(
+        "--faststart/--no-faststart", default=None,
+        help="Index first, to play while fetching.  [default: .mp4 and .m4v up to two hours]",
+    ),
     click.option("--grow", is_flag=True, help="Write under the final name at once, for readers who follow."),
     click.option(
         "--hwaccel", type=click.Choice(["auto", "none", "cuda"]), default="none", show_default=True,
@@ -76,6 +80,10 @@ _OPTIONS = (
     click.option(
         "--tracks", metavar="LIST",
         help="Only these: v:1 (second video), a:eng (English sound), -s (no subtitles); commas between.",
+    ),
+    click.option(
+        "--max-pixels", metavar="N", type=click.IntRange(1, (1 << 31) - 1),
+        help="Refuse larger pictures than so many pixels.  [default: 268435456, 16384x16384]",
     ),
     click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second as lines of JSON."),
 )

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache import store
 from ..color import component_values, to_rgb
+from ..disk import write_whole
 from ..errors import SourceOpenError, UsageError
 from ..fields import fields, weave
 from ..frame import PIXEL_FORMATS, ColorInfo, Frame
@@ -212,7 +212,8 @@ def centre_material(folder: Path, cache: Path) -> Material:
         }
         written = io.BytesIO()
         np.savez_compressed(written, **planes)  # pyright: ignore[reportArgumentType]
-        store(file, written.getvalue())
+        cache.mkdir(parents=True, exist_ok=True)
+        write_whole(str(file), written.getvalue(), overwrite=True)
     material: Material = {name: [] for name in QUICK}
     with np.load(file) as kept:
         for name in QUICK:

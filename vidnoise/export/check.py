@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
 from ..model import DenoiseNetwork, uniform_sigma
 from .graph import FUTURE, KINDS, SCOUT, Named, NetworkGraph, Size, named_state, next_state, step_kind
+from .onnxruntime import import_onnxruntime
 
 Run = Callable[[str, dict[str, Tensor]], Sequence[Tensor]]
 """Runs a graph of a kind: inputs by name to outputs in their order, see :data:`KINDS`."""
@@ -42,10 +42,7 @@ def onnx_runner(paths: Paths) -> Run:
     Raises:
         BackendError: ONNX Runtime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as ex:
-        raise BackendError("checking ONNX needs ONNX Runtime: pip install 'vidnoise[export]'") from ex
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     sessions = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .._version import __version__
-from ..cache import cache_folder, store
+from ..cache import load, store
 from ..model import DenoiseNetwork
 from ..model import network as network_module
 from .onnx import write_onnx
@@ -35,12 +35,13 @@ def stored_onnx(network: DenoiseNetwork, kind: str, dtype: torch.dtype = torch.f
     Raises:
         BackendError: ``onnx`` is not installed.
     """
-    kept = cache_folder() / "onnx" / f"{fingerprint(network)}-{kind}-{str(dtype).removeprefix('torch.')}.onnx"
-    if kept.is_file():
-        yield kept
-        return
+    name = f"onnx/{fingerprint(network)}-{kind}-{str(dtype).removeprefix('torch.')}"
+    kept = load(name)
     with tempfile.TemporaryDirectory(prefix="vidnoise-") as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(network, path, kind, dtype=dtype)
-        store(kept, path.read_bytes())
+        if kept is None:
+            write_onnx(network, path, kind, dtype=dtype)
+            store(name, path.read_bytes())
+        else:
+            path.write_bytes(kept)
         yield path

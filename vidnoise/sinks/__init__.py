@@ -110,7 +110,9 @@ def open_sink(
         audio: ``copy``, ``none``, or an encoder: ``aac``, ``opus``, ``flac``.
         format: Container: ``y4m`` (the default of pipes), ``raw``, ``mkv``, ``ts``, ``nut``, or FFmpeg's name.
         tee: More outputs, encoded with the defaults of their kind.
-        options: Further options of the sink's class: ``grow=True`` lets a file be read while it is written.
+        options: Further options of the sink's class: ``grow=True`` lets a file be read while it is written;
+            ``faststart`` puts the index of .mp4, .m4v and .mov first, so that they play while they are fetched (None:
+            of .mp4 and .m4v up to two hours).
 
     Raises:
         SinkOpenError: The file exists, its folder does not, or the path is a folder.
@@ -122,6 +124,8 @@ def open_sink(
         text = text[len("file:") :]
     if not text:
         raise SinkOpenError("no output given", text)
+    if "\0" in text:
+        raise SinkOpenError(f"{text}: no name of a file holds a zero", text)
     if tee:
         if audio not in ("copy", "none"):
             raise UsageError(f"audio {audio} encodes for one output; with tee use copy or none")

@@ -55,6 +55,10 @@ def _is_no_video_file(probe: av.container.OutputContainer) -> bool:
     return probe.default_video_codec == "none" or probe.format.no_file or probe.format.name in ("mp3", "flac", "image2")
 
 
+_CRASHING = ("avif",)
+"""Muxers that end the process when they are asked anything (FFmpeg 8)."""
+
+
 def container_format(path: str) -> tuple[str, str]:
     """FFmpeg's name of the container that the extension stands for, and the codec it likes best.
 
@@ -65,6 +69,8 @@ def container_format(path: str) -> tuple[str, str]:
     if extension.lower() == ".y4m":
         return "yuv4mpegpipe", "rawvideo"
     hint = "use .mp4, .mkv, .mov, .webm, .avi or .ts"
+    if extension.lower().lstrip(".") in _CRASHING:
+        raise FormatError(f"{path}: {extension} holds pictures, and cannot be written here; {hint}")
     if not extension:
         raise FormatError(f"{path}: has no extension that would tell the container; {hint}")
     try:
@@ -92,6 +98,8 @@ def named_format(name: str, uri: str) -> tuple[str, str]:
     """
     if name in _WITHOUT_A_FILE:
         return name, _WITHOUT_A_FILE[name]
+    if name in _CRASHING:
+        raise UsageError(f"{uri}: format {name} cannot be written here; use y4m, mkv, ts or nut")
     try:
         # Nothing is created before the header is written.
         probe = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(name, name))
@@ -188,6 +196,8 @@ def holds_copy(container_format: str, stream: CopiedStream) -> bool:
     if stream.kind == "attachment":
         return container_format == "matroska" and stream.template is not None
     if stream.is_cover and container_format not in _HOLDS_COVERS:
+        return False
+    if stream.kind == "data" and stream.codec in ("none", "unknown"):  # would be written, as a track without a name
         return False
     if stream.template is None or not _is_readable(container_format, stream.kind, stream.codec):
         return False

@@ -33,6 +33,11 @@ _EVEN_SIZES_ONLY = ("libx264", "libx265", "libsvtav1", "libopenh264", "h264_", "
 """Encoders (or beginnings of names) that refuse odd sizes where chroma is subsampled."""
 
 
+_CRASH_X265 = range(33, 49)
+"""Widths at which x265 (4.1) writes past the end of its memory, at any height and depth (tried): a part of its largest
+block, and more than half of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Quality:
     """How an encoder is told its quality and speed."""
@@ -116,6 +121,8 @@ def default_codecs(input_codec: str | None, container_format: str, container_cod
 
 def takes_size(codec: av.codec.Codec, format: PixelFormat, width: int, height: int) -> bool:
     """Whether the encoder takes pictures of this size in this format."""
+    if codec.name == "libx265" and width in _CRASH_X265:
+        return False
     if not codec.name.startswith(_EVEN_SIZES_ONLY):
         return True
     return not (width % (1 << format.log2_chroma_w) or height % (1 << format.log2_chroma_h))
@@ -211,6 +218,11 @@ def _known_options(codec: av.codec.codec.Codec) -> set[str]:
     context = av.CodecContext.create(codec, "w")
     options = getattr(context, "supported_options", None)  # new in av 18
     return {option.name for option in options.private} if options is not None else set()
+
+
+def takes_captions(codec: av.codec.Codec) -> bool:
+    """Whether the encoder writes the closed captions (A53) of pictures."""
+    return "a53cc" in _known_options(codec)
 
 
 def needs_fixed_quantiser(codec: av.codec.Codec, options: dict[str, str]) -> bool:

@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, cast
 
 import av
@@ -18,17 +19,25 @@ import av.error
 
 from vidnoise.disk import Draft, Lock, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
-from vidnoise.frame import Frame, Packet, StreamInfo
+from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
 from vidnoise.sinks.capability import container_format, holds_video, named_format
-from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, what_it_needs
+from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, takes_captions, what_it_needs
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.encoder_choice import EncoderChoice
 from vidnoise.sinks.output_file import GrowingFile, Output
-from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt
-from vidnoise.sinks.tags import HOLDS_NO_TAGS, container_tags, holds_aspect, holds_rotation, timecode_as_tag
+from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, output_color
+from vidnoise.sinks.tags import (
+    CHROMA_LOCATIONS,
+    HOLDS_NO_TAGS,
+    container_tags,
+    holds_aspect,
+    holds_chroma_location,
+    holds_rotation,
+    timecode_as_tag,
+)
 from vidnoise.sinks.uncompressed import (
     check_no_encoder_options,
     is_uncompressed,
@@ -36,6 +45,7 @@ from vidnoise.sinks.uncompressed import (
 )
 from vidnoise.sinks.uncompressed import muxer_options as uncompressed_options
 from vidnoise.sinks.video_stream import VideoStreamWriter
+from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +67,15 @@ _RECORDED_MOVIE = {
 }  # fmt: skip
 """For what will not come again: the draft can be read at any moment, and becomes a plain file at the end."""
 
-_MOVED_SECONDS = 0.045
-"""From here on one notices that sound and picture are apart."""
+_INDEX_FIRST = ("mp4", "ipod")
+_ORDINARY_SECONDS = 2 * 3600
+"""Length up to which a file's data is moved for its index unasked: it takes as long as copying the file."""
+
+_LATE_SECONDS = 60
+"""Containers that know a constant rate only would fill the time before a first frame later than that with nothing."""
+
+_MOVED_SECONDS = 0.005
+"""Beyond what rounding to a container's ticks does."""
 
 
 class ContainerSink:
@@ -90,8 +107,12 @@ class ContainerSink:
         audio: str = "copy",
         format: str | None = None,
         grow: bool = False,
+        faststart: bool | None = None,
     ) -> None:
         self.path = path
+        self._faststart = faststart
+        self._origin = Fraction(0)
+        """Seconds that are taken off all times."""
         self._overwrite = overwrite
         self._threads = threads
         self._audio = audio
@@ -113,6 +134,8 @@ class ContainerSink:
         )
         if grow and self._format_name not in GROWING:
             raise UsageError(f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4")
+        if faststart and (self._format_name not in _MOVIES or grow):
+            raise UsageError(f"{path}: only whole .mp4, .m4v and .mov files have an index that can be put first")
         if is_uncompressed(self._format_name):
             check_no_encoder_options(self._format_name, codec, crf, preset)
             codec = "rawvideo"
@@ -130,7 +153,7 @@ class ContainerSink:
     @property
     def name(self) -> str:
         """The output, for messages."""
-        return self.path
+        return shown(self.path)
 
     def _create(self) -> Output:
         self._take_lock()
@@ -158,6 +181,13 @@ class ContainerSink:
             options |= _RECORDED_MOVIE
         return options
 
+    def _puts_index_first(self, info: StreamInfo) -> bool:
+        """Whether an .mp4 can be played while it is fetched; its data is moved once for that when it is whole."""
+        if self._faststart is not None or not self.writes_bytes or self.is_prompt or info.is_live:
+            return bool(self._faststart)
+        seconds = info.duration_seconds
+        return self._format_name in _INDEX_FIRST and seconds is not None and seconds <= _ORDINARY_SECONDS
+
     def _check_path(self) -> None:
         check_free(self.path, overwrite=self._overwrite)
 
@@ -175,6 +205,7 @@ class ContainerSink:
         self._is_live_input = info.is_live
         encoder, choice, options = self._encoding(info, copies)
         aspect = self._aspect_in_header(info, encoder)
+        self._say_chroma_location(output_color(info, choice.name).chroma_location, encoder, choice.name)
         try:
             self._file = self._create()
         except (SinkOpenError, UsageError):
@@ -184,8 +215,12 @@ class ContainerSink:
             self._release_lock()
             raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
-            tags, muxer_options = container_tags(copies.metadata, self._format_name, self.path)
+            tags, muxer_options = container_tags(copies.metadata, self._format_name, self.name)
             more = self._muxer_options(info.is_live)
+            if self._puts_index_first(info):
+                # libav reads what it has written once more, by this name.
+                self._file.name = os.path.abspath(self._file.part_path)  # type: ignore[attr-defined]
+                more = {**more, "movflags": "+".join(filter(None, [more.get("movflags"), "faststart"]))}
             flags = [options["movflags"] for options in (muxer_options, more) if "movflags" in options]
             muxer_options |= more
             if flags:
@@ -201,7 +236,7 @@ class ContainerSink:
                     muxer_options["write_crc32"] = "0"  # which would be that of the header before
             container = self._open_container(target, muxer_options)
             self._container = container
-            self._writer = PictureWriter(info, choice)
+            self._writer = PictureWriter(info, choice, takes_captions=takes_captions(encoder))
             self._video = VideoStreamWriter(
                 container, encoder, choice.name, options, shape, copies, color=self._writer.color, threads=self._threads
             )
@@ -247,6 +282,15 @@ class ContainerSink:
             )  # fmt: skip
         return changes
 
+    def _say_chroma_location(self, location: int, encoder: av.codec.Codec, pix_fmt: str) -> None:
+        format = PIXEL_FORMATS.get(pix_fmt)
+        is_8_bit = format is not None and format.bit_depth == 8
+        if not holds_chroma_location(self._format_name, encoder.canonical_name, location, is_8_bit=is_8_bit):
+            logger.warning(
+                "%s: %s with %s has no place for the chroma location (%s); H.264 and HEVC have one",
+                self.name, self._format_name, encoder.name, CHROMA_LOCATIONS[location],
+            )  # fmt: skip
+
     def _encoding(self, info: StreamInfo, copies: Passthrough) -> tuple[av.codec.Codec, FormatChoice, dict[str, str]]:
         """The encoder, the pixel format, and the encoder's options."""
         encoder, choice = self._encoder.choose(info, is_live=self.is_live)
@@ -277,9 +321,25 @@ class ContainerSink:
         with self._failing_cleanly():
             if self._container is None:
                 raise EncodeError(f"{self.name}: the output is not open", self.path)
+            frame = self._from_zero(frame)
             self._copies.mux(frame.packets)
             self._video.write(frame, self._writer.picture(frame))
             self._n_written += 1
+
+    def _from_zero(self, frame: Frame) -> Frame:
+        """``frame`` with its packets on a clock that begins with the first one, where it would begin too late."""
+        if self._n_written == 0 and frame.pts is not None and not self._video.has_free_times:
+            begin = frame.pts * frame.time_base
+            if begin > _LATE_SECONDS and not is_uncompressed(self._format_name):
+                self._origin = begin
+                logger.warning(
+                    "%s: the first frame is at %.3f s; %s cannot begin so late, so the output begins at 0",
+                    self.name, begin, self._format_name,
+                )  # fmt: skip
+        if not self._origin:
+            return frame
+        pts = None if frame.pts is None else frame.pts - round(self._origin / frame.time_base)
+        return replace(frame, pts=pts, packets=_moved(frame.packets, self._origin))
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
         """Finish the file and give it its final name.
@@ -294,7 +354,7 @@ class ContainerSink:
             self.abort()
             raise EncodeError(f"{self.name}: no frame was written, so no file", self.path)
         with self._failing_cleanly(keeps=True):
-            self._copies.mux(trailing_packets)
+            self._copies.mux(_moved(trailing_packets, self._origin))
             self._video.finish()
             self._copies.finish()
             self._container.close()
@@ -397,6 +457,16 @@ class ContainerSink:
 
 def _what_reader_did(error: BaseException) -> str:
     return "its reader takes nothing any more" if isinstance(error, TimeoutError) else "its reader has closed it"
+
+
+def _moved(packets: Sequence[Packet], origin: Fraction) -> tuple[Packet, ...]:
+    """Packets whose times are ``origin`` seconds earlier; changed in place."""
+    for packet in packets if origin else ():
+        data = packet.data
+        ticks = round(origin / Fraction(data.time_base))
+        data.pts = None if data.pts is None else data.pts - ticks
+        data.dts = None if data.dts is None else data.dts - ticks
+    return tuple(packets)
 
 
 def _movie_timescale(info: StreamInfo, copies: Passthrough) -> int:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 import av
+import av.codec.codec
 import av.container
 import av.error
 import av.stream
@@ -23,6 +24,17 @@ logger = logging.getLogger(__name__)
 
 _COVERS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
 """Codec of a cover picture to the extension and type of its file."""
+
+
+def can_decode(stream: CopiedStream) -> bool:
+    """Whether there is a decoder for it here."""
+    if stream.template is None or stream.template.codec_context is None:
+        return False
+    try:
+        av.codec.codec.Codec(stream.codec, "r")
+    except (ValueError, av.error.FFmpegError):
+        return False
+    return True
 
 
 class CopiedStreams:
@@ -52,7 +64,8 @@ class CopiedStreams:
         name = container.format.name
         for stream in streams:
             if stream.kind == "audio":
-                self._add_audio(stream, audio, uri)
+                number = [s.index for s in streams if s.kind == "audio"].index(stream.index)
+                self._add_audio(stream, audio, uri, number)
             elif name == "matroska" and stream.picture and stream.codec in _COVERS:
                 self._attach(stream)
             elif holds_copy(name, stream):
@@ -86,14 +99,18 @@ class CopiedStreams:
         lost = "; styles and positions are lost" if stream.codec in ("ass", "ssa") else ""
         logger.warning("%s: %s becomes %s: its text and times are kept%s", uri, stream, codec, lost)
 
-    def _add_audio(self, stream: CopiedStream, audio: str, uri: str) -> None:
+    def _add_audio(self, stream: CopiedStream, audio: str, uri: str, number: int) -> None:
         if audio == "none":
             logger.info("%s is left out, as asked", stream)
             return
         name = self._container.format.name
+        if not can_decode(stream) and (audio in AUDIO_ENCODERS or not holds_copy(name, stream)):
+            raise SinkOpenError(
+                f"{uri}: FFmpeg can neither decode {stream} nor copy it into {name}; "
+                f"leave it out: --tracks=-a:{number}",
+                uri,
+            )
         if audio in AUDIO_ENCODERS and stream.codec != audio:
-            if stream.template is None:
-                raise SinkOpenError(f"{uri}: {stream} cannot be decoded, so not re-encoded; use audio none", uri)
             try:
                 reencoder = AudioReencoder(self._container, stream.template, audio)
             except (av.error.FFmpegError, ValueError, OSError) as ex:

@@ -7,7 +7,7 @@ import logging
 import av.codec.codec
 
 from vidnoise.errors import FormatError, UsageError
-from vidnoise.frame import StreamInfo
+from vidnoise.frame import PIXEL_FORMATS, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.capability import encoder_formats, holds_video
 from vidnoise.sinks.codecs import (
@@ -20,10 +20,14 @@ from vidnoise.sinks.codecs import (
 )
 from vidnoise.sinks.hdr import hdr_options
 from vidnoise.sinks.interlacing import codes_fields, interlaced_options
-from vidnoise.sinks.picture import FormatChoice, choose_format, forced_format
+from vidnoise.sinks.picture import FormatChoice, choose_format, forced_format, playable_format
 from vidnoise.sinks.uncompressed import UNCOMPRESSED, is_uncompressed, picture_formats
 
 logger = logging.getLogger(__name__)
+
+
+_FOR_PLAYERS = ("mp4", "mov", "ipod", "3gp", "3g2", "f4v", "ismv", "psp", "flv", "mpegts", "hls")
+_PLAYED = ("h264", "hevc", "av1", "vp9")
 
 
 class EncoderChoice:
@@ -55,7 +59,7 @@ class EncoderChoice:
             FormatError: No encoder takes such pictures.
         """
         if self._codec_name is not None:
-            encoder = rgb_encoder(find_encoder(self._codec_name), info.format)
+            encoder = self._for_family(find_encoder(self._codec_name), info)
             choice = self._choose_format(info, encoder)
             if choice is None:
                 raise FormatError(
@@ -81,7 +85,7 @@ class EncoderChoice:
         why_not = ""
         for name in names:
             try:
-                encoder = rgb_encoder(find_encoder(name), info.format)
+                encoder = self._for_family(find_encoder(name), info)
             except UsageError as ex:
                 why_not = why_not or str(ex)
                 continue
@@ -108,9 +112,25 @@ class EncoderChoice:
             logger.info("%s: encoding as %s (the input is %s)", self._name, name, info.codec or "not encoded")
         return encoder, choice
 
+    def _for_family(self, encoder: av.codec.Codec, info: StreamInfo) -> av.codec.Codec:
+        """The encoder, or its sibling for RGB where that is to stay RGB."""
+        is_even = not (info.width % 2 or info.height % 2)
+        if self._pix_fmt is None:
+            becomes_yuv = self._format_name in _FOR_PLAYERS and is_even
+        else:
+            asked = PIXEL_FORMATS.get(self._pix_fmt)
+            becomes_yuv = asked is not None and asked.family != "rgb"
+        if becomes_yuv:
+            return encoder
+        return rgb_encoder(encoder, info.format)
+
     def _choose_format(self, info: StreamInfo, encoder: av.codec.Codec) -> FormatChoice | None:
         allowed = picture_formats(self._format_name) or encoder_formats(encoder, self._format_name)
         holder = UNCOMPRESSED.get(self._format_name, encoder.name)
+        if self._pix_fmt is None and self._format_name in _FOR_PLAYERS and encoder.canonical_name in _PLAYED:
+            playable = playable_format(info, allowed, encoder)
+            if playable is not None:
+                return playable
         if self._pix_fmt is None:
             return choose_format(info, encoder, allowed)
         return forced_format(info, encoder, self._pix_fmt, allowed, holder)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import cast
 
 import av
 import av.codec.codec
 import av.error
+import av.filter
 
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat, StreamInfo
@@ -18,6 +21,9 @@ from vidnoise.sinks.interlacing import FieldMarker
 from vidnoise.sinks.repack import canonical, components, is_lossless, lossless_target, repack
 
 logger = logging.getLogger(__name__)
+
+PALETTE = "pal8"
+"""256 colours, chosen for each picture."""
 
 _DEVICE_FORMATS = ("cuda", "vaapi", "qsv", "d3d11", "d3d12", "vulkan", "videotoolbox", "mediacodec", "drm_prime", "amf")
 
@@ -47,13 +53,26 @@ def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str
     target = lossless_target(info.format, names)
     if target is not None:
         return FormatChoice(target.name, True)
-    known = [PIXEL_FORMATS[n] for n in names if n in PIXEL_FORMATS and not n.startswith("yuvj")]
+    known = [PIXEL_FORMATS[n] for n in names if n in PIXEL_FORMATS]
+    known = [f for f in known if not f.name.startswith("yuvj")] or known  # those go by another name where they can
     others = [n for n in names if n not in PIXEL_FORMATS]
     if not known or (others and info.format.family != "gray" and all(f.family == "gray" for f in known)):
-        return FormatChoice(others[0], False, "colours")  # palettes and the like
+        if PALETTE in others:
+            return FormatChoice(PALETTE, False, "all but 256 colours of a picture")
+        return FormatChoice(others[0], False, "colours")
     best = min(known, key=lambda target: [weight for weight, _ in _losses(info.format, target)])
     words = [text for weight, text in _losses(info.format, best) if weight > 0 and text]
     return FormatChoice(best.name, False, " and ".join(words) or "nothing but rounding")
+
+
+def playable_format(info: StreamInfo, allowed: Sequence[str], codec: av.codec.Codec) -> FormatChoice | None:
+    """4:2:0 for RGB sources in files that are meant for players, most of which show nothing else."""
+    name = "yuv420p" if info.format.bit_depth <= 8 or "yuv420p10le" not in allowed else "yuv420p10le"
+    if info.format.family != "rgb" or name not in allowed:
+        return None
+    if not takes_size(codec, PIXEL_FORMATS[name], info.width, info.height):
+        return None
+    return FormatChoice(name, False, "chroma resolution and the colour model, as most players show nothing else")
 
 
 def _losses(source: PixelFormat, target: PixelFormat) -> list[tuple[int, str]]:
@@ -111,6 +130,10 @@ def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
     target = PIXEL_FORMATS.get(target_name)
     source = canonical(info.format)
     color = replace(info.color, range=2) if info.format.name.startswith("yuvj") else info.color
+    if target is None or not (target.log2_chroma_w or target.log2_chroma_h):
+        color = replace(color, chroma_location=0)
+    if target is not None and target.name.startswith("yuvj"):
+        color = replace(color, range=2)
     if target is None or target.family == source.family or source.family == "gray":
         return color
     if target.family == "rgb":
@@ -122,6 +145,32 @@ def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
     return replace(color, matrix=6 if resolved.matrix == 5 else resolved.matrix, range=1)
 
 
+class PaletteMaker:
+    """Pictures of one size and format to those with the 256 colours that suit each best; passive, not thread-safe."""
+
+    def __init__(self, first: av.VideoFrame) -> None:
+        self._graph = av.filter.Graph()
+        begin = self._graph.add_buffer(
+            width=first.width, height=first.height, format=first.format, time_base=Fraction(1, 25)
+        )
+        split, end = self._graph.add("split"), self._graph.add("buffersink")
+        make = self._graph.add("palettegen", "stats_mode=single:reserve_transparent=1")
+        use = self._graph.add("paletteuse", "new=1:dither=none")
+        begin.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(make, 1, 0)
+        make.link_to(use, 0, 1)
+        use.link_to(end)
+        self._graph.configure()
+        self._n = 0
+
+    def convert(self, picture: av.VideoFrame) -> av.VideoFrame:
+        picture.pts, picture.time_base = self._n, Fraction(1, 25)
+        self._n += 1
+        self._graph.push(picture)
+        return cast(av.VideoFrame, self._graph.pull())
+
+
 class PictureWriter:
     """Makes pictures of one stream; passive, not thread-safe.
 
@@ -129,14 +178,17 @@ class PictureWriter:
     planes are ours (they may be slots of a ring), and libav wants its own alignment and padding.
     """
 
-    def __init__(self, info: StreamInfo, choice: FormatChoice) -> None:
+    def __init__(self, info: StreamInfo, choice: FormatChoice, *, takes_captions: bool = False) -> None:
         self._info = info
+        self._takes_captions = takes_captions
+        self._has_lost_captions = False
         self._choice = choice
         self._format: PixelFormat = canonical(info.format)
         if choice.is_lossless and choice.name in PIXEL_FORMATS:
             self._format = PIXEL_FORMATS[choice.name]
         self.color = output_color(info, choice.name)
         order = info.field_order
+        self._palette: PaletteMaker | None = None
         self._fields = FieldMarker(order, info.width, info.height, choice.name) if order else None
         self._said = info.color
 
@@ -155,7 +207,7 @@ class PictureWriter:
         if frame.color != self._said:
             self._say_change(frame)
         planes = repack(frame.planes, frame.format, self._format)
-        picture = av.VideoFrame(info.width, info.height, self._format.name)
+        picture = self._new_picture(frame)
         for view, plane in zip(plane_views(picture, self._format), planes, strict=True):
             view.copy_(plane)
         if not self._choice.is_lossless and self._format.name != self._choice.name:
@@ -178,6 +230,20 @@ class PictureWriter:
                     getattr(first, name),
                 )  # fmt: skip
 
+    def _new_picture(self, frame: Frame) -> av.VideoFrame:
+        """A picture to be filled; with the captions of ``frame``, if there are any and the encoder takes them."""
+        info, source = self._info, frame.side_data
+        if isinstance(source, av.VideoFrame):
+            is_alike = (source.width, source.height, source.format.name) == (info.width, info.height, self._format.name)
+            if self._takes_captions and is_alike and self._format.name == self._choice.name:
+                source.make_writable()
+                source.pict_type = 0  # or the encoder would make it one like the source's
+                return source
+            if not self._has_lost_captions:
+                self._has_lost_captions = True
+                logger.warning("the closed captions inside the pictures are not carried over (frame %d)", frame.index)
+        return av.VideoFrame(info.width, info.height, self._format.name)
+
     def _convert_fields(self, picture: av.VideoFrame) -> av.VideoFrame:
         """Lines of one field only may be averaged with each other."""
         target = PIXEL_FORMATS.get(self._choice.name)
@@ -193,6 +259,9 @@ class PictureWriter:
         return woven
 
     def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:
+        if self._choice.name == PALETTE:
+            self._palette = self._palette or PaletteMaker(picture)
+            return self._palette.convert(picture)
         from vidnoise.colorimetry import resolve_color
 
         info = self._info

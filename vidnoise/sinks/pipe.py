@@ -15,6 +15,7 @@ from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.sinks.capability import container_format
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.output_file import Output
+from vidnoise.text import shown
 
 STALL_SECONDS = 3.0
 """A reader that takes nothing for so long is not waited for any more, once the run is to end."""
@@ -144,7 +145,7 @@ class PipeSink(ContainerSink):
 
     @property
     def name(self) -> str:
-        return "standard output" if self.path in ("-", "pipe:", "pipe:1") else self.path
+        return "standard output" if self.path in ("-", "pipe:", "pipe:1") else shown(self.path)
 
 
 class NodeSink(PipeSink):

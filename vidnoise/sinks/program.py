@@ -13,6 +13,7 @@ from vidnoise.errors import EncodeError, SinkOpenError, UsageError
 from vidnoise.frame import Packet, StreamInfo
 from vidnoise.sinks.output_file import Output
 from vidnoise.sinks.pipe import PipeFile, PipeSink
+from vidnoise.text import shown
 
 _END_SECONDS = 5
 """How long a program may take to end once it has been told to, or has closed its input."""
@@ -121,7 +122,7 @@ class SrtSink(ProgramSink):
 
     @property
     def name(self) -> str:
-        return self.path
+        return shown(self.path)
 
     def _command(self) -> list[str]:
         form = self._format_name

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 
 from vidnoise.passthrough import Passthrough, is_same_language
+from vidnoise.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,24 @@ _CODEC_HOLDS_ASPECT = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg")
 """Codecs that store the sample aspect ratio themselves (tried)."""
 
 
+CHROMA_LOCATIONS = {1: "left", 2: "center", 3: "topleft", 4: "top", 5: "bottomleft", 6: "bottom"}
+"""FFmpeg's names of chroma locations."""
+
+_USUAL_LOCATION = 1
+"""What everyone takes for meant where nothing is said."""
+
+
+def holds_chroma_location(container_format: str, codec: str, location: int, *, is_8_bit: bool) -> bool:
+    """Whether FFmpeg stores where chroma samples lie in the container or codec (by its canonical name), or need not."""
+    if location in (0, _USUAL_LOCATION) or codec in ("h264", "hevc", "vvc"):
+        return True
+    if codec in ("mjpeg", "mpeg1video"):
+        return location == 2
+    if container_format == "yuv4mpegpipe":
+        return is_8_bit and location in (2, 3)
+    return (container_format in ("matroska", "webm") and location in (2, 3)) or (codec == "av1" and location == 3)
+
+
 def stream_tags(tags: dict[str, str], container_format: str, what: str) -> dict[str, str]:
     """Tags of one stream, ``what``, as a container stores them, with a warning where it has none for its language."""
     language = tags.get("language")
@@ -52,7 +71,7 @@ def stream_tags(tags: dict[str, str], container_format: str, what: str) -> dict[
         return tags
     same = [code for code in _QUICKTIME_LANGUAGES.split() if is_same_language(code, language)]
     if not same:
-        logger.warning("%s: mov has no code for its language %s; an .mp4 file has", what, language)
+        logger.warning("%s: mov has no code for its language %s; an .mp4 file has", what, printable(language))
         return tags
     return {**tags, "language": same[0]}
 
@@ -90,7 +109,7 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
     """
     alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v and not v.startswith(_MUXER)}
     if container_format in HOLDS_NO_TAGS and alive:
-        logger.warning("%s: %s has no place for the tags %s", uri, container_format, ", ".join(alive))
+        logger.warning("%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(alive)))
     stored = _STORED.get(container_format)
     if stored is None:
         return alive, {}
@@ -100,5 +119,5 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
         # Apple's free-form list of tags: holds any name, but hides the classic ones from some MP4 players.
         return alive, {"movflags": "use_metadata_tags"}
     if lost:
-        logger.warning("%s: %s has no place for the tags %s", uri, container_format, ", ".join(lost))
+        logger.warning("%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(lost)))
     return alive, {}

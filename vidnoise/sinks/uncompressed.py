@@ -7,6 +7,7 @@ import logging
 from vidnoise.errors import UsageError
 from vidnoise.frame import ColorInfo
 from vidnoise.passthrough import Passthrough
+from vidnoise.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def warn_of_losses(
     if lost:
         logger.warning("%s: %s holds pictures only; left out: %s", uri, UNCOMPRESSED[container_format], ", ".join(lost))
     # What nobody expects of bare pictures is told to those who ask.
-    untold = [f"tags {', '.join(tags)}"] if tags else []
+    untold = [printable(f"tags {', '.join(tags)}")] if tags else []
     if (color.matrix, color.primaries, color.transfer) != (2, 2, 2):
         untold.append(f"colour tags (matrix {color.matrix}, primaries {color.primaries}, transfer {color.transfer})")
     if untold:

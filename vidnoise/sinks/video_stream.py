@@ -19,7 +19,7 @@ from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
 from vidnoise.sinks.stamps import Stamps
-from vidnoise.sinks.tags import stream_tags
+from vidnoise.sinks.tags import CHROMA_LOCATIONS, stream_tags
 from vidnoise.sinks.uncompressed import is_uncompressed
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,18 @@ _TOLD_AGAIN = ("mpegts", "h264", "rtsp", "hls")
 
 _MAX_DELAY = 1024
 """No encoder holds back more frames than this."""
+
+
+_FREE_TIMES = ("ipod", "3gp", "3g2", "f4v", "ismv", "psp")
+"""Brothers of .mp4, of which libav only says nothing of the kind."""
+
+_WITHOUT_EDITS = ("f4v", "ismv")
+"""Those of them that cannot say that the first picture in order of decoding is not the first to be shown."""
+
+
+def has_free_times(container: av.container.OutputContainer) -> bool:
+    """Whether frames may be shown at any time, or only on the grid of a constant rate."""
+    return container.format.name in _FREE_TIMES or bool(container.format.flags & av.format.Flags.variable_fps.value)
 
 
 class VideoStreamWriter:
@@ -74,7 +86,7 @@ class VideoStreamWriter:
         self.last_pts = last_pts
         """Of the last frame, in the encoder's ticks."""
         self._durations: dict[int, int] = {}
-        self._has_free_times = bool(container.format.flags & av.format.Flags.variable_fps.value)
+        self.has_free_times = has_free_times(container)
         self._is_counted = is_uncompressed(container.format.name)
         """Nothing tells the time but the number of the frame."""
         self._n_written = 0
@@ -82,10 +94,12 @@ class VideoStreamWriter:
         rate = info.rate
         # The source's own clock: with the default of one tick a frame, variable rates would be rounded away.
         self._time_base = info.time_base
-        if not self._has_free_times:
+        if not self.has_free_times:
             # Such containers (AVI) know a constant rate only.
             rate = rate or Fraction(25)
             self._time_base = 1 / rate
+        if color.chroma_location:
+            options = {**options, "chroma_sample_location": CHROMA_LOCATIONS[color.chroma_location]}
         stream = cast(
             av.VideoStream,
             container.add_stream(encoder.name, rate=rate or 25, options=options, time_base=self._time_base),
@@ -101,7 +115,7 @@ class VideoStreamWriter:
             context.sample_aspect_ratio = info.sample_aspect_ratio
         context.thread_count = threads
         context.thread_type = ThreadType.AUTO
-        if not self._has_free_times:
+        if not self.has_free_times or container.format.name in _WITHOUT_EDITS:
             context.max_b_frames = 0  # no presentation times to reorder by
         if not self._is_counted and needs_fixed_quantiser(encoder, options):
             context.qscale = True
@@ -176,7 +190,7 @@ class VideoStreamWriter:
         if self.last_pts is not None and pts <= self.last_pts:
             pts = self.last_pts + 1
             self.n_mended += 1
-        if frame.pts is not None and not self._has_free_times:
+        if frame.pts is not None and not self.has_free_times:
             moved = abs(pts * self._time_base - frame.pts * frame.time_base)
             self.most_moved = max(self.most_moved, moved)
         self.last_pts = pts

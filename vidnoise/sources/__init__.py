@@ -14,6 +14,9 @@ from vidnoise.sources.protocol import SizeChange, Source
 if TYPE_CHECKING:
     from vidnoise.sources.container import ContainerSource
 
+_DOWNLOADS = ("http", "https", "ftp", "sftp", "gopher", "gophers")
+"""Schemes of URLs of files, or of what is sent like one."""
+
 SOURCES: dict[str, str] = {
     "file": "vidnoise.sources.container:ContainerSource",
     "url": "vidnoise.sources.container:ContainerSource",
@@ -59,6 +62,7 @@ def open_source(
     keeps_clock: bool = True,
     size_change: SizeChange = "stop",
     live_size_change: SizeChange | None = None,
+    max_pixels: int | None = None,
     **options: Any,
 ) -> Source:
     """Open a video for reading.
@@ -86,6 +90,7 @@ def open_source(
         size_change: Where the pictures change their size or format in the middle: ``stop`` is an error, ``split`` ends
             before that picture (:meth:`next_part` then goes on with the others), ``scale`` gives all the first one's.
         live_size_change: The same for live inputs, if not that.
+        max_pixels: Larger pictures are refused; by default 2^28 (16384x16384).
         options: Further options of the source's class.
 
     Raises:
@@ -99,6 +104,8 @@ def open_source(
         text = text[len("file:") :]
     if not text:
         raise SourceOpenError("no input given", text)
+    if "\0" in text:
+        raise SourceOpenError(f"{text}: no name of a file holds a zero", text)
     if start is not None and not 0 <= start < float("inf"):
         raise UsageError(f"start must be 0 seconds or more, got {start:g}")
     if duration is not None and not 0 < duration < float("inf"):
@@ -109,6 +116,10 @@ def open_source(
             raise UsageError(f"size_change must be stop, split or scale, got {word!r}")
     if threads < 0:
         raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
+    if max_pixels is not None:
+        if not 0 < max_pixels < 1 << 31:
+            raise UsageError(f"max_pixels must be 1 to 2^31 - 1, got {max_pixels}")
+        options["max_pixels"] = max_pixels
     if (raw_size, raw_format, raw_rate) != (None, None, None):
         from .raw import raw_options
 
@@ -149,22 +160,36 @@ def open_source(
         if live is None and first.info.is_live:  # HLS of something that goes on, say
             change = live_size_change
             cast("ContainerSource", first).size_change = change
-            return _kept_alive(text, open_once, first, reconnect=reconnect, duration=duration, size_change=change)
+            return _kept_alive(
+                text, open_once, first, reconnect=reconnect, duration=duration, size_change=change,
+                ends=_ends_cleanly(kind, text, reconnect),
+            )  # fmt: skip
         return first
     if start is not None:
         raise UsageError(f"{text}: is live, so there is no start to skip to")
     from .live import LiveSource
 
-    can_go_away = can_go_away or kind == "url"
     return LiveSource(
         text,
         open_once,
         reconnect=reconnect,
-        ends=not can_go_away,
+        ends=_ends_cleanly(kind, text, reconnect),
+        can_go_away=can_go_away or kind == "url",
         is_paced=kind in ("file", "lavfi"),
         duration=duration,
         size_change=change,
     )
+
+
+def _ends_cleanly(kind: str, text: str, reconnect: int) -> bool:
+    """Whether the end of the data is the end of the video.
+
+    Cameras that are switched off close their connections properly, too; a web server does so when it has sent all.
+    Whoever never gives up wants that asked again.
+    """
+    if kind == "url":
+        return text.partition(":")[0] in _DOWNLOADS and reconnect >= 0
+    return kind in ("file", "lavfi", "pipe")
 
 
 def _kept_alive(text: str, reopen: Callable[[], Source], first: Source, **options: Any) -> Source:

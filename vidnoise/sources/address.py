@@ -86,7 +86,9 @@ def network_options(uri: str, transport: str | None) -> dict[str, str]:
     if transport not in (None, "tcp", "udp"):
         raise UsageError(f"rtsp_transport must be tcp or udp, got {transport!r}")
     scheme = uri.partition(":")[0]
-    options = {"fflags": "nobuffer", "analyzeduration": _PROBE_MICROSECONDS}
+    options = {"analyzeduration": _PROBE_MICROSECONDS}
+    if scheme in LIVE_SCHEMES:  # of what is sent like a file, the first seconds may be all there is
+        options["fflags"] = "nobuffer"
     if scheme.startswith("rtsp"):
         options["rtsp_transport"] = transport or "tcp"
     elif scheme == "udp":

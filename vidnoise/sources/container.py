@@ -14,11 +14,12 @@ import av.container
 import av.error
 import av.stream
 
-from vidnoise.errors import DecodeError, SizeChangeError, SourceError, SourceOpenError, UsageError
+from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, PixelFormat, StreamInfo
 from vidnoise.passthrough import Passthrough
-from vidnoise.sources.decoding import DecodedStream, has_clock
+from vidnoise.sources.decoding import MAX_PIXELS, DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
+    chroma_location,
     copied_streams,
     describe,
     display_matrix,
@@ -37,6 +38,7 @@ from vidnoise.sources.protocol import SizeChange
 from vidnoise.sources.seeking import Pictures
 from vidnoise.sources.tracks import Tracks
 from vidnoise.sources.trim import TimeRange
+from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +46,21 @@ _NO_PAUSE_SECONDS = 60
 """A transport stream that begins later shows the time of a broadcast's clock."""
 
 _LOST_SIDE_DATA = {
-    "A53_CC": "closed captions",
     "DYNAMIC_HDR_PLUS": "HDR10+ data",
     "DYNAMIC_HDR_VIVID": "HDR Vivid data",
     "STEREO3D": "marks of stereoscopic video",
     "SPHERICAL": "marks of spherical video",
+    "FILM_GRAIN_PARAMS": "film grain parameters",
+    "ICC_PROFILE": "colour profile (ICC)",
+    "AMBIENT_VIEWING_ENVIRONMENT": "data on ambient light",
+    "S12M_TIMECODE": "time codes (SMPTE 12M)",
+    "AFD": "active format descriptions",
+    "PANSCAN": "pan-and-scan data",
 }
 """What libav hands out with pictures and takes back from nobody, by its name and in words."""
+
+CAPTIONS = "A53_CC"
+"""Side data that some encoders take from the picture that they are given."""
 
 _HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
 
@@ -78,6 +88,7 @@ class ContainerSource:
         hardware: What decodes; by default the CPU.
         size_change: What to do where the pictures change their size or format: ``stop`` ends with an error, ``split``
             ends, and goes on after :meth:`next_part`; ``scale`` gives all the first one's.
+        max_pixels: Larger pictures are refused before they are decoded.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -105,24 +116,29 @@ class ContainerSource:
         keeps_clock: bool = True,
         hardware: Hardware | None = None,
         size_change: SizeChange = "stop",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.uri = uri
+        self._address = uri
+        self.uri = shown(uri)
         self.size_change = size_change
         self._next: tuple[av.VideoFrame, list[av.Packet], Fraction] | None = None
         """The first picture of another size, what came with it, and its time."""
         self._last_size: tuple[int, int, str] | None = None
         self._hardware = hardware
         self._accelerator = None if hardware is None else hardware.accelerator()
-        self._fields = FieldFinder(interlaced, uri)
+        self._fields = FieldFinder(interlaced, self.uri)
         self._tracks = Tracks(tracks)
         self._keeps_clock = keeps_clock
+        self._max_pixels = max_pixels
+        self._told: set[str] = set()
+        """Kinds of side data that have come."""
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
         self.ended_early_seconds = 0.0
         """How much shorter than its header says the input turned out to be; 0 for a whole one."""
         self._range = TimeRange(start, duration)
-        self._reader = PictureReader(uri)
+        self._reader = PictureReader(self.uri)
         self._lock = threading.Lock()
         self._closed = False
         self._started = False
@@ -138,7 +154,7 @@ class ContainerSource:
     def _open(
         self, format: str | None, options: dict[str, str] | None, timeout: float | tuple[float, float] | None
     ) -> av.container.InputContainer:
-        return open_container(self.uri, format, options, timeout, name=self._name, accelerator=self._accelerator)
+        return open_container(self._address, format, options, timeout, name=self._name, accelerator=self._accelerator)
 
     @property
     def n_corrupt(self) -> int:
@@ -169,6 +185,12 @@ class ContainerSource:
             raise SourceOpenError(f"{self.uri}: holds {what}", self.uri)
         if video.codec_context is None:
             raise SourceOpenError(f"{self.uri}: its video codec is not supported by this build of FFmpeg", self.uri)
+        width, height = video.codec_context.width, video.codec_context.height
+        if width * height > self._max_pixels:
+            raise FormatError(
+                f"{self.uri}: is {width}x{height}, which is more than {self._max_pixels} pixels; "
+                "--max-pixels allows larger pictures"
+            )
         if self._hardware is not None:
             self._hardware.check(video.codec_context, self.uri)
         self._video = video
@@ -183,7 +205,13 @@ class ContainerSource:
         self._kinds = {s.index: (s.kind, s.is_cover) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
         self._decoded = DecodedStream(
-            container, video, others, uri=self.uri, threads=threads, is_live=bool(self._is_live)
+            container,
+            video,
+            others,
+            uri=self.uri,
+            threads=threads,
+            is_live=bool(self._is_live),
+            max_pixels=self._max_pixels,
         )
         covers = {index for index, (_, is_cover) in self._kinds.items() if is_cover}
         self._pictures = Pictures(
@@ -193,11 +221,13 @@ class ContainerSource:
         found = {p.stream_index: bytes(p) for p in self._held if p.stream_index in covers}
         copied = tuple(replace(s, picture=found.get(s.index, b"")) for s in copied)
         format = self._reader.format_of(self._first)
+        if format.log2_chroma_w or format.log2_chroma_h:
+            self._reader.chroma_location = chroma_location(container, video)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
         is_live = self._is_live
         if is_live is None:
-            is_live = "://" in self.uri and total is None and not self._range.start
+            is_live = "://" in self.uri and total is None and not self._range.start and not has_known_size(container)
             if is_live:
                 self._range.duration = None
         check_dolby_vision(self._first, self.uri)
@@ -208,7 +238,7 @@ class ContainerSource:
             self._first,
             format,
             color,
-            uri=self.uri,
+            uri=self._address,
             others=copied,
             chapters=self._range.place_chapters(container.chapters()),
             trimmed_seconds=self._trimmed_seconds(total),
@@ -217,12 +247,24 @@ class ContainerSource:
             is_live=is_live,
         )
         self._total_seconds = total
-        self._warn_of_losses(self._first)
+        self._known_hdr = hdr_metadata(self._first)
 
-    def _warn_of_losses(self, picture: av.VideoFrame) -> None:
-        """Say what pictures carry that frames do not."""
-        for kind in {item.type.name for item in side_data(picture)} & _LOST_SIDE_DATA.keys():
-            logger.warning("%s: the %s inside the pictures are not carried over", self.uri, _LOST_SIDE_DATA[kind])
+    def _look_beside(self, picture: av.VideoFrame) -> av.VideoFrame | None:
+        """Say what a picture carries that frames do not, when it first comes; the picture, where a sink may want it."""
+        kinds = {item.type.name for item in side_data(picture)}
+        if not kinds:
+            return None
+        since = ""
+        if kinds - self._told and picture.pts is not None:
+            since = f" (from {float(picture.pts * self._time_base - self._begin):.3f} s on)"
+        for kind in sorted((kinds - self._told) & _LOST_SIDE_DATA.keys()):
+            what = _LOST_SIDE_DATA[kind]
+            logger.warning("%s: the %s inside the pictures are not carried over%s", self.uri, what, since)
+        self._told |= kinds
+        if "HDR metadata" not in self._told and hdr_metadata(picture) not in ({}, self._known_hdr):
+            self._told.add("HDR metadata")
+            logger.warning("%s: the HDR mastering metadata changes%s; the output has the first", self.uri, since)
+        return picture if CAPTIONS in kinds else None
 
     def _beginning(self) -> Fraction:
         """Time of the input's beginning on its own clock, in seconds."""
@@ -319,6 +361,7 @@ class ContainerSource:
             sample_aspect_ratio=self._decoded.sample_aspect_ratio, passthrough=copies,
         )  # fmt: skip
         self.trailing_packets = ()
+        self._known_hdr = hdr_metadata(picture)
         return True
 
     def present_as(self, info: StreamInfo) -> None:
@@ -344,6 +387,7 @@ class ContainerSource:
         info = self.info
         size = (picture.width, picture.height, picture.format.name)
         has_changed, self._last_size = self._last_size not in (None, size), size
+        side_data = self._look_beside(picture)
         if self._is_other(picture):
             if self.size_change != "scale":
                 self._refuse_change(picture, count)
@@ -375,6 +419,7 @@ class ContainerSource:
             discontinuity=self._is_cut(stamp) or (previous is None and bool(self._range.start)) or has_changed,
             sample_aspect_ratio=self._decoded.sample_aspect_ratio,
             packets=packets,
+            side_data=side_data,
         )
         return self._fields.marked(frame, picture)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,9 @@ _FIND_STREAMS_ON_THE_WAY = ("flv", "live_flv", "mpeg", "mpegts")
 _LOOK_EVERY = 1000
 """Packets between two looks at whether a stream has appeared."""
 
+MAX_PIXELS = 1 << 28
+"""Of a picture, by default: 16384x16384, 400 MB as yuv420p. A few bytes can ask for more than there is memory."""
+
 
 def reason(error: BaseException) -> str:
     """One line of plain words for an error of libav."""
@@ -46,6 +50,20 @@ def reason(error: BaseException) -> str:
 def has_clock(container: av.container.InputContainer) -> bool:
     """Whether times are those of a clock that ran before and may jump, as in transport streams."""
     return bool(container.format.flags & av.format.Flags.ts_discont.value)
+
+
+_PLAYLISTS = ("hls", "dash")
+"""Containers whose own size says nothing of the video's."""
+
+
+def has_known_size(container: av.container.InputContainer) -> bool:
+    """Whether the number of bytes is known, as of any file, whoever serves it: such an input has an end."""
+    if container.format.name.split(",")[0] in _PLAYLISTS:
+        return False
+    try:
+        return container.size > 0
+    except (av.error.FFmpegError, OSError, ValueError):
+        return False
 
 
 def decoder_of(video: av.VideoStream) -> av.VideoCodecContext:
@@ -76,10 +94,12 @@ class DecodedStream:
         uri: str,
         threads: int,
         is_live: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._container = container
         self._video = video
         self._decoder = decoder_of(video)
+        self._decoder.options = {**self._decoder.options, "max_pixels": str(max_pixels)}
         self._streams = [video, *others]
         self._uri = uri
         self.n_corrupt = 0
@@ -162,6 +182,9 @@ class DecodedStream:
             except (av.error.ExitError, TimeoutError) as ex:
                 raise SourceLostError(f"{self._uri}: no data came in time", self._uri) from ex
             except (av.error.FFmpegError, OSError) as ex:
+                if self._is_clean_end(ex):
+                    self._say_what_came_late()
+                    return
                 raise DecodeError(f"{self._uri}: reading failed: {reason(ex)}", self._uri) from ex
 
     def _say_what_came_late(self) -> None:
@@ -182,6 +205,12 @@ class DecodedStream:
                 "%s: a stream that began late is left out: #%s; --input-option probesize=1G --input-option "
                 "analyzeduration=1G look for such ones longer at the beginning", self._uri, stream.strip(),
             )  # fmt: skip
+
+    def _is_clean_end(self, error: BaseException) -> bool:
+        """Whether ``error`` is libav's for a web server that has closed the connection and never said how much it would
+        send: it cannot tell that from a loss (nor can anybody)."""
+        is_web = self._container.name.startswith(("http:", "https:"))
+        return is_web and getattr(error, "errno", None) == errno.EIO and not has_known_size(self._container)
 
     def _note_time(self, packet: av.Packet) -> None:
         if packet.pos is not None and packet.pos >= 0 and not packet.is_corrupt:

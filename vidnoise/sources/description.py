@@ -12,6 +12,7 @@ from typing import Any, cast
 import av
 import av.container
 import av.error
+import av.logging
 import av.stream
 from av.sidedata.sidedata import SideData
 
@@ -28,9 +29,19 @@ def to_fraction(value: Any) -> Fraction | None:
     return Fraction(value.numerator, value.denominator) if value else None
 
 
+_BARE = ("h264", "hevc", "vvc", "evc", "cavsvideo", "m4v", "vc1", "mpegvideo", "av1", "obu")
+"""Containers that are none: encoded pictures one behind the other, with no times but the rate that they tell."""
+
+_READERS_OWN_RATE = 25
+"""What FFmpeg takes for their rate unless it is told another one."""
+
+
 def frame_rate(video: av.VideoStream) -> Fraction | None:
     """Frames per second by the header, or by a look at the first packets; None where nothing tells."""
     average, guessed = to_fraction(video.average_rate), to_fraction(video.guessed_rate)
+    own = to_fraction(video.codec_context.framerate) if video.codec_context is not None else None
+    if own and average == _READERS_OWN_RATE and video.container.format.name in _BARE:
+        return own
     if average and guessed and average > 2 * guessed:
         return guessed  # an average is never above the rate of the ticks: some demuxers (DV) give a frame one tick
     return average or guessed
@@ -67,13 +78,11 @@ def copied_streams(
     the source is closed (a stream of a closed container points to freed memory).
     """
     keeper = av.open("templates", "w", format="null")
-    has_chapters = bool(container.chapters())
+    chapters = _chapter_tracks(container)
     found = []
     for stream in streams:
-        if stream.index == video.index:
+        if stream.index == video.index or stream.index in chapters:
             continue
-        if has_chapters and stream.type == "data" and stream.name == "bin_data" and "mp4" in container.format.name:
-            continue  # mp4 stores chapter titles in a track; chapters are copied as chapters.
         name = stream.codec_context.name if stream.codec_context is not None else getattr(stream, "name", None)
         if stream.codec_context is not None:
             name = stream.codec_context.codec.canonical_name
@@ -130,6 +139,40 @@ def hdr_metadata(picture: av.VideoFrame) -> dict[str, Any]:
         elif item.type.name == "CONTENT_LIGHT_LEVEL" and len(data) >= 8:
             found["content_light"] = struct.unpack("=2I", data[:8])
     return found
+
+
+_CHROMA_LOCATIONS = {"left": 1, "center": 2, "topleft": 3, "top": 4, "bottomleft": 5, "bottom": 6}
+
+
+def told_by_libav(container: av.container.InputContainer) -> str:
+    """libav's description of an input, as it has it for those who want to know it well: it holds what av does not show.
+
+    ``Stream #0:0: Video: hevc (Main 10), yuv420p10le(tv, bt2020nc/bt2020/smpte2084, progressive, topleft), ...``
+    """
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.VERBOSE)
+    av.logging.set_libav_level(av.logging.VERBOSE)
+    try:
+        return container.dumps_format()
+    finally:
+        av.logging.set_libav_level(av.logging.INFO)  # libav's own default
+        av.logging.set_level(level)
+
+
+def chroma_location(container: av.container.InputContainer, video: av.VideoStream) -> int:
+    """Where the chroma samples of ``video`` lie, as :attr:`ColorInfo.chroma_location`."""
+    text = told_by_libav(container)
+    found = re.search(rf"Stream #\d+:{video.index}\b[^\n]*?: Video: [^\n]*?{video.format.name}\(([^)]*)\)", text)
+    words = [] if found is None else re.split(r"[,\s]+", found[1])
+    return next((_CHROMA_LOCATIONS[word] for word in words if word in _CHROMA_LOCATIONS), 0)
+
+
+def _chapter_tracks(container: av.container.InputContainer) -> set[int]:
+    """Indices of the tracks in which the MP4 family stores titles of chapters, which are copied as chapters."""
+    if not container.chapters() or "mp4" not in container.format.name:
+        return set()
+    found = re.findall(r"Stream #\d+:(\d+)[^\n]*?: Data: bin_data \(text /", told_by_libav(container))
+    return {int(index) for index in found}
 
 
 def describe(

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +21,7 @@ from vidnoise.errors import (
 from vidnoise.frame import Frame, Packet
 from vidnoise.passthrough import Passthrough
 from vidnoise.sources.protocol import SizeChange, Source
+from vidnoise.text import shown
 
 if TYPE_CHECKING:
     from vidnoise.sources.container import ContainerSource
@@ -41,6 +42,32 @@ _SOUND_FRAME_SECONDS = Fraction(1, 25)
 """Length of a frame where the stream does not tell."""
 
 
+_MOST_REPEATS = 2
+"""Reopenings in a row that may bring nothing but what came before."""
+
+
+@dataclass
+class _Visit:
+    """What came of one opening of an input, by the input's own clock."""
+
+    before: _Visit | None = None
+    first: Fraction | None = None
+    last: Fraction | None = None
+    n_frames: int = 0
+
+    def note(self, frame: Frame) -> None:
+        self.last = (frame.pts or 0) * frame.time_base
+        self.first = self.last if self.first is None else self.first
+        self.n_frames += 1
+
+    @property
+    def brought_nothing_new(self) -> bool:
+        before, self.before = self.before, None  # of the visits before, only the last one is of interest
+        return before is not None and (before.first, before.last, before.n_frames) == (
+            self.first, self.last, self.n_frames,
+        )  # fmt: skip
+
+
 class LiveSource:
     """Reads a live input, notes when each frame arrived, and reconnects when it goes away.
 
@@ -48,10 +75,11 @@ class LiveSource:
     took, and has ``discontinuity`` set.
 
     Args:
-        uri: For messages.
+        uri: The address, for messages.
         reopen: Opens the input; called again after each loss.
         reconnect: Attempts in a row before giving up; :data:`FOREVER` for no end.
-        ends: Whether the end of the data is the end (a file played in real time), and no loss.
+        ends: Whether a clean end of the data is the end (of a file, or what a web server sends), and no loss.
+        can_go_away: Whether errors while reading are a loss, after which it may come back; a file's are not.
         is_paced: Whether frames are held back until their time comes, for inputs that are faster; those that come in
             pieces of several seconds (HLS) are, in any case.
         duration: Seconds to read.
@@ -69,18 +97,22 @@ class LiveSource:
         *,
         reconnect: int = 5,
         ends: bool = False,
+        can_go_away: bool = True,
         is_paced: bool = False,
         duration: float | None = None,
         size_change: SizeChange = "stop",
     ) -> None:
         if reconnect < FOREVER:
             raise UsageError(f"reconnect must be a number of attempts or forever, got {reconnect}")
-        self.uri = uri
+        self.uri = shown(uri)
         self.n_reconnects = 0
         self.trailing_packets: tuple[Packet, ...] = ()
         self._reopen = reopen
         self._reconnect = reconnect
         self._ends = ends
+        self._can_go_away = can_go_away
+        self._visit = _Visit()
+        self._n_repeats = 0
         self._duration = duration
         self._stopped = threading.Event()
         self._n_corrupt_before = 0
@@ -140,6 +172,7 @@ class LiveSource:
                 why = "it ended"
                 try:
                     for frame in frames:
+                        self._visit.note(frame)
                         placed = self._place(frame, is_new=is_new)
                         if self._stopped.is_set() or self._is_past_end(placed):
                             return
@@ -151,12 +184,14 @@ class LiveSource:
                 except SizeChangeError:
                     raise
                 except (SourceLostError, DecodeError, FormatError) as ex:
-                    if self._ends:
+                    if not self._can_go_away:
                         raise
                     why = str(ex).removeprefix(f"{self.uri}: ")
-                if self._ends or self.has_next:
-                    self.trailing_packets = self._moved(self._source.trailing_packets)
-                    return
+                    self._visit, self._n_repeats = _Visit(), 0
+                else:
+                    if self._ends or self.has_next or self._is_repeated():
+                        self.trailing_packets = self._moved(self._source.trailing_packets)
+                        return
                 if self._stopped.is_set() or not self._come_back(why) or self._is_other:
                     return
                 is_new = True
@@ -164,6 +199,15 @@ class LiveSource:
         finally:
             if not self.has_next:
                 self.close()
+
+    def _is_repeated(self) -> bool:
+        """Whether what has ended was the very same as the times before: a recording, sent anew to each who asks."""
+        visit, self._visit = self._visit, _Visit(before=self._visit)
+        self._n_repeats = self._n_repeats + 1 if visit.brought_nothing_new else 0
+        if self._n_repeats < _MOST_REPEATS:
+            return False
+        logger.warning("%s: gives the same %d frames each time it is opened; that is the end", self.uri, visit.n_frames)
+        return True
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

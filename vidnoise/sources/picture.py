@@ -49,6 +49,8 @@ class PictureReader:
         self._source_name: str | None = None
         self._format: PixelFormat | None = None
         self._color = ColorInfo()
+        self.chroma_location = 0
+        """As the stream gives it, which pictures of av do not."""
         self._on_gpu = DevicePlanes()
 
     def format_of(self, picture: av.VideoFrame) -> PixelFormat:
@@ -91,8 +93,8 @@ class PictureReader:
             range=2 if format.name.startswith("yuvj") else int(picture.color_range),
             primaries=int(picture.color_primaries),
             transfer=int(picture.color_trc),
-            # av does not show the chroma location; these two codecs define theirs as the centre.
-            chroma_location=2 if codec in ("mjpeg", "mpeg1video") else 0,
+            # These two codecs define theirs as the centre.
+            chroma_location=self.chroma_location or (2 if codec in ("mjpeg", "mpeg1video") else 0),
         )
         if color != self._color:
             self._color = color

@@ -23,6 +23,9 @@ _WAKE_SECONDS = 0.2
 _LATE_STREAMS = (b"FLV", b"\x00\x00\x01\xba")
 """Beginnings of containers without a list of their streams: FLV, MPEG program streams."""
 
+_WHITELIST = "file,crypto,data"
+"""What a playlist on standard input may refer to: the same as one in a file, so nothing on the network."""
+
 _COUNTS_PICTURES = ("yuv4mpegpipe", "rawvideo")
 """Formats in which nothing may follow the last picture."""
 
@@ -101,6 +104,7 @@ class PipeSource(ContainerSource):
             with contextlib.suppress(TimeoutError):  # which opening it will tell
                 if self._pipe.peek(4).startswith(_LATE_STREAMS):
                     options = {**LONG_LOOK, **(options or {})}
+        options = {"protocol_whitelist": _WHITELIST, **(options or {})}
         return open_container(self.uri, format, options, None, file=self._pipe, accelerator=self._accelerator)
 
     def stop(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 import sys
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -208,17 +209,37 @@ CHOICES = {
 """Settings that are one of a few words."""
 
 
+_SHARE = (0.0, 1.0)
+_COUNT = (1, 1_000_000_000)
+
+_WIDEST = 4096
+"""Of a network, in channels or blocks."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("rotate", "elastic", "hsv", "contrast", "blind", "alpha", "synthetic", "quantised"), _SHARE),
+    **dict.fromkeys(("gray", "graphics", "warmup", "still_share", "ema", "weight_decay", "both_ways"), _SHARE),
+    "muon_lr": (0.0, 10.0), "adam_lr": (0.0, 10.0), "sigma_power": (-10.0, 10.0),
+    **dict.fromkeys(("fused_weight", "noise_weight", "temporal_weight"), (0.0, 1e6)),
+    "steps": _COUNT, "minutes": (1e-9, 1e9), "batch": (1, 65_536), "frames": (1, 65_536), "bptt": (1, 65_536),
+    "decay": (1e-9, 1.0), "warmup_steps": _COUNT, "still_batch": (1, 65_536),
+    "patch": (16, 65_536), "still_patch": (16, 65_536), "seed": (0, 2**63 - 1),
+}  # fmt: skip
+"""Settings that are numbers, and between which they make sense."""
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value from a file is of an annotated type; a number without a point is a float, too."""
     kinds = tuple(get_origin(h) or h for h in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
     if isinstance(value, bool):
         return bool in kinds
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     return isinstance(value, (*kinds, int) if float in kinds else kinds)
 
 
 def _build(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
-        raise UsageError(f"{where}: expected settings by name, got {values!r}")
+        raise UsageError(f"{where}: expected settings by name, got {reprlib.repr(values)}")
     unknown = set(values) - {f.name for f in fields(cls)}
     if unknown:
         raise UsageError(f"{where}: unknown setting: {', '.join(sorted(map(str, unknown)))}")
@@ -226,9 +247,13 @@ def _build(cls: type, values: Any, where: str) -> Any:
         if key not in values:
             continue
         if not _fits(values[key], hint):
-            raise UsageError(f"{where}: {key} cannot be {values[key]!r}")
+            raise UsageError(f"{where}: {key} cannot be {reprlib.repr(values[key])}")
         if key in CHOICES and values[key] not in CHOICES[key]:
-            raise UsageError(f"{where}: {key} must be one of {', '.join(CHOICES[key])}; got {values[key]!r}")
+            shown = reprlib.repr(values[key])
+            raise UsageError(f"{where}: {key} must be one of {', '.join(CHOICES[key])}; got {shown}")
+        low, high = RANGES.get(key, (-math.inf, math.inf))
+        if key in RANGES and values[key] is not None and not low <= values[key] <= high:
+            raise UsageError(f"{where}: {key} must be from {low:g} to {high:g}, got {reprlib.repr(values[key])}")
     needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in needed if name not in values]:
         raise UsageError(f"{where}: missing: {', '.join(missing)}")
@@ -242,13 +267,19 @@ def _parse_yaml(text: str, path: Path) -> Any:
         raise UsageError(f"{path}: YAML needs PyYAML (pip install 'vidnoise[train]'); TOML needs nothing") from ex
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.1 takes ``1e-3`` for text; here it is the number that everyone means."""
+        """YAML 1.1 takes ``1e-3`` for text; here it is the number that everyone means. A few lines of aliases of
+        aliases would fill any memory, and no configuration needs one."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases (*name) are not read here")
+            return super().compose_node(parent, index)
 
     exponent = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
     try:
         return yaml.load(text, Loader)
-    except yaml.YAMLError as ex:
+    except (yaml.YAMLError, ValueError) as ex:  # a date that is none, say, is a ValueError
         raise UsageError(f"{path}: {' '.join(str(ex).split())}") from ex
 
 
@@ -261,16 +292,8 @@ def _check(config: TrainConfig, where: str) -> None:
         for patch in (stage.clip.patch, stage.still.patch):
             if patch % 16 or patch < 16:
                 raise UsageError(f"{where}: stage {stage.name!r}: patch must be a multiple of 16, got {patch}")
-        for name in ("decay", "warmup", "still_share"):
-            share = getattr(stage, name)
-            if share is not None and (not 0 <= share <= 1 or (name == "decay" and not share)):
-                raise UsageError(f"{where}: stage {stage.name!r}: {name} is a share, 0 to 1; got {share}")
-        for name in ("batch", "frames", "steps", "minutes", "bptt", "still_batch", "warmup_steps"):
-            count = getattr(stage, name)
-            if count is not None and count <= 0:
-                raise UsageError(f"{where}: stage {stage.name!r}: {name} must be above zero, got {count}")
     weights = config.noise.values()
-    if not all(_fits(weight, float) and weight >= 0 for weight in weights) or not sum(weights):
+    if not all(_fits(weight, float) and 0 <= weight <= 1e6 for weight in weights) or not sum(weights):
         raise UsageError(f"{where}: noise needs weights of zero or more, one of them above zero")
     if min(config.pool.clips, config.pool.frames) < 1 or config.pool.size % 2:
         raise UsageError(f"{where}: pool: clips and frames are above zero, size is even")
@@ -279,9 +302,11 @@ def _check(config: TrainConfig, where: str) -> None:
         raise UsageError(f"{where}: a patch of {largest} needs a pool of that size or more, got {config.pool.size}")
     if config.model and isinstance(config.initial, str):
         raise UsageError(f"{where}: initial brings its own model settings: leave out one of initial and model")
+    for name, value in config.model.items():
+        for size in value if isinstance(value, list) else [value]:
+            if not isinstance(size, (int, str)) or (isinstance(size, int) and not 0 <= size <= _WIDEST):
+                raise UsageError(f"{where}: model: {name} cannot be {reprlib.repr(value)}")
     config.model_config()
-    if not 0 <= config.alpha <= 1:
-        raise UsageError(f"{where}: alpha must be in 0 to 1, got {config.alpha}")
 
 
 def load_config(name_or_path: str) -> TrainConfig:
@@ -299,14 +324,16 @@ def load_config(name_or_path: str) -> TrainConfig:
     try:
         text = path.read_text(encoding="utf-8")
         values = _parse_yaml(text, path) if path.suffix in (".yaml", ".yml") else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as ex:
+    except (ValueError, OSError) as ex:  # TOMLDecodeError and UnicodeDecodeError among them
         raise UsageError(f"{path}: {ex}") from ex
+    except RecursionError as ex:
+        raise UsageError(f"{path}: is nested too deeply") from ex
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected settings by name, got {values!r}")
+        raise UsageError(f"{path}: expected settings by name, got {reprlib.repr(values)}")
     values = {"name": path.stem, **values}
     stages = values.get("stages", [])
     if not isinstance(stages, list):
-        raise UsageError(f"{path}: stages must be a list, got {stages!r}")
+        raise UsageError(f"{path}: stages must be a list, got {reprlib.repr(stages)}")
     values["stages"] = tuple(_build(Stage, stage, f"{path}: stage {i + 1}") for i, stage in enumerate(stages))
     values["augment"] = _build(Augment, values.get("augment", {}), f"{path}: augment")
     values["pool"] = _build(Pool, values.get("pool", {}), f"{path}: pool")

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -189,11 +190,22 @@ class Trainer:
         self._write(self._plain(self.network.state_dict()), self.run / f"{self.config.name}-raw.safetensors")
 
     def _restore(self) -> None:
-        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        if "earlier" not in saved:
+        try:
+            self._take(torch.load(self.checkpoint, map_location="cpu", weights_only=True))
+        except UsageError:
+            raise
+        except Exception as ex:  # whatever a file holds that is not what _save wrote
+            reason = " ".join(str(ex).split())[:200] or type(ex).__name__
+            raise UsageError(f"{self.checkpoint}: cannot be gone on with: {reason}; move it away to begin anew") from ex
+
+    def _take(self, saved: Any) -> None:
+        """Go on where :meth:`_save` was called."""
+        if "position" in saved and "earlier" not in saved:
             weights = self.run / f"{self.config.name}.safetensors"
             raise UsageError(f"{self.checkpoint} is of an older version: go on in another folder, from {weights}")
         self.stage_index, *position = saved["position"]
+        if not all(isinstance(n, (int, float)) and 0 <= n < math.inf for n in saved["position"]):
+            raise ValueError("its position is none")
         self._start_stage()
         self.step, self.seconds, self.total_seconds, self.total_steps = position
         self.usual_norms, self.earlier = saved["usual_norms"], saved["earlier"]

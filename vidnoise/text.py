@@ -1,0 +1,113 @@
+"""What may be shown of addresses and names: no passwords, keys or tokens, and nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+HIDDEN = "***"
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/@:]*:[^\s/@][^/@\n]{0,200}@)?\S*(?: \w+=\S+)*")
+"""In a text; of the password also what is behind a blank, and librtmp's settings."""
+
+_MISTYPED = re.compile(
+    r"\b((?:rtsps?|rtmp\w*|https?|s?ftp|srt|udp|tcp|rist|icecast):/?[^\s/@:]+):[^\s/@][^\s@]*@", re.IGNORECASE
+)
+"""An address that misses a slash, with a password."""
+
+_END = re.compile(r"[:;,.)\]}'\"]*$")
+"""What belongs to the sentence, not to the address in it."""
+
+_HARMLESS = frozenset({
+    "broadcast", "buffer_size", "connect_timeout", "fifo_size", "latency", "linger", "listen", "listen_timeout",
+    "localaddr", "localport", "maxbw", "mode", "mss", "overrun_nonfatal", "payload_size", "pkt_size", "rcvlatency",
+    "recv_buffer_size", "reuse", "rtcpport", "rw_timeout", "send_buffer_size", "tcp_nodelay", "timeout", "transport",
+    "transtype", "ttl",
+})  # fmt: skip
+"""Names of settings in the query of an address that are worth seeing. All others may be secrets."""
+
+
+def shown(address: str) -> str:
+    """An address as messages, statistics and logs may have it; a path is left as it is.
+
+    Passwords, queries (but for :data:`_HARMLESS` settings) and the stream keys of RTMP are hidden, control characters
+    are escaped.
+    """
+    head, separator, rest = address.partition("://")
+    scheme = head.rpartition(":")[2]  # "async:http", "file:..."
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return printable(_MISTYPED.sub(rf"\1:{HIDDEN}@", address))
+    place, mark, query = _split(rest)
+    place = _without_password(place)
+    if scheme.lower().startswith("rtmp"):
+        place, query = _without_key(place), query.partition(" ")[0]
+    if mark:
+        query = "&".join(_setting(part) for part in re.split("[&;]", query))
+    return printable(f"{head}://{place}{mark}{query}")
+
+
+def redacted(text: str) -> str:
+    """A text with every address in it as :func:`shown`."""
+
+    def hide(found: re.Match[str]) -> str:
+        address = found[0]
+        end = _END.search(address)
+        at = len(address) if end is None else end.start()
+        return shown(address[:at]) + address[at:]
+
+    return _MISTYPED.sub(rf"\1:{HIDDEN}@", _ADDRESS.sub(hide, text))
+
+
+def safe(text: str) -> str:
+    """A text of several sources, names and addresses among them, as it may be shown: in one line."""
+    return printable(redacted(text))
+
+
+def printable(text: str) -> str:
+    """A text in which control characters (also those that turn the direction of writing) are escaped.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    return text if text.isprintable() else "".join(c if _is_harmless(c) else _escaped(c) for c in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is no text
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    """What is before ``?`` or ``#``, that, and what is behind it."""
+    found = re.search("[?#]", rest)
+    return (rest, "", "") if found is None else (rest[: found.start()], found[0], rest[found.end() :])
+
+
+def _without_password(place: str) -> str:
+    user, at, host = place.rpartition("@")
+    name, colon, _ = user.partition(":")
+    if not at or (not colon and "/" in user):  # an @ in the name of a file
+        return place
+    return f"{name}:{HIDDEN}@{host}" if colon else f"{HIDDEN}@{host}"
+
+
+def _without_key(place: str) -> str:
+    """RTMP: host, application, and behind it the name of the stream, which is the key."""
+    place, blank, _ = place.partition(" ")
+    host, slash, path = place.partition("/")
+    app, second, key = path.partition("/")
+    key = HIDDEN if key else ""
+    return f"{host}{slash}{app}{second}{key}" + (f" {HIDDEN}" if blank else "")
+
+
+def _setting(part: str) -> str:
+    name, equals, value = part.partition("=")
+    if name in _HARMLESS and re.fullmatch(r"[\w.:-]*", value):
+        return part
+    return f"{name}={HIDDEN}" if equals else HIDDEN if part else ""
