@@ -348,8 +348,8 @@ def test_the_input_is_never_overwritten(tmp_path, run):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv"]
 
 
-def test_an_input_that_breaks_in_the_middle_leaves_no_output(tmp_path, run):
-    """A size change cannot go into one file; the error comes when half of the output is written."""
+def test_an_input_whose_size_changes_leaves_what_came_before(tmp_path, run):
+    """A size change cannot go into one file; the error comes when half of the output is written, and that is kept."""
     from clips import join_ts
 
     parts = [
@@ -362,8 +362,10 @@ def test_an_input_that_breaks_in_the_middle_leaves_no_output(tmp_path, run):
     joined = join_ts(parts, tmp_path / "joined.ts")
     code, err, _ = run(joined, "-o", tmp_path / "out.mkv", *QUICK)
     assert code == 5
-    assert "changes" in err[-1]
-    assert not list(tmp_path.glob("out*"))
+    assert "changes from 64x48 yuv420p to 80x48" in err[-1]
+    assert err[-1].endswith("What came before is finished")
+    assert [path.name for path in tmp_path.glob("*out*")] == ["out.mkv"]
+    assert [frame.width for frame in open_source(tmp_path / "out.mkv")] == [64] * 10
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")

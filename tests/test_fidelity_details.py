@@ -103,6 +103,22 @@ def test_captions_are_carried_where_the_encoder_can(
         assert all(np.array_equal(255 - a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_each_of_two_outputs_has_the_captions_and_its_own_pictures(clips: Clips, tmp_path: Path) -> None:
+    """Both are encoded at once, each on its thread, from one picture of the decoder's."""
+    source = with_captions(clips("cfr").path, tmp_path / "in.mp4", 0)
+    outputs = [tmp_path / "a.mkv", tmp_path / "b.mkv"]
+    reader, sink = open_source(str(source)), open_sink(outputs[0], tee=[outputs[1]])
+    sink.open(reader.info)
+    for frame in reader:
+        sink.write(replace(frame, planes=tuple(255 - plane for plane in frame.planes)))
+    sink.close()
+    for output in outputs:
+        assert captions(output) == [True] * 10
+        for (_, before), (_, after) in zip(pictures(source), pictures(output), strict=True):
+            errors = [np.abs(255.0 - a - b).mean() for a, b in zip(before, after, strict=True)]
+            assert max(errors) < 5
+
+
 def test_captions_that_are_lost_are_said(clips: Clips, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = with_captions(clips("cfr").path, tmp_path / "in.mp4", 4)
     copy(source, tmp_path / "out.mkv", codec="ffv1")

@@ -171,6 +171,19 @@ class PaletteMaker:
         return cast(av.VideoFrame, self._graph.pull())
 
 
+def _twin(picture: av.VideoFrame) -> av.VideoFrame:
+    """The same samples and side data again: the picture itself may be another output's, too, or be decoded from."""
+    graph = av.filter.Graph()
+    begin = graph.add_buffer(
+        width=picture.width, height=picture.height, format=picture.format, time_base=Fraction(1, 25)
+    )
+    end = graph.add("buffersink")
+    begin.link_to(end)
+    graph.configure()
+    graph.push(picture)
+    return cast(av.VideoFrame, graph.pull())
+
+
 class PictureWriter:
     """Makes pictures of one stream; passive, not thread-safe.
 
@@ -236,9 +249,10 @@ class PictureWriter:
         if isinstance(source, av.VideoFrame):
             is_alike = (source.width, source.height, source.format.name) == (info.width, info.height, self._format.name)
             if self._takes_captions and is_alike and self._format.name == self._choice.name:
-                source.make_writable()
-                source.pict_type = 0  # or the encoder would make it one like the source's
-                return source
+                picture = _twin(source)
+                picture.make_writable()
+                picture.pict_type = 0  # or the encoder would make it one like the source's
+                return picture
             if not self._has_lost_captions:
                 self._has_lost_captions = True
                 logger.warning("the closed captions inside the pictures are not carried over (frame %d)", frame.index)
