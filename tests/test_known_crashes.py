@@ -14,17 +14,16 @@ from vidnoise.frame import PIXEL_FORMATS, StreamInfo
 from vidnoise.sinks import open_sink
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("x.avif", {}), ("x.AVIF", {}), ("x.mkv", {"format": "avif"}), ("-", {"format": "avif"})]
-)
-def test_avif_is_refused(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+def test_avif_is_refused(tmp_path: Path) -> None:
     script = (
         "from vidnoise.sinks import open_sink; from vidnoise.errors import VidnoiseError\n"
-        f"try: open_sink({str(tmp_path / name) if name != '-' else name!r}, **{options!r})\n"
-        "except VidnoiseError as ex: print(type(ex).__name__)"
+        "avif = {'format': 'avif'}\n"
+        "for name, options in (('x.avif', {}), ('x.AVIF', {}), ('x.mkv', avif), ('-', avif)):\n"
+        "    try: open_sink(name, **options)\n"
+        "    except VidnoiseError as ex: print(type(ex).__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.strip()) in ((0, "FormatError"), (0, "UsageError")), done.stderr
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stdout.split()) == (0, ["FormatError"] * 2 + ["UsageError"] * 2), done.stderr
 
 
 @pytest.mark.parametrize("width", [34, 40, 48])

@@ -159,6 +159,7 @@ def test_settings_of_another_kind_are_told_in_one_line(tmp_path: Path) -> None:
     "change",
     [
         {"frames": "abc"}, {"frames": [0, "1", 2]}, {"frames": [2, 1, 0]}, {"frames": []}, {"frames": [None]},
+        {"time_base": "1e9999999"},
         {"time_base": "0"}, {"time_base": "1/0"}, {"time_base": "x"}, {"time_base": None}, {"time_base": "-1/25"},
         {"n_packets": 10**12}, {"n_packets": -1}, {"n_packets": "3"}, {"n_packets": 3.0}, {"delay": 10**9},
         {"delay": -1}, {"sha256": 3}, {"nose": 1}, {"n_bytes": 1e300},

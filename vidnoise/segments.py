@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import reprlib
 import struct
 from collections import deque
@@ -67,7 +68,9 @@ class Segment:
         are_numbers = all(type(n) is int for n in (*counts, *self.frames))
         fits = are_numbers and 0 <= self.delay <= self.n_packets and self.n_packets * _RECORD.size <= self.n_bytes
         in_order = fits and all(a < b for a, b in itertools.pairwise(self.frames))
-        return in_order and bool(self.frames) and Fraction(self.time_base) > 0 and isinstance(self.sha256, str)
+        has_texts = isinstance(self.sha256, str) and isinstance(self.time_base, str)
+        is_ratio = has_texts and re.fullmatch(r"\d{1,18}(/\d{1,18})?", self.time_base) is not None
+        return in_order and is_ratio and bool(self.frames) and Fraction(self.time_base) > 0
 
 
 def _beside(output: str) -> str:

@@ -80,12 +80,11 @@ _KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "flv-h264": (".flv", "libx264", {"options": _FAST}),
     "asf-wmv2": (".wmv", "wmv2", {}),
     "nut-rgb": (".nut", "ffv1", {"pix_fmt": "bgr0"}),
-    "gif": (".gif", "gif", {"pix_fmt": "rgb8"}),
+    "gif": (".gif", "gif", {"pix_fmt": "gray"}),
     "mxf-mpeg2": (".mxf", "mpeg2video", {}),
     "h264": (".h264", "libx264", {"options": _FAST}),
     "mkv-alpha": (".mkv", "ffv1", {"pix_fmt": "yuva420p"}),
     "apng": (".apng", "apng", {"pix_fmt": "rgba"}),
-    "ogv": (".ogv", "libtheora", {}),
     "mov-png": (".mov", "png", {"pix_fmt": "rgb24"}),
 }
 """Containers and codecs; those that this build of FFmpeg cannot write are left out."""

@@ -52,7 +52,7 @@ def total_seconds(container: av.container.InputContainer, video: av.VideoStream)
     if video.duration:
         return video.duration * (to_fraction(video.time_base) or Fraction(0))
     total = Fraction(container.duration, av.time_base) if container.duration else None
-    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", video.metadata.get("DURATION", "").strip())
+    tag = re.fullmatch(r"(\d{1,9}):(\d\d):(\d\d(?:\.\d{1,18})?)", video.metadata.get("DURATION", "").strip())
     if tag:
         total = int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
     if total is not None and "matroska" in container.format.name:  # whose headers say when the end is, from time 0

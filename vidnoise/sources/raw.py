@@ -12,6 +12,8 @@ from vidnoise.errors import UsageError
 
 DEFAULT_RATE = "25"
 
+_RATE = r"\d{1,9}(\.\d{0,9})?|\d{1,9}/\d{1,9}"
+
 
 def raw_options(size: str | None, format: str | None, rate: str | None) -> dict[str, str]:
     """Options of FFmpeg's ``rawvideo`` reader.
@@ -36,6 +38,8 @@ def raw_options(size: str | None, format: str | None, rate: str | None) -> dict[
     except (ValueError, av.error.FFmpegError) as ex:
         raise UsageError(f"unknown raw_format {format!r}; yuv420p, yuv420p10le, rgb24 and gray are common ones") from ex
     try:
+        if not re.fullmatch(_RATE, rate or DEFAULT_RATE):  # 1e9999999 would be a number, after hours
+            raise ValueError(rate)
         frames_per_second = Fraction(rate or DEFAULT_RATE)
     except (ValueError, ZeroDivisionError) as ex:
         raise UsageError(f"raw_rate must be frames per second, as in 25 or 30000/1001; got {rate!r}") from ex
