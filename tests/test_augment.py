@@ -14,8 +14,8 @@ from vidnoise.errors import UsageError
 from vidnoise.training.augment import ANGLE_DEGREES, REACH, Augmenter, Deformation
 from vidnoise.training.colours import turned
 from vidnoise.training.config import Augment
-from vidnoise.training.light import with_changing_light
 from vidnoise.training.data import ClipSampler
+from vidnoise.training.light import with_changing_light
 from vidnoise.training.pixels import FilePixels
 
 ALL = Augment(rotate=1.0, elastic=1.0, hsv=1.0, contrast=1.0)

@@ -1,7 +1,7 @@
 """Light that changes within a clip: cross-fades into another one, and flashes.
 
-Such frames follow from their neighbours by no motion. A fusion that has never seen them averages over a fade, which leaves
-a ghost of what was and of what comes.
+Such frames follow from their neighbours by no motion. A fusion that has never seen them averages over a fade, which
+leaves a ghost of what was and of what comes.
 """
 
 from __future__ import annotations
