@@ -24,11 +24,11 @@ from torch import Tensor
 from ..cache import store
 from ..color import component_values, to_rgb
 from ..errors import SourceOpenError, UsageError
-from ..fields import fields, weave
+from ..fields import fields
 from ..frame import PIXEL_FORMATS, ColorInfo, Frame
 from ..model import DenoiseNetwork
 from .metrics import psnr, temporal_error
-from .plane_filters import PlaneFilter, Run, Setting
+from .plane_filters import PlaneFilter, Run, Setting, by_field
 from .protocol import Rows, find_clips, network_method
 from .scenarios import MATERIAL_VERSION, SCENARIOS, Scenario, Shot, read_frames, shoot
 
@@ -101,13 +101,7 @@ def denoising(
             denoise(frames, model=model, strength=strength, lookahead=lookahead, device=device, backend="eager")
         )
 
-    def by_field(frames: Sequence[Frame]) -> list[Frame]:
-        if not frames[0].interlaced:
-            return run(frames)
-        tops, bottoms = zip(*map(fields, frames), strict=True)
-        return [weave(f, t, b) for f, t, b in zip(frames, run(tops), run(bottoms), strict=True)]
-
-    return by_field
+    return by_field(run)
 
 
 def _rgb(frames: Sequence[Frame]) -> Tensor:
