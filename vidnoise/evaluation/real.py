@@ -49,7 +49,7 @@ NOISY, TRUE = "_real", "_mean"
 """How the names of a photograph and of its truth end."""
 
 
-def photo_names(folder: Path) -> list[str]:
+def find_photos(folder: Path) -> dict[str, Path]:
     """The photographs below a folder that have a truth beside them, by their names without :data:`NOISY`.
 
     Raises:
@@ -58,7 +58,7 @@ def photo_names(folder: Path) -> list[str]:
     found = [p for p in sorted(folder.rglob(f"*{NOISY}.*")) if _truth(p).is_file()]
     if not found:
         raise SourceOpenError(f"no pairs *{NOISY}.JPG, *{TRUE}.JPG below {folder}", str(folder))
-    return [p.relative_to(folder).with_suffix("").as_posix().removesuffix(NOISY) for p in found]
+    return {p.relative_to(folder).with_suffix("").as_posix().removesuffix(NOISY): p for p in found}
 
 
 def _truth(path: Path) -> Path:
@@ -72,14 +72,13 @@ def photo_pairs(folder: Path) -> list[Shot]:
         SourceError: there are none, or one cannot be read.
         UsageError: two that belong together differ in size.
     """
-    found = []
-    for name in photo_names(folder):
-        path = next(folder.glob(f"{name}{NOISY}.*"))
+    pairs = []
+    for name, path in find_photos(folder).items():
         noisy, clean = read_frames(path), read_frames(_truth(path))
         if [p.shape for p in noisy[0].planes] != [p.shape for p in clean[0].planes]:
             raise UsageError(f"{path.name} and {_truth(path).name} differ in size or format")
-        found.append(Shot(name, noisy[:1], clean[:1]))
-    return found
+        pairs.append(Shot(name, noisy[:1], clean[:1]))
+    return pairs
 
 
 def denoising(
