@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.model import TIERS, DenoiseNetwork
+from vidnoise.training.legs import legs_of, record
 from vidnoise.weights import find_model, list_models, read_card
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,10 +38,10 @@ def cards() -> str:
         card, _ = read_card(find_model(name))
         config = TIERS[card.tier]
         parameters = sum(p.numel() for p in DenoiseNetwork(config).parameters())
-        t = card.training
+        legs, origin = record(legs_of(card)), _origin(card.training.get("initial"))
         lines.append(
-            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {_origin(t.get('initial'))} "
-            f"| {t['steps']:,} | {t['hours']} | {card.noise.replace('_', ' ')} |"
+            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {origin} "
+            f"| {legs['steps']:,} | {legs['core_hours']:g} | {card.noise.replace('_', ' ')} |"
         )
     return "\n".join(lines)
 

@@ -390,10 +390,10 @@ def start(*args: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for(path: Path, seconds: float = 60) -> None:
+def wait_for(folder: Path, pattern: str, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} never came"
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < end, f"{pattern} never came"
         time.sleep(0.05)
 
 
@@ -402,7 +402,7 @@ def wait_for(path: Path, seconds: float = 60) -> None:
 def test_ctrl_c_in_the_middle_finishes_the_file_so_far(tmp_path, number):
     out = tmp_path / "out.mkv"
     process = start("lavfi:testsrc2=size=64x48:rate=25:duration=4000", "-o", out, "--json", tmp_path / "s.json", *QUICK)
-    wait_for(tmp_path / "out.mkv.part")
+    wait_for(tmp_path, "out.mkv.*.part")
     time.sleep(2.5)
     process.send_signal(number)
     stdout, err = process.communicate(timeout=60)

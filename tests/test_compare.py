@@ -129,7 +129,7 @@ def test_the_shorter_one_ends_it_and_is_named(pair, tmp_path, capsys):
         (("--sheet", "sheet.jpg"), 2, "is a .png file"),
         (("--sheet", "no/such/sheet.png"), 4, "there is no directory"),
         (("--reference", "missing.mp4"), 3, "missing.mp4"),
-        (("-o", "second.mkv", "-y"), 4, "is one of the inputs"),
+        (("-o", "second.mkv", "-y"), 4, "is the input "),
         (("-o", "second.mkv"), 4, "exists"),
     ],
 )

@@ -12,11 +12,13 @@ PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
     {"errors", "_version"},
+    {"disk"},
     {"frame", "contact_sheet", "cache", "allocator"},
     {"chroma", "colorimetry", "passthrough", "picture_planes", "run_stats", "segments", "batch"},
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export", "kernels"},
     {"sources", "sinks", "backends"},
+    {"lookahead"},
     {"strength", "resume", "conversion", "tiles"},
     {"denoiser"},
     {"fields", "streams"},

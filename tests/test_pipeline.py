@@ -95,6 +95,12 @@ class FakeSink:
         self.frames: list[Frame] = []
         self.trailing: tuple[Packet, ...] = ()
 
+    def is_ready(self) -> bool:
+        return True
+
+    def stop(self) -> None:
+        """Nobody is waited for here."""
+
     def open(self, info: StreamInfo) -> None:
         if self.fail_open:
             raise SinkOpenError("exists already")

@@ -367,9 +367,8 @@ def test_stopping_while_standard_input_is_silent_finishes_the_output(tmp_path: P
     assert ours.stderr is not None
     ours.stdin.write((tmp_path / "in.y4m").read_bytes())
     ours.stdin.flush()
-    part = tmp_path / "out.mkv.part"
     deadline = time.monotonic() + SECONDS
-    while not part.exists() and time.monotonic() < deadline:
+    while not list(tmp_path.glob("out.mkv.*.part")) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(2)
     ours.send_signal(signal.SIGTERM)

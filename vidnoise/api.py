@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,9 +23,9 @@ from .lookahead import choose_lookahead
 from .pictures import PictureAdapter, Restore
 from .pipeline import MAX_LATENCY_MS, run
 from .resume import SEGMENT_SECONDS, open_resumable
-from .run_stats import Progress, RunStats
-from .sinks import keeps_clock, open_sink
-from .sources import open_source
+from .run_stats import Progress, RunStats, joined
+from .sinks import check_places, keeps_clock, numbered, open_sink, sink_kind
+from .sources import SizeChange, open_source
 from .transfer import HostTransfer, make_transfer
 from .weights import load_model
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
 else:
     Picture = TypeVar("Picture")
+
+logger = logging.getLogger(__name__)
 
 
 def denoise(
@@ -189,6 +192,7 @@ def denoise_file(
     threads: int = 0,
     resume: bool = False,
     segment_seconds: float = SEGMENT_SECONDS,
+    size_change: SizeChange | None = None,
 ) -> RunStats:
     """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
 
@@ -219,6 +223,10 @@ def denoise_file(
         resume: write in segments to ``<dst>.parts``, and go on from the last finished one where that is there from an
             interrupted run with the same options; ``dst`` appears when all is done.
         segment_seconds: length of a segment: what an interruption costs at most.
+        size_change: what to do where the pictures change their size or format in the middle: ``split`` finishes the
+            output and goes on in ``<name>-2``, ``scale`` gives all the first one's size, ``stop`` finishes the output
+            and raises SizeChangeError. By default files stop; live inputs go on in another file, or scaled where an
+            output is no file.
 
     Raises:
         SourceError, SinkError, FormatError, ModelError, DeviceError, UsageError: all are ``VidnoiseError``; each
@@ -231,6 +239,11 @@ def denoise_file(
     5
     """
     check_backend(backend)
+    check_places(
+        [os.fspath(output) for output in (dst, *tee)],
+        reads=[os.fspath(read) for read in (src, mask, model) if isinstance(read, (str, os.PathLike))],
+        writes=[] if grain_table is None else [os.fspath(grain_table)],
+    )
     # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
     table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
     sink_options: dict[str, Any] = {
@@ -252,6 +265,8 @@ def denoise_file(
     if resume:
         if tee or grow or table or live:
             raise UsageError("resume writes one finished file: it does not go with tee, grow, grain_table or live")
+        if size_change not in (None, "stop"):
+            raise UsageError(f"resume writes one finished file as it is: it does not go with size_change {size_change}")
         if isinstance(model, (str, os.PathLike)):
             model = load_model(model, resolve_device(device))
         looks = {
@@ -266,8 +281,15 @@ def denoise_file(
         rest = source
     else:
         sink = open_sink(dst, tee=tee, grow=grow, **sink_options)
-        source = open_source(src, **source_options)
-    with contextlib.closing(source):
+        are_files = all(sink_kind(os.fspath(output)) == "file" for output in (dst, *tee))
+        if size_change == "split" and not are_files:
+            raise UsageError("size_change split goes on in another file: every output must be one; use scale")
+        source = open_source(
+            src, **source_options, size_change=size_change or "stop",
+            live_size_change=size_change or ("split" if are_files else "scale"),
+        )  # fmt: skip
+    with contextlib.closing(source), contextlib.ExitStack() as stack:
+        stack.callback(lambda: sink.abort())  # which changes nothing once it is closed
         if threads:
             torch.set_num_threads(threads)
         if mask is not None and source.info.field_order is not None:
@@ -289,6 +311,21 @@ def denoise_file(
         if isinstance(model, tuple):
             first.model_name = model[1].name
         second = functools.partial(session, grain_seed=grain_seed + 1, backend=first.backend)
-        denoiser = FieldDenoiser(first, second)
-        stats = run(source, denoiser, sink, max_latency_ms=max_latency, on_progress=progress, should_stop=should_stop)
+        parts: list[RunStats] = []
+        while True:
+            stats = run(
+                source, FieldDenoiser(first, second), sink, max_latency_ms=max_latency, on_progress=progress,
+                should_stop=should_stop, close_source=False,
+            )  # fmt: skip
+            parts.append(stats)
+            if rest or stats.interrupted or not getattr(source, "next_part", bool)():
+                break
+            dst, *tee = (numbered(os.fspath(output)) for output in (dst, *tee))
+            info = source.info
+            logger.warning("%s: goes on as %dx%d %s in %s", src, info.width, info.height, info.format.name, dst)
+            sink = open_sink(dst, tee=tee, grow=grow, **sink_options)
+            name, backend_now = first.model_name, first.backend
+            first = session(first.network, grain_seed=grain_seed, backend=backend_now, rotation=info.rotation)
+            first.model_name = name
+        stats = joined(parts)
         return rest.amend(stats) if rest else stats

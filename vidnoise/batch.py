@@ -104,7 +104,17 @@ def make_folders(jobs: Sequence[Job]) -> None:
 
 def existing(jobs: Sequence[Job]) -> list[Job]:
     """Those whose outputs are there already."""
-    return [job for job in jobs if os.path.exists(job.output)]
+    return [job for job in jobs if os.path.lexists(job.output)]
+
+
+def finished(jobs: Sequence[Job]) -> list[Job]:
+    """Those whose outputs are there, and more than what a power cut may leave."""
+    return [job for job in jobs if os.path.exists(job.output) and not is_unfinished(job.output)]
+
+
+def is_unfinished(output: str) -> bool:
+    """Whether ``output`` is an empty file: no video, but the name that a power cut may leave of one."""
+    return os.path.isfile(output) and os.path.getsize(output) == 0
 
 
 def _is_folder(output: str) -> bool:
@@ -207,4 +217,7 @@ def _check_names(jobs: Sequence[Job]) -> None:
             )  # fmt: skip
 
 
-__all__ = ["FIELDS", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "is_batch", "make_folders", "plan_batch"]
+__all__ = [
+    "FIELDS", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "finished", "is_batch", "is_unfinished", "make_folders",
+    "plan_batch",
+]  # fmt: skip

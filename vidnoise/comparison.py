@@ -17,12 +17,12 @@ from torch import Tensor
 
 from .color import to_rgb
 from .contact_sheet import Column, Moment, check_sheet_path, write_sheet
-from .errors import FormatError, SinkOpenError, UsageError
+from .errors import FormatError, UsageError
 from .evaluation.metrics import psnr, ssim, temporal_error
 from .frame import Frame
 from .pipeline import PROGRESS_SECONDS
 from .run_stats import Progress
-from .sinks import Sink, open_sink
+from .sinks import Sink, check_places, open_sink
 from .sources import Source, open_source
 from .split import in_format_of, side_by_side, split
 
@@ -109,7 +109,7 @@ def compare_files(
             check_sheet_path(sheet, overwrite=overwrite)
         sink = None if output is None else open_sink(output, overwrite=overwrite, **encoding)
         paths = [a, b] if reference is None else [a, b, reference]
-        _check_not_an_input(paths, output)
+        check_places([] if output is None else [output], reads=paths, writes=[] if sheet is None else [sheet])
         sources = [open_source(path, start=start, duration=duration) for path in paths]
         for source in sources:
             stack.callback(source.close)
@@ -132,12 +132,6 @@ def compare_files(
             raise
     written = tuple(path for path in (output, sheet) if path is not None)
     return Comparison(run.n, run.quality(), written)
-
-
-def _check_not_an_input(paths: Sequence[str], output: str | None) -> None:
-    for path in paths:
-        if output is not None and os.path.exists(output) and os.path.exists(path) and os.path.samefile(path, output):
-            raise SinkOpenError(f"{output}: is one of the inputs; choose another name", output)
 
 
 def _check_alike(paths: Sequence[str], sources: Sequence[Source]) -> None:

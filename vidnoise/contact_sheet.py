@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import SinkOpenError, UsageError
+from .disk import check_free, write_whole
+from .errors import UsageError
 
 COLUMN = 480
 """Width of a column, pixels."""
@@ -54,13 +53,7 @@ def check_sheet_path(path: str, *, overwrite: bool = False) -> None:
     """
     if not path.lower().endswith(".png"):
         raise UsageError(f"{path}: a contact sheet is a .png file")
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise SinkOpenError(f"{path}: there is no directory {folder}", path)
-    if os.path.isdir(path):
-        raise SinkOpenError(f"{path}: is a directory", path)
-    if os.path.exists(path) and not overwrite:
-        raise SinkOpenError(f"{path}: exists already; -y overwrites it", path)
+    check_free(path, overwrite=overwrite)
 
 
 def write_sheet(path: str, columns: Sequence[Column], rotation: int = 0, *, overwrite: bool = False) -> None:
@@ -80,13 +73,8 @@ def write_sheet(path: str, columns: Sequence[Column], rotation: int = 0, *, over
     width = rows[0].shape[1] // len(columns)
     heads = [_text(" ".join(filter(None, (c.label, c.figures))), width, 0.6) for c in columns]
     ok, data = cv2.imencode(".png", np.vstack([np.hstack(heads), *rows]))
-    part = f"{path}.part"
-    try:
-        assert ok
-        Path(part).write_bytes(data.tobytes())
-        os.replace(part, path)
-    except OSError as ex:
-        raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex
+    assert ok
+    write_whole(path, data.tobytes(), overwrite=overwrite)
 
 
 def _row(moments: Sequence[Moment], rotation: int) -> np.ndarray:

@@ -72,6 +72,10 @@ class FormatError(VidnoiseError, ValueError):
     exit_code = 5
 
 
+class SizeChangeError(FormatError):
+    """The pictures of an input change their size in the middle, and one output holds one size."""
+
+
 class ModelError(VidnoiseError):
     """Something is wrong with a model."""
 

@@ -25,8 +25,8 @@ class FieldDenoiser:
 
     Args:
         first: Denoises whole frames, and top fields.
-        make: A denoiser for the bottom fields, with the network and the ``lookahead`` of ``first``; called where a field
-            comes.
+        make: A denoiser for the bottom fields, with the network and the ``lookahead`` of ``first``; called where a
+            field comes.
     """
 
     def __init__(self, first: Denoiser, make: Callable[[DenoiseNetwork], Denoiser]) -> None:
@@ -61,7 +61,7 @@ class FieldDenoiser:
     def push(self, frame: Frame) -> list[Frame]:
         """Take the next frame; returns those that are finished. Raises what :meth:`Denoiser.push` does."""
         if not frame.interlaced:
-            return [*(self._drain() if self._waiting else []), *self._first.push(frame)]
+            return [*self._drain(), *self._first.push(frame)]
         done = [] if self._waiting else self._first.drain()
         if self._second is None:
             self._second = self._make(self._first.network)
@@ -73,7 +73,10 @@ class FieldDenoiser:
         return [weave(self._waiting.popleft(), t, b) for t, b in zip(tops, bottoms, strict=True)]
 
     def _drain(self) -> list[Frame]:
-        return [] if self._second is None else self._woven(self._first.drain(), self._second.drain())
+        """The interlaced frames that wait."""
+        if self._second is None or not self._waiting:
+            return []
+        return self._woven(self._first.drain(), self._second.drain())
 
     def close(self) -> None:
         """See :meth:`Denoiser.close`."""

@@ -164,6 +164,8 @@ class Frame:
     """0-based; dropped and corrupt frames are counted too."""
     discontinuity: bool = False
     """The picture does not follow from the one before: seek, reconnect, drop, size change, cut."""
+    sample_aspect_ratio: Fraction | None = None
+    """How wide its samples are, where the source tells it of each picture."""
     interlaced: bool = False
     """Its lines are two fields, taken at different times."""
     packets: tuple[Packet, ...] = ()

@@ -55,11 +55,15 @@ class FrameQueue(Generic[T]):
         self._finished = False
         self._error: BaseException | None = None
 
-    def put(self, item: T) -> bool:
-        """Add an item; waits for room under ``block``. False means that nobody wants items any more."""
+    def put(self, item: T, on_wait: Callable[[], object] | None = None) -> bool:
+        """Add an item; waits for room under ``block``, and calls ``on_wait`` every quarter second meanwhile.
+
+        False means that nobody wants items any more.
+        """
         with self._changed:
             while len(self._items) >= self.depth and not self._stopped and self._policy == "block":
-                self._changed.wait(_WAKE_SECONDS)
+                if not self._changed.wait(_WAKE_SECONDS) and on_wait is not None:
+                    on_wait()
             if self._stopped:
                 return False
             if self._orphan:
@@ -177,11 +181,42 @@ def prefetch(
         thread.join()
 
 
-def drain(frames: Iterable[T], write: Callable[[T], None], depth: int = 4) -> None:
+def beside(work: Callable[[], None], on_wait: Callable[[], object]) -> None:
+    """Do ``work`` on a thread of its own, and call ``on_wait`` on this one every quarter second until it is done.
+
+    Raises:
+        Exception: Whatever ``work`` raised.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as ex:  # raised again below, on the caller's thread
+            errors.append(ex)
+
+    thread = threading.Thread(target=run, name="vidnoise-sink", daemon=True)
+    thread.start()
+    _join(thread, on_wait)
+    if errors:
+        raise errors[0]
+
+
+def _join(thread: threading.Thread, on_wait: Callable[[], object] | None) -> None:
+    while thread.is_alive():
+        thread.join(_WAKE_SECONDS)
+        if on_wait is not None and thread.is_alive():
+            on_wait()
+
+
+def drain(
+    frames: Iterable[T], write: Callable[[T], None], depth: int = 4, *, on_wait: Callable[[], object] | None = None
+) -> None:
     """Pull ``frames`` on this thread and ``write`` them on another one, up to ``depth`` behind.
 
     Returns when everything is written. If pulling fails, or at Ctrl-C (``KeyboardInterrupt``), what waits is written
-    before the error is raised; a second Ctrl-C does not wait for it. If writing fails, pulling stops.
+    before the error is raised; a second Ctrl-C does not wait for it. If writing fails, pulling stops. ``on_wait`` is
+    called on this thread every quarter second in which it waits for ``write``.
 
     Raises:
         Exception: Whatever ``frames`` or ``write`` raised; ``write``'s where both did.
@@ -202,14 +237,14 @@ def drain(frames: Iterable[T], write: Callable[[T], None], depth: int = 4) -> No
     thread.start()
     try:
         for item in frames:
-            if not queue.put(item):
+            if not queue.put(item, on_wait):
                 break
             del item
         queue.finish()
-        thread.join()
+        _join(thread, on_wait)
     except BaseException:
         queue.finish()
-        thread.join()
+        _join(thread, on_wait)
         if errors:
             raise errors[0] from None
         raise

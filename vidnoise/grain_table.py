@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .color import ycbcr_codes
-from .errors import SinkOpenError
+from .disk import check_free, write_whole
 from .frame import Frame
 
 LAG = 3
@@ -107,13 +106,8 @@ class GrainTable:
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         self.path = os.fspath(path)
-        folder = os.path.dirname(self.path) or "."
-        if os.path.isdir(self.path):
-            raise SinkOpenError(f"{self.path}: is a directory", self.path)
-        if not os.path.isdir(folder):
-            raise SinkOpenError(f"{self.path}: there is no directory {folder}", self.path)
-        if os.path.exists(self.path) and not overwrite:
-            raise SinkOpenError(f"{self.path}: exists already; -y overwrites it", self.path)
+        self._overwrite = overwrite
+        check_free(self.path, overwrite=overwrite)
         self._planes: list[_PlaneSums] = []
 
     @torch.inference_mode()
@@ -173,12 +167,8 @@ class GrainTable:
         Raises:
             SinkOpenError: It cannot be written.
         """
-        part = f"{self.path}.part"
-        try:
-            Path(part).write_text(self.parameters().to_text(), encoding="ascii")
-            os.replace(part, self.path)
-        except OSError as ex:
-            raise SinkOpenError(f"{self.path}: cannot be written: {ex.strerror or ex}", self.path) from ex
+        write_whole(self.path, self.parameters().to_text().encode("ascii"), overwrite=self._overwrite)
+        self._overwrite = True  # our own, where the video goes on in another file
 
 
 class _PlaneSums:

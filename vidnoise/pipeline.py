@@ -9,10 +9,10 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .denoiser import Denoiser
-from .errors import SourceLostError, UsageError
+from .errors import SizeChangeError, UsageError
 from .fields import FieldDenoiser
 from .frame import Frame, Packet
-from .frame_queue import drain, prefetch
+from .frame_queue import beside, drain, prefetch
 from .run_stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
 from .sinks import Sink
 from .sources import Source
@@ -30,6 +30,9 @@ MAX_LATENCY_MS = 1000.0
 GAP_SECONDS = 0.5
 """A live picture that comes so much after the one before (and three frames late) does not follow from it."""
 
+READER_SECONDS = 0.1
+"""Time between two looks at whether somebody reads a FIFO."""
+
 SIGMA_EVERY = 10
 """Frames between two looks at the noise level: on a GPU each look waits for the device."""
 
@@ -44,6 +47,7 @@ def run(
     max_latency_ms: float = MAX_LATENCY_MS,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    close_source: bool = True,
 ) -> RunStats:
     """Denoise all of ``source`` into ``sink``, in constant memory; both are closed when it returns or raises.
 
@@ -60,8 +64,10 @@ def run(
         max_latency_ms: Of a live source: frames that would be written later after their arrival are dropped.
         on_progress: Called on this thread about ten times a second (live: once a second), and once at the end.
         should_stop: Asked before each frame; when it says yes, the run ends as if the source had.
+        close_source: False leaves that to the caller: the source may go on with pictures of another size.
 
     Raises:
+        SizeChangeError: The pictures change their size; what came before is written and finished properly.
         SourceLostError: A live source did not come back; what came before is written and finished properly.
         VidnoiseError: Whatever the source, denoiser or sink raised.
     """
@@ -74,6 +80,9 @@ def run(
     policy = "drop_oldest" if is_live else "block"
     behind = 1 if is_live else depth
     try:
+        if not meter.wait_for_reader(sink):
+            sink.abort()
+            return meter.stats()
         sink.open(source.info)
         with contextlib.ExitStack() as stages:  # closes the last stage first, each on the thread that runs it
 
@@ -91,23 +100,24 @@ def run(
             frames = stage(meter.denoised.iterate(denoiser(frames)))
             # A frame may wait in the queue, be with the sink, and be in our hand.
             frames = stage(transfer.download(frames, held=behind + 2))
-            drain(meter.leaving(frames), meter.writing(sink), behind)
+            drain(meter.leaving(frames), meter.writing(sink), behind, on_wait=meter.waiting_for_output)
         meter.finish(sink)
-    except SourceLostError:
-        if is_live:
-            meter.finish(sink)
-        else:
-            sink.abort()
-        raise
     except KeyboardInterrupt:
         meter.interrupted = True
         meter.finish(sink)
         raise
-    except BaseException:
-        sink.abort()
+    except BaseException as ex:
+        # What was recorded will not come again, whatever it was that failed; and no work is thrown away for a size.
+        if meter.encode.count and (is_live or isinstance(ex, SizeChangeError)):
+            meter.finish(sink)
+            if isinstance(ex, SizeChangeError):
+                raise SizeChangeError(f"{ex}. What came before is finished") from ex
+        else:
+            sink.abort()
         raise
     finally:
-        source.close()
+        if close_source:
+            source.close()
     return meter.stats()
 
 
@@ -147,6 +157,7 @@ class _Meter:
         self._wait, self.uploaded, self.denoised, self._device = Stopwatch(), Stopwatch(), Stopwatch(), Stopwatch()
         self._blocked_seconds = 0.0
         """Time spent waiting for room before the sink."""
+        self._sink: Sink | None = None
         self.interrupted = False
 
     def dropped(self, frame: Frame, following: Frame) -> Frame:
@@ -162,6 +173,21 @@ class _Meter:
         if self._lag is not None:
             self._tell_if_due()
         return self.interrupted
+
+    def wait_for_reader(self, sink: Sink) -> bool:
+        """Until ``sink`` can be opened; False where the run is to end before."""
+        while not sink.is_ready():
+            if self.waiting():
+                return False
+            time.sleep(READER_SECONDS)
+        return True
+
+    def waiting_for_output(self) -> None:
+        """The sink takes nothing for a while: where the run is to end, it need not wait for its readers."""
+        if self._lag is not None:
+            self._tell_if_due()
+        if self._should_stop is not None and self._should_stop() and self._sink is not None:
+            self._sink.stop()
 
     def is_late(self, frame: Frame) -> bool:
         return self._lag is not None and self._lag.is_late(frame.arrived)
@@ -190,13 +216,17 @@ class _Meter:
 
     def writing(self, sink: Sink) -> Callable[[Frame], None]:
         """``sink.write``, timed."""
+        self._sink = sink
         write = self.encode.call(sink.write)
         lag = self._lag
         if lag is None:
             return write
 
         def write_live(frame: Frame) -> None:
-            if lag.is_too_late(frame.index, frame.arrived):  # something was slower than foreseen
+            is_late = lag.is_too_late(frame.index, frame.arrived)
+            if (
+                is_late and self.encode.count
+            ):  # something was slower than foreseen; without any frame there is no output
                 self._frames_late += 1
                 self._carried += frame.packets
                 return
@@ -265,7 +295,10 @@ class _Meter:
         if self.interrupted and self.encode.count == 0:
             sink.abort()
             return
-        sink.close((*self._carried, *self._source.trailing_packets))
+        if self.interrupted or self._lag is not None:
+            sink.stop()
+        packets = (*self._carried, *self._source.trailing_packets)
+        beside(lambda: sink.close(packets), self.waiting_for_output)
         self._tell()
 
     def stats(self) -> RunStats:
@@ -294,6 +327,7 @@ class _Meter:
             lag_ms_max=worst,
             reconnects=self._n_reconnects,
             interrupted=self.interrupted,
+            output_drops=dict(getattr(self._sink, "n_dropped", {})),
         )
 
     def _stage_ms(self) -> dict[str, float]:

@@ -97,8 +97,10 @@ def open_resumable(
         output, parts=parts, segment_seconds=segment_seconds, warm_up_frames=WARM_UP_FRAMES,
         is_whole=lambda n_taken: rest.is_whole(n_taken), others=others, **sink_options,
     )  # fmt: skip
-    whole = open_at(start, duration)
+    sink.reserve()
+    whole = None
     try:
+        whole = open_at(start, duration)
         if whole.info.is_live:
             raise UsageError(f"{source}: is live, so it cannot be resumed")
         parts.load(
@@ -111,7 +113,9 @@ def open_resumable(
         )  # fmt: skip
         rest = RestOfSource(whole, open_at, parts, start=start or 0.0, duration=duration)
     except BaseException:
-        whole.close()
+        sink.abort()
+        if whole is not None:
+            whole.close()
         raise
     return rest, sink
 

@@ -6,8 +6,8 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -88,6 +88,8 @@ class RunStats:
     lag_ms_max: float | None = None
     reconnects: int = 0
     """How often a live input was lost and came back."""
+    output_drops: dict[str, int] = field(default_factory=dict)
+    """Of several outputs of a live input: frames that each did not take in time, beyond ``frames_dropped``."""
     interrupted: bool = False
     """Stopped by the user; what was done until then is finished properly."""
     frames_kept: int = 0
@@ -104,6 +106,36 @@ class RunStats:
                 "stage_ms": {name: round(ms, 3) for name, ms in self.stage_ms.items()},
             }.items()
         }
+
+
+def joined(parts: Sequence[RunStats]) -> RunStats:
+    """The runs of one input into several files as one: sums, means by frames, the worst of what is worst."""
+    if len(parts) == 1:
+        return parts[0]
+    frames = [max(part.frames_out, 1) for part in parts]
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(v * n for v, n in zip(values, frames, strict=True)) / sum(frames)
+
+    def worst(name: str) -> float | None:
+        return max((v for v in (getattr(part, name) for part in parts) if v is not None), default=None)
+
+    last, seconds = parts[-1], sum(part.seconds for part in parts)
+    n_out = sum(part.frames_out for part in parts)
+    drops: Counter[str] = Counter()
+    for part in parts:
+        drops.update(part.output_drops)
+    sigmas = [part.sigma_mean for part in parts]
+    return replace(
+        last, frames_in=sum(p.frames_in for p in parts), frames_out=n_out,
+        frames_dropped=sum(p.frames_dropped for p in parts), n_cuts=sum(p.n_cuts for p in parts),
+        sigma_mean=mean([s or 0.0 for s in sigmas]) if None not in sigmas else last.sigma_mean,
+        seconds=seconds, fps=n_out / max(seconds, 1e-9), video_seconds=sum(p.video_seconds for p in parts),
+        ms_p50=mean([p.ms_p50 for p in parts]), ms_p95=max(p.ms_p95 for p in parts),
+        stage_ms={name: mean([p.stage_ms[name] for p in parts]) for name in last.stage_ms},
+        lag_ms_p50=worst("lag_ms_p50"), lag_ms_p99=worst("lag_ms_p99"), lag_ms_max=worst("lag_ms_max"),
+        output_drops=dict(drops),
+    )  # fmt: skip
 
 
 class Percentiles:

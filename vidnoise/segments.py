@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -19,11 +18,14 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
+from . import disk
 from .errors import EncodeError, SinkOpenError, UsageError
 
 FORMAT = 1
 
 _SUFFIX = ".parts"
+_PART = ".part"
+_MANIFEST = "manifest.json"
 _RECORD = struct.Struct("<qqqI?")
 """Of each packet before its data: pts, dts, duration, size, whether it is a key frame."""
 
@@ -54,6 +56,15 @@ class Segment:
     """Frames by which decoding runs ahead of showing."""
 
 
+def _beside(output: str) -> str:
+    """The folder of an output's segments; a name that is too long for that is cut, and told apart by its hash."""
+    folder, name = os.path.split(disk.real_path(output) if os.path.islink(output) else output)
+    if disk.fitting(folder, name, _SUFFIX) != name + _SUFFIX:
+        token = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+        return os.path.join(folder, disk.fitting(folder, name, f".{token}{_SUFFIX}"))
+    return os.path.join(folder, name + _SUFFIX)
+
+
 class Parts:
     """The folder of one output's segments.
 
@@ -62,7 +73,7 @@ class Parts:
     """
 
     def __init__(self, output: str) -> None:
-        self.path = output + _SUFFIX
+        self.path = _beside(output)
         self._manifest: dict[str, Any] = {}
         self.segments: list[Segment] = []
 
@@ -78,11 +89,11 @@ class Parts:
         if not os.path.exists(self.path):
             return
         try:
-            with open(self._file("manifest.json"), encoding="utf-8") as file:
+            with open(self._file(_MANIFEST), encoding="utf-8") as file:
                 found = json.load(file)
         except FileNotFoundError:
-            if os.path.isdir(self.path) and not os.listdir(self.path):
-                return
+            if os.path.isdir(self.path) and all(name.endswith(_PART) for name in os.listdir(self.path)):
+                return  # where a power cut came before the first word was written
             raise SinkOpenError(
                 f"{self.path}: is there, but not from an earlier run; move it away", self.path
             ) from None
@@ -107,10 +118,12 @@ class Parts:
         Raises:
             OSError: The folder cannot be written.
         """
-        os.makedirs(self.path, exist_ok=True)
+        if not os.path.isdir(self.path):
+            disk.LAYER.make_folder(self.path)
+            disk.LAYER.sync_folder(os.path.dirname(self.path) or ".")
         if name not in self._manifest:
             self._manifest[name] = value
-            self._replace("manifest.json", json.dumps(self._manifest, indent=1))
+            self._replace(_MANIFEST, json.dumps(self._manifest, indent=1))
         return self._manifest[name]
 
     def noted(self, name: str) -> Any:
@@ -127,7 +140,7 @@ class Parts:
         for name in os.listdir(self.path):  # what a crash or a damaged disk left behind this one must not count later
             number = name.partition(".")[0]
             if number.isdigit() and int(number) >= len(self.segments):
-                os.remove(self._file(name))
+                disk.LAYER.remove(self._file(name))
         return SegmentFile(self._file(f"{len(self.segments):05}.packets"))
 
     def finish(self, file: SegmentFile, frames: list[int], time_base: Fraction) -> None:
@@ -158,24 +171,29 @@ class Parts:
                 )
 
     def remove(self) -> None:
-        """The output is whole."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """The output is whole, and safely on the disk. What tells that this is ours goes last."""
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(self.path), key=lambda name: name == _MANIFEST):
+                disk.LAYER.remove(self._file(name))
+            disk.LAYER.remove_folder(self.path)
 
     def remove_if_empty(self) -> None:
         """Leave nothing behind where nothing was finished."""
-        if not self.segments and os.path.exists(self._file("manifest.json")):
+        if not self.segments and os.path.exists(self._file(_MANIFEST)):
             self.remove()
 
     def _file(self, name: str) -> str:
         return os.path.join(self.path, name)
 
     def _replace(self, name: str, text: str) -> None:
-        path = self._file(name)
-        with open(path + ".part", "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(path + ".part", path)
+        draft = disk.Draft(self._file(name))
+        try:
+            draft.write(text.encode())
+            draft.seal()
+            draft.publish(overwrite=True)
+        except BaseException:
+            draft.discard()
+            raise
 
     def _read(self, number: int) -> Segment | None:
         """Segment ``number`` if it is finished."""
@@ -211,8 +229,7 @@ class SegmentFile:
     """A segment while it is written."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._file = open(path, "wb")  # noqa: SIM115 (lives as long as this object)
+        self._draft = disk.Draft(path)
         self._digest = hashlib.sha256()
         self._n_bytes = 0
         self._shown: list[int] = []
@@ -220,18 +237,17 @@ class SegmentFile:
 
     def add(self, packet: EncodedPacket) -> None:
         head = _RECORD.pack(packet.pts, packet.dts, packet.duration, len(packet.data), packet.is_keyframe)
-        for piece in (head, packet.data):
-            self._file.write(piece)
-            self._digest.update(piece)
-            self._n_bytes += len(piece)
+        record = head + packet.data
+        self._draft.write(record)
+        self._digest.update(record)
+        self._n_bytes += len(record)
         self._shown.append(packet.pts)
         self._decoded.append(packet.dts)
 
     def seal(self, frames: list[int], time_base: Fraction) -> Segment:
         """Close it, safely on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self._draft.seal()
+        self._draft.publish(overwrite=True)
         first = min(self._shown)
         delay = next((i for i, dts in enumerate(self._decoded) if dts >= first), len(self._decoded))
         return Segment(
@@ -240,10 +256,7 @@ class SegmentFile:
 
     def discard(self) -> None:
         """Close and remove."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        with contextlib.suppress(OSError):
-            os.remove(self._path)
+        self._draft.discard()
 
 
 class _DecodingClock:

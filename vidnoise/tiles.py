@@ -148,9 +148,7 @@ class Tiled:
         return self.smooth(noisy, level, boost, keep, state, None)
 
     @torch.inference_mode()
-    def measure(
-        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
-    ) -> tuple[Tensor, State]:
+    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
         if sigma is not None:
             return uniform_sigma(sigma, noisy), state
         return self._smaller_if_full(noisy, lambda cut: self._measured(cut, noisy, keep, state))

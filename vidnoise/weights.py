@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .disk import write_whole
 from .errors import UnknownModelError, WeightsError
 
 if TYPE_CHECKING:
@@ -147,12 +148,10 @@ def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike
     """
     from dataclasses import asdict
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     metadata = {
         "vidnoise_format": FORMAT, "config": json.dumps(network.config.to_dict()), "card": json.dumps(asdict(card)),
     }  # fmt: skip
-    part = Path(f"{os.fspath(path)}.part")
-    save_file({k: v.half().contiguous() for k, v in network.state_dict().items()}, part, metadata=metadata)
-    part.chmod(0o644)  # safetensors makes its files private
-    os.replace(part, path)
+    content = save({k: v.half().contiguous() for k, v in network.state_dict().items()}, metadata=metadata)
+    write_whole(os.fspath(path), content, overwrite=True)

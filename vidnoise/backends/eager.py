@@ -36,9 +36,7 @@ class Eager:
         return self.network.initial_scout(n, height, width, device=self._device)
 
     @torch.inference_mode()
-    def measure(
-        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
-    ) -> tuple[Tensor, State]:
+    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
         return self.network.measure(noisy, sigma, keep, state)
 
     @torch.inference_mode()

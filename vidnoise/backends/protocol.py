@@ -52,14 +52,11 @@ class Backend(Protocol):
         """
         ...
 
-
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         """A scout that has seen nothing, for ``n`` streams of one size."""
         ...
 
-    def measure(
-        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
-    ) -> tuple[Tensor, State]:
+    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
         """The first half of :meth:`step`, for backends that look ahead: :meth:`DenoiseNetwork.measure`.
 
         Raises:

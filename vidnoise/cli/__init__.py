@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -89,11 +90,19 @@ def main(args: Sequence[str] | None = None) -> int:
     141 whoever read our output has closed it.
     """
     keep_freed_memory()
+    _open_standard_files()
+    try:
+        return _run(args)
+    finally:
+        _settle()
+
+
+def _run(args: Sequence[str] | None) -> int:
     try:
         result: Any = group.main(args, prog_name="vidnoise", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as ex:
-        click.echo(ex.format_message(), err=True)
+        _say(ex.format_message())
         return ex.exit_code
     except click.UsageError as ex:
         return _fail(f"{ex.format_message()} (vidnoise --help shows the options)", ex.exit_code)
@@ -114,5 +123,29 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo("vidnoise: " + " ".join(message.split()), err=True)
+    _say("vidnoise: " + " ".join(message.split()))
     return code
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+        click.echo(text, err=True)
+
+
+def _settle() -> None:
+    """Before the program ends: what standard error did not take would make Python end with a status of its own."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _open_standard_files() -> None:
+    """Where one of them is closed, the next file to be opened would take its number, and messages would go into it."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free

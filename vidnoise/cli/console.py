@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -13,6 +14,24 @@ if TYPE_CHECKING:
     from ..run_stats import Progress
 
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+
+
+class Messages:
+    """Standard error, which may go away or be full: what cannot be said is not said, and the work goes on."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 class _ConsoleHandler(logging.Handler):
@@ -37,7 +56,7 @@ def console_for_messages(verbosity: int) -> Iterator[Console]:
     Args:
         verbosity: -1 errors only, 0 warnings, 1 what is chosen and why, 2 tracebacks.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=cast("IO[str]", Messages()), highlight=False)
     logger = logging.getLogger("vidnoise")
     handler, level, propagate = _ConsoleHandler(console), logger.level, logger.propagate
     logger.addHandler(handler)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from ..batch import Batch, Job, existing, make_folders
+from ..batch import Batch, Job, existing, finished, make_folders
+from ..disk import Lines, write_whole
 from ..errors import ReaderClosedError, SinkOpenError, VidnoiseError
 from .workers import Task, Work, outcomes
 
 if TYPE_CHECKING:
     from ..run_stats import RunStats
+
+logger = logging.getLogger(__name__)
 
 _INTERRUPTED = 130
 _MIXED = 1
@@ -61,7 +65,7 @@ def run_file(job: Job, denoise: Callable[[Job, str], RunStats], *, skip: bool, s
     Raises:
         VidnoiseError: What ``denoise`` raised.
     """
-    if skip and existing([job]):
+    if skip and finished([job]):
         say(f"{job.output}: is there already; nothing to do")
         report.add(job, skipped=True)
         return 0
@@ -85,7 +89,7 @@ def run_batch(
     n_skipped = n_done = n_interrupted = n_ended = 0
     tasks: list[Task] = []
     for number, job in enumerate(batch.jobs, 1):
-        if skip and existing([job]):
+        if skip and finished([job]):
             n_skipped += 1
             report.add(job, skipped=True)
         else:
@@ -128,7 +132,7 @@ def run_batch(
     skipped = f", {n_skipped} {'was' if n_skipped == 1 else 'were'} there already" if n_skipped else ""
     say(f"{_count(range(n_done), 'file')} done{skipped}")
     _list_failures(failures, len(batch.jobs), say)
-    codes = {code for _, _, code in failures}
+    codes = {code for _, _, code in failures} | ({report.error.exit_code} if report.error else set())
     return 0 if not codes else codes.pop() if len(codes) == 1 else _MIXED
 
 
@@ -174,32 +178,58 @@ class JsonReport:
     Args:
         path: A file, ``-`` for standard output, or None for nothing.
         is_batch: Whether objects take a line each.
+        overwrite: Whether the file may be there.
+
+    Raises:
+        SinkOpenError: It cannot be created.
     """
 
-    def __init__(self, path: str | None, *, is_batch: bool) -> None:
+    def __init__(self, path: str | None, *, is_batch: bool, overwrite: bool = False) -> None:
         self._path = path
-        self._indent = None if is_batch else 1
-        self._mode = "w"
+        self._is_batch = is_batch
+        self._overwrite = overwrite
+        self._lines = Lines(path, overwrite=overwrite) if is_batch and path not in (None, "-") else None
+        self.error: SinkOpenError | None = None
+        """The first that happened in a batch, whose videos are worth more."""
 
     def add(self, job: Job, **values: Any) -> None:
         """Write what became of ``job``.
 
         Raises:
-            SinkOpenError: The file cannot be written.
+            SinkOpenError: The file cannot be written, and there is no batch that would go on.
         """
         path = self._path
-        if path is None:
+        if path is None or self.error is not None:
             return
-        text = json.dumps({"input": job.source, "output": job.output, **values}, indent=self._indent)
-        if path == "-":
-            click.echo(text)
-            return
+        text = json.dumps({"input": job.source, "output": job.output, **values}, indent=None if self._is_batch else 1)
         try:
-            with open(path, self._mode, encoding="utf-8") as file:
-                file.write(text + "\n")
+            if path == "-":
+                click.echo(text)
+            elif self._lines is not None:
+                self._lines.write(text)
+            else:
+                write_whole(path, text.encode() + b"\n", overwrite=self._overwrite)
+        except SinkOpenError:
+            raise
+        except BrokenPipeError:
+            if not self._is_batch:
+                raise
+            self.error = SinkOpenError(f"{path}: nobody reads the statistics any more", path)
         except OSError as ex:
-            raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex
-        self._mode = "a"
+            self.error = SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path)
+        if self.error is not None:
+            logger.warning("%s; the videos go on", self.error)
+
+
+def is_report(path: str) -> bool:
+    """Whether a file is what an earlier run told with ``--json`` or ``--stats``."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            line = file.readline(1 << 20)
+            found = json.loads(line if line.strip() != "{" else line + file.read(1 << 20))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and ({"input", "output"} <= found.keys() or {"seconds", "frames"} <= found.keys())
 
 
 def _count(items: Sequence[Any], what: str) -> str:

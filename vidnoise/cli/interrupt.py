@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop and finish its file, the second does not wait, the third kills."""
+"""Ctrl-C, SIGTERM, SIGHUP: the first asks the run to finish its file, the second does not wait, the third kills."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""SIGHUP comes when the terminal is closed."""
+
+
+def _is_ignored(number: int) -> bool:
+    """Whether we were started so that a closed terminal does not matter (nohup)."""
+    return number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextlib.contextmanager
@@ -33,7 +41,7 @@ def stop_on_signal(on_first: Callable[[], None]) -> Iterator[Callable[[], bool]]
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread may handle signals; whoever runs us elsewhere handles them
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in _SIGNALS if not _is_ignored(number)}
     try:
         yield lambda: stopping
     finally:

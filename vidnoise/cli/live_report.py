@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING
 
-from ..errors import SinkOpenError
+from ..disk import Lines
 
 if TYPE_CHECKING:
     from ..run_stats import Progress
@@ -20,7 +20,11 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def live_report(
-    say: Callable[[str], None] | None, show: Callable[[Progress], None] | None, path: str | None
+    say: Callable[[str], None] | None,
+    show: Callable[[Progress], None] | None,
+    path: str | None,
+    *,
+    overwrite: bool = False,
 ) -> Iterator[Callable[[Progress], None]]:
     """What to hand to a run as its ``progress``.
 
@@ -28,12 +32,13 @@ def live_report(
         say: Prints a line about a live run; None for silence.
         show: A progress bar; None where there is none.
         path: Where to write lines of JSON; ``-`` is standard output.
+        overwrite: Whether that file may be there.
 
     Raises:
         SinkOpenError: The file cannot be created.
     """
     with contextlib.ExitStack() as stack:
-        lines = None if path is None else stack.enter_context(_Lines(path))
+        lines = None if path is None else stack.enter_context(_Lines(path, overwrite=overwrite))
 
         def report(progress: Progress) -> None:
             if show is not None:
@@ -88,29 +93,30 @@ class _Lines:
         SinkOpenError: The file cannot be created.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, overwrite: bool) -> None:
         self._path = path
-        try:
-            self._file: IO[str] | None = sys.stdout if path == "-" else open(path, "w", encoding="utf-8")  # noqa: SIM115
-        except OSError as ex:
-            raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex
+        self._file: Lines | IO[str] | None = sys.stdout if path == "-" else Lines(path, overwrite=overwrite)
 
     def write(self, line: str) -> None:
         if self._file is None:
             return
         try:
-            print(line, file=self._file, flush=True)
+            if isinstance(self._file, Lines):
+                self._file.write(line)
+            else:
+                print(line, file=self._file, flush=True)
         except OSError as ex:
             name = "standard output" if self._path == "-" else self._path
             logger.warning("%s: no more statistics, the video goes on: %s", name, ex.strerror or ex)
-            if self._path == "-":  # what waits in its buffer would fail once more at the end of the program
+            if not isinstance(
+                self._file, Lines
+            ):  # what waits in its buffer would fail once more at the end of the program
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
             self._close()
 
     def _close(self) -> None:
-        if self._file is not None and self._path != "-":
-            with contextlib.suppress(OSError):
-                self._file.close()
+        if isinstance(self._file, Lines):
+            self._file.close()
         self._file = None
 
     def __enter__(self) -> _Lines:

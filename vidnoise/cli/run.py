@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..batch import Job, is_batch, plan_batch
-from ..errors import SinkOpenError
-from .files import JsonReport, prepare, run_batch, run_file
+from ..disk import check_free
+from ..sinks import check_places
+from .files import JsonReport, is_report, prepare, run_batch, run_file
 from .stream_options import stream_options
 from .strength_options import strength_options
 from .workers import split_devices
@@ -87,7 +88,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
 @click.option(
     "--lookahead", metavar="FRAMES", type=Lookahead(), default="auto",
-    help="Denoise each frame by so many after it, too: auto, or 0 to 32.  [default: auto: 8 for files, as far as memory "
+    help="Denoise each frame by so many after it, too: auto, or 0 to 32.  [default: auto: files 8, as far as memory "
     "allows; live 0, on a GPU up to 3]",
 )  # fmt: skip
 @click.option("--start", type=Seconds(), help="Skip to this time: 90 or 1:30.")
@@ -163,19 +164,27 @@ def run(
         del others["segment_seconds"]
     elif not resume:
         raise click.UsageError("--segment is for --resume; add it, or leave both out")
+    reports = [path for path in (json_path, stats_path) if path not in (None, "-")]
     for option, path in (("--json", json_path), ("--stats", stats_path)):
         if path == output == "-":
             raise click.UsageError(f"{option} - would write into the video on standard output; give it a file name")
-        if path not in (None, "-"):
-            _check_json_path(path)
+    # On going on, what the run before had told may be told anew.
+    replaced = [path for path in reports if overwrite or (resume and is_report(path))]
+    for path in reports:
+        check_free(path, overwrite=path in replaced)
+    grain_table = [others["grain_table"]] if others["grain_table"] else []
+    read = [*sources, model, *([others["mask"]] if others["mask"] else [])]
     devices = split_devices(device)
     batch = None
     if is_batch(sources, output):
         if others["grain_table"] or others["tee"]:
             raise click.UsageError("--grain-table and --tee name one file each; they do not go with several inputs")
         batch = plan_batch(sources, output, model=model)
+        check_places([job.output for job in batch.jobs], reads=[job.source for job in batch.jobs], writes=reports)
     elif len(devices) > 1:
         raise click.UsageError("several devices share the files of a batch; a single video takes one device")
+    else:
+        check_places([output, *others["tee"]], reads=read, writes=[*grain_table, *reports])
 
     from .console import console_for_messages, progress_bar
     from .interrupt import stop_on_signal
@@ -197,7 +206,10 @@ def run(
         has_bar = progress or (progress is None and console.is_terminal and not quiet)
         has_bar = has_bar and len(devices) == 1  # a line for each file that is done then says how far it is
         bars = _CurrentBar()
-        report = stack.enter_context(live_report(None if quiet else say, bars if has_bar else None, stats_path))
+        shown = bars if has_bar else None
+        report = stack.enter_context(
+            live_report(None if quiet else say, shown, stats_path, overwrite=stats_path in replaced)
+        )
 
         def denoise(job: Job, label: str, device: str, model: str | LoadedModel) -> RunStats:
             with contextlib.ExitStack() as bar:
@@ -211,7 +223,7 @@ def run(
                     resume=resume, **others,
                 )  # fmt: skip
 
-        written = JsonReport(json_path, is_batch=batch is not None)
+        written = JsonReport(json_path, is_batch=batch is not None, overwrite=json_path in replaced)
         if batch is None:
             alone = functools.partial(denoise, device=device, model=model)
             return run_file(Job(sources[0], output), alone, skip=resume, say=say, report=written)
@@ -242,11 +254,3 @@ def suggest_name(source: str) -> str:
     if source == "-" or "://" in source or not path.suffix:
         return "clean.mkv"
     return str(path.with_name(f"{path.stem}-clean{path.suffix}"))
-
-
-def _check_json_path(path: str) -> None:
-    """Find out now, not after an hour of work."""
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.path.isdir(folder):
-        what = "is a directory" if os.path.isdir(path) else f"there is no directory {folder}"
-        raise SinkOpenError(f"{path}: {what}", path)

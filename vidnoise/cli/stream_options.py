@@ -69,6 +69,11 @@ _OPTIONS = (
         help="Pictures are two fields: by the input's marks, or you know better.",
     ),
     click.option(
+        "--size-change", type=click.Choice(["stop", "split", "scale"]),
+        help="Where the picture changes its size: end there with an error, go on in another file (NAME-2), or scale to "
+        "the first size.  [default: files stop; live inputs split, or scale where an output is no file]",
+    ),
+    click.option(
         "--tracks", metavar="LIST",
         help="Only these: v:1 (second video), a:eng (English sound), -s (no subtitles); commas between.",
     ),

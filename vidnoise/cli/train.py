@@ -40,6 +40,13 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Where decoded training data and encoded clips are kept.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--batches",
+    metavar="WHERE",
+    default="auto",
+    show_default=True,
+    help="cpu; device: all clips in its memory, batches made there; or auto: device, if they fit into a GPU.",
+)
 @click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.  [default: from CONFIG]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Pause after so long; run again to go on.")
@@ -58,6 +65,7 @@ def train(
     run_folder: Path | None,
     cache: Path,
     device: str,
+    batches: str,
     precision: str | None,
     threads: int | None,
     minutes: float | None,
@@ -89,7 +97,7 @@ def train(
         torch.set_num_threads(threads)
     run = run_folder or Path("runs") / settings.name
     with processes(resolve_device(device)) as ranks, console_for_messages(-1 if ranks.rank else 1) as console:
-        trainer = Trainer(settings, folders, run, cache=cache, minutes=minutes, ranks=ranks)
+        trainer = Trainer(settings, folders, run, cache=cache, minutes=minutes, where=batches, ranks=ranks)
         console.quiet = ranks.rank > 0
         console.print(describe(trainer), soft_wrap=True)
 

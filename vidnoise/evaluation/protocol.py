@@ -124,9 +124,7 @@ def _frame_wise(backend: Eager, frames: Iterable[Tensor], sigma: float | None) -
         yield network.still(noisy, level)
 
 
-def _in_stream(
-    backend: Eager, frames: Iterable[Tensor], sigma: float | None, lookahead: int
-) -> Iterator[Tensor]:
+def _in_stream(backend: Eager, frames: Iterable[Tensor], sigma: float | None, lookahead: int) -> Iterator[Tensor]:
     window, known = Window[None](backend, lookahead), False
     for noisy in frames:
         keep = torch.full((1,), known, device=noisy.device)
@@ -205,10 +203,8 @@ def quick_validation(
 ) -> dict[str, float]:
     """PSNR by sigma (10, 30, 50), blind, both ways and of first frames at 30, on centre crops of the first frames: a
     compass for training."""
-    told, blind, both, still = (
-        network_method(network, device=device, dtype=dtype, **options)
-        for options in ({}, {"blind": True}, {"lookahead": MAX_LOOKAHEAD}, {"frame_wise": True})
-    )
+    method = partial(network_method, network, device=device, dtype=dtype)
+    told, blind, both, still = method(), method(blind=True), method(lookahead=MAX_LOOKAHEAD), method(frame_wise=True)
     crops = centre_crops(folder)
     result = {}
     for label, sigma, method, n_frames in (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..disk import part_name
 from ..errors import BackendError
 from ..model import DenoiseNetwork
 from .graph import OUTPUTS, StepGraph, input_names
@@ -77,7 +78,7 @@ def write_onnx(
         raise BackendError("writing ONNX needs the package onnx: pip install 'vidnoise[export]'") from ex
     graph = StepGraph(network.in_precision(dtype), blind=blind).eval()
     names = input_names(blind=blind)
-    part = Path(f"{os.fspath(path)}.part")
+    part = Path(part_name(os.fspath(path)))
     with _quiet(), torch.no_grad():
         # The newer exporter (dynamo=True) gives the same graph in thirty times the time.
         torch.onnx.export(

@@ -252,9 +252,7 @@ class DenoiseNetwork(nn.Module):
         level, state = self.measure(noisy, sigma, keep, state)
         return self.smooth(noisy, level, boost, keep, state, None)
 
-    def measure(
-        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
-    ) -> tuple[Tensor, State]:
+    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
         """The first half of :meth:`advance`: the noise level as of :meth:`estimate_sigma`, and what was learnt of it.
 
         Args:
@@ -387,7 +385,7 @@ class DenoiseNetwork(nn.Module):
 
 
 BOOST_FLOOR = 2 / 255
-"""Noise level that a boost of 2 supposes at the least: what a codec has left of noise is often taken for next to none."""
+"""Noise level that a boost of 2 supposes at the least: what codecs leave of noise is often taken for next to none."""
 
 
 def boosted(level: Tensor, boost: float | Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from .pixelwise import PLAIN, Pixelwise
 from .state import UNKNOWN, Memory, keep
 from .wavelet import per_band
 
+
 class Operations:
     """In PyTorch: what every other form must agree with."""
 

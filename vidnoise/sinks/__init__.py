@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vidnoise.disk import check_apart, is_node
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.passthrough import FORMAT_NAMES
 from vidnoise.sinks.protocol import Sink
@@ -15,6 +17,7 @@ from vidnoise.sinks.protocol import Sink
 SINKS: dict[str, str] = {
     "file": "vidnoise.sinks.container:ContainerSink",
     "pipe": "vidnoise.sinks.pipe:PipeSink",
+    "node": "vidnoise.sinks.pipe:NodeSink",
     "url": "vidnoise.sinks.direct:NetworkSink",
     "hls": "vidnoise.sinks.direct:HlsSink",
     "camera": "vidnoise.sinks.direct:CameraSink",
@@ -27,7 +30,7 @@ SINKS: dict[str, str] = {
 def sink_kind(uri: str) -> str:
     """The key of :data:`SINKS` that writes ``uri``."""
     scheme, colon, _ = uri.partition(":")
-    if colon and scheme in SINKS:
+    if colon and scheme in SINKS and scheme != "node":
         return scheme
     if uri == "-":
         return "pipe"
@@ -35,11 +38,40 @@ def sink_kind(uri: str) -> str:
         return "url"
     if re.fullmatch(r"/dev/video\d+", uri):
         return "camera"
+    if is_node(uri.removeprefix("file:")):
+        return "node"
     return "hls" if uri.lower().endswith(".m3u8") else "file"
 
 
 _CLOCKED = ("mpegts", "m2ts", "mts", "m2t", "mpeg", "mpg", "vob")
 """Formats and extensions of containers whose times are those of a clock: it need not begin at 0."""
+
+
+def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterable[str] = ()) -> None:
+    """Nothing of a run is written over what it reads or writes elsewhere.
+
+    Args:
+        outputs: As :func:`open_sink` takes them.
+        reads, writes: Paths of other files.
+
+    Raises:
+        SinkOpenError: It would be; the segments of HLS count.
+    """
+    outputs, reads, writes = list(outputs), list(reads), list(writes)
+    files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "hls", "node")]
+    check_apart(reads, [*files, *writes])
+    for playlist in (uri for uri in outputs if sink_kind(uri) == "hls"):
+        from .direct import is_segment
+
+        for path in (*reads, *files, *writes):
+            if is_segment(path, playlist):
+                raise SinkOpenError(f"{path}: has the name of a segment of {playlist}; choose another one", path)
+
+
+def numbered(uri: str) -> str:
+    """The name of the file that goes on where ``uri`` had to end: ``rec.mkv``, ``rec-2.mkv``, ... as far as is free."""
+    stem, extension = os.path.splitext(uri.removeprefix("file:"))
+    return next(name for n in itertools.count(2) if not os.path.lexists(name := f"{stem}-{n}{extension}"))
 
 
 def keeps_clock(uri: str | os.PathLike[str], format: str | None = None) -> bool:
@@ -65,7 +97,8 @@ def open_sink(
     """Prepare an output. Nothing is created before :meth:`Sink.open`.
 
     Args:
-        uri: A path, whose extension chooses the container; ``-`` for standard output; a URL to push to; ``x.m3u8`` for
+        uri: A path, whose extension chooses the container (a FIFO or device is written to as to a pipe); ``-`` for
+            standard output; a URL to push to; ``x.m3u8`` for
             HLS; ``/dev/videoN`` for a virtual camera; ``window:`` for a preview.
         overwrite: Whether an existing file may be replaced (when the new one is complete).
         codec: ``h264``, ``hevc``, ``av1``, ``vp9``, ``ffv1``, ``prores``, or the name of any FFmpeg video encoder;
@@ -129,4 +162,4 @@ def _check_different(*uris: str) -> None:
         seen.add(place)
 
 
-__all__ = ["SINKS", "Sink", "keeps_clock", "open_sink", "sink_kind"]
+__all__ = ["SINKS", "Sink", "check_places", "keeps_clock", "numbered", "open_sink", "sink_kind"]

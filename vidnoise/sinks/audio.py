@@ -26,6 +26,16 @@ def check_audio_option(audio: str) -> None:
         raise UsageError(f"audio must be copy, none, {', '.join(AUDIO_ENCODERS)}; got {audio!r}")
 
 
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""What so many channels are where nothing says which: FFmpeg's guess."""
+
+
+def known_layout(layout: av.AudioLayout) -> str:
+    """The name of ``layout``; where it tells the number of channels only, the usual one of so many."""
+    is_unknown = layout.name.endswith("channels")
+    return _LAYOUTS.get(layout.nb_channels, layout.name) if is_unknown else layout.name
+
+
 class AudioReencoder:
     """Decodes packets of one stream and encodes them anew. Not thread-safe.
 
@@ -37,6 +47,10 @@ class AudioReencoder:
 
     def __init__(self, container: av.container.OutputContainer, template: av.AudioStream, audio: str) -> None:
         self._decoder = template.codec_context
+        if self._decoder.is_open:  # for an output before this one
+            self._decoder.flush_buffers()
+        else:
+            self._decoder.layout = known_layout(self._decoder.layout)
         rate = _OPUS_RATE if audio == "opus" else self._decoder.sample_rate
         self.stream = cast(av.AudioStream, container.add_stream(AUDIO_ENCODERS[audio], rate=rate))
         encoder = self.stream.codec_context

@@ -8,14 +8,18 @@ import logging
 import os
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.codec.codec
 import av.container
 import av.error
+import av.stream
 
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.passthrough import FORMAT_NAMES, CopiedStream
+from vidnoise.sinks.audio import known_layout
+from vidnoise.sinks.stamps import Stamps, copy_of
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +107,23 @@ def _is_readable(container_format: str, kind: str, codec: str) -> bool:
     return table is None or codec in table.get(kind, ())
 
 
-def _try(container_format: str, add: Callable[[av.container.OutputContainer], object], *, header: bool) -> str:
-    """Empty where the muxer takes the stream, else why not."""
+def _try(
+    container_format: str,
+    add: Callable[[av.container.OutputContainer], Any],
+    *,
+    header: bool,
+    packet: av.Packet | None = None,
+) -> str:
+    """Empty where the muxer takes the stream, and its ``packet`` to the end of the file; else why not."""
     trial = av.open(io.BytesIO(), "w", format=container_format)
     try:
-        add(trial)
+        stream = add(trial)
         if header:
             trial.start_encoding()
+        if header and packet is not None:
+            Stamps(trial, stream).place(packet)
+            trial.mux_one(packet)
+            trial.close()
     except (av.error.FFmpegError, ValueError, OSError) as ex:
         return str(ex) or type(ex).__name__
     finally:
@@ -135,6 +149,36 @@ def encoder_formats(encoder: av.codec.Codec, container_format: str) -> tuple[str
     return tuple(n for n in names if not n.startswith(lost) or (is_kept and n == "yuva420p"))
 
 
+def add_copy(container: av.container.OutputContainer, stream: CopiedStream) -> av.stream.Stream:
+    """A new stream of ``container`` for the packets of ``stream``."""
+    output = container.add_stream_from_template(stream.template, opaque=True)
+    if isinstance(output, av.AudioStream):
+        # Tape captures say how many channels there are and not which, which .mp4 refuses at the very end.
+        output.codec_context.layout = known_layout(output.codec_context.layout)
+    return output
+
+
+def _sample(stream: CopiedStream) -> av.Packet | None:
+    """A packet that ``stream`` might have, where one can be made up: silence."""
+    if not stream.codec.startswith("pcm_"):
+        return None
+    packet = av.Packet(bytes(24 * max(1, stream.template.codec_context.layout.nb_channels)))
+    packet.pts = packet.dts = 0
+    packet.duration, packet.time_base = 1, stream.template.time_base
+    return packet
+
+
+_TOLD_BY_SEVERAL = ("eac3", "truehd", "mlp")
+"""Codecs whose first packet alone need not say all that a muxer wants to know."""
+
+
+def refusal(container_format: str, stream: CopiedStream, packet: av.Packet) -> str:
+    """Why a container does not take the first ``packet`` of ``stream``, or the end of the file after it; else empty."""
+    if container_format in _NEEDS_VIDEO or container_format in _WITHOUT_A_FILE or stream.codec in _TOLD_BY_SEVERAL:
+        return ""
+    return _try(container_format, lambda trial: add_copy(trial, stream), header=True, packet=copy_of(packet))
+
+
 _HOLDS_COVERS = ("mp4", "ipod")
 """Containers in which FFmpeg's writers keep a picture packet as the cover; elsewhere it would become a video."""
 
@@ -153,8 +197,9 @@ def holds_copy(container_format: str, stream: CopiedStream) -> bool:
         )
     error = _try(
         container_format,
-        lambda trial: trial.add_stream_from_template(stream.template, opaque=True),
+        lambda trial: add_copy(trial, stream),
         header=container_format not in _NEEDS_VIDEO,
+        packet=_sample(stream),
     )
     if error:
         logger.debug("%s cannot hold %s: %s", container_format, stream, error)

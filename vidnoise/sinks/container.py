@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -15,6 +16,7 @@ import av.codec.codec
 import av.container
 import av.error
 
+from vidnoise.disk import Draft, Lock, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
@@ -24,9 +26,9 @@ from vidnoise.sinks.capability import container_format, holds_video, named_forma
 from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, what_it_needs
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.encoder_choice import EncoderChoice
-from vidnoise.sinks.output_file import GrowingFile, Output, PartFile
+from vidnoise.sinks.output_file import GrowingFile, Output
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt
-from vidnoise.sinks.tags import HOLDS_NO_TAGS, container_tags, holds_aspect, holds_rotation
+from vidnoise.sinks.tags import HOLDS_NO_TAGS, container_tags, holds_aspect, holds_rotation, timecode_as_tag
 from vidnoise.sinks.uncompressed import (
     check_no_encoder_options,
     is_uncompressed,
@@ -50,6 +52,11 @@ GROWING: dict[str, dict[str, str]] = {
 _MOVIES = ("mp4", "mov", "ipod")
 _MOST_TICKS = 10_000_000
 
+_RECORDED_MOVIE = {
+    "movflags": "hybrid_fragmented+delay_moov", "frag_duration": "2000000", "flush_packets": "1",
+}  # fmt: skip
+"""For what will not come again: the draft can be read at any moment, and becomes a plain file at the end."""
+
 _MOVED_SECONDS = 0.045
 """From here on one notices that sound and picture are apart."""
 
@@ -57,8 +64,8 @@ _MOVED_SECONDS = 0.045
 class ContainerSink:
     """Encodes frames into a file; see :func:`vidnoise.sinks.open_sink` for the arguments.
 
-    The file is written as ``<name>.part`` and renamed by :meth:`close`. Only one thread may use it. Sinks that write
-    elsewhere change where the bytes go (:meth:`_check_path`, :meth:`_create`), and nothing else.
+    The file is written as ``<name>.<token>.part`` and renamed by :meth:`close`. Only one thread may use it. Sinks that
+    write elsewhere change where the bytes go (:meth:`_check_path`, :meth:`_create`), and nothing else.
     """
 
     default_format: str | None = None
@@ -90,6 +97,8 @@ class ContainerSink:
         self._audio = audio
         self._grow = grow
         self._file: Output | None = None
+        self._lock: Lock | None = None
+        self._is_live_input = False
         self._container: av.container.OutputContainer | None = None
         self._n_written = 0
         check_audio_option(audio)
@@ -124,7 +133,17 @@ class ContainerSink:
         return self.path
 
     def _create(self) -> Output:
-        return GrowingFile(self.path) if self._grow else PartFile(self.path)
+        self._take_lock()
+        return GrowingFile(self.path, overwrite=self._overwrite) if self._grow else Draft(self.path)
+
+    def _take_lock(self) -> None:
+        if self._lock is None:
+            self._lock = Lock(self.path)
+
+    def _release_lock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
     def _open_container(self, file: Any, options: dict[str, str]) -> av.container.OutputContainer:
         return av.open(file, "w", format=self._format_name, container_options=options, buffer_size=_BUFFER_SIZE)
@@ -135,33 +154,34 @@ class ContainerSink:
             options |= {"flush_packets": "1", **GROWING.get(self._format_name, {})}
         if self.is_prompt and is_live:
             options["max_interleave_delta"] = "500000"  # or silent sound would hold the pictures back for 10 s
+        if is_live and not self.is_prompt and self._format_name in _MOVIES:
+            options |= _RECORDED_MOVIE
         return options
 
     def _check_path(self) -> None:
-        path = self.path
-        folder = os.path.dirname(path) or "."
-        if os.path.isdir(path):
-            raise SinkOpenError(f"{path}: is a directory", path)
-        if not os.path.isdir(folder):
-            raise SinkOpenError(f"{path}: there is no directory {folder}", path)
-        if os.path.exists(path) and not self._overwrite:
-            raise SinkOpenError(f"{path}: exists already; allow overwriting (-y) or choose another name", path)
+        check_free(self.path, overwrite=self._overwrite)
 
     def open(self, info: StreamInfo) -> None:
-        """Create ``<name>.part`` and write its header.
+        """Create the draft and write its header.
 
         Raises:
             SinkOpenError: The file cannot be created, is the input, or cannot hold the input's sound.
             FormatError: The encoder does not take such pictures.
         """
         copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
+        copies = timecode_as_tag(copies, self._format_name, self.name)
         self._check_path()
         self._check_not_input(copies.uri)
+        self._is_live_input = info.is_live
         encoder, choice, options = self._encoding(info, copies)
         aspect = self._aspect_in_header(info, encoder)
         try:
             self._file = self._create()
+        except (SinkOpenError, UsageError):
+            self._release_lock()
+            raise
         except OSError as ex:
+            self._release_lock()
             raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
             tags, muxer_options = container_tags(copies.metadata, self._format_name, self.path)
@@ -200,7 +220,7 @@ class ContainerSink:
             is_closed = self._is_reader_gone(ex)
             self.abort()
             if is_closed:
-                raise ReaderClosedError(f"{self.name}: its reader has closed it", self.path) from ex
+                raise ReaderClosedError(f"{self.name}: {_what_reader_did(ex)}", self.path) from ex
             if isinstance(ex, (av.error.FFmpegError, OSError, ValueError)) and not isinstance(
                 ex, (SinkOpenError, FormatError)
             ):
@@ -243,17 +263,15 @@ class ContainerSink:
         return encoder.name, choice.name
 
     def _check_not_input(self, uri: str) -> None:
-        is_input = False
-        with contextlib.suppress(OSError, ValueError):
-            is_input = bool(uri) and os.path.exists(self.path) and os.path.samefile(uri, self.path)
-        if is_input:
+        if uri and os.path.exists(uri) and same_place(uri, self.path):
             raise SinkOpenError(f"{self.name}: is the input itself; choose another name", self.path)
 
     def write(self, frame: Frame) -> None:
         """Encode ``frame`` and mux the packets that ride on it.
 
         Raises:
-            EncodeError: Encoding or writing failed; the unfinished file is gone.
+            EncodeError: Encoding or writing failed; the unfinished file is gone, unless it was recorded from a live
+                input: then it stays under the name in the message.
             FormatError: The frame is of another size or format than the output.
         """
         with self._failing_cleanly():
@@ -267,13 +285,15 @@ class ContainerSink:
         """Finish the file and give it its final name.
 
         Raises:
-            EncodeError: Encoding or writing failed, or no frame was ever written; no file is left behind.
+            EncodeError: No frame was ever written, and no file is left behind; or encoding or writing failed, and what
+                was written stays under the name in the message: at the end, work is not thrown away.
         """
         if self._container is None or self._file is None:
             return
-        with self._failing_cleanly():
-            if self._n_written == 0:
-                raise EncodeError(f"{self.name}: no frame was written, so no file", self.path)
+        if self._n_written == 0:
+            self.abort()
+            raise EncodeError(f"{self.name}: no frame was written, so no file", self.path)
+        with self._failing_cleanly(keeps=True):
             self._copies.mux(trailing_packets)
             self._video.finish()
             self._copies.finish()
@@ -287,6 +307,8 @@ class ContainerSink:
             raise EncodeError(
                 f"{self.name}: the video is complete, but stays as {file.part_path}: {ex.strerror or ex}", self.path
             ) from ex
+        finally:
+            self._release_lock()
         if self._video.most_moved > _MOVED_SECONDS:
             logger.warning(
                 "%s: %s knows a constant frame rate only; frames were moved by up to %.3f s. Write an .mp4 or .mkv",
@@ -295,30 +317,68 @@ class ContainerSink:
         elif self._video.n_mended:
             logger.warning("%s: %d time stamps did not go up and were mended", self.name, self._video.n_mended)
 
+    def is_ready(self) -> bool:
+        """Whether :meth:`open` has to wait for nobody."""
+        return True
+
+    def stop(self) -> None:
+        """The run is to end: a reader that takes nothing is waited for no longer. Any thread may call this."""
+        stop = getattr(self._file, "stop", None)
+        if stop is not None:
+            stop()
+
     def abort(self) -> None:
         """Throw the unfinished file away."""
-        container, self._container = self._container, None
+        self._close_container()
         file, self._file = self._file, None
-        if container is not None:
-            # The trailer goes into a file that is about to vanish, but libav frees its memory on the way.
-            with contextlib.suppress(Exception):
-                container.close()
         if file is not None:
             file.discard()
+        self._release_lock()
+
+    def _close_container(self) -> None:
+        container, self._container = self._container, None
+        if container is not None:
+            # Nobody needs the trailer any more, but libav frees its memory on the way.
+            with contextlib.suppress(Exception):
+                container.close()
+
+    def _leave(self) -> str:
+        """As :meth:`abort`, but what was written stays; returns where, for the end of a message."""
+        self._close_container()
+        file, self._file = self._file, None
+        self._release_lock()
+        assert file is not None
+        file.let_go()
+        return f"; what was written stays as {file.part_path}{self._how_to_finish(file.part_path)}"
+
+    def _how_to_finish(self, part: str) -> str:
+        if self._format_name in _MOVIES and not self._is_live_input:
+            return ": its index is missing; untrunc makes one, with a finished file of the same kind beside it"
+        if is_uncompressed(self._format_name):
+            return ", whole up to there"
+        return f"; to finish it: ffmpeg -i {shlex.quote(part)} -map 0 -c copy {shlex.quote(self.path)}"
 
     @contextlib.contextmanager
-    def _failing_cleanly(self) -> Iterator[None]:
+    def _failing_cleanly(self, *, keeps: bool = False) -> Iterator[None]:
+        """Errors of libav and the disk become ours, and the file is thrown away; or it ``keeps`` what was written.
+
+        What was recorded of a live input is kept in any case: it will not come again.
+        """
+        keeps = (keeps or self._is_live_input) and self._n_written > 0
         try:
             yield
         except (EncodeError, FormatError):
             self.abort()
             raise
         except (av.error.FFmpegError, OSError, ValueError) as ex:
-            message = f"{self.name}: writing failed: {self._reason(ex)}"
             is_closed = self._is_reader_gone(ex)
-            self.abort()
+            message = f"{self.name}: writing failed: {self._reason(ex)}"
+            if keeps and isinstance(self._file, Draft):
+                message += self._leave()
+            else:
+                self.abort()
             if is_closed:
-                raise ReaderClosedError(f"{self.name}: its reader has closed it", self.path) from ex
+                raise ReaderClosedError(f"{self.name}: {_what_reader_did(ex)}", self.path) from ex
             raise EncodeError(message, self.path) from ex
         except Exception:
             self.abort()
@@ -333,6 +393,10 @@ class ContainerSink:
             error = self._file.error
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return str(text).splitlines()[0]
+
+
+def _what_reader_did(error: BaseException) -> str:
+    return "its reader takes nothing any more" if isinstance(error, TimeoutError) else "its reader has closed it"
 
 
 def _movie_timescale(info: StreamInfo, copies: Passthrough) -> int:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import av
 import av.container
 import av.error
 import av.stream
 
-from vidnoise.errors import SinkOpenError
+from vidnoise.errors import EncodeError, SinkOpenError
 from vidnoise.frame import Packet
 from vidnoise.passthrough import CopiedStream
 from vidnoise.sinks.audio import AUDIO_ENCODERS, AudioReencoder
-from vidnoise.sinks.capability import holds_copy
+from vidnoise.sinks.capability import add_copy, holds_copy, refusal
+from vidnoise.sinks.stamps import Stamps
 from vidnoise.sinks.subtitles import SubtitleConverter, converted_codec
 from vidnoise.sinks.tags import stream_tags
 
@@ -44,8 +45,10 @@ class CopiedStreams:
         self._outputs: dict[int, av.stream.Stream] = {}
         self._reencoders: dict[int, AudioReencoder] = {}
         self._converters: dict[int, SubtitleConverter] = {}
-        self._next_dts: dict[int, int] = {}
-        self._n_mended = 0
+        self._copied: dict[int, CopiedStream] = {}
+        self._untried: set[int] = set()
+        self._stamps: dict[int, Stamps] = {}
+        self._uri = uri
         name = container.format.name
         for stream in streams:
             if stream.kind == "audio":
@@ -61,9 +64,11 @@ class CopiedStreams:
                 logger.warning("%s: %s is left out: %s cannot hold it%s", uri, stream, name, remedy)
 
     def _add(self, stream: CopiedStream) -> None:
-        output = self._container.add_stream_from_template(stream.template, opaque=True)
+        output = add_copy(self._container, stream)
         self._tag(output, stream)
         self._outputs[stream.index] = output
+        self._copied[stream.index] = stream
+        self._untried.add(stream.index)
         if stream.kind == "video" and not stream.is_cover:
             logger.warning("%s is copied as it is, not denoised", stream)
 
@@ -98,12 +103,7 @@ class CopiedStreams:
         elif holds_copy(name, stream):
             self._add(stream)
         else:
-            remedy = "opus" if name == "webm" else "aac"
-            raise SinkOpenError(
-                f"{uri}: {name} cannot hold {stream}; write an .mkv file, or re-encode the sound (audio {remedy}), "
-                f"or leave it out (audio none)",
-                uri,
-            )
+            raise SinkOpenError(f"{uri}: {name} cannot hold {stream}; {_remedy(name)}", uri)
 
     def _tag(self, output: av.stream.Stream, stream: CopiedStream) -> None:
         output.metadata.update(stream_tags(stream.metadata, self._container.format.name, str(stream)))
@@ -112,34 +112,53 @@ class CopiedStreams:
     def mux(self, packets: Sequence[Packet]) -> None:
         """Write packets that the source handed over; those of streams left out are dropped."""
         for packet in packets:
-            if packet.stream_index in self._reencoders:
-                self._container.mux(self._reencoders[packet.stream_index].packets(packet.data))
-            elif packet.stream_index in self._converters:
-                converter = self._converters[packet.stream_index]
-                for converted in converter.packets(packet.data):
-                    self._mux_copy(converted, converter.stream)
-            elif packet.stream_index in self._outputs:
-                self._mux_copy(packet.data, self._outputs[packet.stream_index])
+            index = packet.stream_index
+            if index in self._reencoders:
+                reencoder = self._reencoders[index]
+                self._mux(reencoder.packets(packet.data), reencoder.stream)
+            elif index in self._converters:
+                converter = self._converters[index]
+                self._mux(converter.packets(packet.data), converter.stream)
+            elif index in self._outputs and self._is_taken(packet):
+                self._mux((packet.data,), self._outputs[index])
 
     def finish(self) -> None:
         """Write what the audio encoders still hold."""
         for reencoder in self._reencoders.values():
-            self._container.mux(reencoder.packets(None))
-        if self._n_mended:
-            logger.warning("%d time stamps of copied packets ran backwards and were mended", self._n_mended)
+            self._mux(reencoder.packets(None), reencoder.stream)
+        n_mended = sum(stamps.n_mended for stamps in self._stamps.values())
+        if n_mended:
+            logger.warning("%d time stamps of copied packets ran backwards and were mended", n_mended)
 
-    def _mux_copy(self, packet: av.Packet, output: av.stream.Stream) -> None:
-        """Muxers refuse missing and backward decoding times, which real files have after damage."""
-        low = self._next_dts.get(output.index)
-        dts = packet.dts if packet.dts is not None else packet.pts
-        if dts is None:
-            dts = low or 0
-        elif low is not None and dts < low:
-            dts = low
-            self._n_mended += 1
-        packet.dts = dts
-        packet.pts = dts if packet.pts is None or packet.pts < dts else packet.pts
-        step = 0 if output.type in ("subtitle", "data") else 1
-        self._next_dts[output.index] = dts + step
-        packet.stream = output
-        self._container.mux_one(packet)
+    def _is_taken(self, packet: Packet) -> bool:
+        """Try a stream's first packet, so that the file's end will not refuse it after all the work.
+
+        Raises:
+            EncodeError: It is sound, of which nothing is dropped unasked.
+        """
+        if packet.stream_index not in self._untried:
+            return True
+        self._untried.discard(packet.stream_index)
+        stream, name = self._copied[packet.stream_index], self._container.format.name
+        why_not = refusal(name, stream, packet.data)
+        if not why_not:
+            return True
+        if stream.kind == "audio":
+            raise EncodeError(f"{self._uri}: {name} does not take {stream} ({why_not}); {_remedy(name)}", self._uri)
+        logger.warning("%s: %s is left out: %s does not take it (%s)", self._uri, stream, name, why_not)
+        del self._outputs[packet.stream_index]
+        return False
+
+    def _mux(self, packets: Iterable[av.Packet], output: av.stream.Stream) -> None:
+        stamps = self._stamps.get(output.index)
+        if stamps is None:
+            stamps = self._stamps[output.index] = Stamps(self._container, output)
+        for packet in packets:
+            stamps.place(packet)
+            self._container.mux_one(packet)
+
+
+def _remedy(name: str) -> str:
+    """What helps where a container does not take a sound."""
+    codec = "opus" if name == "webm" else "aac"
+    return f"write an .mkv file, or re-encode the sound (audio {codec}), or leave it out (audio none)"

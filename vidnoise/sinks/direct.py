@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 
 import av
 import av.container
 
+from vidnoise.disk import check_free
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame import StreamInfo
 from vidnoise.sinks.container import ContainerSink
@@ -46,6 +48,9 @@ class Direct:
 
     def publish(self, *, overwrite: bool) -> None:
         """Nothing to do: it is out already."""
+
+    def let_go(self) -> None:
+        """Nothing to do."""
 
     def discard(self) -> None:
         """Nothing can be taken back."""
@@ -94,6 +99,17 @@ class NetworkSink(DirectSink):
         return super()._open_container(file, options)
 
 
+_SEGMENT = "-%05d.ts"
+"""What a segment's name has instead of the playlist's extension."""
+
+
+def is_segment(path: str, playlist: str) -> bool:
+    """Whether a file has a name that a segment of ``playlist`` may have."""
+    folder, name = os.path.split(os.path.splitext(playlist)[0])
+    same_folder = os.path.realpath(os.path.dirname(path)) == os.path.realpath(folder)
+    return same_folder and re.fullmatch(re.escape(name) + r"-\d{5,}\.ts", os.path.basename(path)) is not None
+
+
 class HlsSink(DirectSink):
     """Writes a playlist and its segments beside it; of a live input the last twelve seconds are kept."""
 
@@ -101,14 +117,27 @@ class HlsSink(DirectSink):
     is_live = False
 
     def _check_path(self) -> None:
-        ContainerSink._check_path(self)
+        check_free(self.path, overwrite=self._overwrite)
+        folder = os.path.dirname(self.path)
+        for path in (os.path.join(folder, name) for name in sorted(os.listdir(folder or "."))):
+            if is_segment(path, self.path):
+                check_free(path, overwrite=self._overwrite)
+
+    def _create(self) -> Output:
+        self._take_lock()
+        return super()._create()
+
+    def _check_not_input(self, uri: str) -> None:
+        super()._check_not_input(uri)
+        if is_segment(uri, self.path):
+            raise SinkOpenError(f"{uri}: has the name of a segment of {self.path}; choose another one", self.path)
 
     def open(self, info: StreamInfo) -> None:
         self.is_live = info.is_live
         super().open(info)
 
     def _muxer_options(self, is_live: bool) -> dict[str, str]:
-        pattern = os.path.splitext(self.path)[0].replace("%", "%%") + "-%05d.ts"
+        pattern = os.path.splitext(self.path)[0].replace("%", "%%") + _SEGMENT
         return {**(_HLS if is_live else _HLS_OF_A_FILE), "hls_segment_filename": pattern}
 
 

@@ -1,12 +1,13 @@
-"""A file under construction: written as ``<name>.part``, renamed when whole; remembers the first write error."""
+"""What libav writes into: a draft that is renamed when whole (:class:`vidnoise.disk.Draft`), or a growing file."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 from typing import Protocol
+
+from vidnoise import disk
 
 
 class Output(Protocol):
@@ -27,26 +28,30 @@ class Output(Protocol):
         """Make the sealed output visible."""
         ...
 
+    def let_go(self) -> None:
+        """Close, and leave what was written where it is."""
+        ...
+
     def discard(self) -> None:
         """Throw away what can be. May be called at any time, also twice."""
         ...
 
 
-class PartFile:
-    """The object that libav writes into.
+class GrowingFile:
+    """A file that others read while it is written: it has its own name from the start, and stays whatever happens.
 
-    libav's own file output forgets errors that happen while the trailer is written or the file is
-    closed, so a full disk would leave a broken file that looks finished.
+    Args:
+        path: Its name.
+        overwrite: Whether a file of that name may be replaced.
+
+    Raises:
+        OSError: It cannot be created, or has appeared meanwhile.
     """
 
-    suffix = ".part"
-    """What the name has more until the file is published."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.part_path = path + self.suffix
+    def __init__(self, path: str, *, overwrite: bool) -> None:
+        self.part_path = path
         self.error: OSError | None = None
-        self._file = open(self.part_path, "w+b", buffering=0)  # noqa: SIM115 (lives as long as this object)
+        self._file = open(path, "w+b" if overwrite else "x+b", buffering=0)  # noqa: SIM115 (lives as long as this object)
 
     @property
     def closed(self) -> bool:
@@ -79,35 +84,17 @@ class PartFile:
         """
         if self.error is not None:
             raise self.error
+        disk.LAYER.sync(self._file.fileno())
         self._file.close()
 
     def publish(self, *, overwrite: bool) -> None:
-        """Give the sealed file its final name.
+        """It is there already."""
+        disk.LAYER.sync_folder(os.path.dirname(self.part_path) or ".")
 
-        Raises:
-            OSError: It cannot be renamed, or something else has taken the name meanwhile; the part file stays.
-        """
-        if not overwrite and os.path.exists(self.path):
-            raise FileExistsError(errno.EEXIST, "a file of that name has appeared meanwhile")
-        os.replace(self.part_path, self.path)
-
-    def discard(self) -> None:
-        """Close and remove."""
+    def let_go(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
-        with contextlib.suppress(OSError):
-            os.remove(self.part_path)
-
-
-class GrowingFile(PartFile):
-    """A file that others read while it is written: it has its own name from the start, and stays whatever happens."""
-
-    suffix = ""
-
-    def publish(self, *, overwrite: bool) -> None:
-        """Nothing to do: it is there."""
 
     def discard(self) -> None:
         """Close; what was written may be read already."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        self.let_go()

@@ -138,6 +138,7 @@ class PictureWriter:
         self.color = output_color(info, choice.name)
         order = info.field_order
         self._fields = FieldMarker(order, info.width, info.height, choice.name) if order else None
+        self._said = info.color
 
     def picture(self, frame: Frame) -> av.VideoFrame:
         """``frame`` as a picture in the chosen format, without a time stamp.
@@ -151,6 +152,8 @@ class PictureWriter:
                 f"frame {frame.index} is {frame.width}x{frame.height} {frame.format.name}, but the output was begun "
                 f"with {info.width}x{info.height} {info.format.name}"
             )
+        if frame.color != self._said:
+            self._say_change(frame)
         planes = repack(frame.planes, frame.format, self._format)
         picture = av.VideoFrame(info.width, info.height, self._format.name)
         for view, plane in zip(plane_views(picture, self._format), planes, strict=True):
@@ -162,6 +165,18 @@ class PictureWriter:
         picture.colorspace, picture.color_range = color.matrix, color.range
         picture.color_primaries, picture.color_trc = color.primaries, color.transfer
         return picture if self._fields is None else self._fields.mark(picture)
+
+    def _say_change(self, frame: Frame) -> None:
+        """Colour tags change in the middle of broadcasts; those of an output are told at its beginning."""
+        was, now, first = self._said, frame.color, self._info.color
+        self._said = now
+        for name in ("matrix", "range", "primaries", "transfer"):
+            if getattr(now, name) != getattr(was, name):
+                logger.warning(
+                    "at %.3f s the input's colour %s changes from %d to %d (H.273); the output goes on saying %d",
+                    float((frame.pts or 0) * frame.time_base), name, getattr(was, name), getattr(now, name),
+                    getattr(first, name),
+                )  # fmt: skip
 
     def _convert_fields(self, picture: av.VideoFrame) -> av.VideoFrame:
         """Lines of one field only may be averaged with each other."""

@@ -1,14 +1,25 @@
-"""Standard output and other pipes: y4m unless another format is asked for."""
+"""Standard output, other pipes and devices: y4m unless another format is asked for, or an extension tells."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
+import stat
+import time
+from typing import Any
 
-from vidnoise.errors import UsageError
+from vidnoise.disk import check_free
+from vidnoise.errors import FormatError, SinkOpenError, UsageError
+from vidnoise.sinks.capability import container_format
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.output_file import Output
+
+STALL_SECONDS = 3.0
+"""A reader that takes nothing for so long is not waited for any more, once the run is to end."""
+
+_WAKE_SECONDS = 0.25
 
 
 class PipeFile:
@@ -21,23 +32,38 @@ class PipeFile:
     def __init__(self, fd: int) -> None:
         self.error: OSError | None = None
         self.part_path = f"pipe:{fd}"
-        self._fd = os.dup(fd)
-        self._redirected = fd if fd == 1 else None
+        self._is_ending = False
+        self._fd, self._most = _own_end(fd)
+        self._redirected = os.dup(fd) if fd == 1 else None
         if self._redirected is not None:
-            os.dup2(2, 1)
+            with contextlib.suppress(OSError):  # standard error is closed
+                os.dup2(2, 1)
+
+    def stop(self) -> None:
+        """The run is to end: a reader that takes nothing is waited for no longer. Any thread may call this."""
+        self._is_ending = True
 
     def write(self, data: bytes) -> int:
         view = memoryview(data)
         try:
             while view:
-                try:
-                    view = view[os.write(self._fd, view) :]
-                except BlockingIOError:  # someone made the pipe non-blocking
-                    select.select([], [self._fd], [])
+                self._wait()
+                with contextlib.suppress(BlockingIOError):
+                    view = view[os.write(self._fd, view[: self._most]) :]
         except OSError as ex:
             self.error = self.error or ex
             raise
         return len(data)
+
+    def _wait(self) -> None:
+        """Until something can be written."""
+        if os.name == "nt":  # which cannot wait for pipes: there the write itself waits
+            return
+        waited = 0.0
+        while not select.select([], [self._fd], [], _WAKE_SECONDS)[1]:
+            waited += _WAKE_SECONDS
+            if self._is_ending and waited >= STALL_SECONDS:
+                raise TimeoutError(errno.ETIMEDOUT, "its reader takes nothing any more")
 
     def seal(self) -> None:
         """The data is complete.
@@ -52,15 +78,32 @@ class PipeFile:
     def publish(self, *, overwrite: bool) -> None:
         """Nothing to do: what was written is read already."""
 
+    def let_go(self) -> None:
+        self.discard()
+
     def discard(self) -> None:
         """Let go of the pipe."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        if self._redirected is not None:
-            os.dup2(fd, self._redirected)
         with contextlib.suppress(OSError):
             os.close(fd)
+        if self._redirected is not None:
+            os.dup2(self._redirected, 1)
+            os.close(self._redirected)
+
+
+def _own_end(fd: int) -> tuple[int, int]:
+    """An end of the pipe ``fd`` for us alone, and how much one write may hold so as never to wait inside the system.
+
+    Its own end can be told not to wait, which would surprise whoever shares the one that we were given.
+    """
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return os.dup(fd), 1 << 30
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK), 1 << 30
+    except OSError:
+        return os.dup(fd), getattr(select, "PIPE_BUF", 512)
 
 
 def pipe_number(uri: str) -> int:
@@ -94,7 +137,7 @@ class PipeSink(ContainerSink):
             )
 
     def _is_reader_gone(self, error: BaseException) -> bool:
-        return isinstance((self._file and self._file.error) or error, BrokenPipeError)
+        return isinstance((self._file and self._file.error) or error, (BrokenPipeError, TimeoutError))
 
     def _create(self) -> Output:
         return PipeFile(pipe_number(self.path))
@@ -102,3 +145,57 @@ class PipeSink(ContainerSink):
     @property
     def name(self) -> str:
         return "standard output" if self.path in ("-", "pipe:", "pipe:1") else self.path
+
+
+class NodeSink(PipeSink):
+    """Writes to a FIFO or device as to a pipe: it stays what it is; see :func:`vidnoise.sinks.open_sink`."""
+
+    def __init__(self, path: str, *, format: str | None = None, **options: Any) -> None:
+        self._fd = -1
+        self._is_ending = False
+        if format is None:
+            with contextlib.suppress(FormatError):
+                format = container_format(path)[0]
+        super().__init__(path, format=format, **options)
+        self.is_ready()  # a reader that waits already is held on to while a model is loaded
+
+    def _check_path(self) -> None:
+        check_free(self.path, overwrite=self._overwrite)
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    def is_ready(self) -> bool:
+        """Whether there is a reader, so that nothing has to be waited for."""
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | getattr(os, "O_NOCTTY", 0))
+            except OSError as ex:
+                if ex.errno != errno.ENXIO:
+                    raise SinkOpenError(f"{self.path}: cannot be written: {ex.strerror or ex}", self.path) from ex
+                return False
+        return True
+
+    def stop(self) -> None:
+        self._is_ending = True
+        super().stop()
+
+    def _create(self) -> Output:
+        while not self.is_ready():
+            if self._is_ending:
+                raise TimeoutError(errno.ETIMEDOUT, "nobody reads it")
+            time.sleep(_WAKE_SECONDS)
+        fd, self._fd = self._fd, -1
+        try:
+            if os.isatty(fd):
+                raise UsageError(f"{self.path}: is a terminal; send the video into a program or a file")
+            return PipeFile(fd)
+        finally:
+            os.close(fd)
+
+    def abort(self) -> None:
+        super().abort()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

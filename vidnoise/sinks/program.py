@@ -28,6 +28,7 @@ class ProgramSink(PipeSink):
     def __init__(self, path: str, **options: Any) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
+        self._is_ending = False
         super().__init__(path, **options)
 
     def _command(self) -> list[str]:
@@ -56,8 +57,21 @@ class ProgramSink(PipeSink):
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
         super().close(trailing_packets)
-        if self._process is not None and self._process.wait() != 0:
+        if self._process is not None and self._end() != 0:
             raise EncodeError(f"{self.name}: {self.program} failed: {self._last_words()}", self.path)
+
+    def stop(self) -> None:
+        self._is_ending = True
+        super().stop()
+
+    def _end(self) -> int:
+        """Wait for the program's end, with little patience where the run is to end."""
+        assert self._process is not None
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(_END_SECONDS)
+            if self._is_ending:
+                self._process.kill()
 
     def abort(self) -> None:
         super().abort()

@@ -12,6 +12,14 @@ from vidnoise.frame import Frame, Packet, StreamInfo
 class Sink(Protocol):
     """Takes the frames of one video. Not thread-safe: one thread opens, writes, and closes or aborts."""
 
+    def is_ready(self) -> bool:
+        """Whether :meth:`open` has to wait for nobody; a FIFO has to, for a reader."""
+        ...
+
+    def stop(self) -> None:
+        """The run is to end: a reader that takes nothing is waited for no longer. Any thread may call this."""
+        ...
+
     def open(self, info: StreamInfo) -> None:
         """Begin an output for frames as ``info`` describes them; nothing appears under its final name yet."""
         ...

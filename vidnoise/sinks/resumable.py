@@ -11,6 +11,8 @@ from typing import Any
 
 import av
 
+from vidnoise import disk
+from vidnoise.batch import is_unfinished
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
@@ -59,6 +61,34 @@ class ResumableSink(ContainerSink):
         self._segment: _Segment | None = None
         self._n_taken = self._n_mended = 0
         self._most_moved = Fraction(0)
+        self._is_reserved = False
+
+    def reserve(self) -> None:
+        """Keep other runs off the output and its segments until this one is closed or aborted.
+
+        Raises:
+            SinkOpenError: Another run is writing it.
+        """
+        self._take_lock()
+        self._is_reserved = True
+
+    def _release_lock(self) -> None:
+        if not self._is_reserved:
+            super()._release_lock()
+
+    def _unreserve(self) -> None:
+        self._is_reserved = False
+        self._release_lock()
+
+    def _leave(self) -> str:
+        """The segments are all that is needed to try again."""
+        super().abort()
+        return f"; all of it is kept in {self._parts.path}, and the same command tries again"
+
+    def _check_path(self) -> None:
+        """An empty file is what a power cut may leave of an output (and nothing else is lost with it)."""
+        if not is_unfinished(self.path):
+            super()._check_path()
 
     def open(self, info: StreamInfo) -> None:
         """Find out now what could go wrong at the end, and take the segments that are there already.
@@ -129,8 +159,13 @@ class ResumableSink(ContainerSink):
             EncodeError: Writing failed, or there is no frame at all. Finished segments are kept.
         """
         info, self._info = self._info, None
-        if info is None:
-            return
+        try:
+            if info is not None:
+                self._close(info)
+        finally:
+            self._unreserve()
+
+    def _close(self, info: StreamInfo) -> None:
         with self._failing_cleanly():
             self._finish_segment()
         if not self._is_whole(self._n_taken):
@@ -138,6 +173,8 @@ class ResumableSink(ContainerSink):
             return
         with _said_before():
             super().open(info)
+        if is_unfinished(self.path):
+            disk.LAYER.remove(self.path)
         try:
             self._join()
         except BaseException:
@@ -178,6 +215,7 @@ class ResumableSink(ContainerSink):
         if self._info is not None:
             self._parts.remove_if_empty()
         self._info = None
+        self._unreserve()
 
 
 class _Segment:

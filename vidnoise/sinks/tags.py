@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
-from vidnoise.passthrough import is_same_language
+from vidnoise.passthrough import Passthrough, is_same_language
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,17 @@ def stream_tags(tags: dict[str, str], container_format: str, what: str) -> dict[
         logger.warning("%s: mov has no code for its language %s; an .mp4 file has", what, language)
         return tags
     return {**tags, "language": same[0]}
+
+
+def timecode_as_tag(copies: Passthrough, container_format: str, uri: str) -> Passthrough:
+    """``copies`` with timecode tracks (.mov) as what they say: a tag of the video, which muxers make a track of."""
+    tracks = [s for s in copies.streams if s.kind == "data" and "timecode" in s.metadata]
+    if not tracks:
+        return copies
+    if container_format in HOLDS_NO_TAGS:
+        logger.warning("%s: %s has no place for the timecode", uri, container_format)
+    tags = {"timecode": tracks[0].metadata["timecode"], **copies.video_metadata}
+    return replace(copies, streams=tuple(s for s in copies.streams if s not in tracks), video_metadata=tags)
 
 
 def holds_aspect(container_format: str, codec: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import cast
@@ -12,16 +13,23 @@ import av.container
 import av.format
 import av.stream
 from av.codec.context import ThreadType
+from av.video.frame import PictureType
 
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
+from vidnoise.sinks.stamps import Stamps
 from vidnoise.sinks.tags import stream_tags
 from vidnoise.sinks.uncompressed import is_uncompressed
+
+logger = logging.getLogger(__name__)
 
 _DEAD_TAGS = ("encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "_statistics_", "alpha_mode")
 """Beginnings of tags (in lower case) that tell of the input's encoded stream, not of the video."""
 
+
+_TOLD_AGAIN = ("mpegts", "h264", "rtsp", "hls")
+"""Containers in which each key frame comes with all that a decoder has to know."""
 
 _MAX_DELAY = 1024
 """No encoder holds back more frames than this."""
@@ -58,7 +66,7 @@ class VideoStreamWriter:
         last_pts: int | None = None,
     ) -> None:
         self._container = container
-        self._deliver = deliver or container.mux_one
+        self._deliver = deliver or self.mux_encoded
         self.n_mended = 0
         """Frames whose time did not come after the one before."""
         self.most_moved = Fraction(0)
@@ -109,14 +117,37 @@ class VideoStreamWriter:
         if copies.video_disposition:
             stream.disposition = av.stream.Disposition(copies.video_disposition)
         self._stream = stream
+        self._stamps = Stamps(container, stream)
+        self._aspect = info.sample_aspect_ratio
+        # An encoder that looks ahead would tell the new one of pictures that have the old one still.
+        is_prompt = encoder.name == "libx264" and options.get("tune") == "zerolatency"
+        self._can_follow = is_prompt and container.format.name in _TOLD_AGAIN
         self._nominal_duration = max(1, round(1 / (rate or Fraction(25)) / self._time_base))
 
     def write(self, frame: Frame, picture: av.VideoFrame) -> None:
         """Encode ``picture``, which shows ``frame``, at the frame's time."""
+        self._follow_aspect(frame, picture)
         picture.pts, picture.duration = self._time(frame)
         picture.time_base = self._time_base
         self._durations[picture.pts] = picture.duration
         self._mux(self._stream.encode(picture))
+
+    def _follow_aspect(self, frame: Frame, picture: av.VideoFrame) -> None:
+        """Broadcasts change the shape of their pixels in the middle; some containers can say so from there on."""
+        now = frame.sample_aspect_ratio
+        if now is None or now == self._aspect:
+            return
+        was, self._aspect = self._aspect, now
+        if was is None:
+            return
+        if self._can_follow:
+            self._stream.codec_context.sample_aspect_ratio = now
+            picture.pict_type = PictureType.I
+        logger.warning(
+            "at %.3f s the input's sample aspect ratio changes from %s to %s; the output %s",
+            float((frame.pts or 0) * frame.time_base), was, now,
+            "follows" if self._can_follow else "goes on with the first",
+        )  # fmt: skip
 
     def finish(self) -> None:
         """Write what the encoder still holds."""
@@ -128,8 +159,8 @@ class VideoStreamWriter:
         return bytes(self._stream.codec_context.extradata or b"")
 
     def mux_encoded(self, packet: av.Packet) -> None:
-        """Mux a packet that a writer with the same settings has encoded; its times are in its time base."""
-        packet.stream = self._stream
+        """Mux a packet that this writer, or one with the same settings, has encoded; its times are in its time base."""
+        self._stamps.place(packet)
         self._container.mux_one(packet)
 
     def _time(self, frame: Frame) -> tuple[int, int]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.sources.address import LIVE_SCHEMES, device_address, is_device, network_options
-from vidnoise.sources.protocol import Source
+from vidnoise.sources.protocol import SizeChange, Source
+
+if TYPE_CHECKING:
+    from vidnoise.sources.container import ContainerSource
 
 SOURCES: dict[str, str] = {
     "file": "vidnoise.sources.container:ContainerSource",
@@ -54,6 +57,8 @@ def open_source(
     interlaced: str = "auto",
     tracks: str | None = None,
     keeps_clock: bool = True,
+    size_change: SizeChange = "stop",
+    live_size_change: SizeChange | None = None,
     **options: Any,
 ) -> Source:
     """Open a video for reading.
@@ -78,6 +83,9 @@ def open_source(
             subtitles, ``-a:0`` all sound but the first; several with commas. Of kinds not named, all.
         keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0, whatever
             its clock says. Other inputs keep their times in any case.
+        size_change: Where the pictures change their size or format in the middle: ``stop`` is an error, ``split`` ends
+            before that picture (:meth:`next_part` then goes on with the others), ``scale`` gives all the first one's.
+        live_size_change: The same for live inputs, if not that.
         options: Further options of the source's class.
 
     Raises:
@@ -95,6 +103,10 @@ def open_source(
         raise UsageError(f"start must be 0 seconds or more, got {start:g}")
     if duration is not None and not 0 < duration < float("inf"):
         raise UsageError(f"duration must be more than 0 seconds, got {duration:g}")
+    live_size_change = live_size_change or size_change
+    for word in (size_change, live_size_change):
+        if word not in ("stop", "split", "scale"):
+            raise UsageError(f"size_change must be stop, split or scale, got {word!r}")
     if threads < 0:
         raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
     if (raw_size, raw_format, raw_rate) != (None, None, None):
@@ -123,17 +135,21 @@ def open_source(
     module, _, class_name = SOURCES[kind].partition(":")
     make = getattr(importlib.import_module(module), class_name)
 
+    change = live_size_change if is_live else size_change
+
     def open_once() -> Source:
         return make(
             text, start=start, duration=None if is_live else duration, threads=threads, format=format,
             options=given or None, is_live=is_live or live, interlaced=interlaced, tracks=tracks,
-            keeps_clock=keeps_clock, **options,
+            keeps_clock=keeps_clock, size_change=change, **options,
         )  # fmt: skip
 
     if not is_live:
         first = open_once()
         if live is None and first.info.is_live:  # HLS of something that goes on, say
-            return _kept_alive(text, open_once, first, reconnect=reconnect, duration=duration)
+            change = live_size_change
+            cast("ContainerSource", first).size_change = change
+            return _kept_alive(text, open_once, first, reconnect=reconnect, duration=duration, size_change=change)
         return first
     if start is not None:
         raise UsageError(f"{text}: is live, so there is no start to skip to")
@@ -147,6 +163,7 @@ def open_source(
         ends=not can_go_away,
         is_paced=kind in ("file", "lavfi"),
         duration=duration,
+        size_change=change,
     )
 
 
@@ -158,4 +175,4 @@ def _kept_alive(text: str, reopen: Callable[[], Source], first: Source, **option
     return LiveSource(text, lambda: waiting.pop() if waiting else reopen(), **options)
 
 
-__all__ = ["SOURCES", "Source", "open_source", "source_kind"]
+__all__ = ["SOURCES", "SizeChange", "Source", "open_source", "source_kind"]

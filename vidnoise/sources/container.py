@@ -14,12 +14,15 @@ import av.container
 import av.error
 import av.stream
 
-from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
-from vidnoise.frame import Frame, Packet, StreamInfo
+from vidnoise.errors import DecodeError, SizeChangeError, SourceError, SourceOpenError, UsageError
+from vidnoise.frame import Frame, Packet, PixelFormat, StreamInfo
+from vidnoise.passthrough import Passthrough
 from vidnoise.sources.decoding import DecodedStream, has_clock
 from vidnoise.sources.description import (
     copied_streams,
     describe,
+    display_matrix,
+    hdr_metadata,
     main_video,
     side_data,
     to_fraction,
@@ -30,6 +33,7 @@ from vidnoise.sources.hardware import Hardware
 from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
+from vidnoise.sources.protocol import SizeChange
 from vidnoise.sources.seeking import Pictures
 from vidnoise.sources.tracks import Tracks
 from vidnoise.sources.trim import TimeRange
@@ -72,6 +76,8 @@ class ContainerSource:
         tracks: Which tracks are wanted, see :class:`vidnoise.sources.tracks.Tracks`; None for all.
         keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0.
         hardware: What decodes; by default the CPU.
+        size_change: What to do where the pictures change their size or format: ``stop`` ends with an error, ``split``
+            ends, and goes on after :meth:`next_part`; ``scale`` gives all the first one's.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -98,8 +104,13 @@ class ContainerSource:
         tracks: str | None = None,
         keeps_clock: bool = True,
         hardware: Hardware | None = None,
+        size_change: SizeChange = "stop",
     ) -> None:
         self.uri = uri
+        self.size_change = size_change
+        self._next: tuple[av.VideoFrame, list[av.Packet], Fraction] | None = None
+        """The first picture of another size, what came with it, and its time."""
+        self._last_size: tuple[int, int, str] | None = None
         self._hardware = hardware
         self._accelerator = None if hardware is None else hardware.accelerator()
         self._fields = FieldFinder(interlaced, uri)
@@ -259,11 +270,16 @@ class ContainerSource:
                         return
                     if picture is None:
                         picture, held = self._pictures.next()
-                    packets = self._place(held)
                     if picture is None:
-                        self._finish(packets, n_frames)
+                        self._finish(self._place(held), n_frames)
                         return
                     seconds = self._pictures.seconds(picture, seconds)
+                    if self.size_change == "split" and self._is_other(picture):
+                        before = [p for p in held if _is_before(p, seconds)]
+                        self._next = picture, [p for p in held if p not in before], seconds
+                        self.trailing_packets = self._place(before)
+                        return
+                    packets = self._place(held)
                     if self._range.is_past_end(seconds):
                         self.trailing_packets = packets + self._read_tail()
                         return
@@ -273,7 +289,41 @@ class ContainerSource:
                     previous = frame
                 yield frame
         finally:
-            self.close()
+            if not self.has_next:
+                self.close()
+
+    @property
+    def has_next(self) -> bool:
+        """Whether the pictures have changed their size, and :meth:`next_part` goes on with the others."""
+        return self._next is not None
+
+    def next_part(self) -> bool:
+        """Go on where the pictures have changed their size: ``info`` tells the new one, and frames come once more.
+
+        Time begins anew, unless it is that of a broadcast's clock. False where nothing follows.
+        """
+        if self._next is None:
+            return False
+        (self._first, self._held, seconds), self._next = self._next, None
+        self._started = False
+        if not self._keeps_clock:
+            self._range.begin_part(seconds)
+        info, picture = self.info, self._first
+        format = self._reader.format_of(picture)
+        copies = info.passthrough
+        if isinstance(copies, Passthrough):
+            copies = replace(copies, display_matrix=display_matrix(picture), hdr=hdr_metadata(picture), chapters=())
+        self.info = replace(
+            info, width=picture.width, height=picture.height, format=format, n_frames=None, duration_seconds=None,
+            color=self._reader.color_of(picture, format, info.codec), rotation=round(picture.rotation) % 360,
+            sample_aspect_ratio=self._decoded.sample_aspect_ratio, passthrough=copies,
+        )  # fmt: skip
+        self.trailing_packets = ()
+        return True
+
+    def present_as(self, info: StreamInfo) -> None:
+        """Scale all pictures, which are those of an input that came back, to what ``info`` says."""
+        self.info = replace(self.info, width=info.width, height=info.height, format=info.format)
 
     @property
     def shift(self) -> int:
@@ -292,9 +342,21 @@ class ContainerSource:
 
     def _frame(self, picture: av.VideoFrame, packets: tuple[Packet, ...], previous: Frame | None, count: int) -> Frame:
         info = self.info
+        size = (picture.width, picture.height, picture.format.name)
+        has_changed, self._last_size = self._last_size not in (None, size), size
+        if self._is_other(picture):
+            if self.size_change != "scale":
+                self._refuse_change(picture, count)
+            if has_changed or previous is None:
+                logger.warning(
+                    "%s: the picture changes to %dx%d %s at %s; it is scaled to the first size, %dx%d %s",
+                    self.uri, *size, self._time_of(picture), info.width, info.height, info.format.name,
+                )  # fmt: skip
+            picture = picture.reformat(info.width, info.height, info.format.name)
         format, planes = self._reader.read(picture)
-        if (picture.height, picture.width) != (info.height, info.width) or format != info.format:
-            self._refuse_change(picture, count)
+        color = self._reader.color_of(picture, format, info.codec)
+        if _plain(format) == _plain(info.format):
+            format = info.format  # a range that changes is a matter of the tags
         stamp = picture.pts if picture.pts is not None else picture.dts
         if stamp is not None:
             pts = stamp - self._range.shift(self._time_base)
@@ -305,12 +367,13 @@ class ContainerSource:
         frame = Frame(
             planes=planes,
             format=format,
-            color=self._reader.color_of(picture, format, info.codec),
+            color=color,
             pts=pts,
             duration=picture.duration or None,
             time_base=self._time_base,
             index=count + self._decoded.n_lost,
-            discontinuity=self._is_cut(stamp) or (previous is None and bool(self._range.start)),
+            discontinuity=self._is_cut(stamp) or (previous is None and bool(self._range.start)) or has_changed,
+            sample_aspect_ratio=self._decoded.sample_aspect_ratio,
             packets=packets,
         )
         return self._fields.marked(frame, picture)
@@ -323,6 +386,15 @@ class ContainerSource:
         jumps.popleft()
         return True
 
+    def _is_other(self, picture: av.VideoFrame) -> bool:
+        """Whether ``picture`` has another size or format than the output."""
+        info = self.info
+        is_same = (picture.width, picture.height) == (info.width, info.height)
+        return not is_same or _plain(self._reader.format_of(picture)) != _plain(info.format)
+
+    def _time_of(self, picture: av.VideoFrame) -> str:
+        return f"{float(self._pictures.seconds(picture, None) - self._begin):.3f} s"
+
     def _refuse_change(self, picture: av.VideoFrame, count: int) -> None:
         info = self.info
         # Rounded down, so that both parts are cut before this frame.
@@ -330,10 +402,10 @@ class ContainerSource:
         apart = f"process the parts apart (duration {seconds:.3f} for this one, start {seconds:.3f} for the next)"
         if seconds <= 0:  # streams that were put one behind the other, each with a clock of its own
             apart = "its clock begins anew there, so take the parts apart first, with the program that joined them"
-        raise FormatError(
+        raise SizeChangeError(
             f"{self.uri}: frame {count} (at {seconds:.3f} s) changes from {info.width}x{info.height} "
             f"{info.format.name} to {picture.width}x{picture.height} {picture.format.name}; one output holds one size, "
-            f"so {apart}"
+            f"so {apart}; or give --size-change split or scale"
         )
 
     def _place(self, held: list[av.Packet]) -> tuple[Packet, ...]:
@@ -384,3 +456,13 @@ class ContainerSource:
                 )
         if self.n_corrupt:
             logger.warning("%s: %d damaged packets or pictures", self.uri, self.n_corrupt)
+
+
+def _plain(format: PixelFormat) -> str:
+    """The name without the letter that old formats have for the full range."""
+    return "yuv" + format.name[len("yuvj") :] if format.name.startswith("yuvj") else format.name
+
+
+def _is_before(packet: av.Packet, seconds: Fraction) -> bool:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return stamp is not None and stamp * Fraction(packet.time_base) < seconds

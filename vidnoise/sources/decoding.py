@@ -13,6 +13,7 @@ import av.codec.codec
 import av.container
 import av.error
 import av.format
+import av.logging
 import av.stream
 from av.codec.context import ThreadType
 
@@ -27,6 +28,13 @@ MAX_CONSECUTIVE_FAILURES = 300
 Isolated damage is skipped, and a stream joined between two key frames may fail for a whole group of
 pictures (10 s at 30 frames/s); an input that fails for longer is not going to become a video.
 """
+
+
+_FIND_STREAMS_ON_THE_WAY = ("flv", "live_flv", "mpeg", "mpegts")
+"""Containers in which a stream may begin at any time."""
+
+_LOOK_EVERY = 1000
+"""Packets between two looks at whether a stream has appeared."""
 
 
 def reason(error: BaseException) -> str:
@@ -87,11 +95,18 @@ class DecodedStream:
         """Times at which the input's clock jumped: what comes from there does not follow from what was."""
         self._timeline = Timeline(has_leaps=has_clock(container), uri=uri)
         self._failures = 0
+        self._n_said_late = 0
         self._counted: deque[int] = deque(maxlen=64)
         # Threads that decode a frame each hold back as many frames.
         self._decoder.thread_type = ThreadType.SLICE if is_live else ThreadType.AUTO
         # A GPU decodes whatever the number of threads; each would only hold surfaces of its own.
         self._decoder.thread_count = 1 if getattr(self._decoder, "is_hwaccel", False) else threads
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        """Of the pictures that come now: broadcasts change it in the middle."""
+        found = self._decoder.sample_aspect_ratio or self._video.sample_aspect_ratio
+        return Fraction(found.numerator, found.denominator) if found else None
 
     def forget_damage(self) -> None:
         """Set the counts to zero (after a seek, pictures before the wanted one do not matter)."""
@@ -123,12 +138,19 @@ class DecodedStream:
             yield from self._drain()
 
     def _packets(self) -> Iterator[av.Packet]:
-        failures = 0
+        failures = n_packets = 0
         while True:
             try:
                 for packet in self._container.demux(self._streams):
                     failures = 0
                     yield packet
+                    n_packets += 1
+                    if n_packets % _LOOK_EVERY == 0:
+                        self._say_what_came_late()
+                self._say_what_came_late()
+                return
+            except IndexError:  # av, at the end, for a stream that it found on the way
+                self._say_what_came_late()
                 return
             except av.error.InvalidDataError as ex:
                 # The demuxer lost its place; it resynchronises when asked again.
@@ -141,6 +163,25 @@ class DecodedStream:
                 raise SourceLostError(f"{self._uri}: no data came in time", self._uri) from ex
             except (av.error.FFmpegError, OSError) as ex:
                 raise DecodeError(f"{self._uri}: reading failed: {reason(ex)}", self._uri) from ex
+
+    def _say_what_came_late(self) -> None:
+        """Streams that began after libav's look at the beginning cannot be reached; at least that is said."""
+        if self._container.format.name not in _FIND_STREAMS_ON_THE_WAY:
+            return
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.INFO)  # or libav tells av nothing, which otherwise has no way to see them
+        try:
+            lines = self._container.dumps_format().splitlines()
+        finally:
+            av.logging.set_level(level)
+        listed = [line.partition("Stream #")[2] for line in lines if "Stream #" in line]
+        late = listed[len(self._container.streams) + self._n_said_late :]
+        self._n_said_late += len(late)
+        for stream in late:
+            logger.warning(
+                "%s: a stream that began late is left out: #%s; --input-option probesize=1G --input-option "
+                "analyzeduration=1G look for such ones longer at the beginning", self._uri, stream.strip(),
+            )  # fmt: skip
 
     def _note_time(self, packet: av.Packet) -> None:
         if packet.pos is not None and packet.pos >= 0 and not packet.is_corrupt:

@@ -8,11 +8,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import TYPE_CHECKING, cast
 
-from vidnoise.errors import DecodeError, FormatError, SourceLostError, SourceOpenError, UsageError
+from vidnoise.errors import (
+    DecodeError,
+    FormatError,
+    SizeChangeError,
+    SourceLostError,
+    SourceOpenError,
+    UsageError,
+)
 from vidnoise.frame import Frame, Packet
 from vidnoise.passthrough import Passthrough
-from vidnoise.sources.protocol import Source
+from vidnoise.sources.protocol import SizeChange, Source
+
+if TYPE_CHECKING:
+    from vidnoise.sources.container import ContainerSource
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +55,8 @@ class LiveSource:
         is_paced: Whether frames are held back until their time comes, for inputs that are faster; those that come in
             pieces of several seconds (HLS) are, in any case.
         duration: Seconds to read.
+        size_change: What happens where it comes back with other pictures, or they change: ``split`` ends, and goes on
+            after :meth:`next_part`; ``scale`` gives all the first one's size; ``stop`` is an error.
 
     Raises:
         VidnoiseError: Whatever ``reopen`` raises the first time.
@@ -58,6 +71,7 @@ class LiveSource:
         ends: bool = False,
         is_paced: bool = False,
         duration: float | None = None,
+        size_change: SizeChange = "stop",
     ) -> None:
         if reconnect < FOREVER:
             raise UsageError(f"reconnect must be a number of attempts or forever, got {reconnect}")
@@ -75,6 +89,9 @@ class LiveSource:
         self._last: Frame | None = None
         self._first_seconds: Fraction | None = None
         self._begin = 0.0
+        self._size_change = size_change
+        self._is_other = False
+        """Whether it came back as another video, which a new part begins with."""
         self._source = reopen()
         self._is_paced = is_paced or self._container_name() in _COMES_IN_PIECES
         self.info = replace(self._source.info, is_live=True, n_frames=None, duration_seconds=None)
@@ -90,6 +107,27 @@ class LiveSource:
 
     def close(self) -> None:
         self._source.close()
+
+    @property
+    def has_next(self) -> bool:
+        """Whether the pictures have changed their size, and :meth:`next_part` goes on with the others."""
+        return self._is_other or getattr(self._source, "has_next", False)
+
+    def next_part(self) -> bool:
+        """Go on with pictures of another size, or other sound: ``info`` tells, and time begins anew."""
+        if not self._is_other and not (self.has_next and cast("ContainerSource", self._source).next_part()):
+            return False
+        self._is_other = False
+        self.info = replace(self._source.info, is_live=True, n_frames=None, duration_seconds=None)
+        self._streams = self._signature(self._source)
+        if self._last is not None:
+            self._n_frames_before = self._last.index + 1
+            if self._duration is not None and self._first_seconds is not None:
+                self._duration -= float((self._last.pts or 0) * self._last.time_base - self._first_seconds)
+        self._last = self._first_seconds = None
+        self._offset = Fraction(0)
+        self.trailing_packets = ()
+        return True
 
     def __iter__(self) -> Iterator[Frame]:
         return self._frames(iter(self._source))  # which refuses to be read a second time
@@ -109,19 +147,22 @@ class LiveSource:
                         is_new = False
                         yield replace(placed, arrived=time.monotonic())
                         del frame, placed
+                except SizeChangeError:
+                    raise
                 except (SourceLostError, DecodeError, FormatError) as ex:
                     if self._ends:
                         raise
                     why = str(ex).removeprefix(f"{self.uri}: ")
-                if self._ends:
-                    self.trailing_packets = self._source.trailing_packets
+                if self._ends or self.has_next:
+                    self.trailing_packets = self._moved(self._source.trailing_packets)
                     return
-                if self._stopped.is_set() or not self._come_back(why):
+                if self._stopped.is_set() or not self._come_back(why) or self._is_other:
                     return
                 is_new = True
                 frames = iter(self._source)
         finally:
-            self.close()
+            if not self.has_next:
+                self.close()
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -208,12 +249,19 @@ class LiveSource:
 
     def _check_same(self, source: Source) -> None:
         was, now = self.info, source.info
+        if self._size_change == "scale":
+            cast("ContainerSource", source).present_as(was)
+            now = source.info
         if (was.width, was.height, was.format) == (now.width, now.height, now.format):
             if self._signature(source) == self._streams:
                 return
             what = "other sound or subtitles"
         else:
             what = f"{now.width}x{now.height} {now.format.name} (it was {was.width}x{was.height} {was.format.name})"
+        if self._size_change == "split":
+            logger.warning("%s: came back with %s", self.uri, what)
+            self._is_other = True
+            return
         source.close()
         raise SourceLostError(f"{self.uri}: came back with {what}; one output holds one kind of video", self.uri)
 

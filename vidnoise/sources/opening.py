@@ -20,6 +20,12 @@ _URL_TIMEOUTS = (15.0, 30.0)
 
 _BUFFER_SIZE = 1 << 18
 
+_LATE_STREAMS = ("flv", "mpeg")
+"""Containers without a list of their streams: each is known from its first packet on."""
+
+LONG_LOOK = {"probesize": str(64 << 20), "analyzeduration": str(600 * 1_000_000)}
+"""For files whose sound begins late: libav's own look ends after 5 MB or a few seconds; what begins later is lost."""
+
 
 def open_container(
     uri: str,
@@ -56,11 +62,19 @@ def open_container(
         waits = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     begin = time.monotonic()
     try:
-        opened = av.open(
-            target, "r", format=FORMAT_NAMES.get(format or "", format), options=options, timeout=waits,
-            metadata_errors="replace", buffer_size=_BUFFER_SIZE, hwaccel=accelerator,
-        )  # fmt: skip
-        return cast(av.container.InputContainer, opened)
+
+        def opened(more: dict[str, str]) -> av.container.InputContainer:
+            container = av.open(
+                target, "r", format=FORMAT_NAMES.get(format or "", format), options={**more, **(options or {})},
+                timeout=waits, metadata_errors="replace", buffer_size=_BUFFER_SIZE, hwaccel=accelerator,
+            )  # fmt: skip
+            return cast(av.container.InputContainer, container)
+
+        container = opened({})
+        if isinstance(target, str) and target.startswith("file:") and _needs_long_look(container):
+            container.close()
+            container = opened(LONG_LOOK)
+        return container
     except av.error.PermissionError as ex:
         raise SourceOpenError(f"{uri}: permission denied", uri) from ex
     except av.error.ProtocolNotFoundError as ex:
@@ -84,6 +98,13 @@ def open_container(
         if file is not None and file.n_bytes and file.ended:
             raise SourceOpenError(f"{uri}: {_ended_early(file)}", uri) from ex
         raise SourceOpenError(f"{uri}: cannot be opened: {reason(ex)}", uri) from ex
+
+
+def _needs_long_look(container: av.container.InputContainer) -> bool:
+    """Whether there may be more streams than were found, or one of which nothing was seen yet."""
+    if container.format.name in _LATE_STREAMS:
+        return True
+    return any(not getattr(s.codec_context, "sample_rate", 1) for s in container.streams.audio)
 
 
 def _what_is_wrong(format: str | None, file: Any) -> str:

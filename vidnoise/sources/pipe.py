@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -12,12 +13,15 @@ import av.container
 from vidnoise.errors import SourceOpenError
 from vidnoise.frame import Packet
 from vidnoise.sources.container import ContainerSource
-from vidnoise.sources.opening import open_container
+from vidnoise.sources.opening import LONG_LOOK, open_container
 
 logger = logging.getLogger(__name__)
 
 _WAKE_SECONDS = 0.2
 """How soon a wait for data notices that nobody wants any more."""
+
+_LATE_STREAMS = (b"FLV", b"\x00\x00\x01\xba")
+"""Beginnings of containers without a list of their streams: FLV, MPEG program streams."""
 
 _COUNTS_PICTURES = ("yuv4mpegpipe", "rawvideo")
 """Formats in which nothing may follow the last picture."""
@@ -37,12 +41,27 @@ class PipeReader:
         self._fd = fd
         self._timeout_seconds = timeout_seconds
         self.stopped = False
+        self._ahead = b""
 
     def stop(self) -> None:
         """End the data here; a read that waits returns soon. Any thread may call this."""
         self.stopped = True
 
+    def peek(self, n: int) -> bytes:
+        """The first ``n`` bytes, or all where there are fewer; :meth:`read` will return them all the same."""
+        ahead = b""
+        while len(ahead) < n and (more := self._more(n - len(ahead))):
+            ahead += more
+        self._ahead = ahead
+        return ahead
+
     def read(self, n: int) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead[:n], self._ahead[n:]
+            return data
+        return self._more(n)
+
+    def _more(self, n: int) -> bytes:
         if not self._wait():
             return b""
         data = os.read(self._fd, n)
@@ -78,6 +97,10 @@ class PipeSource(ContainerSource):
                 f"{self.uri}: is a terminal, not a video; send one in (... | vidnoise - -o OUT)", self.uri
             )
         self._pipe = PipeReader(fd, timeout[1] if isinstance(timeout, tuple) else timeout)
+        if not self._is_live and format is None:
+            with contextlib.suppress(TimeoutError):  # which opening it will tell
+                if self._pipe.peek(4).startswith(_LATE_STREAMS):
+                    options = {**LONG_LOOK, **(options or {})}
         return open_container(self.uri, format, options, None, file=self._pipe, accelerator=self._accelerator)
 
     def stop(self) -> None:

@@ -38,6 +38,12 @@ class TimeRange:
             return round(self.clock_seconds / time_base)
         return round(self.origin_seconds / time_base)
 
+    def begin_part(self, seconds: Fraction) -> None:
+        """Another output begins at ``seconds`` on the input's clock, and time there begins at zero."""
+        if self.duration is not None and self.origin_seconds is not None:
+            self.duration -= seconds - self.origin_seconds
+        self.origin_seconds = self.clock_seconds = seconds
+
     def place(self, packet: av.Packet, kind: str, *, is_picture: bool = False) -> Packet | None:
         """``packet`` on the output's clock, or None where it lies outside the range.
 

@@ -26,7 +26,9 @@ from ..errors import UsageError
 from ..frame import Frame
 from ..noise import NOISES
 from .config import Pool
-from .data import ClipPack, ClipSampler, as_clip, turned
+from .data import ClipPack, ClipSampler
+from .pixels import FilePixels, Pixels
+from .plan import Crops, to_and_fro
 
 RECIPE = 2
 """To be raised by whoever changes what a pool is made of, so that old pools are not taken for new ones."""
@@ -86,10 +88,10 @@ def encoded(clip: Tensor, rng: np.random.Generator, generator: torch.Generator) 
 def encoded_clips(pack: ClipPack, settings: Pool, seed: int = 0) -> Iterator[Encoded]:
     """Clips as a pool has them, for ever; needs PyAV."""
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    sampler = ClipSampler(pack, synthetic=0.35, rng=rng)
+    sampler = ClipSampler(pack, FilePixels(pack), synthetic=0.35, rng=rng)
     last = slice(-settings.frames, None)
     while True:
-        clip = sampler.sample(settings.frames + int(rng.integers(LEAD + 1)), settings.size)
+        (clip,) = sampler.sample(1, settings.frames + int(rng.integers(LEAD + 1)), settings.size)
         noisy, clean, about = encoded(clip, rng, generator)
         if not is_lost(noisy[last], clean[last]):
             yield Encoded(noisy[last], clean[last], about)
@@ -155,18 +157,48 @@ class CodecPool:
         os.replace(index, stem.with_suffix(".json"))  # last: its presence says the rest is there
         return stem
 
-    def sample(self, frames: int, patch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A random part of a random clip: clean and noisy, ``(T, 3, patch, patch)`` in [0, 1].
+    @property
+    def data(self) -> np.ndarray:
+        """All of it as one row of bytes; this and what follows is what :mod:`.pixels` wants of a pack."""
+        return self.pairs.reshape(-1)
+
+    @property
+    def videos(self) -> list[np.ndarray]:
+        """What was decoded and what it should have been, by turns."""
+        return list(self.pairs.reshape(-1, *self.pairs.shape[2:]))
+
+    @property
+    def video_places(self) -> list[tuple[int, int, int]]:
+        clips, _, frames, height, width, _ = self.pairs.shape
+        return [(i * frames * height * width, height, width) for i in range(2 * clips)]
+
+    photos: tuple[np.ndarray, ...] = ()
+    photo_places: tuple[tuple[int, int, int], ...] = ()
+
+
+class PoolSampler:
+    """Random parts of a pool's clips.
+
+    Args:
+        pool: where they are from.
+        pixels: renders them.
+        rng: draws everything.
+    """
+
+    def __init__(self, pool: CodecPool, pixels: Pixels, rng: np.random.Generator) -> None:
+        self.clips, _, *self.size, _ = pool.pairs.shape
+        self.pixels, self.rng = pixels, rng
+
+    def sample(self, n: int, frames: int, patch: int) -> tuple[Tensor, Tensor]:
+        """Clean and noisy, ``(n, frames, 3, patch, patch)`` each, in [0, 1].
 
         Longer clips than the pool has are played to and fro. Nine of ten begin forwards, as codecs look back.
         """
-        clips, _, length, height, width, _ = self.pairs.shape
-        index = rng.integers(max(1, length - frames + 1)) + np.arange(frames)
-        index = index % max(1, 2 * length - 2)
-        index = np.where(index >= length, 2 * length - 2 - index, index)
-        if rng.random() < 0.1:
-            index = index[::-1]
-        top, left = rng.integers(height - patch + 1), rng.integers(width - patch + 1)
-        pair = self.pairs[rng.integers(clips)][:, index, top : top + patch, left : left + patch]
-        noisy, clean = as_clip(turned(pair, rng))
+        rng, (length, height, width) = self.rng, self.size
+        index = rng.integers(max(1, length - frames + 1), size=(n, 1)) + np.arange(frames)
+        index = to_and_fro(index, length)
+        index = np.where(rng.random((n, 1)) < 0.1, index[:, ::-1], index)
+        top, left = rng.integers(height - patch + 1, size=n), rng.integers(width - patch + 1, size=n)
+        which, flips = 2 * rng.integers(self.clips, size=n), rng.random((n, 3)) < 0.5
+        noisy, clean = (self.pixels.cut(Crops(which + i, index, top, left), patch, flips) / 255 for i in range(2))
         return clean, noisy

@@ -40,7 +40,11 @@ def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConf
     """
     frames, n, _, height, width = batch.clean.shape
     device = batch.clean.device
-    memory, levels, loss = network.initial_state(n, height, width, device=device).memory, [], torch.zeros((), device=device)
+    memory, levels, loss = (
+        network.initial_state(n, height, width, device=device).memory,
+        [],
+        torch.zeros((), device=device),
+    )
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.noise_weight > 0):
         for noisy, true in zip(batch.noisy, batch.sigma, strict=True):
             estimate, memory = network.estimate_sigma(noisy, memory)
@@ -54,11 +58,11 @@ def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConf
     return Known(levels, loss, futures)
 
 
-def still_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
+def still_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of single frames: the spatial core alone, several times as fast as a first frame of a clip."""
     clean = network.still(batch.noisy[0], batch.sigma[0])
     loss = (_weight(batch, config) * restoration(clean, batch.clean[0], config.loss, config.alpha)).mean()
-    return loss, dict.fromkeys(PARTS, 0.0) | {"clean": loss.item()}
+    return loss, dict.fromkeys(PARTS, loss.new_zeros(())) | {"clean": loss.detach()}
 
 
 def clip_loss(
@@ -68,7 +72,7 @@ def clip_loss(
     config: TrainConfig,
     span: range | None = None,
     state: State | None = None,
-) -> tuple[Tensor, dict[str, float], State]:
+) -> tuple[Tensor, dict[str, Tensor], State]:
     """Loss of one batch of clips, or of some of their frames.
 
     Args:
@@ -80,7 +84,7 @@ def clip_loss(
         state: after the frames before the span; ``None`` at the first.
 
     Returns:
-        The scalar loss, its parts as numbers, and the state after the span.
+        The scalar loss, its parts without gradients, and the state after the span.
     """
     frames, n, _, height, width = batch.clean.shape
     span = span or range(frames)
@@ -102,7 +106,7 @@ def clip_loss(
             parts["fused"] = parts["fused"] + (weight * charbonnier(fused - batch.clean[t])).mean()
     loss = parts["clean"] / frames + config.noise_weight * parts["noise"] / frames
     loss = loss + (config.fused_weight * parts["fused"] + config.temporal_weight * parts["temporal"]) / (frames - 1)
-    return loss, {k: v.item() / frames for k, v in parts.items()}, state
+    return loss, {k: v.detach() / frames for k, v in parts.items()}, state
 
 
 def _weight(batch: Batch, config: TrainConfig) -> Tensor:
@@ -110,7 +114,7 @@ def _weight(batch: Batch, config: TrainConfig) -> Tensor:
     return (batch.mean_sigma * 255 / 25).clamp(min=0.15) ** config.sigma_power
 
 
-def estimator_loss(network: DenoiseNetwork, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def estimator_loss(network: DenoiseNetwork, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of the noise estimator alone, many times as fast as whole frames.
 
     Args:
@@ -123,4 +127,4 @@ def estimator_loss(network: DenoiseNetwork, batch: Batch) -> tuple[Tensor, dict[
     for t in range(frames):
         estimate, memory = network.estimate_sigma(batch.noisy[t], memory)
         total = total + noise_level_loss(estimate, batch.sigma[t])
-    return total / frames, dict.fromkeys(PARTS, 0.0) | {"noise": total.item() / frames}
+    return total / frames, dict.fromkeys(PARTS, total.new_zeros(())) | {"noise": total.detach() / frames}
