@@ -22,6 +22,7 @@ from clips import CLIPS, Clip, Recipe, join_ts, write
 from live_peers import need, with_tiny_model
 from test_live_outputs import Same
 from test_sinks import frame_of, info_of
+from vidnoise import disk
 from vidnoise.cli import main
 from vidnoise.cli.interrupt import stop_on_signal
 from vidnoise.errors import EncodeError, ReaderClosedError
@@ -162,8 +163,7 @@ def test_what_fails_at_the_end_stays_and_can_be_finished(
     for n in range(60):
         sink.write(frame_of(info, n))
     if is_live:  # a full disk, so that not even a trailer comes
-        draft = sink._file  # type: ignore[attr-defined]
-        monkeypatch.setattr(type(draft), "write", fail)
+        monkeypatch.setattr(disk.Layer, "write", fail)
     else:
         monkeypatch.setattr("vidnoise.sinks.copies.CopiedStreams.finish", fail)
     with pytest.raises(EncodeError, match="writing failed: Invalid argument; what was written stays as ") as caught:
