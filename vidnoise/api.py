@@ -294,7 +294,9 @@ def denoise_file(
             torch.set_num_threads(threads)
         if mask is not None and source.info.field_order is not None:
             raise UsageError(f"{source.info.field_order} video is denoised by field, where a mask has no place yet")
-        if lookahead == "auto":
+        if isinstance(lookahead, str):
+            if lookahead != "auto":
+                raise UsageError(f"lookahead must be auto or a number of frames, got {lookahead!r}")
             info = source.info
             lookahead = choose_lookahead(
                 (info.width, info.height), resolve_device(device), rate=info.rate,
