@@ -299,7 +299,7 @@ def denoise_file(
                 raise UsageError(f"lookahead must be auto or a number of frames, got {lookahead!r}")
             info = source.info
             lookahead = choose_lookahead(
-                (info.width, info.height), resolve_device(device), rate=info.rate,
+                (info.width, info.height), resolve_device(device), max_memory=max_memory, rate=info.rate,
                 max_latency_ms=max_latency if info.is_live else None,
             )  # fmt: skip
         session = functools.partial(
