@@ -117,6 +117,10 @@ class Augment:
     """Of a change of hue, saturation and value by up to 0.2."""
     contrast: float = 0.4
     """Of another contrast (times 0.8 to 1.2) and brightness."""
+    fade: float = 0.0
+    """Of a cross-fade into another clip, of 2 frames to one and a half times the clip's length."""
+    flash: float = 0.0
+    """Of one frame that is brighter or darker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +220,9 @@ _WIDEST = 4096
 """Of a network, in channels or blocks."""
 
 RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("rotate", "elastic", "hsv", "contrast", "blind", "alpha", "synthetic", "quantised"), _SHARE),
-    **dict.fromkeys(("gray", "graphics", "warmup", "still_share", "ema", "weight_decay", "both_ways"), _SHARE),
+    **dict.fromkeys(("rotate", "elastic", "hsv", "contrast", "fade", "flash", "blind", "alpha"), _SHARE),
+    **dict.fromkeys(("synthetic", "quantised", "gray", "graphics", "warmup", "still_share"), _SHARE),
+    **dict.fromkeys(("ema", "weight_decay", "both_ways"), _SHARE),
     "muon_lr": (0.0, 10.0), "adam_lr": (0.0, 10.0), "sigma_power": (-10.0, 10.0),
     **dict.fromkeys(("fused_weight", "noise_weight", "temporal_weight"), (0.0, 1e6)),
     "steps": _COUNT, "minutes": (1e-9, 1e9), "batch": (1, 65_536), "frames": (1, 65_536), "bptt": (1, 65_536),
