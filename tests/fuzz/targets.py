@@ -24,7 +24,7 @@ from clips import Recipe, write
 from fuzz.mutate import damaged, damaged_text
 from test_model import TINY
 from vidnoise import cache
-from vidnoise.backends.measurements import FILE, Measurement, Measurements
+from vidnoise.backends.measurements import FILE, Kind, Measurement, Measurements
 from vidnoise.batch import plan_batch
 from vidnoise.errors import VidnoiseError
 from vidnoise.frame import PIXEL_FORMATS, Frame
@@ -197,18 +197,18 @@ def _state(name: str) -> Target:
 
 
 _NETWORK = DenoiseNetwork(TINY)
-_SIZE = torch.Size((1, 3, 32, 48))
+_KIND = Kind(torch.Size((1, 3, 32, 48)), blind=True, both_ways=False)
 
 
 def _measured(folder: Path) -> list[bytes]:
     known = Measurement("swift", {"eager": 100.0, "swift": 10.0}, {"swift": 0.5}, {"swift": 0.001})
-    key = Measurements(_NETWORK, torch.device("cpu"), torch.float32)._key(_SIZE, True)
+    key = Measurements(_NETWORK, torch.device("cpu"), torch.float32)._key(_KIND)
     return [json.dumps({key: asdict(known)}, indent=1).encode()]
 
 
 def _find(data: bytes, folder: Path) -> None:
     cache.store(FILE, data)
-    found = Measurements(_NETWORK, torch.device("cpu"), torch.float32).find(_SIZE, blind=True)
+    found = Measurements(_NETWORK, torch.device("cpu"), torch.float32).find(_KIND)
     if found is not None:
         assert all(number >= 0 for number in (*found.pair(found.best), *found.start_seconds.values()))
 
