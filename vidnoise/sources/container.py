@@ -17,6 +17,7 @@ import av.stream
 from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, PixelFormat, StreamInfo
 from vidnoise.passthrough import Passthrough
+from vidnoise.sources.beside import Beside
 from vidnoise.sources.decoding import MAX_PIXELS, DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
     chroma_location,
@@ -25,7 +26,6 @@ from vidnoise.sources.description import (
     display_matrix,
     hdr_metadata,
     main_video,
-    side_data,
     to_fraction,
     total_seconds,
 )
@@ -44,23 +44,6 @@ logger = logging.getLogger(__name__)
 
 _NO_PAUSE_SECONDS = 60
 """A transport stream that begins later shows the time of a broadcast's clock."""
-
-_LOST_SIDE_DATA = {
-    "DYNAMIC_HDR_PLUS": "HDR10+ data",
-    "DYNAMIC_HDR_VIVID": "HDR Vivid data",
-    "STEREO3D": "marks of stereoscopic video",
-    "SPHERICAL": "marks of spherical video",
-    "FILM_GRAIN_PARAMS": "film grain parameters",
-    "ICC_PROFILE": "colour profile (ICC)",
-    "AMBIENT_VIEWING_ENVIRONMENT": "data on ambient light",
-    "S12M_TIMECODE": "time codes (SMPTE 12M)",
-    "AFD": "active format descriptions",
-    "PANSCAN": "pan-and-scan data",
-}
-"""What libav hands out with pictures and takes back from nobody, by its name and in words."""
-
-CAPTIONS = "A53_CC"
-"""Side data that some encoders take from the picture that they are given."""
 
 _HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
 
@@ -130,8 +113,6 @@ class ContainerSource:
         self._tracks = Tracks(tracks)
         self._keeps_clock = keeps_clock
         self._max_pixels = max_pixels
-        self._told: set[str] = set()
-        """Kinds of side data that have come."""
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
@@ -247,24 +228,7 @@ class ContainerSource:
             is_live=is_live,
         )
         self._total_seconds = total
-        self._known_hdr = hdr_metadata(self._first)
-
-    def _look_beside(self, picture: av.VideoFrame) -> av.VideoFrame | None:
-        """Say what a picture carries that frames do not, when it first comes; the picture, where a sink may want it."""
-        kinds = {item.type.name for item in side_data(picture)}
-        if not kinds:
-            return None
-        since = ""
-        if kinds - self._told and picture.pts is not None:
-            since = f" (from {float(picture.pts * self._time_base - self._begin):.3f} s on)"
-        for kind in sorted((kinds - self._told) & _LOST_SIDE_DATA.keys()):
-            what = _LOST_SIDE_DATA[kind]
-            logger.warning("%s: the %s inside the pictures are not carried over%s", self.uri, what, since)
-        self._told |= kinds
-        if "HDR metadata" not in self._told and hdr_metadata(picture) not in ({}, self._known_hdr):
-            self._told.add("HDR metadata")
-            logger.warning("%s: the HDR mastering metadata changes%s; the output has the first", self.uri, since)
-        return picture if CAPTIONS in kinds else None
+        self._beside = Beside(self.uri, self._first, self._time_base, self._begin)
 
     def _beginning(self) -> Fraction:
         """Time of the input's beginning on its own clock, in seconds."""
@@ -361,7 +325,7 @@ class ContainerSource:
             sample_aspect_ratio=self._decoded.sample_aspect_ratio, passthrough=copies,
         )  # fmt: skip
         self.trailing_packets = ()
-        self._known_hdr = hdr_metadata(picture)
+        self._beside = Beside(self.uri, picture, self._time_base, self._begin)
         return True
 
     def present_as(self, info: StreamInfo) -> None:
@@ -387,7 +351,7 @@ class ContainerSource:
         info = self.info
         size = (picture.width, picture.height, picture.format.name)
         has_changed, self._last_size = self._last_size not in (None, size), size
-        side_data = self._look_beside(picture)
+        side_data = self._beside.look(picture)
         if self._is_other(picture):
             if self.size_change != "scale":
                 self._refuse_change(picture, count)
