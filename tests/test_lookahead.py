@@ -136,7 +136,8 @@ def test_the_first_frame_is_as_clean_as_a_later_one() -> None:
     assert ahead[0] > plain[0] + 1.5
     assert ahead[0] > ahead[4:8].mean() - 0.7
     assert ahead.mean() > plain.mean() + 0.4
-    assert (ahead > plain - 0.1).all()
+    assert (ahead[:-1] > plain[:-1]).all()
+    assert ahead[-1] > plain[-1] - 0.5  # there is nothing after it
     # What `vidnoise evaluate` judges:
     method = network_method(vidnoise.load_model("fast")[0], blind=True, lookahead=11)
     torch.testing.assert_close(psnr(method(noisy, 25 / 255).clamp(0, 1), clean), ahead, rtol=0, atol=0.05)
@@ -219,6 +220,7 @@ def test_how_far_files_and_live_streams_look(monkeypatch: pytest.MonkeyPatch) ->
     assert lookahead.choose_lookahead((1920, 1080), cpu) == lookahead.AUTO_LOOKAHEAD
     assert 0 < lookahead.choose_lookahead((7680, 4320), cpu) < lookahead.AUTO_LOOKAHEAD
     assert lookahead.choose_lookahead((30000, 20000), cpu) == 0
+    assert lookahead.choose_lookahead((1920, 1080), cpu, max_memory=2000) == 4
     live = {"rate": Fraction(25), "max_latency_ms": 500}
     assert lookahead.choose_lookahead((640, 480), cpu, **live) == 0
     assert lookahead.choose_lookahead((640, 480), gpu, **live) == 3

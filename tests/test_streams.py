@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import tolerances
 import vidnoise
@@ -190,9 +191,11 @@ def test_sizes_go_apart_and_may_change(network: DenoiseNetwork) -> None:
 def test_formats_may_differ_within_a_step(network: DenoiseNetwork) -> None:
     yuv = PIXEL_FORMATS["yuv420p"]
     shapes = [yuv.plane_shape(k, 32, 48) for k in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    scene = [F.interpolate(torch.rand(1, 1, 4, 6, generator=generator), size=s, mode="bicubic")[0, 0] for s in shapes]
     stream = [
-        Frame(tuple(torch.randint(40, 200, s, generator=torch.Generator().manual_seed(i), dtype=torch.uint8)
-                    for s in shapes), yuv, index=i) for i in range(3)
+        Frame(tuple((60 + 120 * p + 10 * torch.rand(p.shape, generator=generator)).to(torch.uint8) for p in scene), yuv,
+              index=i) for i in range(3)
     ]  # fmt: skip
     batch = batch_of(network)
     steps = count_steps(batch)

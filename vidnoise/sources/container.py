@@ -305,7 +305,7 @@ class ContainerSource:
         if self._next is None:
             return False
         (self._first, self._held, seconds), self._next = self._next, None
-        self._started = False
+        self._started = self._stopped = False  # whoever read the part before has stopped it at its end
         if not self._keeps_clock:
             self._range.begin_part(seconds)
         info, picture = self.info, self._first

@@ -118,6 +118,7 @@ class LiveSource:
         if not self._is_other and not (self.has_next and cast("ContainerSource", self._source).next_part()):
             return False
         self._is_other = False
+        self._stopped.clear()
         self.info = replace(self._source.info, is_live=True, n_frames=None, duration_seconds=None)
         self._streams = self._signature(self._source)
         if self._last is not None:

@@ -107,6 +107,10 @@ class PipeSource(ContainerSource):
         super().stop()
         self._pipe.stop()
 
+    def next_part(self) -> bool:
+        self._pipe.stopped = False
+        return super().next_part()
+
     def _nothing_decoded(self) -> str:
         n_bytes = self._pipe.n_bytes
         if not n_bytes:

@@ -21,6 +21,7 @@ from ..noise import NOISES
 from .codec_pool import CodecPool, PoolSampler
 from .config import ENCODED, Shape, TrainConfig
 from .data import ClipSampler
+from .light import with_changing_light
 from .pixels import Pack, render_on
 
 
@@ -42,7 +43,7 @@ class Batch(NamedTuple):
         """``n`` batches of every ``n``-th clip each, so that noise types, which lie side by side, are in all."""
         if n == 1:
             return [self]
-        return [Batch(*(t[:, i::n].contiguous() for t in self[:3]), self.mean_sigma[i::n]) for i in range(n)]
+        return [Batch(*(t[:, i::n].contiguous() for t in self[:3]), mean_sigma=self.mean_sigma[i::n]) for i in range(n)]
 
 
 def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
@@ -192,6 +193,7 @@ class BatchMaker:
                 clean, noisy = self.pool.sample(count, frames, patch)
             else:
                 clean = self.sampler.sample(count, frames, patch)
+                clean = with_changing_light(clean, self.config.augment, self.rng)
                 noisy = NOISES[name](clean, self.generator)
             cleans.append(clean)
             noisys.append(noisy)

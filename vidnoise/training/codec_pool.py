@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -22,11 +23,12 @@ import torch
 from torch import Tensor
 
 from ..color import to_rgb
-from ..errors import UsageError
+from ..errors import SourceOpenError, UsageError
+from ..evaluation.clips import read_clip
 from ..frame import Frame
 from ..noise import NOISES
-from .config import Pool
-from .data import ClipPack, ClipSampler
+from .config import ENCODED, Pool, TrainConfig
+from .data import ClipPack, ClipSampler, Folders
 from .pixels import FilePixels, Pixels
 from .plan import Crops, to_and_fro
 
@@ -48,6 +50,11 @@ Too few bits for strong noise leave smears in which no denoiser finds the pictur
 """
 
 logger = logging.getLogger(__name__)
+
+
+ENCODED_FILE = "encoded.mkv"
+"""Beside the folder of training data: a pool that came with it, written by :mod:`.pack`. What is in it says a file of
+the same name, ``.json``."""
 
 
 class Encoded(NamedTuple):
@@ -105,6 +112,7 @@ class CodecPool:
         cache: where the pool is kept; named by what it is made of, so a change makes it anew. Without PyAV, any pool
             that lies there is taken.
         settings: how many clips, of which size.
+        brought: a pool that came with the data, if there is one: taken whatever the settings.
 
     Attributes:
         pairs: ``(clips, 2, T, H, W, 3)`` uint8 RGB: what was decoded, and what it should have been.
@@ -114,14 +122,29 @@ class CodecPool:
         UsageError: there is no pool, and no PyAV to make one with.
     """
 
-    def __init__(self, pack: ClipPack, cache: Path, settings: Pool) -> None:
+    def __init__(self, pack: ClipPack, cache: Path, settings: Pool, *, brought: Path | None = None) -> None:
         recipe = json.dumps([pack.name, RECIPE, asdict(settings)])
+        if brought and brought.is_file():
+            recipe = f"{brought.stat().st_size} {brought.with_suffix('.json').read_text()}"
         stem = cache / f"pool-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
         if not stem.with_suffix(".json").is_file():
-            stem = self._build(pack, stem, settings)
+            if brought and brought.is_file():
+                self._unpack(brought, stem)
+            else:
+                stem = self._build(pack, stem, settings)
         index = json.loads(stem.with_suffix(".json").read_text())
         self.about: list[dict[str, Any]] = index["clips"]
         self.pairs: np.ndarray = np.memmap(stem.with_suffix(".raw"), np.uint8, "r", shape=tuple(index["shape"]))
+
+    @staticmethod
+    def _unpack(brought: Path, stem: Path) -> None:
+        index = brought.with_suffix(".json").read_text()
+        frames, shape = read_clip(brought), json.loads(index)["shape"]
+        if list(frames.shape) != [math.prod(shape[:3]), *shape[3:]]:
+            raise SourceOpenError(f"{brought} is not what {brought.stem}.json says", str(brought))
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        stem.with_suffix(".raw").write_bytes(frames.tobytes())
+        stem.with_suffix(".json").write_text(index)  # last: its presence says the rest is there
 
     @staticmethod
     def _build(pack: ClipPack, stem: Path, settings: Pool) -> Path:
@@ -176,6 +199,13 @@ class CodecPool:
     photo_places: tuple[tuple[int, int, int], ...] = ()
 
 
+def open_pool(pack: ClipPack, folders: Folders, cache: Path, config: TrainConfig) -> CodecPool | None:
+    """The pool of a run: the one that came with the data, or its own; nothing if the configuration needs none."""
+    if not config.noise.get(ENCODED):
+        return None
+    return CodecPool(pack, cache, config.pool, brought=folders.train.parent / ENCODED_FILE)
+
+
 class PoolSampler:
     """Random parts of a pool's clips.
 
@@ -195,6 +225,8 @@ class PoolSampler:
         Longer clips than the pool has are played to and fro. Nine of ten begin forwards, as codecs look back.
         """
         rng, (length, height, width) = self.rng, self.size
+        if patch > min(height, width):
+            raise UsageError(f"a patch of {patch} needs encoded clips of that size or more, got {height} lines")
         index = rng.integers(max(1, length - frames + 1), size=(n, 1)) + np.arange(frames)
         index = to_and_fro(index, length)
         index = np.where(rng.random((n, 1)) < 0.1, index[:, ::-1], index)

@@ -20,8 +20,8 @@ from ..evaluation.protocol import quick_validation
 from ..model import DenoiseNetwork, ModelConfig
 from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
-from .codec_pool import CodecPool
-from .config import ENCODED, Stage, TrainConfig
+from .codec_pool import open_pool
+from .config import Stage, TrainConfig
 from .data import ClipPack, Folders
 from .grow import grow
 from .legs import Leg, joined, legs_of, record
@@ -75,7 +75,7 @@ class Trainer:
         run.mkdir(parents=True, exist_ok=True)
         with self.ranks.first_alone():
             pack = ClipPack(self.folders.train, cache)
-            pool = CodecPool(pack, cache, config.pool) if config.noise.get(ENCODED) else None
+            pool = open_pool(pack, self.folders, cache, config)
         seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
         self.batches = BatchMaker(config, pack, pool, where=where, device=self.device, seed=seed)
         torch.manual_seed(config.seed)
@@ -287,7 +287,8 @@ class Trainer:
         self.step += 1
         self.total_steps += 1
         decay = min(self.config.ema, (1 + self.total_steps) / (10 + self.total_steps))
-        torch._foreach_lerp_(list(self.average.values()), list(self.network.state_dict().values()), 1 - decay)
+        averages, weights = list(self.average.values()), list(self.network.state_dict().values())
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         if still:
             parts = {"loss": parts["loss"], "norm": norm, "still": parts["clean"]}
         return {**parts, "lr": factor}

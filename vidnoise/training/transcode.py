@@ -6,8 +6,10 @@ footage comes in, but nothing that our own outputs should offer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import av.error
@@ -128,3 +130,26 @@ def transcode(frames: list[Frame], encoding: Encoding) -> list[Frame]:
         raise EncodeError(f"{encoding.encoder} made {len(pictures)} frames of {len(frames)}")
     decoded = [tuple(view.clone() for view in plane_views(picture, first.format)) for picture in pictures]
     return [replace(frame, planes=planes) for frame, planes in zip(frames, decoded, strict=True)]
+
+
+def record(path: Path, pictures: Iterable[np.ndarray], options: dict[str, str], *, exact: bool = False) -> None:
+    """Write pictures ``(H, W, 3)`` uint8 RGB as a video that OpenCV reads: H.264 at full chroma, or ``exact``.
+
+    Args:
+        path: ``.mkv``.
+        pictures: all of one size, even.
+        options: of x264.
+        exact: as RGB and without loss.
+    """
+    encoder, pix_fmt = ("libx264rgb", "rgb24") if exact else ("libx264", "yuv444p")
+    options = {**options, "qp": "0"} if exact else options
+    with av.open(path, "w") as container:
+        stream = None
+        for picture in pictures:
+            if stream is None:
+                stream = container.add_stream(encoder, RATE, options=options)
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = pix_fmt
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        if stream is not None:
+            container.mux(stream.encode(None))
