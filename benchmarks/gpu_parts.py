@@ -148,7 +148,7 @@ def tests(context: Context) -> None:
         if not (ROOT / "tests" / name).exists():
             continue
         marks = "not slow" if name == "test_kernels.py" else "needs_cuda"
-        only = ["-k", "haar"] if context.is_tiny else []
+        only = ["-k", "bands_and_back"] if context.is_tiny else []
         start = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-x" if context.is_tiny else "-q", "-m", marks, *only,
@@ -174,8 +174,6 @@ def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[st
     from vidnoise.kernels import bands, planes_in, planes_out
     from vidnoise.kernels.operations import FusedOperations
     from vidnoise.model.operations import Operations
-    from vidnoise.model.state import State
-    from vidnoise.model.wavelet import TRANSFORMS, haar
 
     device = context.device
     h, w = -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
@@ -184,24 +182,24 @@ def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[st
     x = extended(to_rgb(frame), MULTIPLE)
     clean = x + 0.01
     picture = 4 * 3 * h * w
-    reference = Operations(TRANSFORMS["haar"])
+    reference, ours = Operations(), FusedOperations()
     yield ("planes to RGB", samples + picture, lambda: planes_in.to_rgb(frame, MULTIPLE, rgb=clean),
            lambda: extended(to_rgb(frame), MULTIPLE))  # fmt: skip
-    yield ("planes to RGB and bands", samples + 2 * picture,
-           lambda: planes_in.to_rgb(frame, MULTIPLE, bands=torch.empty(1, 12, h // 2, w // 2, device=device)),
-           lambda: haar(extended(to_rgb(frame), MULTIPLE)))  # fmt: skip
-    yield "Haar", 2 * picture, lambda: bands.haar(x), lambda: haar(x)
-    state = State(x, torch.rand(1, 2, h // 2, w // 2, device=device), clean, x, x)
+    yield "RGB to bands", 2 * picture, lambda: bands.rgb_to_bands(x), lambda: reference.bands(x)
+    fused = bands.rgb_to_bands(x)
+    yield "bands to RGB", 2 * picture, lambda: ours.picture(fused), lambda: reference.picture(fused)
+    ratio = torch.rand(1, 4, h // 2, w // 2, device=device)
     flow = 2 * torch.randn(1, 2, h // 2, w // 2, device=device)
     half = 4 * h * w // 4
-    fused_operations = FusedOperations(reference)
-    yield ("recall: warps to bands", 4 * picture + 6 * half, lambda: fused_operations.recall(state, flow),
-           lambda: reference.recall(state, flow))  # fmt: skip
-    fused = haar(x)
+    yield ("recall: warps to bands", 4 * picture + 10 * half, lambda: ours.recall((x, clean), ratio, flow),
+           lambda: reference.recall((x, clean), ratio, flow))  # fmt: skip
     left, residual = torch.rand(1, 6, h // 2, w // 2, device=device), torch.randn_like(fused).half()
     residual = residual.contiguous(memory_format=torch.channels_last)
-    yield ("restore: bands to pictures", 3 * picture + picture // 2 + 6 * half,
-           lambda: bands.restore(fused, left, residual), lambda: reference.restore(fused, left, residual))  # fmt: skip
+    smoothed = fused.clone()
+    for name, source, n_bytes in (("restore", fused, 3 * picture), ("restore, smoothed", smoothed, 4 * picture)):
+        yield (f"{name}: bands to pictures", n_bytes + picture // 2 + 6 * half,
+               lambda source=source: ours.restore(source, left, residual, fused),
+               lambda source=source: reference.restore(source, left, residual, fused))  # fmt: skip
     yield ("correction onto planes", 2 * picture + 2 * samples,
            lambda: planes_out.apply_correction(frame, clean, x, 0.9),
            lambda: apply_correction(frame, difference(frame, clean, x, 0.9)))  # fmt: skip
@@ -280,12 +278,24 @@ def time_case(context: Context, tier: str, precision: str, backend_name: str, si
     for _ in range(2):
         step()
     alone = context.times(step, 100, 2)
+    scout = backend.initial_scout(1, h, w)
+
+    def both_ways() -> None:
+        level, state = backend.measure(noisy, None, keep, memory["state"])
+        future, _ = backend.look(noisy, level, 1.0, keep, scout)
+        memory["state"] = backend.smooth(noisy, level, 1.0, keep, state, future).state
+
+    ahead = None
+    if backend_name in (context.graphs, "eager"):  # others would compile three graphs more
+        for _ in range(2):
+            both_ways()
+        ahead = statistics.median(context.times(both_ways, 50, 1))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     ms = statistics.median(alone)
     tflops = count_step(TIERS[tier]).flops * h * w / ms / 1e9
     context.row(
         tier=tier, precision=precision, backend=backend_name, size=size, step_ms=ms, step_p95_ms=p95(alone),
-        step_fps=1e3 / ms, frame_ms=statistics.median(whole), frame_p95_ms=p95(whole),
+        step_fps=1e3 / ms, both_ways_ms=ahead, frame_ms=statistics.median(whole), frame_p95_ms=p95(whole),
         frame_fps=1e3 / statistics.median(whole), peak_mib=round((peak - before) / 2**20), tflop_per_s=tflops,
         kernels="on" if kernels.enabled(device) else "off", setup_seconds=setup,
     )  # fmt: skip

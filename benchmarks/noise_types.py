@@ -3,7 +3,8 @@
     python benchmarks/noise_types.py --data DIR [--only MODEL,...]
 
 The centres of the validation clips, as for `ablations.py`; noise of each type of a strength drawn from the range that
-training draws from, the same for all models, rounded to 8 bits and clipped, as cameras and decoders give it.
+training draws from, the same for all models, rounded to 8 bits and clipped, as cameras and decoders give it. Encoded
+clips are compared with what they would be without noise and codec, in 4:2:0.
 """
 
 from __future__ import annotations
@@ -12,41 +13,48 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vidnoise.evaluation.clips import find_data
 from vidnoise.evaluation.metrics import psnr
 from vidnoise.evaluation.protocol import centre_crops, network_method
-from vidnoise.training.batch import noise_type
+from vidnoise.noise import NOISES
+from vidnoise.training.codec_pool import encoded
+from vidnoise.training.config import ENCODED
+from vidnoise.training.data import as_clip
 from vidnoise.training.precision import Precision
 from vidnoise.weights import load_model
 
 RESULTS = Path(__file__).with_name("noise-types.json")
-MODELS = ("fast", "standard", "quality", "fast-awgn", "standard-awgn")
+MODELS = ("fast", "standard", "quality")
 TYPES = {
     "gaussian": "white, Gaussian",
-    "poisson_gaussian": "photon and read noise under white balance",
-    "correlated": "correlated by demosaicking",
-    "chroma_subsampled": "chroma at half resolution",
+    "planes": "of Y, U and V at 4:2:0, tape among them",
+    "sensor": "of a sensor behind a Bayer mosaic",
     "luma": "equal in all channels",
+    "correlated": "film grain",
     "salt_and_pepper": "dead samples",
     "banding": "row noise",
-    "compressed": "JPEG",
-    "h264": "H.264, crf 12 to 30",
+    ENCODED: "many of these, then an encoder",
 }
 """Noise types of the training mix, and what they are."""
 
 
-def noisy_versions(clips: list[tuple[str, Tensor]], name: str) -> list[Tensor]:
-    """Every clip under a noise of its own."""
-    apply = noise_type(name)
-    found = [apply(clip, torch.Generator().manual_seed(i)) for i, (_, clip) in enumerate(clips)]
-    return [(noisy.clamp(0, 1) * 255).round() / 255 for noisy in found]
+def pairs(clips: list[tuple[str, Tensor]], name: str) -> list[tuple[Tensor, Tensor]]:
+    """Every clip clean and under a noise of its own."""
+    generators = [torch.Generator().manual_seed(i) for i in range(len(clips))]
+    if name == ENCODED:
+        made = [encoded(c, np.random.default_rng(i), generators[i]) for i, (_, c) in enumerate(clips)]
+        return [(as_clip(pair.clean), as_clip(pair.noisy)) for pair in made]
+    found = [NOISES[name](c[None], generator)[0] for (_, c), generator in zip(clips, generators, strict=True)]
+    rounded = [(noisy.clamp(0, 1) * 255).round() / 255 for noisy in found]
+    return [(clean, noisy) for (_, clean), noisy in zip(clips, rounded, strict=True)]
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    columns = [name for name in ("noisy", *MODELS) if name in results]
+    columns = [name for name in ("noisy", *MODELS) if TYPES.keys() <= results.get(name, {}).keys()]
     lines = ["| noise | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for name, what in TYPES.items():
         lines.append(f"| {what} | " + " | ".join(f"{results[c][name]:.2f}" for c in columns) + " |")
@@ -64,18 +72,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     clips = centre_crops(find_data(options.data) / "val")
-    noisy = {name: noisy_versions(clips, name) for name in TYPES}
+    given = {name: pairs(clips, name) for name in TYPES}
     results: dict[str, dict[str, float]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 
-    def mean(pictures: list[Tensor]) -> float:
-        scores = [psnr(p.clamp(0, 1), clean).mean().item() for p, (_, clean) in zip(pictures, clips, strict=True)]
+    def mean(found: list[tuple[Tensor, Tensor]]) -> float:
+        scores = [psnr(picture.clamp(0, 1), clean).mean().item() for clean, picture in found]
         return round(sum(scores) / len(scores), 3)
 
-    results["noisy"] = {name: mean(pictures) for name, pictures in noisy.items()}
+    results["noisy"] = {name: mean(found) for name, found in given.items()}
     for model in options.only.split(","):
         method = network_method(load_model(model)[0], blind=True)
         with Precision("auto", torch.device("cpu")).autocast():
-            results[model] = {name: mean([method(p, 0.0) for p in pictures]) for name, pictures in noisy.items()}
+            results[model] = {n: mean([(clean, method(x, 0.0)) for clean, x in found]) for n, found in given.items()}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         RESULTS.with_suffix(".md").write_text(table(results))
 

@@ -1,7 +1,8 @@
 """Fill the measured parts of README.md and models/README.md from the files that commands wrote.
 
 Text between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is replaced: NAME is a Markdown file of this
-folder without its suffix, or ``cards`` for the table of the model files.
+folder without its suffix, with ``:1`` behind it if only its first table is wanted, or ``cards`` for the table of the
+model files.
 
     python benchmarks/update_docs.py
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.model import TIERS, DenoiseNetwork
+from vidnoise.training.legs import legs_of, record
 from vidnoise.weights import find_model, list_models, read_card
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,12 +38,20 @@ def cards() -> str:
         card, _ = read_card(find_model(name))
         config = TIERS[card.tier]
         parameters = sum(p.numel() for p in DenoiseNetwork(config).parameters())
-        t = card.training
+        legs, origin = record(legs_of(card)), _origin(card.training.get("initial"))
         lines.append(
-            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {_origin(t.get('initial'))} "
-            f"| {t['steps']:,} | {t['hours']} | {card.noise.replace('_', ' ')} |"
+            f"| `{name}` | {kilo_macs(config):.1f} | {parameters / 1e6:.2f} M | {origin} "
+            f"| {legs['steps']:,} | {legs['core_hours']:g} | {card.noise.replace('_', ' ')} |"
         )
     return "\n".join(lines)
+
+
+def first_table(text: str) -> str:
+    """A Markdown text up to the end of its first table."""
+    lines = text.splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    end = next((i for i, line in enumerate(lines) if i > begin and not line.startswith("|")), len(lines))
+    return "\n".join(lines[:end])
 
 
 def fill(text: str) -> str:
@@ -49,7 +59,9 @@ def fill(text: str) -> str:
 
     def part(match: re.Match[str]) -> str:
         name = match[1]
-        body = cards() if name == "cards" else (ROOT / "benchmarks" / f"{name}.md").read_text().strip()
+        file, _, only_first = name.partition(":")
+        body = cards() if name == "cards" else (ROOT / "benchmarks" / f"{file}.md").read_text().strip()
+        body = first_table(body) if only_first else body
         return f"<!-- begin {name} -->\n{body}\n<!-- end {name} -->"
 
     return re.sub(r"<!-- begin (\S+) -->.*?<!-- end \1 -->", part, text, flags=re.S)

@@ -23,11 +23,12 @@ from vidnoise.evaluation.metrics import psnr
 from vidnoise.evaluation.peers import PEERS
 from vidnoise.evaluation.protocol import centre_crops, noisy_clip
 from vidnoise.model import DenoiseNetwork, uniform_sigma
+from vidnoise.model.luma_chroma import bands_to_rgb, per_channel, rgb_to_bands
 from vidnoise.model.wavelet import per_band
 from vidnoise.weights import load_model
 
 RESULTS = Path(__file__).with_name("what-is-lost.json")
-MODELS = ("fast-awgn", "standard-awgn", "quality")
+MODELS = ("fast", "standard", "quality")
 SIGMAS = (10, 30, 50)
 FRAMES = 20
 SETTLED = 10
@@ -37,7 +38,6 @@ SETTLED = 10
 @torch.no_grad()
 def parts(network: DenoiseNetwork, clean: Tensor, noisy: Tensor, sigma: float) -> dict[str, float]:
     """PSNR in dB, and root mean squares in 8-bit units, of one clip ``(T, 3, H, W)``."""
-    transform = network.transform
     state = network.initial_state(1, *clean.shape[-2:])
     level = uniform_sigma(sigma, noisy[:1])
     aligned = clean[:1]
@@ -48,12 +48,12 @@ def parts(network: DenoiseNetwork, clean: Tensor, noisy: Tensor, sigma: float) -
         if t == 0:
             first = psnr(out.clamp(0, 1), true).item()
             continue
-        past, _, _ = network.operations.recall(before, trace.motion.flow)
-        aligned = transform.inverse(past + per_band(trace.ratio) * (transform.forward(true) - past))
+        (past,), _ = network.operations.recall((before.fused,), before.ratio, trace.motion.flow)
+        aligned = bands_to_rgb(past + per_band(per_channel(trace.ratio)) * (rgb_to_bands(true) - past))
         if t < SETTLED:
             continue
-        noise = trace.fused - aligned
-        left = trace.ratio.sqrt().repeat_interleave(3, 1) * level
+        noise = bands_to_rgb(trace.fused) - aligned
+        left = per_channel(trace.ratio.sqrt()) * level
         ideal = network.still(true + noise, left)
         squares = ((aligned - true).square().mean().item(), noise.square().mean().item())
         found.append((psnr(out.clamp(0, 1), true).item(), psnr(ideal.clamp(0, 1), true).item(), *squares))

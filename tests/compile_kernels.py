@@ -48,23 +48,26 @@ class Compiled:
 
 def main(capability: int) -> None:
     for module, names in (
-        (bands, ("_haar", "_restore")),
+        (bands, ("_rgb_to_bands", "_bands_to_rgb", "_restore")),
         (planes_in, ("_planes_to_rgb",)),
         (planes_out, ("_apply",)),
         (warp, ("_warp_bands", "_warp_ratio", "_forget")),
     ):
         for name in names:
             setattr(module, name, Compiled(getattr(module, name), capability))
-    bands.haar(torch.zeros(1, 3, 32, 32))
+    whole, left = torch.zeros(1, 12, 16, 16), torch.zeros(1, 6, 16, 16)
+    bands.rgb_to_bands(torch.zeros(1, 3, 32, 32))
+    bands.bands_to_rgb(whole)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        bands.restore(torch.zeros(1, 12, 16, 16), torch.zeros(1, 6, 16, 16), torch.zeros(1, 12, 16, 16, dtype=dtype))
+        for remembered in (whole, torch.zeros_like(whole)):
+            bands.restore(whole, left, torch.zeros(1, 12, 16, 16, dtype=dtype), remembered)
     for name in ("yuv420p", "p010le", "rgb24", "gray"):
         frame = make_frame(name, 30, 44)
-        x = planes_in.to_rgb(frame, 16, bands=torch.zeros(1, 12, 16, 24))
+        x = planes_in.to_rgb(frame, 16)
         planes_out.apply_correction(frame, x, x, 0.5)
         planes_out.apply_correction(frame, x)
     warp.warp_bands(torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, 16, 16))
-    warp.warp_ratio(torch.zeros(1, 2, 16, 16), torch.zeros(1, 2, 16, 16), 1000.0)
+    warp.warp_ratio(torch.zeros(1, 4, 16, 16), torch.zeros(1, 2, 16, 16), 1000.0)
     warp.forget(torch.zeros(1, 3, 32, 32), torch.ones(1, dtype=torch.bool), 0.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ import torch
 
 from vidnoise.errors import UsageError
 from vidnoise.training.augment import ANGLE_DEGREES, REACH, Augmenter, Deformation
+from vidnoise.training.colours import turned
 from vidnoise.training.config import Augment
 from vidnoise.training.data import ClipSampler
+from vidnoise.training.light import with_changing_light
+from vidnoise.training.pixels import FilePixels
 
 ALL = Augment(rotate=1.0, elastic=1.0, hsv=1.0, contrast=1.0)
 
@@ -26,13 +30,13 @@ class Pack:
 
 
 def sampler(augment: Augment | None, seed: int = 0) -> ClipSampler:
-    return ClipSampler(Pack(), synthetic=0.0, rng=np.random.default_rng(seed), augment=augment)  # type: ignore[arg-type]
+    pack: Any = Pack()
+    return ClipSampler(pack, FilePixels(pack), synthetic=0.0, rng=np.random.default_rng(seed), augment=augment)
 
 
 def test_all_frames_of_a_clip_are_changed_alike() -> None:
     drawn = sampler(ALL)
-    for _ in range(5):
-        clip = drawn.sample(4, 48)
+    for clip in drawn.sample(5, 4, 48):
         assert clip.shape == (4, 3, 48, 48)
         assert 0 <= clip.min() < clip.max() <= 1
         assert torch.equal(clip, clip[:1].expand_as(clip))
@@ -41,7 +45,7 @@ def test_all_frames_of_a_clip_are_changed_alike() -> None:
 def test_what_is_off_draws_nothing() -> None:
     """Runs without augmentation see the clips that they saw before there was any."""
     plain, off, on = (sampler(a) for a in (None, Augment(), Augment(hsv=1e-9)))
-    clips = [s.sample(2, 32) for s in (plain, off, on)]
+    clips = [s.sample(1, 2, 32) for s in (plain, off, on)]
     assert torch.equal(clips[0], clips[1])
     assert torch.equal(clips[0], clips[2])
     states = [s.rng.bit_generator.state["state"] for s in (plain, off, on)]
@@ -86,18 +90,42 @@ def test_elastic_deformation_moves_by_about_a_pixel() -> None:
 
 
 def test_hsv_turns_colours_but_leaves_gray_gray() -> None:
-    augmenter, rng = Augmenter(Augment(hsv=1.0)), np.random.default_rng(0)
-    gray = torch.rand(2, 1, 8, 8).expand(-1, 3, -1, -1)
-    out = augmenter.colour(gray, rng)
-    assert (out - out.mean(1, keepdim=True)).abs().max() < 1e-5
-    assert (out / gray - (out / gray).mean()).abs().max() < 0.2  # one factor, save where it clips
-    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    assert max((augmenter.colour(red, rng)[0, 0] - 1).abs().max().item() for _ in range(9)) > 0.05
+    rng = np.random.default_rng(0)
+    gray = torch.rand(4, 2, 1, 8, 8).expand(-1, -1, 3, -1, -1)
+    out = turned(gray.clone(), 1.0, rng)
+    assert (out - out.mean(2, keepdim=True)).abs().max() < 1e-5
+    ratio = out / gray
+    assert (ratio - ratio.mean((1, 2, 3, 4), keepdim=True)).abs().max() < 0.2  # one factor a clip, save where it clips
+    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 1, 3, 1, 1).expand(9, 1, 3, 2, 2)
+    assert (turned(red.clone(), 1.0, rng)[:, 0, 0] - 1).abs().max() > 0.05
+    some = turned(red.clone(), 0.5, rng)
+    assert 0 < (some == red).flatten(1).all(1).sum() < 9
 
 
 def test_kornia_is_asked_for_only_when_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kornia", None)
-    assert sampler(Augment(contrast=1.0)).sample(2, 32).shape == (2, 3, 32, 32)
+    assert sampler(Augment(contrast=1.0)).sample(1, 2, 32).shape == (1, 2, 3, 32, 32)
     for need in ({"rotate": 0.1}, {"elastic": 0.1}, {"hsv": 0.1}):
         with pytest.raises(UsageError, match="kornia"):
             Augmenter(Augment(**need))
+
+
+def test_fades_and_flashes_change_what_they_should() -> None:
+    clips = torch.rand(40, 6, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    still = clips[:, :1].expand(-1, 6, -1, -1, -1)
+    assert with_changing_light(still, Augment(), np.random.default_rng(0)) is still
+    single = with_changing_light(still[:, :1], Augment(fade=1.0, flash=1.0), np.random.default_rng(0))
+    assert torch.equal(single, still[:, :1])
+    faded = with_changing_light(still, Augment(fade=1.0), np.random.default_rng(0))
+    other = still.roll(1, 0).flip(4)
+    share = ((faded - still) * (other - still)).sum((2, 3, 4)) / (other - still).square().sum((2, 3, 4))
+    assert (share.diff(dim=1) >= -1e-5).all()  # from one to the other, never back
+    assert share.min() >= -1e-5
+    assert share.max() <= 1 + 1e-5
+    assert ((share > 0.05) & (share < 0.95)).any(1).float().mean() > 0.5
+    lit = with_changing_light(still, Augment(flash=0.5), np.random.default_rng(0))
+    changed = (lit != still).flatten(2).any(2)
+    assert set(changed.sum(1).tolist()) == {0, 1}
+    assert 0.3 < changed.any(1).float().mean() < 0.7
+    assert lit.min() >= 0
+    assert lit.max() <= 1

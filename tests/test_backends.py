@@ -21,15 +21,17 @@ from test_model import TINY
 from vidnoise.backends import BACKENDS, cpu_operations, open_backend, steady_backend
 from vidnoise.backends.auto import Auto
 from vidnoise.backends.cpu_operations import CpuAveraging, CpuOperations, CpuPixelwise
-from vidnoise.backends.measurements import Measurement, Measurements
+from vidnoise.backends.measurements import Kind, Measurement, Measurements
 from vidnoise.backends.protocol import Backend
 from vidnoise.cli import main
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import BackendError, UsageError
-from vidnoise.model import Denoised, DenoiseNetwork, State
+from vidnoise.lookahead import Window
+from vidnoise.model import Denoised, DenoiseNetwork, Scout, State
 from vidnoise.model.flow import Averaging
+from vidnoise.model.luma_chroma import rgb_to_bands
+from vidnoise.model.operations import Operations
 from vidnoise.model.pixelwise import Pixelwise
-from vidnoise.model.wavelet import haar
 from vidnoise.weights import load_model
 
 CPU = torch.device("cpu")
@@ -88,16 +90,28 @@ def clip(
         yield scene[..., i : i + width] + noise, keep
 
 
+def given(blind: bool, streams: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Noise levels and boosts."""
+    return None if blind else torch.linspace(0.05, 0.08, streams), torch.linspace(1, 1.2, 2 * streams).reshape(-1, 2)
+
+
 def outputs(backend: Backend, *, blind: bool, streams: int = 2) -> list[Denoised]:
     state = backend.initial_state(streams, 32, 48)
     results = []
     for noisy, keep in clip(streams=streams):
-        sigma = None if blind else torch.linspace(0.05, 0.08, streams)
-        boost = torch.linspace(1, 1.2, streams)
-        result = backend.step(noisy, sigma, boost, keep, state)
+        result = backend.step(noisy, *given(blind, streams), keep, state)
         results.append(Denoised(result.clean.clone(), result.level.clone(), result.state))
         state = result.state
     return results
+
+
+def both_ways(backend: Backend, *, blind: bool, streams: int = 2) -> list[Denoised]:
+    """The same, looked through both ways, in two windows."""
+    window: Window[None] = Window(backend, 3)
+    results: list[Denoised] = []
+    for noisy, keep in clip(streams=streams):
+        results += [r for _, r in window.push(None, noisy, *given(blind, streams), keep)]
+    return results + [r for _, r in window.flush()]
 
 
 def worst_rms(a: list[Denoised], b: list[Denoised]) -> float:
@@ -112,6 +126,17 @@ OTHERS = [
 ]
 
 
+def careful(found: list[Denoised], reference: list[Denoised], careless: list[Denoised], tolerance: float) -> None:
+    """Agrees, by a tolerance that would not pass a backend that ignores cuts."""
+    assert worst_rms(found, reference) <= tolerance
+    for a, b in zip(found, reference, strict=True):
+        torch.testing.assert_close(a.level, b.level, rtol=0.02, atol=0)
+        assert [t.shape for t in a.state] == [t.shape for t in b.state]
+    assert not torch.equal(reference[CUT].clean[1], careless[CUT].clean[1])
+    assert worst_rms(careless, reference) > tolerance
+
+
+@pytest.mark.parametrize("through", [outputs, both_ways])
 @pytest.mark.parametrize("blind", [True, False])
 @pytest.mark.parametrize(("name", "dtype", "tolerance"), OTHERS)
 def test_agrees_with_eager_over_two_streams_and_a_cut(
@@ -120,6 +145,7 @@ def test_agrees_with_eager_over_two_streams_and_a_cut(
     dtype: torch.dtype,
     tolerance: float,
     blind: bool,
+    through: Any,
 ) -> None:
     network = trained
     single: Any = nullcontext()
@@ -129,15 +155,9 @@ def test_agrees_with_eager_over_two_streams_and_a_cut(
         single = config.patch(compile_threads=1)  # pyright: ignore[reportAttributeAccessIssue]
     with single:
         other = backend(name, network, dtype)
-        reference = outputs(open_backend("eager", network, device=CPU, dtype=dtype), blind=blind)
-        found = outputs(other, blind=blind)
-    assert worst_rms(found, reference) <= tolerance
-    for a, b in zip(found, reference, strict=True):
-        torch.testing.assert_close(a.level, b.level, rtol=0.02, atol=0)
-        assert [t.shape for t in a.state] == [t.shape for t in b.state]
-    # The tolerance would not pass a backend that ignores cuts.
-    assert not torch.equal(reference[CUT].clean[1], outputs(_Careless(network), blind=blind)[CUT].clean[1])
-    assert worst_rms(outputs(_Careless(network), blind=blind), reference) > tolerance
+        reference = through(open_backend("eager", network, device=CPU, dtype=dtype), blind=blind)
+        found = through(other, blind=blind)
+    careful(found, reference, through(_Careless(network), blind=blind), tolerance)
 
 
 class _Careless:
@@ -147,10 +167,19 @@ class _Careless:
 
     def __init__(self, network: DenoiseNetwork) -> None:
         self._eager = open_backend("eager", network, device=CPU, dtype=torch.float32)
-        self.initial_state = self._eager.initial_state
+        self.initial_state, self.initial_scout = self._eager.initial_state, self._eager.initial_scout
 
     def step(self, noisy: Any, sigma: Any, boost: Any, keep: torch.Tensor, state: State) -> Denoised:
         return self._eager.step(noisy, sigma, boost, torch.ones_like(keep), state)
+
+    def measure(self, noisy: Any, sigma: Any, keep: torch.Tensor, state: State) -> Any:
+        return self._eager.measure(noisy, sigma, torch.ones_like(keep), state)
+
+    def look(self, noisy: Any, level: Any, boost: Any, keep: torch.Tensor, scout: Scout) -> Any:
+        return self._eager.look(noisy, level, boost, torch.ones_like(keep), scout)
+
+    def smooth(self, noisy: Any, level: Any, boost: Any, keep: torch.Tensor, state: State, future: Any) -> Denoised:
+        return self._eager.smooth(noisy, level, boost, torch.ones_like(keep), state, future)
 
 
 TWO_IN_TURN = """
@@ -201,9 +230,25 @@ def test_a_state_goes_from_backend_to_backend(trained: DenoiseNetwork) -> None:
     reference = outputs(first, blind=True)
     state = first.initial_state(2, 32, 48)
     for i, (noisy, keep) in enumerate(clip()):
-        result = (first, second)[i % 2].step(noisy, None, torch.linspace(1, 1.2, 2), keep, state)
+        result = (first, second)[i % 2].step(noisy, *given(True, 2), keep, state)
         state = result.state
         assert float((result.clean - reference[i].clean).square().mean().sqrt()) <= tolerances.BACKEND_FP32
+
+
+def test_what_is_seen_ahead_goes_from_backend_to_backend(trained: DenoiseNetwork) -> None:
+    pair = open_backend("eager", trained, device=CPU, dtype=torch.float32), backend("onnxruntime", trained)
+
+    class Turns:
+        """Each call goes to the other one."""
+
+        name, calls = "turns", 0
+
+        def __getattr__(self, name: str) -> Any:
+            self.calls += 1
+            return getattr(pair[self.calls % 2], name)
+
+    found, reference = (both_ways(b, blind=True) for b in (Turns(), pair[0]))
+    assert worst_rms(found, reference) <= tolerances.BACKEND_FP32
 
 
 def test_streams_in_a_batch_are_as_alone(trained: DenoiseNetwork) -> None:
@@ -211,7 +256,7 @@ def test_streams_in_a_batch_are_as_alone(trained: DenoiseNetwork) -> None:
     both = outputs(eager, blind=True)
     state = eager.initial_state(1, 32, 48)
     for i, (noisy, keep) in enumerate(clip()):
-        result = eager.step(noisy[1:], None, 1.2, keep[1:], state)
+        result = eager.step(noisy[1:], None, given(True, 2)[1][1:], keep[1:], state)
         state = result.state
         torch.testing.assert_close(result.clean, both[i].clean[1:], rtol=0, atol=1e-4)
 
@@ -246,25 +291,33 @@ def test_operations_for_cpus_are_the_plain_ones(
     trained: DenoiseNetwork, streams: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    plain, fast = trained.operations, CpuOperations(trained.operations)
+    plain, fast = Operations(), CpuOperations()
     state = State(*(torch.rand(t.shape, generator=generator) for t in trained.initial_state(streams, 48, 80)))
     flow = torch.nn.functional.interpolate(6 * torch.randn(streams, 2, 3, 5, generator=generator), size=(24, 40))
-    assert fast.keep(state, torch.ones(streams, dtype=torch.bool)) is state
     known = torch.arange(streams) > 0
-    for a, b in zip(fast.keep(state, known), plain.keep(state, known), strict=True):
-        assert torch.equal(a, b)
+    for memory in (state, state.memory, state.track, Scout(state.fused, state.ratio)):
+        assert fast.keep(memory, torch.ones(streams, dtype=torch.bool)) is memory
+        for a, b in zip(fast.keep(memory, known), plain.keep(memory, known), strict=True):
+            assert torch.equal(a, b)
+
+    def moved(operations: Operations) -> list[torch.Tensor]:
+        pictures, ratio = operations.recall((state.fused, state.clean), state.ratio, flow)
+        return [*pictures, ratio]
+
     for _ in range(2):  # what is remembered within a frame must not last longer
         noisy = torch.rand(streams, 3, 48, 80, generator=generator)
-        torch.testing.assert_close(fast.haar(noisy), plain.haar(noisy), rtol=0, atol=1e-6)
-        for a, b in zip(fast.recall(state, flow), plain.recall(state, flow), strict=True):
+        torch.testing.assert_close(fast.bands(noisy), plain.bands(noisy), rtol=0, atol=1e-6)
+        for a, b in zip(moved(fast), moved(plain), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=tolerances.REMAP)
-        assert fast.bands(noisy) is fast.haar(noisy)
-        bands, residual = (torch.randn(streams, 12, 24, 40, generator=generator) for _ in range(2))
+        assert fast.bands(noisy) is fast.bands(noisy)
+        bands, remembered, residual = (torch.randn(streams, 12, 24, 40, generator=generator) for _ in range(3))
         left = torch.rand(streams, 6, 24, 40, generator=generator)
-        for a, b in zip(fast.restore(bands, left, residual), plain.restore(bands, left, residual), strict=True):
+        torch.testing.assert_close(fast.picture(bands), plain.picture(bands), rtol=0, atol=1e-5)
+        found, expected = (o.restore(bands, left, residual, remembered) for o in (fast, plain))
+        for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
     monkeypatch.setattr(cpu_operations, "_EXACT_REMAP", False)
-    for a, b in zip(fast.recall(state, flow), plain.recall(state, flow), strict=True):
+    for a, b in zip(moved(fast), moved(plain), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
@@ -300,14 +353,14 @@ def test_functions_of_pixels_for_cpus_are_the_plain_ones(dtype: torch.dtype, mon
         assert torch.equal(found, expected)
 
 
-def test_flat_places_for_cpus_are_the_plain_ones(trained: DenoiseNetwork) -> None:
+def test_flat_places_for_cpus_are_the_plain_ones() -> None:
     noisy = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     noisy[0, :, :12] = 0  # a bar
     noisy[0, :, 30:40, 50:60] = 0.5  # as small as is flat
     noisy[0, :, 30:38, 80:88] = 0.5  # smaller
     noisy[1, :, 58:, 90:] = 1  # in a corner
-    bands = haar(noisy)
-    found, expected = (o.untouched(bands) for o in (CpuOperations(trained.operations), trained.operations))
+    bands = rgb_to_bands(noisy)
+    found, expected = (o.untouched(bands) for o in (CpuOperations(), Operations()))
     assert torch.equal(found, expected)
     assert [bool(picture.any()) for picture in found] == [True, True, False]
 
@@ -328,11 +381,17 @@ class _Fake:
         self.error = error
         self.n_steps = 0
         self._eager = open_backend("eager", network, device=CPU, dtype=torch.float32)
-        self.initial_state = self._eager.initial_state
+        self.initial_state, self.initial_scout = self._eager.initial_state, self._eager.initial_scout
+        self.measure, self.look = self._eager.measure, self._eager.look
 
     def step(self, *arguments: Any) -> Denoised:
         self.n_steps += 1
         result = self._eager.step(*arguments)
+        return result._replace(clean=result.clean + self.error)
+
+    def smooth(self, *arguments: Any) -> Denoised:
+        self.n_steps += 1
+        result = self._eager.smooth(*arguments)
         return result._replace(clean=result.clean + self.error)
 
 
@@ -354,13 +413,19 @@ def make_auto(
 
     def open_fake(name: str) -> _Fake:
         fake = opened[name] = _Fake(network, name, error=0.01 if name == "wrong" else 0.0)
-        plain = fake.step
+        shares = {"step": 1.0, "measure": 0.2, "look": 0.3, "smooth": 0.5}
 
-        def step(*arguments: Any) -> Denoised:
-            clock.now += costs[name]
-            return plain(*arguments)
+        def at_a_cost(call: str, share: float) -> Any:
+            plain = getattr(fake, call)
 
-        fake.step = step  # type: ignore[method-assign]
+            def costly(*arguments: Any) -> Any:
+                clock.now += share * costs[name]
+                return plain(*arguments)
+
+            return costly
+
+        for call, share in shares.items():
+            setattr(fake, call, at_a_cost(call, share))
         return fake
 
     measurements = Measurements(network, CPU, torch.float32, path)
@@ -393,13 +458,24 @@ def go(backend: Backend, n: int = 6) -> list[str]:
     return names
 
 
+def go_both_ways(backend: Backend, n: int = 6) -> list[str]:
+    """The same, looked through both ways."""
+    window, names = Window[None](backend, 2), []
+    for noisy, keep in clip(n):
+        list(window.push(None, noisy, None, 1.0, keep))
+        names.append(backend.name)
+    return names
+
+
+@pytest.mark.parametrize("going", [go, go_both_ways])
 def test_auto_goes_over_to_the_fastest_that_agrees(
-    network: DenoiseNetwork, impatient: dict[str, float], caplog: pytest.LogCaptureFixture
+    network: DenoiseNetwork, impatient: dict[str, float], caplog: pytest.LogCaptureFixture, going: Any
 ) -> None:
     made, opened = make_auto(network, impatient, "slow", "wrong", "swift")
     with caplog.at_level(logging.INFO, "vidnoise"):
-        assert go(made) == ["eager"] + ["swift"] * 5
-    assert opened["wrong"].n_steps == opened["slow"].n_steps == auto.STEPS + 1
+        # A window is denoised with its third frame; what measuring alone takes is too little for a trial.
+        assert going(made) == (["eager"] + ["swift"] * 5 if going is go else ["eager"] * 3 + ["swift"] * 3)
+    assert opened["wrong"].n_steps == opened["slow"].n_steps == auto.STEPS + 1, "each frame once"
     assert "wrong is not used" in caplog.text
     assert "swift from here on: 10 ms a frame where eager takes 100" in caplog.text
 
@@ -433,11 +509,21 @@ def test_auto_does_not_measure_twice(network: DenoiseNetwork, impatient: dict[st
         torch.set_num_threads(1)
 
 
+def test_auto_measures_each_way_for_itself(network: DenoiseNetwork, impatient: dict[str, float]) -> None:
+    go(make_auto(network, impatient, "swift")[0])
+    made, opened = make_auto(network, impatient, "swift")
+    assert go_both_ways(made)[-1] == "swift"
+    assert opened["swift"].n_steps > auto.STEPS  # a trial of its own
+    made, opened = make_auto(network, impatient, "swift")
+    assert go_both_ways(made)[-1] == "swift"
+    assert opened["swift"].n_steps <= 6
+
+
 def test_auto_waits_until_a_start_is_worth_it(network: DenoiseNetwork, impatient: dict[str, float]) -> None:
     made, _ = make_auto(network, impatient, "swift")
     measurements = Measurements(network, CPU, torch.float32)
     known = Measurement("swift", {"eager": 100, "swift": 10}, {"swift": 0.04}, {"swift": 0.0})
-    measurements.keep(torch.Size((2, 3, 32, 48)), known, blind=True)
+    measurements.keep(Kind(torch.Size((2, 3, 32, 48)), blind=True, both_ways=False), known)
     made, _ = make_auto(network, impatient, "swift")
     assert go(made, 7) == ["eager"] * 4 + ["swift"] * 3  # 0.4 s, ten times as long as the start takes
 

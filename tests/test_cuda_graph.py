@@ -23,10 +23,12 @@ from torch.utils._pytree import tree_leaves
 
 import tolerances
 from test_model import noisy_frames
-from vidnoise.backends.cuda_graph import CudaGraph, GraphState
+from vidnoise.backends.cuda_graph import CudaGraph, GraphState, _size
 from vidnoise.backends.eager import Eager
 from vidnoise.errors import BackendError
-from vidnoise.model import TIERS, DenoiseNetwork, State
+from vidnoise.export.graph import FUTURE, KINDS, MEMORY, TRACK, shape_of
+from vidnoise.lookahead import Window
+from vidnoise.model import TIERS, DenoiseNetwork, Future, Scout, State
 from vidnoise.weights import load_model
 
 CPU = torch.device("cpu")
@@ -106,7 +108,20 @@ def steps(backend: Any, frames: Tensor, *, sigmas: list[Any], boosts: list[Any],
     return out
 
 
-def story(network: DenoiseNetwork, backend_class: Any = CudaGraph, **changes: Any) -> tuple[list[Tensor], list[Tensor]]:
+def window(
+    backend: Any, frames: Tensor, *, sigmas: list[Any], boosts: list[Any], keeps: list[Tensor], lookahead: int = 3
+) -> list[Tensor]:
+    """The same, looked through both ways."""
+    frames_ahead: Window[None] = Window(backend, lookahead)
+    out = []
+    for given in zip(frames, sigmas, boosts, keeps, strict=True):
+        out += [t.clone() for _, result in frames_ahead.push(None, *given) for t in (result.clean, result.level)]
+    return out + [t.clone() for _, result in frames_ahead.flush() for t in (result.clean, result.level)]
+
+
+def story(
+    network: DenoiseNetwork, backend_class: Any = CudaGraph, through: Any = steps, **changes: Any
+) -> tuple[list[Tensor], list[Tensor]]:
     """Six frames, told and blind, with a cut and changing strengths: by the graphs, and by the eager backend."""
     frames = noisy_frames(6)
     given: dict[str, Any] = {
@@ -115,14 +130,14 @@ def story(network: DenoiseNetwork, backend_class: Any = CudaGraph, **changes: An
         "keeps": [keeping(i != 4) for i in range(6)],
     }
     given.update(changes)
-    found = steps(backend_class(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs()), frames, **given)
-    return found, steps(eager(network), frames, **given)
+    found = through(backend_class(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs()), frames, **given)
+    return found, through(eager(network), frames, **given)
 
 
 def eager(network: DenoiseNetwork) -> Eager:
     """With the operations that are recorded, not those for CPUs, which round differently."""
     backend = Eager(network, device=CPU, dtype=torch.float32)
-    backend._network = network
+    backend.network = network
     return backend
 
 
@@ -131,8 +146,9 @@ def agree(found: list[Tensor], expected: list[Tensor]) -> bool:
     return all(torch.allclose(a, b, rtol=0, atol=tolerances.GRAPH_REPLAY) for a, b in pairs)
 
 
-def test_replays_are_what_the_eager_backend_does(network: DenoiseNetwork) -> None:
-    assert agree(*story(network))
+@pytest.mark.parametrize("through", [steps, window])
+def test_replays_are_what_the_eager_backend_does(network: DenoiseNetwork, through: Any) -> None:
+    assert agree(*story(network, through=through))
 
 
 def test_two_streams_together_with_values_of_their_own(network: DenoiseNetwork) -> None:
@@ -140,11 +156,12 @@ def test_two_streams_together_with_values_of_their_own(network: DenoiseNetwork) 
     frames = torch.cat([frames, frames.flip(0)], 1)
     given = {
         "sigmas": [torch.tensor([0.1, 0.05])] * 4,
-        "boosts": [torch.tensor([1.0, 1.5])] * 4,
+        "boosts": [torch.tensor([[1.0, 1.2], [1.5, 1.0]])] * 4,
         "keeps": [keeping(True, i != 2) for i in range(4)],
     }
     graphs = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
     assert agree(steps(graphs, frames, **given), steps(eager(network), frames, **given))
+    assert agree(window(graphs, frames, **given), window(eager(network), frames, **given))
 
 
 def test_one_recording_for_a_size_and_kind_and_none_for_a_cut(network: DenoiseNetwork) -> None:
@@ -154,6 +171,36 @@ def test_one_recording_for_a_size_and_kind_and_none_for_a_cut(network: DenoiseNe
     for i, frame in enumerate(noisy_frames(6)):
         _, _, state = backend.step(frame, None if i % 2 else 0.1, 1.0, keeping(i != 3), state)
     assert (graphs.n_recorded, graphs.n_replayed) == (2, 6)
+
+
+def test_one_recording_for_all_windows_of_a_size(network: DenoiseNetwork) -> None:
+    graphs = RecordedGraphs()
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=graphs)
+    frames = noisy_frames(6)
+    windows = [Window[None](backend, 2) for _ in range(2)]
+    for i, frame in enumerate(frames):
+        for frames_ahead in windows:
+            list(frames_ahead.push(None, frame, None, 1.0, keeping(i != 3)))
+    # To measure and to smooth for each stream, and to look for both.
+    assert graphs.n_recorded == 5
+    assert sorted(kind for w in windows for kind in w.state.buffers.replays) == ["measure"] * 2 + ["smooth"] * 2
+    del windows, frames_ahead
+    assert not backend._looking, "what looks goes with the last state of its size"
+
+
+def test_what_outlives_a_replay_is_copied_out(network: DenoiseNetwork) -> None:
+    backend = CudaGraph(network, device=CPU, dtype=torch.float32, graphs=RecordedGraphs())
+    frames = noisy_frames(2)
+    state, scouts = backend.initial_state(1, 32, 48), [backend.initial_scout(1, 32, 48) for _ in range(2)]
+    kept: list[tuple[Tensor, Tensor]] = []
+    for i, frame in enumerate(frames):
+        level, state = backend.measure(frame, None if i else 0.1, keeping(True), state)
+        future, scout = backend.look(frame, level, 1.0, keeping(False), scouts[i])
+        kept += [(t, t.clone()) for t in (level, *future, *scout)]
+    for frame in frames.flip(0):
+        backend.measure(frame, 0.2, keeping(True), state)
+        backend.look(frame, kept[0][0], 1.0, keeping(False), scouts[0])
+    assert all(torch.equal(a, b) for a, b in kept)
 
 
 def test_the_steady_state_keeps_its_addresses(network: DenoiseNetwork) -> None:
@@ -185,9 +232,17 @@ def test_a_state_that_was_put_together_elsewhere_is_taken_over(network: DenoiseN
     state = backend.initial_state(1, 32, 48)
     for frame in frames[:2]:
         _, _, state = backend.step(frame, None, 1.0, keeping(True), state)
-    copied = State(*(t.clone() for t in state))
-    clean, _, theirs = backend.step(frames[2], None, 1.0, keeping(True), copied)
+    copies = [State(*(t.clone() for t in state)) for _ in range(2)]
+    clean, _, theirs = backend.step(frames[2], None, 1.0, keeping(True), copies[0])
     assert theirs.fused.data_ptr() != state.fused.data_ptr()
+    smoothed = []
+    for other in (backend, eager(network)):
+        level, measured = other.measure(frames[2], None, keeping(True), State(*(t.clone() for t in copies[1])))
+        future, _ = other.look(frames[2], level, 1.0, keeping(False), other.initial_scout(1, 32, 48))
+        smoothed.append(other.smooth(frames[2], level, 1.0, keeping(True), measured, future)[0])
+    torch.testing.assert_close(*smoothed, rtol=0, atol=tolerances.GRAPH_REPLAY)
+    other = eager(network).measure(frames[2], None, keeping(True), state)[1]  # of which a part is replaced
+    assert not isinstance(other, GraphState)
     expected = backend.step(frames[2], None, 1.0, keeping(True), state)[0]
     torch.testing.assert_close(clean, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
 
@@ -295,29 +350,37 @@ class InputsAreAliased(CudaGraph):
 
     def step(self, noisy, sigma, boost, keep, state):
         if not state.buffers.replays:
-            state.buffers.noisy = noisy
+            state.buffers.tensors["noisy"] = noisy
         return super().step(noisy, sigma, boost, keep, state)
 
 
 class TheStateStays(CudaGraph):
     """Forgets to write back what the step remembered."""
 
-    def initial_state(self, n, height, width):
-        state = super().initial_state(n, height, width)
-        advance = state.buffers.network.advance
-        state.buffers.network.advance = lambda *given: advance(*given)._replace(state=state)
-        return state
+    def _recorded(self, kind, size, buffers):
+        tensors = buffers.tensors
+        stays = {name: t.clone() for name, t in tensors.items() if name in (*TRACK, *MEMORY)}
+        buffers.tensors = {**tensors, **stays}
+        try:
+            return super()._recorded(kind, size, buffers)
+        finally:
+            buffers.tensors = {**buffers.tensors, **tensors}
 
 
 class NumbersAreFrozen(CudaGraph):
     """Records the told level as a number."""
 
-    def _recorded(self, state, is_told):
-        advance, sigma = state.buffers.network.advance, float(state.buffers.sigma)
-        state.buffers.network.advance = lambda noisy, told, *rest: advance(
-            noisy, None if told is None else sigma, *rest
+    def _recorded(self, kind, size, buffers):
+        if kind == "step-told":
+            buffers.tensors["sigma"] = buffers.tensors["sigma"].clone()
+        return super()._recorded(kind, size, buffers)
+
+    def _buffer(self, buffers, name, size):
+        return (
+            torch.empty(1)
+            if name == "sigma" and "step-told" in buffers.replays
+            else super()._buffer(buffers, name, size)
         )
-        return super()._recorded(state, is_told)
 
 
 class TheStateIsTheInput(CudaGraph):
@@ -325,25 +388,25 @@ class TheStateIsTheInput(CudaGraph):
 
     def initial_state(self, n, height, width):
         state = super().initial_state(n, height, width)
-        state.buffers.noisy = state.clean
+        state.buffers.tensors["noisy"] = state.clean
         return state
 
 
 class WarmingUpCounts(CudaGraph):
     """Warms up on the state itself."""
 
-    def _recorded(self, state, is_told):
+    def _recorded(self, kind, size, buffers):
         record = self._graphs.record
-        kept = []
-        self._graphs.warm_up = lambda run: (run(), kept.extend(t.clone() for t in state))
+        kept = {}
+        self._graphs.warm_up = lambda run: (run(), kept.update((n, t.clone()) for n, t in buffers.tensors.items()))
 
         def record_from_there(run):
-            for target, source in zip(state, kept, strict=True):
-                target.copy_(source)
+            for name, values in kept.items():
+                buffers.tensors[name].copy_(values)
             return record(run)
 
         self._graphs.record = record_from_there
-        return super()._recorded(state, is_told)
+        return super()._recorded(kind, size, buffers)
 
 
 @pytest.mark.parametrize(
@@ -351,6 +414,36 @@ class WarmingUpCounts(CudaGraph):
 )
 def test_a_broken_rule_is_noticed(network: DenoiseNetwork, broken: type[CudaGraph]) -> None:
     assert not agree(*story(network, broken))
+
+
+class FuturesAreBuffers(CudaGraph):
+    """Hands out what the next look overwrites."""
+
+    def look(self, noisy, level, boost, keep, scout):
+        _, following = super().look(noisy, level, boost, keep, scout)
+        return Future(*(self._looking[_size(noisy)].tensors[name] for name in FUTURE)), following
+
+
+class LevelsAreBuffers(CudaGraph):
+    """Hands out what the next frame overwrites."""
+
+    def measure(self, noisy, sigma, keep, state):
+        level, state = super().measure(noisy, sigma, keep, state)
+        return level if sigma is not None else state.buffers.tensors["levels"], state
+
+
+class ScoutsStay(CudaGraph):
+    """Forgets to take the scout over."""
+
+    def look(self, noisy, level, boost, keep, scout):
+        return super().look(noisy, level, boost, keep, Scout(*(t.clone() for t in self.initial_scout(*_size(noisy)))))
+
+
+@pytest.mark.parametrize(
+    "broken", [TheStateStays, TheStateIsTheInput, WarmingUpCounts, FuturesAreBuffers, LevelsAreBuffers, ScoutsStay]
+)
+def test_a_broken_rule_is_noticed_both_ways(network: DenoiseNetwork, broken: type[CudaGraph]) -> None:
+    assert not agree(*story(network, broken, window))
 
 
 def test_a_clean_frame_lasts_until_the_next_step_only(network: DenoiseNetwork) -> None:
@@ -391,18 +484,22 @@ class OneDevice(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("tier", list(TIERS))
-@pytest.mark.parametrize("is_told", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_step_can_be_recorded(tier: str, is_told: bool, dtype: torch.dtype) -> None:
+RECORDED = [(t, k, d) for t in TIERS for k in ("step", "step-told") for d in (torch.float32, torch.float16)]
+"""The parts of a step are recorded for one tier: they are those of a step, but for what is ahead."""
+
+
+@pytest.mark.parametrize(
+    ("tier", "kind", "dtype"), [*RECORDED, *(("fast", k, torch.float16) for k in ("measure", "look", "smooth"))]
+)
+def test_every_graph_can_be_recorded(tier: str, kind: str, dtype: torch.dtype) -> None:
     """On tensors without values, so that looking at one fails whatever it is called."""
     network = DenoiseNetwork(TIERS[tier]).to("meta").in_precision(dtype)
-    state = network.initial_state(2, 64, 96, device="meta")
-    noisy, told = torch.empty(2, 3, 64, 96, device="meta"), torch.empty(2, device="meta")
-    keep = torch.empty(2, dtype=torch.bool, device="meta")
+    inputs, outputs, work = KINDS[kind]
+    given = {name: torch.empty(shape_of(name, network, (2, 64, 96)), device="meta") for name in inputs}
+    given["keep"] = given["keep"].bool()
     with torch.inference_mode(), NothingWaits(), OneDevice():
-        result = network.advance(noisy, told if is_told else None, told, keep, state)
-    assert [t.shape for t in result.state] == [t.shape for t in state]
+        found = work(network, given)
+    assert [found[name].shape for name in outputs] == [shape_of(name, network, (2, 64, 96)) for name in outputs]
 
 
 @pytest.mark.parametrize(
@@ -423,8 +520,11 @@ def test_what_cannot_be_recorded_is_noticed(wait: Callable[[Tensor], Any]) -> No
 
 
 @pytest.mark.needs_cuda
+@pytest.mark.parametrize("through", [steps, window])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_graphs_on_the_device_agree_with_eager(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_on_the_device_agree_with_eager(
+    dtype: torch.dtype, through: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = torch.device("cuda:0")
     network, _ = load_model("fast", device)
     frames = noisy_frames(6).to(device)
@@ -433,10 +533,10 @@ def test_graphs_on_the_device_agree_with_eager(dtype: torch.dtype, monkeypatch: 
         "boosts": [1.0, 1.0, 1.5, 1.0, 1.2, 1.0],
         "keeps": [torch.tensor([i != 4], device=device) for i in range(6)],
     }
-    expected = steps(Eager(network, device=device, dtype=dtype), frames, **given)
+    expected = through(Eager(network, device=device, dtype=dtype), frames, **given)
     for kernels in ("off", "on"):
         monkeypatch.setenv("VIDNOISE_KERNELS", kernels)
-        found = steps(CudaGraph(network, device=device, dtype=dtype), frames, **given)
+        found = through(CudaGraph(network, device=device, dtype=dtype), frames, **given)
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=tolerances.GRAPH_CUDA[dtype])
 

@@ -28,9 +28,14 @@ def test_the_dry_run_measures_everything(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "log.txt").read_text()
     results = json.loads((tmp_path / "gpu.json").read_text())
     rows = {part["part"]: part["rows"] for part in results["parts"]}
-    assert {row["kernel"] for row in rows["kernels"]} >= {"Haar", "recall: warps to bands", "correction onto planes"}
+    assert {row["kernel"] for row in rows["kernels"]} >= {
+        "RGB to bands",
+        "recall: warps to bands",
+        "correction onto planes",
+    }
     assert all("failed" not in row for part in rows.values() for row in part)
     assert rows["model"][0]["step_ms"] > 0
+    assert rows["model"][0]["both_ways_ms"] > 0
     assert rows["pipeline"][0]["frames"] == 3
     text = (tmp_path / "gpu.md").read_text()
     assert "| tier | precision | backend |" in text

@@ -11,9 +11,10 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,11 +28,11 @@ from vidnoise.conversion import extended
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.model import DenoiseNetwork, Scout, State
 from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
-from vidnoise.model.network import UNKNOWN
+from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
 from vidnoise.model.operations import Operations
-from vidnoise.model.state import State
-from vidnoise.model.wavelet import TRANSFORMS, haar, inverse_haar, per_band
+from vidnoise.model.state import UNKNOWN, NoiseMemory, Track, keep
 from vidnoise.weights import load_model
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -40,6 +41,7 @@ pytest.importorskip("triton")
 bands, planes_in, planes_out, warping = (
     importlib.import_module(f"vidnoise.kernels.{name}") for name in ("bands", "planes_in", "planes_out", "warp")
 )
+FusedOperations = importlib.import_module("vidnoise.kernels.operations").FusedOperations
 
 FORMATS = (
     "yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "yuva420p", "yuvj420p", "nv12", "nv21", "nv16",
@@ -61,11 +63,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def test_planes_to_rgb(name: str) -> None:
     frame = on_device(make_frame(name, 13, 21))
     expected = extended(to_rgb(frame), 16)
-    half = (expected.shape[2] // 2, expected.shape[3] // 2)
-    found_bands = torch.full((1, 12, *half), 9.0, device=DEVICE)
-    found = planes_in.to_rgb(frame, 16, bands=found_bands)
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerances.KERNEL_RGB)
-    torch.testing.assert_close(found_bands, haar(expected), rtol=0, atol=2 * tolerances.KERNEL_RGB)
+    torch.testing.assert_close(planes_in.to_rgb(frame, 16), expected, rtol=0, atol=tolerances.KERNEL_RGB)
 
 
 @pytest.mark.parametrize("location", range(7))
@@ -147,21 +145,29 @@ def test_pictures_that_do_not_fit_are_refused() -> None:
         planes_out.apply_correction(frame, torch.zeros(1, 3, 20, 16, device=DEVICE).transpose(2, 3))
 
 
-def test_haar() -> None:
+def test_pictures_to_bands_and_back() -> None:
     image = noise(2, 3, 22, 34)
-    torch.testing.assert_close(bands.haar(image), haar(image), rtol=0, atol=tolerances.KERNEL_BANDS)
+    found = bands.rgb_to_bands(image)
+    torch.testing.assert_close(found, rgb_to_bands(image), rtol=0, atol=tolerances.KERNEL_BANDS)
+    torch.testing.assert_close(bands.bands_to_rgb(found), image, rtol=0, atol=tolerances.KERNEL_BANDS)
+    out = torch.empty_like(image)
+    assert bands.bands_to_rgb(found, out=out) is out
+    torch.testing.assert_close(out, bands_to_rgb(found), rtol=0, atol=tolerances.KERNEL_BANDS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_bands_to_pictures(dtype: torch.dtype) -> None:
-    fused_bands, left = noise(2, 12, 9, 21), noise(2, 6, 9, 21, seed=1).abs()
+@pytest.mark.parametrize("is_smoothed", [False, True])
+def test_bands_to_pictures(dtype: torch.dtype, is_smoothed: bool) -> None:
+    """What is remembered is what the picture is made of, or not, when that was smoothed."""
+    source, left = noise(2, 12, 9, 21), noise(2, 6, 9, 21, seed=1).abs()
+    remembered = noise(2, 12, 9, 21, seed=3) if is_smoothed else source
     residual = noise(2, 12, 9, 21, seed=2).to(dtype).to(memory_format=torch.channels_last)
     clean, fused = torch.empty(2, 3, 18, 42, device=DEVICE), torch.empty(2, 3, 18, 42, device=DEVICE)
-    results = bands.restore(fused_bands, left, residual, clean=clean, fused=fused)
+    results = bands.restore(source, left, residual, remembered, clean=clean, fused=fused)
     assert [r.data_ptr() for r in results] == [clean.data_ptr(), fused.data_ptr()]
-    expected = inverse_haar(fused_bands - per_band(left) * residual.float())
-    torch.testing.assert_close(clean, expected, rtol=0, atol=tolerances.KERNEL_BANDS)
-    torch.testing.assert_close(fused, inverse_haar(fused_bands), rtol=0, atol=tolerances.KERNEL_BANDS)
+    expected = Operations().restore(source, left, residual, remembered)
+    for a, b in zip(results, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerances.KERNEL_BANDS)
 
 
 FLOWS = {
@@ -173,25 +179,25 @@ FLOWS = {
 }
 
 
-def flow_and_picture(name: str, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """A flow, and what to warp by it, ``height`` by ``width`` times as large."""
-    # Two streams of two channels and more than one block of rows, once: the interpreter takes its time for each block.
+def flow_and_picture(name: str, channels: int, scale: int) -> tuple[Tensor, Tensor]:
+    """A flow, and what to warp by it, ``scale`` times as high and as wide."""
+    # Two streams and more than one block of rows, once: the interpreter takes its time for each block.
     n, h, w = (2, 5, 12) if name == "turning" else (1, 4, 12)
     y, x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
     turning = torch.stack([-3 * y, 3 * x]).expand(n, 2, h, w).to(DEVICE)
-    return FLOWS[name](turning).contiguous(), noise(n, n, h * height, w * width)
+    return FLOWS[name](turning).contiguous(), noise(n, channels, h * scale, w * scale)
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_warped_bands(name: str) -> None:
-    flow, image = flow_and_picture(name, 2, 2)
-    expected = haar(warp(image, sampling_grid(resize_flow(flow, 2)), mode="bicubic"))
+    flow, image = flow_and_picture(name, 3, 2)
+    expected = rgb_to_bands(warp(image, sampling_grid(resize_flow(flow, 2)), mode="bicubic"))
     torch.testing.assert_close(warping.warp_bands(image, flow), expected, rtol=0, atol=tolerances.KERNEL_WARP)
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_warped_ratio(name: str) -> None:
-    flow, ratio = flow_and_picture(name, 1, 1)
+    flow, ratio = flow_and_picture(name, 4, 1)
     ratio = ratio.abs()
     grid = sampling_grid(flow)
     expected = warp(ratio, grid) + UNKNOWN * outside(grid)
@@ -228,43 +234,102 @@ def test_a_denoiser_uses_them(name: str, options: dict[str, float], monkeypatch:
         assert_same_codes(a, b)
 
 
+def memories() -> Iterator[Any]:
+    """One of each kind that the network forgets, of three streams."""
+    shapes = {"fused": 3, "ratio": 4, "clean": 3, "hidden": 5, "noise": 13, "past": 12}
+    for kind in (NoiseMemory, Track, State, Scout):
+        yield kind(**{name: noise(3, shapes[name], 4, 6) for name in kind._fields})
+
+
+@pytest.mark.parametrize("memory", memories(), ids=lambda memory: type(memory).__name__)
+def test_every_memory_is_forgotten_as_the_network_does(memory: Any) -> None:
+    known = torch.tensor([True, False, True], device=DEVICE)
+    expected = keep(memory, known)
+    found = FusedOperations().keep(memory, known)
+    assert type(found) is type(memory)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def fused_network(plain: DenoiseNetwork, clean: Tensor | None, fused: Tensor) -> DenoiseNetwork:
+    network = copy.copy(plain)
+    network.operations = FusedOperations(clean=clean, fused=fused)
+    return network
+
+
+def assert_near(found: Iterable[Tensor], expected: Iterable[Tensor]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=tolerances.KERNEL_STEP)
+
+
 @pytest.mark.slow
 def test_a_step_of_the_network() -> None:
     """Three frames with a cut before the last, two streams, into the buffers that the state lies in."""
-    from vidnoise.kernels.operations import FusedOperations
-
     plain, _ = load_model("fast", DEVICE)
-    fused = copy.copy(plain)
     ours, theirs = (plain.initial_state(2, 16, 32, device=DEVICE) for _ in range(2))
-    fused.operations = FusedOperations(plain.operations, clean=ours.clean, fused=ours.fused)
+    network = fused_network(plain, ours.clean, ours.fused)
     picture = torch.rand(2, 3, 16, 32, generator=torch.Generator().manual_seed(3)).to(DEVICE)
     with torch.inference_mode():
         for i in range(3):
             noisy = picture.roll(i, 3) + 0.1 * noise(2, 3, 16, 32, seed=i)
-            keep = torch.tensor([True, i != 2], device=DEVICE)
-            found = fused.advance(noisy, None, 1.0, keep, ours)
-            expected = plain.advance(noisy, None, 1.0, keep, theirs)
+            known = torch.tensor([True, i != 2], device=DEVICE)
+            found = network.advance(noisy, None, 1.0, known, ours)
+            expected = plain.advance(noisy, None, 1.0, known, theirs)
             theirs = expected.state
             assert found.clean.data_ptr() == ours.clean.data_ptr()
-            for a, b in zip((found.level, *found.state), (expected.level, *theirs), strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-4, atol=tolerances.KERNEL_STEP)
+            assert_near((found.level, *found.state), (expected.level, *theirs))
             for target, source in zip(ours, found.state, strict=True):
                 target.copy_(source)
+
+
+@pytest.mark.slow
+def test_a_look_ahead_and_what_follows_from_it() -> None:
+    """Two frames, the second of which one stream cannot be told from."""
+    plain, _ = load_model("fast", DEVICE)
+    picture = torch.rand(2, 3, 16, 32, generator=torch.Generator().manual_seed(3)).to(DEVICE)
+    frames = [picture.roll(i, 3) + 0.1 * noise(2, 3, 16, 32, seed=i) for i in range(2)]
+    follows = [torch.zeros(2, dtype=torch.bool, device=DEVICE), torch.tensor([True, False], device=DEVICE)]
+    boost = torch.tensor([[1.0, 1.5], [1.2, 1.0]], device=DEVICE)
+    with torch.inference_mode():
+        results = []
+        for is_fused in (True, False):
+            state, scout = plain.initial_state(2, 16, 32, device=DEVICE), plain.initial_scout(2, 16, 32, device=DEVICE)
+            looking = fused_network(plain, None, scout.fused) if is_fused else plain
+            smoothing = fused_network(plain, state.clean, state.fused) if is_fused else plain
+            levels = []
+            for frame in frames:
+                level, state = smoothing.measure(frame, None, follows[1], state)
+                levels.append(level)
+            for frame, level, known in zip(frames[::-1], levels[::-1], follows, strict=True):
+                future, scout = looking.look(frame, level, boost, known, scout)
+            result = smoothing.smooth(frames[0], levels[0], boost, follows[0], state, future)
+            results.append((*levels, *future, *scout, result.clean, result.level, *result.state))
+        assert_near(*results)
 
 
 def test_the_bands_of_a_frame_are_made_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     operations = importlib.import_module("vidnoise.kernels.operations")
     made: list[Tensor] = []
-    monkeypatch.setattr(operations, "haar", lambda image: made.append(image) or image * 2)
+    monkeypatch.setattr(operations, "rgb_to_bands", lambda image: made.append(image) or image * 2)
     monkeypatch.setattr(operations, "forget", lambda *_: None)
-    fused = operations.FusedOperations(Operations(TRANSFORMS["haar"]))
-    state = State(*torch.zeros(5, 1))
-    for frame in torch.rand(2, 1):
-        fused.keep(state, torch.ones(1, dtype=torch.bool))
-        assert torch.equal(fused.haar(frame), frame * 2)
-        assert torch.equal(fused.haar(state.fused), state.fused * 2)
-        assert torch.equal(fused.bands(frame), frame * 2)
-    assert len(made) == 4
+    monkeypatch.setattr(operations, "restore", lambda *_, **__: None)
+    monkeypatch.setattr(operations, "bands_to_rgb", lambda *_, **__: None)
+    fused = operations.FusedOperations()
+    state, known = State(*torch.zeros(6, 1)), torch.ones(1, dtype=torch.bool)
+    frame, other = torch.rand(2, 1)
+    steps: list[tuple[tuple[Any, ...], Callable[[], object]]] = [
+        ((state.memory, state.track), lambda: fused.restore(*torch.zeros(4, 1))),
+        ((Scout(*torch.zeros(2, 1)),), lambda: fused.picture(torch.zeros(1))),
+        ((state.track,), lambda: fused.restore(*torch.zeros(4, 1))),
+    ]
+    for count, (memories, end) in enumerate(steps, 1):
+        frame += 1  # in place, as in a buffer
+        for memory in memories:
+            fused.keep(memory, known)
+            assert torch.equal(fused.bands(frame), frame * 2)
+        assert torch.equal(fused.bands(other), other * 2)
+        end()
+        assert len(made) == 2 * count
 
 
 def test_where_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,4 +354,5 @@ def test_every_kernel_compiles_for_a_gpu() -> None:
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, env=environment, timeout=110)
     assert done.returncode == 0, done.stderr
     names = {line.partition(":")[0] for line in done.stdout.splitlines()}
-    assert names == {"_haar", "_restore", "_planes_to_rgb", "_apply", "_warp_bands", "_warp_ratio", "_forget"}
+    pictures = {"_rgb_to_bands", "_bands_to_rgb", "_restore", "_planes_to_rgb", "_apply"}
+    assert names == pictures | {"_warp_bands", "_warp_ratio", "_forget"}

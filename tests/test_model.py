@@ -11,8 +11,10 @@ from tolerances import FLOW_MEDIAN
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
 from vidnoise.model.flow import estimate_motion, outside, resize_flow, sampling_grid, warp
-from vidnoise.model.network import LIMIT, UNKNOWN, TemporalFusion
-from vidnoise.model.wavelet import TRANSFORMS, haar, inverse_haar, per_band
+from vidnoise.model.luma_chroma import bands_to_rgb, luma_chroma_to_rgb, per_channel, rgb_to_bands, rgb_to_luma_chroma
+from vidnoise.model.network import LEAST_PREDICTED, LIMIT, TemporalFusion, boosted
+from vidnoise.model.state import UNKNOWN, Future, keep
+from vidnoise.model.wavelet import haar, inverse_haar, per_band
 from vidnoise.weights import load_model
 
 TINY = ModelConfig(
@@ -71,25 +73,47 @@ def test_haar_keeps_white_noise_white() -> None:
     torch.testing.assert_close(deviations, torch.full((12,), 0.1), rtol=0.015, atol=0)
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
-def test_every_transform_is_inverted_and_knows_half_size_and_levels(name: str) -> None:
-    transform = TRANSFORMS[name]
+def test_luma_and_chroma_are_a_rotation() -> None:
     image = torch.rand(2, 3, 12, 20)
-    bands = transform.forward(image)
-    torch.testing.assert_close(transform.inverse(bands), image)
-    torch.testing.assert_close(transform.half(bands), torch.nn.functional.avg_pool2d(image, 2))
-    # Noise of deviation 0.1 in the low-pass and 0.2 in the details, made in the Haar domain.
-    levels = torch.cat([torch.full((1, 3, 64, 64), 0.1), torch.full((1, 3, 64, 64), 0.2)], 1)
-    noise = torch.randn(1, 12, 64, 64, generator=torch.Generator().manual_seed(3)) * per_band(levels)
-    measured = transform.forward(inverse_haar(noise)).std((2, 3))
-    expected = per_band(transform.levels(levels)).mean((2, 3))
-    # 4,096 samples a band: the standard error of a deviation is 1.1 %.
-    torch.testing.assert_close(measured, expected, rtol=0.05, atol=0)
+    turned = rgb_to_luma_chroma(image)
+    torch.testing.assert_close(turned.square().sum(1), image.square().sum(1))
+    torch.testing.assert_close(luma_chroma_to_rgb(turned), image)
+    torch.testing.assert_close(turned[:, 0] / 3**0.5, image.mean(1))
+    gray = rgb_to_luma_chroma(image[:, :1].expand(-1, 3, -1, -1))
+    assert gray[:, 1:].abs().max() < 1e-6
+    noise = torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(2)) * 0.1
+    deviations = rgb_to_bands(noise).std((0, 2, 3))
+    torch.testing.assert_close(deviations, torch.full((12,), 0.1), rtol=0.015, atol=0)
+
+
+def test_bands_are_inverted_and_hold_the_picture_at_half_size() -> None:
+    image = torch.rand(2, 3, 12, 20)
+    bands = rgb_to_bands(image)
+    torch.testing.assert_close(bands_to_rgb(bands), image)
+    half = torch.nn.functional.avg_pool2d(image, 2)
+    torch.testing.assert_close(luma_chroma_to_rgb(bands[:, :3] / 2), half)
+
+
+def test_gains_are_spread_over_luma_and_chroma() -> None:
+    groups = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
+    assert per_channel(groups).flatten().tolist() == [1.0, 2.0, 2.0, 3.0, 4.0, 4.0]
+
+
+def test_a_boost_raises_levels_also_where_none_was_found() -> None:
+    level = torch.full((1, 6, 2, 2), 0.02)
+    level[..., 0] = 0
+    assert boosted(level, 1.0) is level
+    twice = boosted(level, 2.0)
+    torch.testing.assert_close(twice[..., 1], torch.full((1, 6, 2), 0.04 + 2 / 255))
+    torch.testing.assert_close(twice[..., 0], torch.full((1, 6, 2), 2 / 255))
+    chroma = boosted(level, torch.tensor([[1.0, 2.0]]))
+    torch.testing.assert_close(chroma[:, [0, 3]], level[:, [0, 3]])
+    torch.testing.assert_close(chroma[:, [1, 2, 4, 5]], twice[:, [1, 2, 4, 5]])
 
 
 def test_per_band_spreads_low_and_detail() -> None:
-    levels = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
-    assert per_band(levels).flatten().tolist() == [1.0] * 3 + [2.0] * 9
+    levels = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).view(1, 6, 1, 1)
+    assert per_band(levels).flatten().tolist() == [1.0, 2.0, 3.0] + [4.0, 5.0, 6.0] * 3
 
 
 def test_warp_samples_where_the_flow_points() -> None:
@@ -119,11 +143,12 @@ def test_resize_flow_scales_vectors() -> None:
 @pytest.mark.parametrize("shift", [(0.5, 0.0), (-1.5, 1.0), (6.0, -3.0), (13.0, 9.0)])
 @pytest.mark.parametrize("level", [0.02, 0.12])
 def test_motion_is_found_under_noise(shift: tuple[float, float], level: float) -> None:
-    previous = scene(96, 128)
+    previous = scene(96, 128).mean(1, keepdim=True)
     truth = torch.tensor(shift).view(1, 2, 1, 1).expand(1, 2, 96, 128)
     current = warp(previous, sampling_grid(truth), mode="bicubic")
-    noise = level / 2 * torch.randn(current.shape, generator=torch.Generator().manual_seed(5))  # half of it at 1/2
-    motion = estimate_motion(current + noise, previous, torch.full((1, 3, 96, 128), level))
+    noise = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(5)).mean(1, keepdim=True)
+    noise *= level / 2  # half of it at 1/2 resolution
+    motion = estimate_motion(current + noise, previous, torch.full((1, 1, 96, 128), level))
     inside = (slice(None), slice(None), slice(16, -16), slice(20, -20))
     error = (motion.found - truth)[inside].norm(dim=1)
     assert error.median() < FLOW_MEDIAN
@@ -133,19 +158,19 @@ def test_motion_is_found_under_noise(shift: tuple[float, float], level: float) -
 
 def test_nothing_moves_where_nothing_moves() -> None:
     """Noise alone makes no motion, nor does a picture without detail, nor a past that is not known."""
-    previous = scene(64, 64)
-    noise = 0.05 * torch.randn(previous.shape, generator=torch.Generator().manual_seed(6))
-    still = estimate_motion(previous + noise, previous, torch.full((1, 3, 64, 64), 0.1))
+    previous = scene(64, 64).mean(1, keepdim=True)
+    noise = 0.05 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(6)).mean(1, keepdim=True)
+    still = estimate_motion(previous + noise, previous, torch.full((1, 1, 64, 64), 0.1))
     assert still.flow.norm(dim=1).mean() < 0.02
     flat = torch.full_like(previous, 0.5)
-    assert estimate_motion(flat + noise, flat, torch.full((1, 3, 64, 64), 0.1)).flow.abs().max() < 1e-3
-    unknown = estimate_motion(previous, torch.zeros_like(previous), torch.full((1, 3, 64, 64), 0.1)).flow
+    assert estimate_motion(flat + noise, flat, torch.full((1, 1, 64, 64), 0.1)).flow.abs().max() < 1e-3
+    unknown = estimate_motion(previous, torch.zeros_like(previous), torch.full((1, 1, 64, 64), 0.1)).flow
     assert not unknown.any()
 
 
 def test_two_motions_are_told_apart() -> None:
     """A square that moves over a background that moves the other way."""
-    current, other = scene(96, 96), scene(96, 96, seed=9)
+    current, other = (scene(96, 96, seed=seed).mean(1, keepdim=True) for seed in (4, 9))
     inside = torch.zeros(1, 1, 96, 96)
     inside[..., 32:64, 32:64] = 1
     flows = torch.empty(1, 2, 96, 96), torch.empty(1, 2, 96, 96)
@@ -155,7 +180,7 @@ def test_two_motions_are_told_apart() -> None:
     before = warp(other, sampling_grid(-flows[0])) * before_mask
     before = before + warp(current, sampling_grid(-flows[1])) * (1 - before_mask)
     now = other * inside + current * (1 - inside)
-    found = estimate_motion(now, before, torch.full((1, 3, 96, 96), 0.02)).flow
+    found = estimate_motion(now, before, torch.full((1, 1, 96, 96), 0.02)).flow
     assert found[0, 0, 44:52, 44:52].median().item() == pytest.approx(-3, abs=0.3)
     assert found[0, 0, 8:24, 40:80].median().item() == pytest.approx(2, abs=0.3)
 
@@ -167,10 +192,12 @@ def test_fusion_averages_a_static_scene_like_a_kalman_filter() -> None:
         torch.nn.init.zeros_(parameter)
     fusion.misalignment[-1].bias.data.fill_(-100.0)  # e = exp(-8), the least the filter admits
     frames = [torch.full((1, 12, 4, 4), float(i)) for i in range(1, 6)]
-    fused, ratio = torch.zeros(1, 12, 4, 4), torch.full((1, 2, 4, 4), UNKNOWN)
+    fused, ratio = torch.zeros(1, 12, 4, 4), torch.full((1, 4, 4, 4), UNKNOWN)
     for frame in frames:
-        fused, ratio = fusion(frame, fused, torch.zeros(1, 3, 4, 4), torch.full((1, 6, 4, 4), 0.1), ratio)
-    torch.testing.assert_close(ratio, torch.full((1, 2, 4, 4), 0.2), rtol=0.01, atol=0)
+        found = fusion(frame, fused, torch.zeros(1, 3, 4, 4), torch.full((1, 6, 4, 4), 0.1), ratio)
+        torch.testing.assert_close(found.predicted, fused)
+        fused, ratio = found.estimate, found.gain
+    torch.testing.assert_close(ratio, torch.full((1, 4, 4, 4), 0.2), rtol=0.01, atol=0)
     torch.testing.assert_close(fused, torch.full((1, 12, 4, 4), 3.0), rtol=0.01, atol=0)
 
 
@@ -190,8 +217,8 @@ def test_a_fresh_state_knows_nothing(network: DenoiseNetwork) -> None:
         _, state = network(frame, uniform_sigma(0.1, frame), state)
     sigma = uniform_sigma(0.1, frames[2])
     fresh = network(frames[2], sigma, network.initial_state(1, 32, 48))[0]
-    assert torch.equal(network(frames[2], sigma, state.keep(torch.tensor(False)))[0], fresh)
-    assert not torch.equal(network(frames[2], sigma, state.keep(torch.tensor(True)))[0], fresh)
+    assert torch.equal(network(frames[2], sigma, keep(state, torch.tensor(False)))[0], fresh)
+    assert not torch.equal(network(frames[2], sigma, keep(state, torch.tensor(True)))[0], fresh)
 
 
 def test_streams_in_a_batch_do_not_mix() -> None:
@@ -218,13 +245,11 @@ def test_config_round_trip_is_strict() -> None:
         ModelConfig.from_dict({**TINY.to_dict(), "depth": 3})
     with pytest.raises(ValueError, match="incomplete"):
         ModelConfig.from_dict({"hidden": 4})
-    with pytest.raises(ValueError, match="unknown transform"):
-        ModelConfig.from_dict({**TINY.to_dict(), "transform": "fourier"})
-    old = {k: v for k, v in TINY.to_dict().items() if k not in ("transform", "separable")}
-    assert ModelConfig.from_dict(old) == TINY  # files from before these settings
+    old = {k: v for k, v in TINY.to_dict().items() if k != "separable"}
+    assert ModelConfig.from_dict(old) == TINY  # files from before this setting
 
 
-@pytest.mark.parametrize("change", [{"transform": "unshuffle"}, {"separable": True}])
+@pytest.mark.parametrize("change", [{}, {"separable": True}])
 def test_variants_obey_the_contracts(change: dict[str, object]) -> None:
     torch.manual_seed(0)
     network = DenoiseNetwork(replace(TINY, **change)).eval().requires_grad_(False)  # type: ignore[arg-type]
@@ -235,6 +260,45 @@ def test_variants_obey_the_contracts(change: dict[str, object]) -> None:
     torch.testing.assert_close(network.still(frames[0], sigma), outputs[0], rtol=0, atol=2e-3)
     assert all(output.isfinite().all() for output in outputs)
     assert (run(network, frames[:1], sigma=0.0)[0] - frames[0]).abs().max() < 2 * LIMIT * 0.25 / 255
+
+
+def looked_at(network: DenoiseNetwork, frames: torch.Tensor, sigma: torch.Tensor) -> list[Future]:
+    """What a scout leaves at each frame."""
+    scout, futures = network.initial_scout(1, *frames.shape[-2:]), []
+    for frame in frames.flip(0):
+        future, scout = network.scout(frame, sigma, scout)
+        futures.append(future)
+    return futures[::-1]
+
+
+def test_of_the_last_frame_the_future_says_nothing(network: DenoiseNetwork) -> None:
+    frames = noisy_frames(3)
+    sigma = uniform_sigma(0.1, frames[0])
+    futures = looked_at(network, frames, sigma)
+    assert futures[2].ratio.min() >= UNKNOWN
+    assert futures[0].ratio.median() < 2
+    state = network.initial_state(1, 32, 48)
+    alone, ahead = (network.step(frames[2], sigma, state, future)[0] for future in (None, futures[2]))
+    # What nobody knows still counts for a thousandth.
+    torch.testing.assert_close(ahead, alone, rtol=0, atol=2e-3)
+
+
+def test_both_ways_add_up_like_kalman_filters(network: DenoiseNetwork) -> None:
+    """On a scene that stands still, with a misalignment of nothing, n frames before and m after count as n + m + 1."""
+    for parameter in network.fusion.parameters():
+        torch.nn.init.zeros_(parameter)
+    network.fusion.misalignment[-1].bias.data.fill_(-100.0)
+    network.motion = lambda noisy, *_: estimate_motion(noisy, noisy, torch.ones_like(noisy))
+    frames = torch.stack([torch.full((1, 3, 32, 48), 0.1 * i) for i in range(1, 6)])
+    sigma = uniform_sigma(0.1, frames[0])
+    futures = looked_at(network, frames, sigma)
+    state = network.initial_state(1, 32, 48)
+    for n, (frame, future) in enumerate(zip(frames, futures, strict=True)):
+        _, state, trace = network.step(frame, sigma, state, future)
+        expected = 1 / (1 / max(1 / (n + 1), 0.1) + 1 / max(1 / (4 - n), LEAST_PREDICTED)) if n < 4 else 0.2
+        torch.testing.assert_close(trace.ratio[:, 2:], torch.full_like(trace.ratio[:, 2:], expected), rtol=0.01, atol=0)
+        mean = bands_to_rgb(trace.fused).mean()
+        torch.testing.assert_close(mean, torch.tensor(0.3), rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize(("tier", "limit"), [("fast", 10.0), ("standard", 32.0), ("quality", 240.0)])

@@ -20,7 +20,7 @@ from vidnoise.model import DenoiseNetwork, uniform_sigma
 from vidnoise.training.batch import Batch
 from vidnoise.training.data import Folders
 from vidnoise.training.loop import Trainer
-from vidnoise.training.objectives import clip_loss
+from vidnoise.training.objectives import clip_loss, look
 from vidnoise.training.parallel import Ranks, processes
 
 
@@ -55,7 +55,9 @@ def gradient_of(clips: slice) -> DenoiseNetwork:
     )
     sigma = uniform_sigma(torch.tensor([0.05, 0.2]), clean[0]).expand(3, 2, 6, 16, 16)
     batch = Batch(*(t[:, clips] for t in (clean, noisy, sigma)), torch.tensor([0.05, 0.2])[clips])
-    clip_loss(network, batch, torch.tensor([True, False])[clips], config(temporal_weight=0.1))[0].backward()
+    settings, blind = config(temporal_weight=0.1), torch.tensor([True, False])[clips]
+    known = look(network, batch, blind, settings, both_ways=True)
+    clip_loss(network, batch, known, settings)[0].backward()
     return network
 
 

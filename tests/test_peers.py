@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from test_evaluation import scene
 from vidnoise.errors import UsageError
-from vidnoise.evaluation import peers
+from vidnoise.evaluation import ffmpeg
 from vidnoise.evaluation.metrics import psnr
 from vidnoise.evaluation.peers import PEERS, Peer, choose, search
 from vidnoise.evaluation.protocol import evaluate, noisy_clip
@@ -96,37 +96,37 @@ def test_a_single_factor_is_not_searched() -> None:
 
 def test_without_ffmpeg_its_filters_are_left_out_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    chosen, lines = choose("all", 20)
+    chosen, lines = choose("all", 20, PEERS)
     assert {p.name for p in chosen} >= {"opencv-nlm", "opencv-nlm-multi"}
     assert not {p.name for p in chosen} & {"hqdn3d", "nlmeans", "bm3d-ffmpeg"}
     assert "hqdn3d is left out: there is no ffmpeg binary on PATH" in lines
     with pytest.raises(UsageError, match="hqdn3d cannot run: there is no ffmpeg"):
-        choose("opencv-nlm,hqdn3d", 20)
+        choose("opencv-nlm,hqdn3d", 20, PEERS)
 
 
 def test_an_ffmpeg_without_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: "/opt/ffmpeg")
-    monkeypatch.setattr(peers, "_ffmpeg_filters", lambda binary: frozenset({"nlmeans"}))
-    assert "owdenoise is left out: /opt/ffmpeg was built without the filter owdenoise" in choose("all", 20)[1]
+    monkeypatch.setattr(ffmpeg, "_filters", lambda binary: frozenset({"nlmeans"}))
+    assert "owdenoise is left out: /opt/ffmpeg was built without the filter owdenoise" in choose("all", 20, PEERS)[1]
 
 
 def test_without_the_bm3d_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm3d", None)
-    assert [line for line in choose("all", 20)[1] if line.startswith("bm3d-pypi is left out")]
+    assert [line for line in choose("all", 20, PEERS)[1] if line.startswith("bm3d-pypi is left out")]
     with pytest.raises(UsageError, match=r"vidnoise\[peers\]"):
-        choose("bm3d-pypi", 20)
+        choose("bm3d-pypi", 20, PEERS)
 
 
 def test_choices() -> None:
-    assert choose("none", 20) == ([], [])
+    assert choose("none", 20, PEERS) == ([], [])
     with pytest.raises(UsageError, match="unknown peer 'median'"):
-        choose("median", 20)
+        choose("median", 20, PEERS)
 
 
 def test_clips_can_be_too_short_for_a_peer() -> None:
     with pytest.raises(UsageError, match="opencv-nlm-multi cannot run: it needs clips of at least 2 frames"):
-        choose("opencv-nlm-multi", 1)
-    assert not {p.name for p in choose("all", 1)[0]} & {"atadenoise", "opencv-nlm-multi"}
+        choose("opencv-nlm-multi", 1, PEERS)
+    assert not {p.name for p in choose("all", 1, PEERS)[0]} & {"atadenoise", "opencv-nlm-multi"}
     with pytest.raises(UsageError, match="got 1"):  # a clip may be shorter than what was asked for
         PEERS["opencv-nlm-multi"].method(10.0)(scene(1), 0.0)
 
@@ -134,7 +134,7 @@ def test_clips_can_be_too_short_for_a_peer() -> None:
 def test_an_ffmpeg_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := PEERS["hqdn3d"].missing():
         pytest.skip(reason)
-    monkeypatch.setattr(peers, "PATIENCE_SECONDS", (1e-3, 0.0))
+    monkeypatch.setattr(ffmpeg, "PATIENCE_SECONDS", (1e-3, 0.0))
     with pytest.raises(UsageError, match="hqdn3d did not end within"):
         PEERS["hqdn3d"].method(10.0)(scene(2, size=64), 0.0)
 

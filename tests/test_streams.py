@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import tolerances
 import vidnoise
@@ -53,7 +54,9 @@ def together(
         assert list(clean) == list(pushed)
         for i, session in enumerate(sessions):
             if session in clean:
-                out[i].append(values(clean[session]))
+                out[i] += map(values, clean[session])
+    for i, session in enumerate(sessions):
+        out[i] += map(values, batch.close(session))
     return out
 
 
@@ -141,7 +144,7 @@ def test_cuts_of_one_stream_leave_the_others_alone(network: DenoiseNetwork) -> N
     out: list[list[torch.Tensor]] = [[] for _ in streams]
     for round_ in zip(*streams, strict=True):
         for i, clean in enumerate(batch.push(dict(zip(sessions, round_, strict=True))).values()):
-            out[i].append(values(clean))
+            out[i] += map(values, clean)
     assert [s.n_cuts for s in sessions] == [1, 0, 2]
     for a, stream in zip(out, streams, strict=True):
         assert_same(a, alone(network, stream, sigma=25))
@@ -156,7 +159,7 @@ def test_resets_and_discontinuities(network: DenoiseNetwork) -> None:
         if i == 3:
             first.reset()
         jump = replace(b[i], discontinuity=i == 4)
-        out.append([values(f) for f in batch.push({first: a[i], second: jump}).values()])
+        out.append([values(f) for (f,) in batch.push({first: a[i], second: jump}).values()])
     assert_same([o[0] for o in out], alone(network, a[:3]) + alone(network, a[3:]))
     assert_same([o[1] for o in out], alone(network, b[:4]) + alone(network, b[4:]))
 
@@ -188,9 +191,11 @@ def test_sizes_go_apart_and_may_change(network: DenoiseNetwork) -> None:
 def test_formats_may_differ_within_a_step(network: DenoiseNetwork) -> None:
     yuv = PIXEL_FORMATS["yuv420p"]
     shapes = [yuv.plane_shape(k, 32, 48) for k in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    scene = [F.interpolate(torch.rand(1, 1, 4, 6, generator=generator), size=s, mode="bicubic")[0, 0] for s in shapes]
     stream = [
-        Frame(tuple(torch.randint(40, 200, s, generator=torch.Generator().manual_seed(i), dtype=torch.uint8)
-                    for s in shapes), yuv, index=i) for i in range(3)
+        Frame(tuple((60 + 120 * p + 10 * torch.rand(p.shape, generator=generator)).to(torch.uint8) for p in scene), yuv,
+              index=i) for i in range(3)
     ]  # fmt: skip
     batch = batch_of(network)
     steps = count_steps(batch)
@@ -199,9 +204,9 @@ def test_formats_may_differ_within_a_step(network: DenoiseNetwork) -> None:
     assert steps == [2, 2, 2]
     single = Denoiser(network, device="cpu", precision="fp32", backend="eager")
     for clean, frame in zip(out, stream, strict=True):
-        for a, b in zip(clean[first].planes, single.push(frame)[0].planes, strict=True):
+        for a, b in zip(clean[first][0].planes, single.push(frame)[0].planes, strict=True):
             assert (a.int() - b.int()).abs().max() <= 1  # rounded to codes after a difference in the last bits
-    assert_same([values(o[second]) for o in out], alone(network, frames(3)))
+    assert_same([values(o[second][0]) for o in out], alone(network, frames(3)))
 
 
 def test_nothing_is_copied_while_the_streams_stay_the_same(network: DenoiseNetwork) -> None:
@@ -267,8 +272,8 @@ def test_out_of_memory_is_told_and_the_streams_go_on(network: DenoiseNetwork) ->
         batch.push({first: a[1], second: b[1]})
     batch.backend.step = step  # type: ignore[method-assign]
     out += [batch.push({first: a[i], second: b[i]}) for i in (1, 2)]
-    assert_same([values(o[first]) for o in out], alone(network, a))
-    assert_same([values(o[second]) for o in out], alone(network, b))
+    assert_same([values(o[first][0]) for o in out], alone(network, a))
+    assert_same([values(o[second][0]) for o in out], alone(network, b))
 
 
 def test_mistakes_are_refused(network: DenoiseNetwork) -> None:
@@ -282,6 +287,13 @@ def test_mistakes_are_refused(network: DenoiseNetwork) -> None:
     with pytest.raises(FormatError, match="Frames"):
         batch.push({batch.open(): torch.zeros(3)})  # type: ignore[dict-item]
     assert batch.push({}) == {}
+
+
+def test_streams_that_look_ahead_beside_others(network: DenoiseNetwork) -> None:
+    streams = [frames(7, seed=s) for s in (1, 2, 3)]
+    options: list[dict[str, object]] = [{"lookahead": 3}, {}, {"lookahead": 2, "sigma": 20}]
+    for a, stream, o in zip(together(batch_of(network), streams, options), streams, options, strict=True):
+        assert_same(a, alone(network, stream, **o))
 
 
 def test_levels_go_to_the_device_when_they_change(network: DenoiseNetwork, monkeypatch: pytest.MonkeyPatch) -> None:

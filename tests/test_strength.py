@@ -247,9 +247,24 @@ def test_a_missing_mask_is_noticed_at_once(network: DenoiseNetwork):  # noqa: F8
 
 
 @pytest.mark.parametrize("option", ["luma", "chroma"])
-def test_shares_beyond_1_are_refused(network: DenoiseNetwork, option):  # noqa: F811
-    with pytest.raises(UsageError, match=f"{option} must be between 0 and 1"):
-        Denoiser(network, device="cpu", **{option: 1.5})
+def test_shares_beyond_2_are_refused(network: DenoiseNetwork, option):  # noqa: F811
+    with pytest.raises(UsageError, match=f"{option} must be between 0 and 2"):
+        Denoiser(network, device="cpu", **{option: 2.5})
+
+
+def test_more_of_luma_or_chroma_takes_their_noise_to_be_stronger(network: DenoiseNetwork):  # noqa: F811
+    (frame,) = frames(1, 48, 64)
+
+    def boost(**options) -> list[float]:
+        found = Denoiser(network, device="cpu", **options).prepare(frame).boost
+        return found.flatten().tolist() if isinstance(found, torch.Tensor) else [found]
+
+    assert boost() == boost(luma=0.5, chroma=0.2, strength=0.7) == [1.0]
+    assert boost(strength=1.5) == boost(luma=1.5, chroma=1.5) == [1.5]
+    assert boost(chroma=2.0) == [1.0, 2.0]
+    assert boost(luma=2.0, strength=1.5, chroma=0.5) == [3.0, 1.5]
+    plain, more = (denoise(network, [frame], sigma=10, luma=1.0, chroma=c)[0] for c in (1.0, 2.0))
+    assert not torch.equal(plain, more)
 
 
 def test_strength_0_stays_identical_with_everything_on(network: DenoiseNetwork, moving):  # noqa: F811

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import tolerances
-from test_backends import outputs, worst_rms
+from test_backends import both_ways, outputs, worst_rms
 from vidnoise.backends import open_backend
 from vidnoise.backends.tensorrt import TensorRT
 from vidnoise.denoiser import Denoiser
@@ -163,18 +163,27 @@ def fast() -> DenoiseNetwork:
     return load_model("fast")[0]
 
 
-@pytest.mark.parametrize(("dtype", "blind"), [(torch.float32, True), (torch.float16, False)])
+@pytest.mark.parametrize(
+    ("dtype", "blind", "through", "n_engines"),
+    [
+        (torch.float32, True, outputs, 1),
+        (torch.float16, False, outputs, 1),
+        (torch.float32, True, both_ways, 3),
+        (torch.float32, False, both_ways, 2),
+    ],
+    ids=["blind", "told in halves", "both ways", "both ways, told"],
+)
 def test_agrees_with_eager_over_two_streams_and_a_cut(
-    fake: FakeTensorRT, fast: DenoiseNetwork, dtype: torch.dtype, blind: bool
+    fake: FakeTensorRT, fast: DenoiseNetwork, dtype: torch.dtype, blind: bool, through: Any, n_engines: int
 ) -> None:
-    found = outputs(tensorrt(fast, dtype), blind=blind)
-    reference = outputs(open_backend("eager", fast, device=CPU, dtype=torch.float32), blind=blind)
+    found = through(tensorrt(fast, dtype), blind=blind)
+    reference = through(open_backend("eager", fast, device=CPU, dtype=torch.float32), blind=blind)
     tolerance = tolerances.BACKEND_FP32 if dtype is torch.float32 else tolerances.BACKEND_BF16
     assert worst_rms(found, reference) <= tolerance
     for a, b in zip(found, reference, strict=True):
         torch.testing.assert_close(a.level, b.level, rtol=0.02, atol=0)
         assert [t.shape for t in a.state] == [t.shape for t in b.state]
-    assert fake.n_built == 1
+    assert fake.n_built == n_engines
 
 
 def test_an_engine_is_built_once_for_a_size_and_machine(

@@ -21,6 +21,7 @@ from vidnoise.backends.eager import Eager
 from vidnoise.denoiser import Denoiser
 from vidnoise.errors import UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame
+from vidnoise.lookahead import Window
 from vidnoise.model import DenoiseNetwork
 from vidnoise.tiles import Tiled, choose_tile, spans, step_bytes
 from vidnoise.weights import load_model
@@ -124,10 +125,26 @@ def test_without_overlap_seams_would_be_seen(network: DenoiseNetwork) -> None:
 
 def test_told_levels_boosts_and_cuts(network: DenoiseNetwork) -> None:
     frames = panned(4, 8)
-    for given in ({"sigma": 0.1}, {"sigma": torch.tensor([0.1]), "boost": torch.tensor([1.5])}, {"cut": 2}):
+    for given in ({"sigma": 0.1}, {"sigma": torch.tensor([0.1]), "boost": torch.tensor([[1.5, 1.2]])}, {"cut": 2}):
         expected, _ = run(Eager(network, device=CPU, dtype=torch.float32), frames, **given)
         for difference in differences(run(tiled(network), frames, **given)[0], expected):
             assert float(difference.mean()) < tolerances.TILE_MEAN
+
+
+def test_both_ways(network: DenoiseNetwork) -> None:
+    frames = panned(4, 8)
+
+    def looked(backend: Any) -> list[Tensor]:
+        window: Window[int] = Window(backend, 3)
+        keeps = [torch.tensor([i not in (0, 2)]) for i in range(4)]
+        steps = [window.push(i, f, None, 1.0, k) for i, (f, k) in enumerate(zip(frames, keeps, strict=True))]
+        return [done.clean.clone() for step in [*steps, window.flush()] for _, done in step]
+
+    expected, found = (looked(b) for b in (Eager(network, device=CPU, dtype=torch.float32), tiled(network)))
+    assert len(found) == 4
+    for difference in differences(found, expected):
+        assert float(difference.mean()) < tolerances.TILE_MEAN
+        assert float(difference[..., SEAMS].mean((0, 1, 2)).max()) < tolerances.TILE_SEAM
 
 
 @pytest.mark.parametrize("size", [256, 272, 640, 1088, 2160, 3840])
@@ -168,22 +185,22 @@ def test_out_of_memory_goes_on_with_smaller_tiles(
     frames = real_frames(2)
     backend = tiled(network, (352, 640))
     calls: list[tuple[int, ...]] = []
-    step = backend._step
+    smooth = backend._smoothed
 
     def limited(cut: Any, noisy: Tensor, *rest: Any) -> Any:
         calls.append(cut._tile)
         if cut._tile[1] > 400:
             raise torch.OutOfMemoryError("no memory")
-        return step(cut, noisy, *rest)
+        return smooth(cut, noisy, *rest)
 
-    monkeypatch.setattr(backend, "_step", limited)
+    monkeypatch.setattr(backend, "_smoothed", limited)
     found, _ = run(backend, frames)
     assert calls == [(352, 640), (352, 320), (352, 320)]
     assert "going on with 320x352" in caplog.text
     expected, _ = run(Eager(network, device=CPU, dtype=torch.float32), frames)
     assert float(differences(found, expected)[-1].mean()) < tolerances.TILE_MEAN
 
-    monkeypatch.setattr(backend, "_step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
+    monkeypatch.setattr(backend, "_smoothed", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
     with pytest.raises(torch.OutOfMemoryError):
         run(backend, frames)
 

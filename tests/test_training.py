@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,15 @@ from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
 from vidnoise.training.batch import Batch, BatchMaker, measured_sigma, with_graphics
 from vidnoise.training.config import CONFIGS, Augment, Stage, load_config
 from vidnoise.training.data import ClipPack, ClipSampler, Folders
-from vidnoise.training.loop import Trainer, schedule
+from vidnoise.training.legs import joined, legs_of, record
+from vidnoise.training.loop import Trainer
 from vidnoise.training.losses import restoration, temporal
-from vidnoise.training.motion import moving_photo
-from vidnoise.training.objectives import PARTS, clip_loss
+from vidnoise.training.objectives import PARTS, clip_loss, look
 from vidnoise.training.optimizers import make_optimizers, orthogonalise
+from vidnoise.training.pixels import FilePixels
 from vidnoise.training.plot import plot_log
 from vidnoise.training.reparameterise import branch, fold
-from vidnoise.weights import load_model
+from vidnoise.weights import ModelCard, load_model
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +59,16 @@ GOOD = STAGE.replace("[noise]", "noise = { gaussian = 1 }") + "patch = 16\nsteps
         (STAGE + "patch = 16", "either steps or minutes"),
         (STAGE + "patch = 20\nsteps = 1", "multiple of 16"),
         (STAGE + 'patch = "16"\nsteps = 1', "patch cannot be '16'"),
-        (STAGE + "patch = 16\nsteps = 1\nbptt = 0", "above zero"),
+        (STAGE + "patch = 16\nsteps = 1\nbptt = 0", "bptt must be above zero"),
+        (STAGE + 'patch = 16\nsteps = 1\nschedule = "step"', "schedule must be one of constant, decay"),
+        (STAGE + "patch = 16\nsteps = 1\ndecay = 0.0", "decay is a share"),
+        (STAGE + "patch = 16\nsteps = 1\nstill_patch = 20", "multiple of 16, got 20"),
         (STAGE + "patch = 16\nsteps = 1", "noise needs weights"),
-        (GOOD + '[model]\ntransform = "fourier"', "unknown transform"),
         (GOOD + "[model]\ndepth = 3", "unknown model settings: depth"),
         (GOOD + "[augment]\nblur = 0.5", "unknown setting: blur"),
+        (GOOD + "[pool]\nclips = 0", "clips and frames are above zero"),
+        (GOOD + "[pool]\nsize = 33", "size is even"),
+        (GOOD.replace("gaussian", "encoded") + "[pool]\nsize = 14", "a patch of 16 needs a pool of that size"),
         ('loss = "l2"\n' + GOOD, "loss must be one of charbonnier, l1, l1_ssim, psnr; got 'l2'"),
         ('optimizer = "sgd"\n' + GOOD, "muon, adamw"),
         ("alpha = 2\n" + GOOD, "alpha must be in 0 to 1"),
@@ -117,7 +124,7 @@ def test_absent_data_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SourceOpenError, match="no clips or photos"):
         ClipPack(tmp_path, tmp_path / "cache")
     with pytest.raises(UsageError, match="unknown noise type"):
-        BatchMaker(None, config(noise={"smoke": 1.0}))  # type: ignore[arg-type]
+        BatchMaker(config(noise={"smoke": 1.0}), None)  # type: ignore[arg-type]
 
 
 def test_pack_holds_what_the_files_hold(data: Path, tmp_path: Path) -> None:
@@ -128,45 +135,89 @@ def test_pack_holds_what_the_files_hold(data: Path, tmp_path: Path) -> None:
 
 
 def test_samples_are_clips_in_range(data: Path, tmp_path: Path) -> None:
-    sampler = ClipSampler(ClipPack(data / "train", tmp_path), synthetic=0.5, rng=np.random.default_rng(0))
-    for _ in range(20):
-        clip = sampler.sample(6, 48)
-        assert clip.shape == (6, 3, 48, 48)
-        assert clip.min() >= 0
-        assert clip.max() <= 1
-
-
-def test_moving_photos_move() -> None:
-    rng = np.random.default_rng(1)
-    photo = rng.integers(0, 256, (120, 160, 3), np.uint8)
-    clips = [moving_photo([photo], 4, 48, rng) for _ in range(40)]
-    changes = [np.abs(c[1:].astype(int) - c[:-1]).mean() for c in clips]
-    assert min(changes) < 1  # still scenes are among them
-    assert max(changes) > 10
+    pack = ClipPack(data / "train", tmp_path)
+    sampler = ClipSampler(pack, FilePixels(pack), synthetic=0.5, rng=np.random.default_rng(0))
+    clips = sampler.sample(20, 6, 48)
+    assert clips.shape == (20, 6, 3, 48, 48)
+    assert clips.min() >= 0
+    assert clips.max() <= 1
 
 
 def test_measured_sigma_is_the_noise_that_was_added() -> None:
     noise = 0.1 * torch.randn(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     noise[:, 0] *= 2
-    level = measured_sigma(noise)
-    assert level.shape == (6, 32, 32)
-    torch.testing.assert_close(level[[0, 3]].mean(), torch.tensor(0.2), rtol=0.05, atol=0)
-    torch.testing.assert_close(level[[1, 2, 4, 5]].mean(), torch.tensor(0.1), rtol=0.05, atol=0)
+    level = measured_sigma(torch.stack([noise, 0 * noise]))
+    assert level.shape == (2, 6, 32, 32)
+    assert (level[1] == level.min()).all()
+    # Variances of 4, 1 and 1 in R, G and B: of Y, C1 and C2 they are these, in the low-pass band and in the details.
+    expected = 0.1 * torch.tensor([6 / 3, 5 / 2, 9 / 6]).sqrt().repeat(2)
+    torch.testing.assert_close(level[0].mean((1, 2)), expected, rtol=0.05, atol=0)
 
 
-def test_h264_noise_is_real_compression() -> None:
-    from vidnoise.training.codec_noise import transcode
+def test_schedules_warm_up_and_end_as_they_say() -> None:
+    cosine, line, leg = (
+        Stage("a", 1, 1, 16, steps=100, warmup=0.1, **settings)  # type: ignore[arg-type]
+        for settings in ({}, {"decay": 0.2}, {"schedule": "constant"})
+    )
+    for stage in (cosine, line, leg):
+        assert stage.rate(0.0, 0) < 0.05
+        assert stage.rate(0.1, 10) == pytest.approx(1.0)
+    assert [s.rate(1.0, 100) for s in (cosine, line, leg)] == pytest.approx([0, 0, 1], abs=1e-9)
+    assert cosine.rate(0.55, 55) == pytest.approx(0.5)
+    assert [line.rate(p / 100, p) for p in (11, 50, 80, 90, 95)] == pytest.approx([1, 1, 1, 0.5, 0.25])
+    counted = Stage("a", 1, 1, 16, minutes=1, schedule="constant", warmup_steps=50)
+    assert [counted.rate(p, s) for p, s in ((0.9, 0), (0.0, 24), (0.0, 49), (0.9, 5000))] == [0.02, 0.5, 1, 1]
 
-    clip = torch.rand(3, 3, 48, 64, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
-    fine, coarse = ((transcode(clip, crf=crf, preset="veryfast") - clip).std() for crf in (4, 40))
-    assert coarse > fine
-    assert abs((transcode(clip, crf=4, preset="veryfast") - clip).mean()) < 0.005
+
+def test_single_frames_are_mixed_in_evenly() -> None:
+    stage = Stage("a", 2, 3, 32, steps=100, still_share=0.3, still_patch=48)
+    chosen = [stage.is_still(step) for step in range(100)]
+    assert sum(chosen) == 30
+    assert max(sum(chosen[i : i + 10]) for i in range(90)) <= 4
+    assert stage.still == (6, 1, 48)
+    assert not any(Stage("a", 2, 3, 32, steps=100).is_still(step) for step in range(100))
 
 
-def test_schedule_warms_up_and_ends_at_zero() -> None:
-    assert schedule(0.0, 0.1) < 0.05
-    assert schedule(0.1, 0.1) == pytest.approx(1.0)
-    assert schedule(1.0, 0.1) == pytest.approx(0.0, abs=1e-9)
+def test_a_leg_goes_on_from_raw_weights_and_cards_add_up(data: Path, tmp_path: Path) -> None:
+    folders = Folders(data / "train", None)
+
+    def leg(name: str, **changes: object) -> Trainer:
+        stages = (Stage("leg", 2, 1, 16, steps=4, schedule="constant", warmup=0.0),)
+        trainer = Trainer(config(name=name, stages=stages, **changes), folders, tmp_path / name, cache=tmp_path)
+        trainer.fit(every=2)
+        return trainer
+
+    first = leg("first")
+    network, card = load_model(tmp_path / "first" / "first-raw.safetensors")
+    for key, value in first.network.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value.half().float())
+    assert not torch.equal(first.average["core.stem.weight"], first.network.state_dict()["core.stem.weight"])
+    (alone,) = card.training["legs"]
+    assert (alone["name"], alone["steps"], alone["device"]) == ("first", 4, "cpu")
+    raw = str(tmp_path / "first" / "first-raw.safetensors")
+    second = leg("second", initial=raw, model={})
+    assert second.earlier == [alone]
+    # The core of one, the fusion of the other: what they have in common counts once.
+    both = {"core": str(tmp_path / "second" / "second.safetensors"), "fusion": raw}
+    leg("third", initial=both)
+    record = load_model(tmp_path / "third" / "third.safetensors")[1].training
+    assert [leg["name"] for leg in record["legs"]] == ["first", "second", "third"]
+    assert record["steps"] == 12
+    # And a run that is gone on with keeps the legs before it, whatever became of their files.
+    again = Trainer(config(name="second", stages=second.config.stages), folders, tmp_path / "second", cache=tmp_path)
+    assert again.earlier == [alone]
+
+
+def test_hours_of_legs_are_told_by_device() -> None:
+    card = ModelCard("a", "fast", training={"steps": 10, "hours": 1.5})
+    (old,) = legs_of(card)
+    cpu = {"name": "b", "steps": 5, "hours": 2.0, "device": "cpu", "units": 2}
+    gpu = {"name": "c", "steps": 7, "hours": 0.25, "device": "a GPU", "units": 1}
+    assert joined([[old, cpu], [old, cpu, gpu]]) == [old, cpu, gpu]
+    told = record([old, cpu, gpu])
+    assert (told["steps"], told["hours"], told["core_hours"], told["gpu_hours"]) == (22, 3.75, 5.5, 0.25)
+    assert legs_of(ModelCard("d", "fast", training=told)) == [old, cpu, gpu]
+    assert legs_of(ModelCard("e", "fast")) == []
 
 
 def test_orthogonalise_evens_out_singular_values() -> None:
@@ -192,12 +243,14 @@ def test_one_patch_is_learnt_by_heart() -> None:
     torch.manual_seed(0)
     network = DenoiseNetwork(TIERS["fast"]).train()
     batch, rates, steps = one_batch(3), (0.02, 4e-3), 90
+    stage = Stage("one", 1, 3, 32, steps=steps, warmup=0.05)
     optimizers = make_optimizers(network, *rates)
     for step in range(steps):
         for optimizer, rate in zip(optimizers, rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * schedule(step / steps, 0.05)
+            optimizer.param_groups[0]["lr"] = rate * stage.rate(step / steps, step)
             optimizer.zero_grad()
-        clip_loss(network, batch, torch.tensor([False]), config())[0].backward()
+        known = look(network, batch, torch.tensor([False]), config(), both_ways=False)
+        clip_loss(network, batch, known, config())[0].backward()
         for optimizer in optimizers:
             optimizer.step()
     assert not [n for n, p in network.named_parameters() if p.grad is None]
@@ -230,16 +283,23 @@ def test_losses_measure_what_they_say() -> None:
 
 
 def test_graphics_are_free_of_noise() -> None:
-    clean = torch.full((2, 3, 48, 48), 0.5)
+    clean = torch.full((40, 1, 3, 128, 128), 0.5)
     noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    for seed in range(8):
-        a, b = with_graphics(clean, noisy, np.random.default_rng(seed))
-        free = (a == b).all(0).all(0)
-        assert 0.02 < free.float().mean() < 0.9
-        level = measured_sigma(b - a)
-        whole = torch.nn.functional.max_pool2d(1 - free[None].float(), 33, 1, 16)[0, ::2, ::2] == 0
-        assert level[:, whole].numel() == 0 or level[:, whole].max() < 1 / 255
-    assert torch.equal(clean, torch.full((2, 3, 48, 48), 0.5))  # the originals are left as they were
+    a, b = with_graphics(clean, noisy, np.random.default_rng(0))
+    free = (a == b).all(2).all(1)
+    shares = free.float().mean((1, 2))
+    assert shares.min() >= (8 / 128) ** 2
+    assert shares.max() < 0.9
+    level = measured_sigma(b - a).amax(1)
+    whole = torch.nn.functional.max_pool2d(1 - free[:, None].float(), 33, 1, 16)[:, 0, ::2, ::2] == 0
+    assert whole.any()
+    assert level[whole].max() < 1 / 255
+    assert torch.equal(clean, torch.full_like(clean, 0.5))  # the originals are left as they were
+    # Bars lie at two opposite edges, half of them above and below; panels leave a corner at the lower right.
+    above, beside, corner = (free[:, y, x] for y, x in ((0, 64), (64, 0), (127, 127)))
+    assert 4 < (above & corner & ~beside).sum() < 25
+    assert (beside & corner & ~above).any()
+    assert 10 < (~corner).sum() < 30
 
 
 def test_every_change_to_the_noise_that_is_asked_for_is_made(data: Path, tmp_path: Path) -> None:
@@ -265,15 +325,15 @@ def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:
 
     def gradients(stretch: int) -> tuple[float, dict[str, float], torch.Tensor]:
         network.zero_grad()
+        known = look(network, batch, blind, settings, both_ways=True)
         state, total, sums = None, 0.0, dict.fromkeys(PARTS, 0.0)
         for start in range(0, 4, stretch):
             span = range(start, min(start + stretch, 4))
-            loss, parts, state = clip_loss(network, batch, blind, settings, span, state)
-            assert state is not None
-            loss.backward()
+            loss, parts, state = clip_loss(network, batch, known, settings, span, state)
+            loss.backward(retain_graph=span.stop < 4)
             state = state.detach()
             total += loss.item()
-            sums = {k: sums[k] + v for k, v in parts.items()}
+            sums = {k: sums[k] + v.item() for k, v in parts.items()}
         return total, sums, torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
     whole, parts, gradient = gradients(4)
@@ -283,7 +343,7 @@ def test_stretches_of_a_clip_add_up_to_it_and_stop_the_gradient() -> None:
         assert total == pytest.approx(whole, rel=1e-5)
         assert sums == pytest.approx(parts, rel=1e-5)
         assert not torch.allclose(truncated, gradient, rtol=1e-3)
-    plain = clip_loss(network, batch, blind, settings)[0]
+    plain = clip_loss(network, batch, look(network, batch, blind, settings, both_ways=True), settings)[0]
     assert plain.item() == pytest.approx(whole, rel=1e-6)
 
 
@@ -338,7 +398,7 @@ def stop_after(steps: int):
 MUCH = {
     "optimizer": "adamw", "weight_decay": 0.01, "loss": "l1_ssim", "temporal_weight": 0.3, "reparameterise": True,
     "augment": Augment(rotate=0.5, elastic=0.5, hsv=0.5), "precision": "bf16",
-    "stages": (STAGES[0], Stage("long", 1, 5, 32, steps=3, bptt=2)),
+    "stages": (STAGES[0], Stage("long", 1, 5, 32, steps=3, bptt=2, still_share=0.5)),
 }  # fmt: skip
 
 
@@ -408,6 +468,19 @@ def test_a_log_goes_on_with_new_columns_and_is_drawn(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_validation_takes_a_small_share_of_the_time(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(config(), data, tmp_path / "run", cache=tmp_path)
+    scores = iter(range(100))
+    monkeypatch.setattr(trainer, "validate", lambda: {"10": time.sleep(0.3) or float(next(scores))})
+    rows: list[dict[str, float | str]] = []
+    trainer.fit(every=1, on_log=lambda row, progress: rows.append(row))
+    # At first, and at the end of each stage: tiny steps earn no more.
+    assert [row.get("psnr10") for row in rows] == [0.0, None, 1.0, None, None, 2.0]
+    plot_log(tmp_path / "run" / "log.csv", tmp_path / "gaps.png")
+
+
 def test_the_command_trains_with_and_without_validation(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,7 +499,7 @@ def test_the_command_trains_with_and_without_validation(
     assert "PSNR 10" in shown
     assert "0:00 left" in shown
     assert {p.name for p in (tmp_path / "run2").iterdir()} == {
-        "checkpoint.pt", "log.csv", "progress.png", "tiny.safetensors"
+        "checkpoint.pt", "log.csv", "progress.png", "tiny.safetensors", "tiny-raw.safetensors"
     }  # fmt: skip
     assert main(["train", str(path), "--data", str(data), "--val", str(tmp_path / "run"), *where]) == 3
     assert "no clips for validation" in " ".join(capsys.readouterr().err.split())

@@ -71,7 +71,7 @@ def test_foreign_settings_are_refused(saved: Path) -> None:
 
 def test_shipped_models_load_and_name_themselves() -> None:
     names = list_models()
-    assert {"fast", "standard", "quality", "fast-awgn", "standard-awgn"} <= set(names)
+    assert {"fast", "standard", "quality"} <= set(names)
     for name in names:
         network, card = load_model(name)
         assert card.name == name

@@ -36,6 +36,10 @@ DRIFT_DB = 0.1
 """Between two passes over a scene, mean over two draws of noise: with one draw the difference is anything from -0.2
 to +0.2 dB."""
 
+OTHER_BLOCKS = 2.0
+"""8-bit units, root mean square over a picture under noise of 25: the same frame where its block begins and ends at
+other frames, so that it has seen between a third and all of its lookahead; documented in docs/STREAMS.md."""
+
 BATCHED_STREAMS = 2e-5
 """A stream in a batch against the same alone, float32 in [0, 1]: a convolution of N pictures may add its products in
 another order (2^-24 relative each), and a recurrence of ten frames makes 2e-6 of that."""
@@ -84,3 +88,10 @@ TILE_SEAM = 0.1
 REMAP = 5e-4
 """OpenCV's bicubic warp against PyTorch's, on white noise from 0 to 1, per Haar band: weights in float32 in another
 order are off by up to 1e-4 a pixel, and a band sums four of them, halved."""
+
+RENDERED = 0.5
+"""Of a moving photo, in 8-bit steps, mean: OpenCV places its samples to a thirty-second of a pixel and rounds
+weights."""
+
+RECODED_DB = 34.0
+"""PSNR of training data that was coded once more to be carried: the noise that is added in training is well above it."""

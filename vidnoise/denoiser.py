@@ -19,19 +19,17 @@ from .errors import DeviceError, FormatError, UsageError
 from .frame import Frame
 from .grain import GrainSynthesis
 from .grain_table import GrainTable
-from .model import DenoiseNetwork, State
+from .lookahead import MAX_LOOKAHEAD, Window
+from .model import Denoised, DenoiseNetwork, State
 from .model.network import MULTIPLE
 from .split import split
-from .strength import Strength
+from .strength import MAX_STRENGTH, Strength
 from .tiles import Tiled
 from .weights import load_model
 
 if TYPE_CHECKING:
     from .backends.protocol import Backend
     from .strength import MaskLike, ZonesLike
-
-MAX_LOOKAHEAD = 32
-"""Frames: beyond them a scene's beginning gets no better."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -81,17 +79,18 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 class Denoiser:
     """Denoises one stream of frames, in order, keeping what it learnt of the past.
 
-    Causal and without delay, unless it is asked to look ahead: each frame pushed comes back at once. Not thread-safe; a
-    network may be shared by any number of denoisers.
+    Causal and without delay, unless it is asked to look ahead: each frame pushed comes back at once. With ``lookahead``
+    frames wait for those after them, and come back some at a time, in order, up to :attr:`latency_frames` pushes later;
+    :meth:`flush` gives the last ones. Not thread-safe; a network may be shared by any number of denoisers.
 
     Args:
         model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, or a loaded network.
         sigma: standard deviation of the noise in 8-bit units (25 means 25/255); ``None`` estimates it,
             per pixel, channel and frame.
         strength: 0 returns the input bit for bit, 1 removes what the network takes for noise; values in
-            between mix; values up to 2 take the noise to be that many times as strong.
-        luma, chroma: 0 to 1: what share of it brightness and colour get. RGB pictures: of the correction's Y', Cb
-            and Cr as BT.709 defines them.
+            between mix; values up to 2 take the noise to be that many times as strong, and some where none was found.
+        luma, chroma: 0 to 2: as ``strength``, times it, for brightness and colour alone. RGB pictures: for the
+            correction's Y', Cb and Cr as BT.709 defines them.
         zones: strengths by time, ``"0-10:0.5,60-:0"`` or (begin, end, strength) each: in those seconds of the video
             that strength holds instead.
         mask: strength by place, white fully, black not at all: a picture or video file, read in step with the
@@ -106,9 +105,9 @@ class Denoiser:
         grain_seed: which grain; the same seed gives the same on the same device.
         grain_table: an AV1 film-grain table of the noise removed, written there by :meth:`flush`.
         detect_cuts: forget the past at scene cuts.
-        lookahead: frames of a scene that wait until so many more have come; the network sees them first, from the last
-            to the first, so that a scene begins as clean as it goes on. Their frames come back together, later ones
-            without delay. Up to 32; each takes memory for a picture.
+        lookahead: how many frames may have to come before a frame goes out; it is denoised by its past and by a third
+            of them at least (at the end of a scene, by as many as there are). 8 are nearly as good as all. Up to 32;
+            each takes memory for three pictures.
         preview: ``split`` leaves the left half of the picture as it is, with a thin divider, to look at.
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
             the mask lies.
@@ -151,12 +150,10 @@ class Denoiser:
         if sigma is not None and not 0 <= sigma <= 255:
             raise UsageError(f"sigma must be between 0 and 255 (8-bit units), got {sigma:g}")
         for name, share in (("luma", luma), ("chroma", chroma)):
-            if not 0 <= share <= 1:
-                raise UsageError(f"{name} must be between 0 and 1, got {share:g}")
+            if not 0 <= share <= MAX_STRENGTH:
+                raise UsageError(f"{name} must be between 0 and {MAX_STRENGTH:g}, got {share:g}")
         if not 0 <= lookahead <= MAX_LOOKAHEAD:
             raise UsageError(f"lookahead must be between 0 and {MAX_LOOKAHEAD} frames, got {lookahead}")
-        if lookahead and max_memory is not None:
-            raise UsageError("lookahead keeps whole pictures: it does not go with max_memory")
         if preview not in (None, "split"):
             raise UsageError(f"unknown preview {preview!r}; there is only split")
         if grain and grain_table is not None:
@@ -183,7 +180,9 @@ class Denoiser:
         elif max_memory is None:
             self.backend = open_backend(backend, self.network, device=self.device, dtype=self.dtype)
         elif backend in ("auto", "eager"):
-            self.backend = Tiled(self.network, device=self.device, dtype=self.dtype, max_memory=max_memory)
+            self.backend = Tiled(
+                self.network, device=self.device, dtype=self.dtype, max_memory=max_memory, lookahead=lookahead
+            )
         else:
             raise UsageError(f"max_memory goes with the backend eager, which denoises in tiles, not with {backend}")
         self.sigma = sigma
@@ -192,7 +191,9 @@ class Denoiser:
         self.detect_cuts = detect_cuts
         self.latency_frames = lookahead
         """Frames that may have to be pushed before the first one comes back, less one."""
-        self._waiting: list[Task] = []
+        self._window: Window[Task] | None = None
+        self._shape: tuple[int, int] | None = None
+        self._boosts: dict[tuple[float, float], Tensor] = {}
         self.preview = preview
         self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -204,7 +205,7 @@ class Denoiser:
         self.state: State | None = None
         """What the network remembers of the stream."""
         self._cut_memory: CutMemory | None = None
-        self._shape: tuple[int, int] | None = None
+        self._is_first = True
 
     @property
     def estimated_sigma(self) -> float | None:
@@ -240,32 +241,22 @@ class Denoiser:
             # Whoever pushed it may use its memory again.
             frame = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
             if (frame.height, frame.width) != self._shape:
-                done = self._release()  # before the past is forgotten, which is theirs
+                done = self.drain()
+                self._window = Window(self.backend, self.latency_frames)
         task = self.prepare(frame)
-        is_first = self.state is None and not self._waiting
-        if is_first or not task.keep:
-            done += self._release()
-        elif not self._waiting:
-            return [self.finish(task, *self._step(task))]
-        self._waiting.append(task)
-        return done + self._release() if len(self._waiting) > self.latency_frames else done
+        assert self._window is not None
+        return done + self._finished(self._window.push(task, task.padded, self.told_sigma, task.boost, task.keep))
 
-    def _release(self) -> list[Frame]:
-        """Denoise the beginning of a scene that is waiting: through it backwards first, then forwards."""
-        tasks, self._waiting = self._waiting, []
+    def drain(self) -> list[Frame]:
+        """The frames that wait, finished by what has come so far. What is pushed next goes on from them."""
+        return [] if self._window is None else self._finished(self._window.flush())
+
+    def _finished(self, steps: Iterator[tuple[Task, Denoised]]) -> list[Frame]:
         done: list[Frame] = []
-        for i, task in enumerate([*reversed(tasks[1:]), *tasks]):
-            # What was before the scene is forgotten by the frame that is seen first.
-            keep = torch.ones_like(task.keep) if i else tasks[0].keep
-            result = self._step(task._replace(keep=keep))
-            if i >= len(tasks) - 1:
-                done.append(self.finish(task, *result))
-        return done
-
-    def stop_looking_ahead(self) -> list[Frame]:
-        """The frames that are waiting; from now on none will."""
-        done = self._release()
-        self.latency_frames = 0
+        try:
+            done += (self.finish(task, result.clean, result.level[0]) for task, result in steps)
+        except torch.OutOfMemoryError as ex:
+            raise self._out_of_memory() from ex
         return done
 
     def _step(self, task: Task) -> tuple[Tensor, Tensor]:
@@ -277,10 +268,13 @@ class Denoiser:
                 task.padded, self.told_sigma, task.boost, task.keep, self.state
             )
         except torch.OutOfMemoryError as ex:
-            less = "a smaller --lookahead" if self.latency_frames else "--max-memory MB (in tiles)"
-            size = f"{task.frame.width}x{task.frame.height}"
-            raise DeviceError(f"{self.device} ran out of memory at {size}; try {less}, or --model fast") from ex
+            raise self._out_of_memory() from ex
         return clean, level[0]
+
+    def _out_of_memory(self) -> DeviceError:
+        less = "a smaller --lookahead" if self.latency_frames else "--max-memory MB (in tiles)"
+        height, width = self._shape or (0, 0)
+        return DeviceError(f"{self.device} ran out of memory at {width}x{height}; try {less}, or --model fast")
 
     def flush(self) -> list[Frame]:
         """End of the stream: returns what is still inside (with ``lookahead`` only).
@@ -288,7 +282,7 @@ class Denoiser:
         Raises:
             SinkOpenError: the grain table cannot be written.
         """
-        done = self._release()
+        done = self.drain()
         self.close()
         if self._grain_table is not None:
             self._grain_table.write()
@@ -329,22 +323,33 @@ class Denoiser:
             room = None if self.latency_frames else getattr(self.state, "noisy", None)
             padded = to_network(frame, MULTIPLE, room)
             noisy = padded[..., : frame.height, : frame.width]
-            keep = torch.full((1,), not frame.discontinuity, dtype=torch.bool, device=self.device)
-            if frame.discontinuity:
+            follows = not (frame.discontinuity or self._is_first)
+            keep = torch.full((1,), follows, dtype=torch.bool, device=self.device)
+            self._is_first = False
+            if not follows:
                 self._cut_memory = None
             if self.detect_cuts:
                 cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
                 keep &= ~cut
                 self._cuts += cut
-            return Task(frame, noisy, padded, keep, strength, map)
+            return Task(frame, noisy, padded, keep, strength, map, self._boost(strength))
+
+    def _boost(self, strength: float) -> float | Tensor:
+        """How many times as strong the noise is taken to be, ``(1, 2)`` where luma and chroma differ."""
+        luma, chroma = (max(1.0, strength) * max(1.0, share) for share in (self.luma, self.chroma))
+        if luma == chroma:
+            return luma
+        if (luma, chroma) not in self._boosts:  # numbers that go to a GPU are waited for, so they are kept
+            self._boosts = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
+        return self._boosts[luma, chroma]
 
     def finish(self, task: Task, clean: Tensor, level: Tensor) -> Frame:
         """The frame that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its noise level."""
         frame, noisy = task.frame, task.noisy
         self._level = level
-        strength = min(1.0, task.strength)
+        strength, luma, chroma = (min(1.0, share) for share in (task.strength, self.luma, self.chroma))
         with torch.no_grad():  # not inference_mode: what goes out may be anyone's
-            if self._grain is None and task.map is None and self.luma == self.chroma == 1:
+            if self._grain is None and task.map is None and luma == chroma == 1:
                 out = from_network(frame, clean, task.padded, strength)
             else:
                 correction = difference(frame, clean, task.padded, strength)
@@ -352,7 +357,7 @@ class Denoiser:
                     correction = correction + self._grain.fresh(noisy, correction)
                 if task.map is not None:
                     correction = correction * task.map
-                out = add_correction(frame, weigh_correction(frame, correction, self.luma, self.chroma))
+                out = add_correction(frame, weigh_correction(frame, correction, luma, chroma))
         if self._grain_table is not None:
             self._grain_table.observe(frame, out)
         return out if self.preview is None else split(frame, out, rotation=self.rotation)
@@ -370,8 +375,5 @@ class Task(NamedTuple):
     """``(1,)`` bool: false where a cut lies before the frame."""
     strength: float
     map: Tensor | None
-
-    @property
-    def boost(self) -> float:
-        """How many times as strong the noise is taken to be."""
-        return max(1.0, self.strength)
+    boost: float | Tensor
+    """How many times as strong the noise is taken to be; see :meth:`Denoiser.prepare`."""

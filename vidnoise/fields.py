@@ -7,6 +7,7 @@ output is interlaced as the input was.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -24,14 +25,16 @@ class FieldDenoiser:
 
     Args:
         first: Denoises whole frames, and top fields.
-        make: A denoiser for the bottom fields, with the network of ``first`` and no ``lookahead``; called where a field
-            comes.
+        make: A denoiser for the bottom fields, with the network and the ``lookahead`` of ``first``; called where a
+            field comes.
     """
 
     def __init__(self, first: Denoiser, make: Callable[[DenoiseNetwork], Denoiser]) -> None:
         self._first = first
         self._make = make
         self._second: Denoiser | None = None
+        self._waiting: deque[Frame] = deque()
+        """Interlaced frames whose fields wait."""
         self.device, self.dtype, self.model_name = first.device, first.dtype, first.model_name
 
     @property
@@ -56,19 +59,24 @@ class FieldDenoiser:
             self._second.reset()
 
     def push(self, frame: Frame) -> list[Frame]:
-        """Take the next frame; returns those that are finished. Raises what :meth:`Denoiser.push` does.
-
-        From the first interlaced frame on nothing waits, whatever the ``lookahead`` was.
-        """
+        """Take the next frame; returns those that are finished. Raises what :meth:`Denoiser.push` does."""
         if not frame.interlaced:
-            return self._first.push(frame)
-        done: list[Frame] = []
+            return [*self._drain(), *self._first.push(frame)]
+        done = [] if self._waiting else self._first.drain()
         if self._second is None:
             self._second = self._make(self._first.network)
-            done = self._first.stop_looking_ahead()
         top, bottom = fields(frame)
-        clean = zip(self._first.push(top), self._second.push(bottom), strict=True)
-        return [*done, *(weave(frame, t, b) for t, b in clean)]
+        self._waiting.append(frame)
+        return [*done, *self._woven(self._first.push(top), self._second.push(bottom))]
+
+    def _woven(self, tops: list[Frame], bottoms: list[Frame]) -> list[Frame]:
+        return [weave(self._waiting.popleft(), t, b) for t, b in zip(tops, bottoms, strict=True)]
+
+    def _drain(self) -> list[Frame]:
+        """The interlaced frames that wait."""
+        if self._second is None or not self._waiting:
+            return []
+        return self._woven(self._first.drain(), self._second.drain())
 
     def close(self) -> None:
         """See :meth:`Denoiser.close`."""
@@ -81,6 +89,7 @@ class FieldDenoiser:
         try:
             for frame in frames:
                 yield from self.push(frame)
+            yield from self._drain()
             yield from self._first.flush()  # which also writes what both have measured
         finally:
             self.close()

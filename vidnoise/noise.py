@@ -1,35 +1,73 @@
 """Synthetic noise, shared by training and evaluation.
 
-A noise type is a function ``(clean, generator) -> noisy`` over a clip ``(T, 3, H, W)`` in [0, 1]; its
-strength is drawn from the generator. Independent from frame to frame unless its docstring says
-otherwise. A new one is one function and one line in :data:`NOISES`.
+A noise type is a function ``(clean, generator) -> noisy`` over a batch of clips ``(N, T, 3, H, W)`` in [0, 1], on any
+device; the generator is of the same one. What kind of noise a clip gets, and how strong, is drawn for each clip apart.
+Noise is new in every frame unless a docstring says otherwise, and is not clipped unless one says so. A new type is one
+function and one line in :data:`NOISES`.
+
+Nothing here waits for the device: draws stay tensors, and clips that do not want a step get it with a factor that makes
+nothing of it. What encoders make of noise is in :mod:`vidnoise.training.codec_pool`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 Noise = Callable[[Tensor, Generator], Tensor]
 
-GAMMA = 2.2
-"""A plain power law stands for every camera's curve; sensors count light, files store its root."""
-
-_RGB_TO_YUV = torch.tensor([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
-"""JPEG's (JFIF) matrix: chroma subsampling in cameras happens in this space."""
+WHITE = 0.05
+"""Spread of a Gaussian kernel, in samples, at which it is one sample only, so that noise stays white."""
 
 
-def _uniform(generator: Generator, low: float, high: float) -> float:
-    return low + (high - low) * torch.rand((), generator=generator).item()
+def _uniform(clean: Tensor, generator: Generator, low: float, high: float) -> Tensor:
+    """A number for each clip, ``(N, 1, 1, 1, 1)``."""
+    draws = torch.rand(len(clean), 1, 1, 1, 1, generator=generator, device=clean.device)
+    return draws.mul_(high - low).add_(low)
 
 
-def _normal(like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator)
+def _log_uniform(clean: Tensor, generator: Generator, low: float, high: float) -> Tensor:
+    """Likewise; each doubling is as likely as the next."""
+    return _uniform(clean, generator, math.log(low), math.log(high)).exp_()
+
+
+def _chance(clean: Tensor, generator: Generator, share: float) -> Tensor:
+    """Whether each clip is one of a share of all, ``(N, 1, 1, 1, 1)``."""
+    return _uniform(clean, generator, 0, 1) < share
+
+
+def _normal(clean: Tensor, generator: Generator, channels: int = 3, scale: int = 1) -> Tensor:
+    """White noise of deviation 1, ``(N, T, channels, H/scale, W/scale)`` (rounded up)."""
+    n, t, _, h, w = clean.shape
+    return torch.randn(n, t, channels, -(-h // scale), -(-w // scale), generator=generator, device=clean.device)
+
+
+def _kernels(spread: Tensor, radius: int) -> Tensor:
+    """A sampled Gaussian for each clip, ``(N, 2 radius + 1)``, its largest value 1."""
+    x = torch.arange(-radius, radius + 1, dtype=torch.float32, device=spread.device)
+    return torch.exp(-0.5 * (x / spread.view(-1, 1)) ** 2)
+
+
+def _filtered(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Each clip under its own separable kernel: ``rows`` along lines, ``columns`` across; the edges wrap around."""
+    n, t, c, h, w = pictures.shape
+    x = pictures.reshape(n, t * c, h, w).transpose(0, 1)
+    for kernels, shape in ((rows, (n, 1, 1, -1)), (columns, (n, 1, -1, 1))):
+        radius = kernels.shape[1] // 2
+        pad = [radius, radius, 0, 0] if shape[2] == 1 else [0, 0, radius, radius]
+        x = F.conv2d(F.pad(x, pad, mode="circular"), kernels.view(shape), groups=n)
+    return x.transpose(0, 1).reshape(pictures.shape)
+
+
+def _smeared(noise: Tensor, along: Tensor, across: Tensor, radius: int = 5) -> Tensor:
+    """White noise blurred along lines and across them by so many samples, at its old deviation."""
+    kernels = [_kernels(spread, radius) for spread in (along, across)]
+    rows, columns = (k / k.norm(dim=1, keepdim=True) for k in kernels)
+    return _filtered(noise, rows, columns)
 
 
 def none(clean: Tensor, generator: Generator) -> Tensor:
@@ -37,97 +75,183 @@ def none(clean: Tensor, generator: Generator) -> Tensor:
     return clean.clone()
 
 
-def add_gaussian(clean: Tensor, sigma: float, generator: Generator) -> Tensor:
-    """White Gaussian noise of standard deviation ``sigma`` ([0, 1] units), not clipped."""
-    return clean + sigma * _normal(clean, generator)
+def add_gaussian(clean: Tensor, sigma: float | Tensor, generator: Generator) -> Tensor:
+    """White Gaussian noise of standard deviation ``sigma`` ([0, 1] units), not clipped; a tensor of any shape."""
+    return clean + sigma * torch.randn(clean.shape, generator=generator, device=clean.device)
 
 
 def gaussian(clean: Tensor, generator: Generator) -> Tensor:
     """White Gaussian noise, sigma 0 to 55/255."""
-    return add_gaussian(clean, _uniform(generator, 0, 55) / 255, generator)
+    return add_gaussian(clean, _uniform(clean, generator, 0, 55 / 255), generator)
 
 
-def poisson_gaussian(clean: Tensor, generator: Generator) -> Tensor:
-    """Photon and read noise in linear light under per-channel white-balance gains, clipped by the sensor."""
-    gains = torch.tensor([_uniform(generator, 1.0, 2.4), 1.0, _uniform(generator, 1.0, 2.4)]).view(3, 1, 1)
-    # Log-uniform: one photographic stop is as likely as the next.
-    shot = 10 ** _uniform(generator, -4.0, -1.9)
-    read = 10 ** _uniform(generator, -3.0, -1.7)
-    linear = clean.clamp(0, 1) ** GAMMA
-    deviation = (shot * gains * linear + (read * gains) ** 2).sqrt()
-    return (linear + deviation * _normal(clean, generator)).clamp(0, 1) ** (1 / GAMMA)
+def planes(clean: Tensor, generator: Generator) -> Tensor:
+    """Noise of the planes of 4:2:0 video: Y at full size, U and V at half, brought up again linearly.
+
+    Luma has a deviation of 2 to 35/255, chroma 0 to 3 times as much (28/255 at most); some clips have noise in luma
+    alone, some in chroma alone. It is white; or blurred, as by scaling; or smeared along lines, as tape does it: chroma
+    over 4 to 16 pixels, luma over one or two. BT.601 or BT.709.
+    """
+    n, t, _, h, w = clean.shape
+    luma = _log_uniform(clean, generator, 2 / 255, 35 / 255)
+    chroma = (luma * _uniform(clean, generator, 0, 3)).clamp(max=28 / 255)
+    alone = _uniform(clean, generator, 0, 1)
+    chroma = torch.where(alone < 0.2, 0.0, torch.where(alone > 0.85, luma.clamp(max=28 / 255), chroma))
+    luma = torch.where(alone > 0.85, 0.0, luma)
+
+    kind = _uniform(clean, generator, 0, 1)
+    blurred, tape = kind > 0.5, kind > 0.75
+
+    def spread(blur: tuple[float, float], smear: tuple[float, float]) -> Tensor:
+        wide = torch.where(tape, _uniform(clean, generator, *smear), _uniform(clean, generator, *blur))
+        return torch.where(blurred, wide, WHITE)
+
+    # A bell of spread s looks 2.36 s wide. Chroma samples are two pixels wide.
+    along, across = spread((0.4, 1.2), (0.4, 0.9)), spread((0.4, 1.2), (WHITE, WHITE))
+    y = _smeared(_normal(clean, generator, 1), along, across) * luma
+    along, across = spread((0.3, 1.0), (0.85, 3.3)), spread((0.3, 1.0), (WHITE, 0.6))
+    uv = _smeared(_normal(clean, generator, 2, scale=2), along, across, radius=8) * chroma
+    uv = F.interpolate(uv.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False).view(n, t, 2, h, w)
+
+    high_definition = _chance(clean, generator, 0.5)
+    kr = torch.where(high_definition, 0.2126, 0.299)
+    kb = torch.where(high_definition, 0.0722, 0.114)
+    red, blue = 2 * (1 - kr) * uv[:, :, 1:], 2 * (1 - kb) * uv[:, :, :1]
+    green = (red * kr + blue * kb) / (kr + kb - 1)
+    return clean + torch.cat([y + red, y + green, y + blue], 2)
+
+
+def _demosaiced(mosaic: Tensor, red_row: Tensor, red_column: Tensor, mix: Tensor) -> Tensor:
+    """What a demosaicking makes of samples behind a Bayer mosaic, ``(N, T, 1, H, W)`` to ``(N, T, 3, H, W)``.
+
+    Args:
+        mosaic: a sample for each pixel; the edges wrap around.
+        red_row, red_column: bool, where rows and columns have red samples.
+        mix: 0 for bilinear, 1 for the linear kernels of Malvar, He and Cutler, "High-quality linear interpolation for
+            demosaicing of Bayer-patterned color images" (2004), which sharpen; or between.
+    """
+
+    def pair(x: Tensor, distance: int, dim: int) -> Tensor:
+        return x.roll(distance, dim) + x.roll(-distance, dim)
+
+    beside, above = pair(mosaic, 1, -1), pair(mosaic, 1, -2)
+    diagonal, far_beside, far_above = pair(beside, 1, -2), pair(mosaic, 2, -1), pair(mosaic, 2, -2)
+    far = far_beside + far_above
+    edge = 5 * mosaic - diagonal
+    cross = (2 * (beside + above) + mix * (4 * mosaic - far)) / 8
+    in_row = (4 * beside + mix * (edge - far_beside + far_above / 2)) / 8
+    in_column = (4 * above + mix * (edge - far_above + far_beside / 2)) / 8
+    across = (2 * diagonal + mix * (6 * mosaic - 1.5 * far)) / 8
+    red = torch.where(red_row, torch.where(red_column, mosaic, in_row), torch.where(red_column, in_column, across))
+    green = torch.where(red_row == red_column, cross, mosaic)
+    blue = torch.where(red_row, torch.where(red_column, across, in_column), torch.where(red_column, in_row, mosaic))
+    return torch.cat([red, green, blue], 2)
+
+
+def sensor(clean: Tensor, generator: Generator) -> Tensor:
+    """Photon and read noise of a sensor as a camera's picture shows it.
+
+    Variances are affine in linear light under white-balance gains; the noise goes through a Bayer mosaic, a linear
+    demosaicking (bilinear to Malvar), a colour matrix, the tone curve, and for most clips the camera's own sharpening
+    or smoothing. Black is clipped for most clips, so that dark ones get lighter; the others keep what is below.
+
+    The *noise* is mosaicked, not the picture. A linear demosaicking D of (picture + noise) is D(picture) + D(noise);
+    so a picture that any demosaicking brings back exactly would give exactly this, while the moiré of a picture that
+    it does not is no noise: asking the network for what is lost to it would teach it to invent.
+    """
+    _, _, _, h, w = clean.shape
+    gains = [_uniform(clean, generator, 1.0, 2.4), torch.ones_like(clean[:, :1, :1, :1, :1]),
+             _uniform(clean, generator, 1.0, 2.4)]  # fmt: skip
+    shot = _log_uniform(clean, generator, 1e-4, 1e-2)
+    read = _log_uniform(clean, generator, 1e-3, 1.25e-2)
+
+    # The tone curve: a root with a toe, whose slope at black is finite, as all curves of cameras have it.
+    power = _uniform(clean, generator, 1 / 2.4, 1 / 2.0)
+    toe = _log_uniform(clean, generator, 1e-4, 1e-2)
+    black = toe**power
+    contrast = (1 + toe) ** power - black
+    linear = (clean.clamp(0, 1) * contrast + black) ** (1 / power) - toe
+
+    rows = torch.arange(h, device=clean.device).view(-1, 1) % 2 == 1
+    columns = torch.arange(w, device=clean.device) % 2 == 1
+    red_row, red_column = rows ^ _chance(clean, generator, 0.5), columns ^ _chance(clean, generator, 0.5)
+    red, green, blue = (gain * (shot * linear[:, :, i : i + 1] + gain * read**2) for i, gain in enumerate(gains))
+    variance = torch.where(red_row, torch.where(red_column, red, green), torch.where(red_column, green, blue))
+    mosaic = _normal(clean, generator, 1) * variance.sqrt()
+    noise = _demosaiced(mosaic, red_row, red_column, _uniform(clean, generator, 0, 1))
+    # From the sensor's colours to the screen's: grays stay, colours and their noise grow.
+    gray = noise.mean(2, keepdim=True)
+    noise = gray + (noise - gray) * _uniform(clean, generator, 1.0, 1.7)
+
+    least = torch.where(_chance(clean, generator, 0.7), 0.0, -toe)
+    noisy = (linear + noise).maximum(least).clamp_(max=1)
+    noise = ((noisy + toe).clamp_(min=0) ** power - black) / contrast - clean
+    # Sharpening above 0, smoothing below: both act on the finished picture, and being linear on its noise alike.
+    processing = _uniform(clean, generator, 0, 1)
+    amount = torch.where(
+        processing < 0.35, _uniform(clean, generator, 0.2, 1.3),
+        torch.where(processing < 0.65, _uniform(clean, generator, -1.0, -0.4), 0.0),
+    )  # fmt: skip
+    kernels = _kernels(_uniform(clean, generator, 0.5, 1.1), 3)
+    kernels = kernels / kernels.sum(1, keepdim=True)
+    return clean + noise + amount * (noise - _filtered(noise, kernels, kernels))
+
+
+def _grain(clean: Tensor, generator: Generator, sigma: Tensor, common: Tensor) -> Tensor:
+    """Noise blurred by 0 to 1.5 pixels, of which ``common`` (0 to 1) is the same in all channels.
+
+    In half of the clips it depends on the picture, as film grain does: strongest in the middle, weak in black and
+    white.
+    """
+    noise = _normal(clean, generator, 1) * common + _normal(clean, generator) * (1 - common**2).sqrt()
+    spread = _uniform(clean, generator, 0.35, 1.5)
+    noise = _smeared(noise, spread, spread)
+    bend = torch.where(_chance(clean, generator, 0.5), _uniform(clean, generator, 0.3, 1.0), 0.0)
+    gray = clean.mean(2, keepdim=True)
+    return clean + noise * sigma * (1 + bend * (2 * (gray * (1 - gray)).clamp_(min=0).sqrt_() - 1))
 
 
 def correlated(clean: Tensor, generator: Generator) -> Tensor:
-    """Gaussian noise smoothed by a small kernel, as demosaicking and scaling leave it."""
-    sigma = _uniform(generator, 2, 40) / 255
-    spread = _uniform(generator, 0.35, 1.1)
-    x = torch.arange(-3, 4, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (x / spread) ** 2)
-    kernel = torch.outer(kernel, kernel)
-    kernel = (kernel / kernel.square().sum().sqrt()).expand(3, 1, 7, 7)  # unit energy keeps sigma
-    noise = F.conv2d(F.pad(_normal(clean, generator), [3] * 4, mode="circular"), kernel, groups=3)
-    return clean + sigma * noise
-
-
-def chroma_subsampled(clean: Tensor, generator: Generator) -> Tensor:
-    """Camera noise whose colour part was stored at half resolution (4:2:0), often the stronger part."""
-    base = poisson_gaussian if _uniform(generator, 0, 1) < 0.5 else gaussian
-    noise = base(clean, generator) - clean
-    yuv = torch.einsum("ij,tjhw->tihw", _RGB_TO_YUV, noise)
-    chroma = F.interpolate(F.avg_pool2d(yuv[:, 1:], 2), scale_factor=2, mode="bilinear", align_corners=False)
-    yuv = torch.cat([yuv[:, :1], chroma * _uniform(generator, 1.0, 2.0)], 1)
-    return clean + torch.einsum("ij,tjhw->tihw", torch.linalg.inv(_RGB_TO_YUV), yuv)
+    """Film grain: sigma 2 to 40/255, blurred, partly the same in all channels, at times dependent on the picture."""
+    sigma = _log_uniform(clean, generator, 2 / 255, 40 / 255)
+    return _grain(clean, generator, sigma, _uniform(clean, generator, 0.0, 0.9))
 
 
 def luma(clean: Tensor, generator: Generator) -> Tensor:
-    """Noise (nearly) equal in red, green and blue, as gray footage and filtered chroma have it.
+    """Noise (nearly) equal in red, green and blue, as gray footage and filtered chroma have it; sigma 2 to 45/255.
 
-    A network that has only seen independent channels takes such noise for texture.
+    Half of it is white, half as :func:`correlated`. A network that has only seen independent channels takes such noise
+    for texture.
     """
-    base = (poisson_gaussian, gaussian, correlated)[int(_uniform(generator, 0, 3))]
-    noise = base(clean, generator) - clean
-    common = noise.sum(1, keepdim=True) / 3**0.5
-    return clean + common + (noise - common / 3**0.5) * _uniform(generator, 0.0, 0.4) ** 2
+    sigma = _log_uniform(clean, generator, 2 / 255, 45 / 255)
+    common = (1 - _uniform(clean, generator, 0.0, 0.4) ** 4).sqrt()
+    white = _normal(clean, generator, 1) * common + _normal(clean, generator) * (1 - common**2).sqrt()
+    return torch.where(_chance(clean, generator, 0.5), clean + sigma * white, _grain(clean, generator, sigma, common))
 
 
 def salt_and_pepper(clean: Tensor, generator: Generator) -> Tensor:
     """Dead samples, black or white, up to 2 %, over light Gaussian noise."""
-    noisy = add_gaussian(clean, _uniform(generator, 0, 15) / 255, generator)
-    density = _uniform(generator, 0.0005, 0.02)
-    chance = torch.rand(clean[:, :1].shape, generator=generator)
-    return torch.where(chance < density / 2, 0.0, torch.where(chance > 1 - density / 2, 1.0, noisy))
+    noisy = add_gaussian(clean, _uniform(clean, generator, 0, 15 / 255), generator)
+    half = _uniform(clean, generator, 0.0005, 0.02) / 2
+    chance = torch.rand(clean[:, :, :1].shape, generator=generator, device=clean.device)
+    return torch.where(chance < half, 0.0, torch.where(chance > 1 - half, 1.0, noisy))
 
 
 def banding(clean: Tensor, generator: Generator) -> Tensor:
-    """Row noise of a sensor's read-out over Poisson-Gaussian noise."""
-    rows = torch.randn(clean.shape[0], 1, clean.shape[2], 1, generator=generator)
-    return poisson_gaussian(clean, generator) + rows * _uniform(generator, 0.5, 5) / 255
-
-
-def compressed(clean: Tensor, generator: Generator) -> Tensor:
-    """Camera noise after lossy compression with 4:2:0 chroma (JPEG, quality 40 to 95)."""
-    base = (poisson_gaussian, gaussian, chroma_subsampled)[int(_uniform(generator, 0, 3))]
-    pictures = (base(clean, generator).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    quality = int(_uniform(generator, 40, 95))
-    decoded = []
-    for picture in pictures:
-        _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        assert picture is not None  # OpenCV reads what it has just written
-        decoded.append(picture[..., ::-1])
-    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
+    """Row noise of a sensor's read-out, 0.5 to 5/255, over :func:`sensor`."""
+    n, t, _, h, _ = clean.shape
+    rows = torch.randn(n, t, 1, h, 1, generator=generator, device=clean.device)
+    return sensor(clean, generator) + rows * _uniform(clean, generator, 0.5 / 255, 5 / 255)
 
 
 NOISES: dict[str, Noise] = {
     "none": none,
     "gaussian": gaussian,
-    "poisson_gaussian": poisson_gaussian,
+    "planes": planes,
+    "sensor": sensor,
     "correlated": correlated,
-    "chroma_subsampled": chroma_subsampled,
     "luma": luma,
     "salt_and_pepper": salt_and_pepper,
     "banding": banding,
-    "compressed": compressed,
 }
 """Noise types by the names that training configurations use."""

@@ -52,8 +52,8 @@ class StreamBatch:
     """Denoises several streams with one network, their frames together.
 
     Streams may begin, end, pause, be reset and cut independently. Frames of different sizes, or with the noise level
-    told and unknown, take separate steps. What comes out is what a :class:`Denoiser` for each stream gives, up to
-    the rounding of sums. Not thread-safe.
+    told and unknown, take separate steps, and so do streams that look ahead. What comes out is what a :class:`Denoiser`
+    for each stream gives, up to the rounding of sums. Not thread-safe.
 
     Args:
         model, device, precision, backend: see :class:`Denoiser`.
@@ -67,8 +67,8 @@ class StreamBatch:
     >>> day, night = batch.open(), batch.open(sigma=25)
     >>> gray = lambda level: PictureAdapter().frame(np.full((48, 64, 3), level, np.uint8))[0]
     >>> clean = batch.push({day: gray(200), night: gray(20)})
-    >>> clean[night].height, clean[night].width
-    (48, 64)
+    >>> [(frame.height, frame.width) for frame in clean[night]]
+    [(48, 64)]
     """
 
     def __init__(
@@ -92,36 +92,37 @@ class StreamBatch:
         """A new stream.
 
         Args:
-            options: of :class:`Denoiser`, but for ``model``, ``device``, ``precision``, ``backend`` and ``lookahead``.
+            options: of :class:`Denoiser`, but for ``model``, ``device``, ``precision`` and ``backend``.
 
         Returns:
             Its session, by which :meth:`push` knows the stream. Its ``reset``, ``estimated_sigma`` and ``n_cuts`` are
             the stream's; its ``push`` is not to be used.
 
         Raises:
-            UsageError: a value out of range, an option that all streams share, or ``lookahead``.
+            UsageError: a value out of range, or an option that all streams share.
         """
         if shared := options.keys() & {"model", "device", "precision", "backend"}:
             raise UsageError(f"{', '.join(sorted(shared))}: all streams of a batch share it; give it to StreamBatch")
-        if options.get("lookahead"):
-            raise UsageError("the streams of a batch go frame by frame: they cannot look ahead")
         session = Denoiser(self.network, device=self.device, precision=self._precision, backend=self.backend, **options)
         session.model_name = self.model_name
         return session
 
-    def close(self, session: Denoiser) -> None:
+    def close(self, session: Denoiser) -> list[Frame]:
         """End of a stream: writes what it has measured (a grain table), and frees its place.
+
+        Returns:
+            The frames that still wait (with ``lookahead`` only), where the batch's device is.
 
         Raises:
             SinkOpenError: see :meth:`Denoiser.flush`.
         """
         try:
-            session.flush()
+            return session.flush()
         finally:
             session.reset()
             self._joints = {k: j for k, j in self._joints.items() if any(map(j.holds, j.members))}
 
-    def push(self, frames: Mapping[Denoiser, Frame]) -> dict[Denoiser, Frame]:
+    def push(self, frames: Mapping[Denoiser, Frame]) -> dict[Denoiser, list[Frame]]:
         """Take the next frame of some of the streams, one each.
 
         Args:
@@ -129,7 +130,8 @@ class StreamBatch:
                 and the clean ones back; each copy is waited for.
 
         Returns:
-            The clean frames, by session, in the same order.
+            By session, in the same order, the frames that are finished: the one that was pushed, or with ``lookahead``
+            those that it has set free.
 
         Raises:
             UsageError: a session that is not of this batch.
@@ -137,22 +139,26 @@ class StreamBatch:
             FormatError: see :meth:`Denoiser.push`.
         """
         groups: dict[Key, list[tuple[Denoiser, Task]]] = {}
+        clean: dict[Denoiser, list[Frame]] = {}
         for session, frame in frames.items():
             if session.backend is not self.backend:
                 raise UsageError("a stream that was not opened by this StreamBatch cannot be pushed through it")
-            task = session.prepare(self._moved(frame, self.device))
+            frame = self._moved(frame, self.device)
+            if session.latency_frames:
+                clean[session] = session.push(frame)
+                continue
+            task = session.prepare(frame)
             height, width = task.padded.shape[-2:]
             groups.setdefault((height, width, session.sigma is None), []).append((session, task))
-        clean: dict[Denoiser, Frame] = {}
         for key, members in groups.items():
             try:
-                clean.update(self._step(key, members))
+                clean.update({session: [frame] for session, frame in self._step(key, members).items()})
             except torch.OutOfMemoryError as ex:
                 raise DeviceError(
                     f"{self.device} ran out of memory with {len(members)} streams of {key[1]}x{key[0]}; push fewer "
                     "at a time"
                 ) from ex
-        return {s: self._moved(clean[s], f.planes[0].device) for s, f in frames.items()}
+        return {s: [self._moved(c, f.planes[0].device) for c in clean[s]] for s, f in frames.items()}
 
     @staticmethod
     def _moved(frame: Frame, device: torch.device) -> Frame:
@@ -163,7 +169,6 @@ class StreamBatch:
     def _step(self, key: Key, members: list[tuple[Denoiser, Task]]) -> dict[Denoiser, Frame]:
         """One step of the network for streams of one kind."""
         sessions, tasks = zip(*members, strict=True)
-        boosts = [task.boost for task in tasks]
         with torch.inference_mode():
             before = self._joints.pop(key, None)
             state = self._gather(key, sessions, before)
@@ -174,7 +179,7 @@ class StreamBatch:
             clean, level, state = self.backend.step(
                 torch.cat([task.padded for task in tasks]),
                 None if sessions[0].sigma is None else self._tensor([s.told_sigma for s in sessions]),
-                1.0 if set(boosts) == {1.0} else self._tensor(boosts),
+                self._boost([task.boost for task in tasks]),
                 keep,
                 state,
             )
@@ -185,6 +190,13 @@ class StreamBatch:
         if before is not None and before.members != sessions:
             self._retire(before)
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
+
+    def _boost(self, boosts: list[float | Tensor]) -> float | Tensor:
+        """Of all streams: one number, if it is the same for all."""
+        numbers = {b for b in boosts if not isinstance(b, Tensor)}
+        if len(numbers) == 1 and not any(isinstance(b, Tensor) for b in boosts):
+            return numbers.pop()
+        return torch.cat([b if isinstance(b, Tensor) else self._tensor([b, b])[None] for b in boosts])
 
     def _tensor(self, values: list[Any]) -> Tensor:
         """Made anew only where they are others than before: numbers that go to a GPU are waited for."""

@@ -16,7 +16,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +26,17 @@ from torch.utils._pytree import tree_leaves
 
 from .errors import UsageError
 from .kernels import enabled
-from .model import Denoised, DenoiseNetwork, ModelConfig, State, uniform_sigma
+from .lookahead import WAITING_BYTES
+from .model import Denoised, DenoiseNetwork, Future, ModelConfig, Scout, State, uniform_sigma
 from .model.dncnn import typed
 from .model.flow import Motion
-from .model.network import MULTIPLE
-from .model.state import UNKNOWN
+from .model.network import MULTIPLE, boosted, mean_level
+from .model.state import Track
+from .model.state import keep as forgotten
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 OVERLAP = 128
 """Pixels that neighbouring tiles share: what a frame may move, and what a pixel sees of its surroundings."""
@@ -93,6 +97,7 @@ class Tiled:
         network: what to run.
         device, dtype: as for every backend.
         max_memory: MB that a stream may take on the device.
+        lookahead: frames that will wait there, in memory beside it.
         overlap: pixels that neighbours share, a multiple of 2 :data:`MULTIPLE`.
 
     Raises:
@@ -103,18 +108,19 @@ class Tiled:
 
     def __init__(
         self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype, max_memory: float,
-        overlap: int = OVERLAP,
+        lookahead: int = 0, overlap: int = OVERLAP,
     ) -> None:  # fmt: skip
         if not 0 < max_memory < float("inf"):
             raise UsageError(f"max_memory must be more than 0 MB, got {max_memory:g}")
         self._network = copy.copy(network.in_precision(dtype))
-        if enabled(device) and network.config.transform == "haar":
+        if enabled(device):
             from .kernels.operations import FusedOperations
 
-            self._network.operations = FusedOperations(network.operations)
+            self._network.operations = FusedOperations()
         self._motion = network.motion
         self._device = device
         self._max_bytes, self._overlap = max_memory * 2**20, overlap
+        self._waiting = lookahead
         self._tiles: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._last_cut: tuple[Any, Any] = None, None
 
@@ -125,21 +131,53 @@ class Tiled:
             UsageError: not even the smallest tile fits.
         """
         if (n, height, width) not in self._tiles:
-            tile = choose_tile(self._network, n, height, width, self._max_bytes, self._overlap)
+            left = self._max_bytes - self._waiting * n * height * width * WAITING_BYTES
+            tile = choose_tile(self._network, n, height, width, left, self._overlap)
             self._tiles[n, height, width] = tile
             if tile != (height, width):
                 logger.info("%dx%d is denoised in tiles of %dx%d", width, height, tile[1], tile[0])
         return self._network.initial_state(n, height, width, device=self._device)
 
-    @torch.inference_mode()
+    def initial_scout(self, n: int, height: int, width: int) -> Scout:
+        return self._network.initial_scout(n, height, width, device=self._device)
+
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
+        level, state = self.measure(noisy, sigma, keep, state)
+        return self.smooth(noisy, level, boost, keep, state, None)
+
+    @torch.inference_mode()
+    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
+        if sigma is not None:
+            return uniform_sigma(sigma, noisy), state
+        return self._smaller_if_full(noisy, lambda cut: self._measured(cut, noisy, keep, state))
+
+    @torch.inference_mode()
+    def look(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        return self._smaller_if_full(noisy, lambda cut: self._looked(cut, noisy, level, boost, keep, scout))
+
+    @torch.inference_mode()
+    def smooth(
+        self,
+        noisy: Tensor,
+        level: Tensor,
+        boost: float | Tensor,
+        keep: Tensor,
+        state: State,
+        future: Future | None,
+    ) -> Denoised:
+        return self._smaller_if_full(noisy, lambda cut: self._smoothed(cut, noisy, level, boost, keep, state, future))
+
+    def _smaller_if_full(self, noisy: Tensor, work: Callable[[_Cut], Result]) -> Result:
+        """What ``work`` makes of the tiles, which become smaller where they do not fit."""
         n, _, height, width = noisy.shape
         while True:
             tile = self._tiles[n, height, width]
             try:
-                return self._step(self._cut(height, width, tile), noisy, sigma, boost, state.keep(keep))
+                return work(self._cut(height, width, tile))
             except torch.OutOfMemoryError:
                 smaller = _halved(tile)
                 if smaller == tile:
@@ -153,49 +191,21 @@ class Tiled:
             self._last_cut = (height, width, tile), _Cut(height, width, tile, self._overlap)
         return self._last_cut[1]
 
-    def _step(
-        self, cut: _Cut, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, state: State
-    ) -> Denoised:
-        network = self._network
+    def _measured(self, cut: _Cut, noisy: Tensor, keep: Tensor, state: State) -> tuple[Tensor, State]:
         n, _, height, width = noisy.shape
-        if isinstance(boost, Tensor):
-            boost = boost.reshape(-1, 1, 1, 1)
-        if sigma is None:
-            state = state._replace(noise=self._learn_noise(cut, noisy, state))
-            level = noisy.new_zeros(n, 6, height // 2, width // 2)
-            for place in cut:
-                bands = network.operations.haar(cut.part(noisy, place).contiguous())
-                learnt = cut.part(state.noise, place)[:, :12]
-                parts = 1 - network.operations.untouched(bands)
-                cut.blend(level, network.noise_level.level(learnt, bands, parts, network.operations.pixelwise), place)
-        else:
-            level = uniform_sigma(sigma, noisy)
-        # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
-        low, detail = level.square().mean((2, 3)).unflatten(1, (2, 3)).mean(2).unbind(1)
-        level = level * boost
-        motion = self._motion(F.avg_pool2d(noisy, 2), F.avg_pool2d(state.clean, 2), level[:, :3])
-        following = State(*(torch.zeros_like(t) for t in state))
-        for place in cut:
-            moved = Motion(*(cut.part(flow, place) for flow in motion))
-            network.motion = lambda *_, moved=moved: moved
-            part, strength = (cut.part(t, place).contiguous() for t in (noisy, level))
-            _, found = network(part, strength, State(*(cut.part(t, place).contiguous() for t in state)))
-            for whole, values in zip(following, found, strict=True):
-                cut.blend(whole, values, place)
-        network.motion = self._motion
-        return Denoised(following.clean, ((low + 3 * detail) / 4).sqrt(), following)
-
-    def _learn_noise(self, cut: _Cut, noisy: Tensor, state: State) -> Tensor:
-        """The state's memory of the noise, with this frame in it."""
-        n, _, height, width = noisy.shape
-        level, operations = self._network.noise_level, self._network.operations
+        estimator, operations = self._network.noise_level, self._network.operations
+        memory = forgotten(state.memory, keep)
+        known = (memory.noise[:, 12:, :1, :1] > 0).float()
         features = trust = None
+        past = torch.empty_like(memory.past)
         for place in cut:
-            known = (cut.part(state.ratio, place)[:, :1] < UNKNOWN / 2).float()
-            bands = operations.haar(cut.part(noisy, place).contiguous())
-            past = operations.haar(cut.part(state.fused, place).contiguous())
+            bands = operations.bands(cut.part(noisy, place).contiguous())
+            cut.part(past, place).copy_(bands)
             parts = 1 - operations.untouched(bands)
-            found, sure = level.features(bands, past, known, parts, operations.pixelwise)
+            before = cut.part(memory.past, place).contiguous()
+            found, sure = estimator.features(
+                bands, before, known.expand(-1, -1, *bands.shape[2:]), parts, operations.pixelwise
+            )
             if features is None or trust is None:
                 features = noisy.new_zeros(n, found.shape[1], height // 8, width // 8)
                 trust = noisy.new_zeros(n, 1, height // 8, width // 8)
@@ -203,7 +213,61 @@ class Tiled:
             cut.blend(trust, sure.float(), place)
         assert features is not None
         assert trust is not None
-        return level.remember(state.noise, level.conclude(typed(features, level.head), trust))
+        noise = estimator.remember(memory.noise, estimator.conclude(typed(features, estimator.head), trust))
+        level = noisy.new_zeros(n, 6, height // 2, width // 2)
+        for place in cut:
+            bands = cut.part(past, place)
+            parts = 1 - operations.untouched(bands)
+            cut.blend(level, estimator.level(cut.part(noise, place)[:, :12], bands, parts, operations.pixelwise), place)
+        return level, state._replace(noise=noise, past=past)
+
+    def _looked(
+        self, cut: _Cut, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        scout, level = forgotten(scout, keep), boosted(level, boost)
+        future = Future(torch.zeros_like(level).repeat(1, 2, 1, 1), torch.zeros_like(scout.ratio))
+        following = Scout(*(torch.zeros_like(t) for t in scout))
+        for place in self._places(cut, noisy, scout.fused, level):
+            part, strength = (cut.part(t, place).contiguous() for t in (noisy, level))
+            found = self._network.scout(part, strength, Scout(*(cut.part(t, place).contiguous() for t in scout)))
+            for wholes, values in zip((future, following), found, strict=True):
+                for whole, value in zip(wholes, values, strict=True):
+                    cut.blend(whole, value, place)
+        return future, following
+
+    def _smoothed(
+        self,
+        cut: _Cut,
+        noisy: Tensor,
+        level: Tensor,
+        boost: float | Tensor,
+        keep: Tensor,
+        state: State,
+        future: Future | None,
+    ) -> Denoised:
+        found_level, level = mean_level(level), boosted(level, boost)
+        state = state._replace(**forgotten(state.track, keep)._asdict())
+        following = Track(*(torch.zeros_like(t) for t in state.track))
+        for place in self._places(cut, noisy, state.clean, level):
+            part, strength = (cut.part(t, place).contiguous() for t in (noisy, level))
+            ahead = None if future is None else Future(*(cut.part(t, place).contiguous() for t in future))
+            before = State(*(cut.part(t, place).contiguous() for t in state))
+            _, found, _ = self._network.step(part, strength, before, ahead)
+            for whole, values in zip(following, found.track, strict=True):
+                cut.blend(whole, values, place)
+        return Denoised(following.clean, found_level, state._replace(**following._asdict()))
+
+    def _places(self, cut: _Cut, noisy: Tensor, previous: Tensor, level: Tensor) -> Iterator[tuple[Span, Span]]:
+        """The tiles' places, in each of which the network finds its part of the motion of the whole picture."""
+        now, before = (F.avg_pool2d(picture.mean(1, keepdim=True), 2) for picture in (noisy, previous))
+        motion = self._motion(now, before, level[:, :1])
+        try:
+            for place in cut:
+                moved = Motion(*(cut.part(flow, place) for flow in motion))
+                self._network.motion = lambda *_, moved=moved: moved
+                yield place
+        finally:
+            self._network.motion = self._motion
 
 
 class _Cut:
@@ -281,9 +345,9 @@ def step_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
 def _step_bytes(config: ModelConfig, dtype: torch.dtype, n: int, height: int, width: int) -> int:
     empty = DenoiseNetwork(config).to("meta").in_precision(dtype)
     state = empty.initial_state(n, height, width, device="meta")
-    noisy, told = torch.empty(n, 3, height, width, device="meta"), torch.empty(n, device="meta")
+    noisy, boost = torch.empty(n, 3, height, width, device="meta"), torch.empty(n, 2, device="meta")
     keep = torch.empty(n, dtype=torch.bool, device="meta")
-    peak = peak_bytes(lambda: empty.advance(noisy, None, told, keep, state))
+    peak = peak_bytes(lambda: empty.advance(noisy, None, boost, keep, state))
     return peak + sum(t.numel() * t.element_size() for t in state)
 
 
@@ -294,7 +358,7 @@ def motion_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> in
 
 @functools.lru_cache(maxsize=64)
 def _motion_bytes(motion: Callable[..., Motion], n: int, height: int, width: int) -> int:
-    half = torch.empty(n, 3, height // 2, width // 2, device="meta")
+    half = torch.empty(n, 1, height // 2, width // 2, device="meta")
     return peak_bytes(lambda: motion(half, half, half)) + 6 * n * height * width
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from .model import DenoiseNetwork
 
-FORMAT = "1"
+FORMAT = "2"
+"""1: RGB, before luma and chroma had levels and gains of their own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import BackendError
-from ..model import Denoised, DenoiseNetwork, State
-from .measurements import Measurement, Measurements
+from ..model import Denoised, DenoiseNetwork, Future, Scout, State
+from .measurements import Kind, Measurement, Measurements
 from .protocol import Backend, per_stream
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ GAIN = 0.95
 """A backend must take less than this share of ``eager``'s time: differences of a few percent are noise."""
 
 STEPS = 4
-"""Of a trial, after one to warm up."""
+"""Frames of a trial, after one to warm up."""
 
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 2e-3, torch.float16: 2e-3}
 """Difference from ``eager`` in a trial, in [0, 1] units, that a backend may have at most: the median over frames of the
@@ -73,7 +74,7 @@ class Auto:
         self._others: dict[str, Backend] = {}
         self._candidates = candidates
         self._measurements = measurements or Measurements(network, device, dtype)
-        self._kind: tuple[int, ...] | None = None
+        self._kind: Kind | None = None
         self._seconds, self._frames = 0.0, 0
         self._is_settled = False
 
@@ -84,29 +85,52 @@ class Auto:
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self._eager.initial_state(n, height, width)
 
+    def initial_scout(self, n: int, height: int, width: int) -> Scout:
+        return self._eager.initial_scout(n, height, width)
+
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
-        kind = (sigma is None, *noisy.shape)
+        self._settle(Kind(noisy.shape, blind=sigma is None, both_ways=False))
+        self._frames += 1
+        return self._timed(self._now.step, noisy, sigma, boost, keep, state)
+
+    def measure(
+        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        self._settle(Kind(noisy.shape, blind=sigma is None, both_ways=True))
+        self._frames += 1
+        return self._timed(self._now.measure, noisy, sigma, keep, state)
+
+    def look(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        return self._timed(self._now.look, noisy, level, boost, keep, scout)
+
+    def smooth(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+    ) -> Denoised:
+        return self._timed(self._now.smooth, noisy, level, boost, keep, state, future)
+
+    def _timed(self, work: Callable[..., Any], *given: Any) -> Any:
+        begin = time.perf_counter()
+        result = work(*given)
+        self._seconds += time.perf_counter() - begin
+        return result
+
+    def _settle(self, kind: Kind) -> None:
+        """Go over to the fastest backend, if it is time to: before each frame."""
         if kind != self._kind:
             self._kind, self._now, self._is_settled = kind, self._eager, False
             self._seconds, self._frames = 0.0, 0
-        if not self._is_settled:
-            self._settle(noisy, blind=sigma is None)
-        begin = time.perf_counter()
-        result = self._now.step(noisy, sigma, boost, keep, state)
-        self._seconds += time.perf_counter() - begin
-        self._frames += 1
-        return result
-
-    def _settle(self, noisy: Tensor, *, blind: bool) -> None:
-        """Go over to the fastest backend, if it is time to."""
-        known = self._measurements.find(noisy.shape, blind=blind)
+        if self._is_settled:
+            return
+        known = self._measurements.find(kind)
         if known is None:
             if self._seconds < TRIAL_AFTER_SECONDS or self._frames < TRIAL_AFTER_FRAMES:
                 return
-            known = self._try_all(noisy.shape, blind=blind)
-            self._measurements.keep(noisy.shape, known, blind=blind)
+            known = self._try_all(kind)
+            self._measurements.keep(kind, known)
         best = known.best
         if best != "eager" and self._seconds * START_SHARE < known.start_seconds.get(best, 0.0):
             return
@@ -122,13 +146,13 @@ class Auto:
         self._now = self._others[best]
         log.info("backend %s from here on: %.0f ms a frame where eager takes %.0f", best, *known.pair(best))
 
-    def _try_all(self, shape: torch.Size, *, blind: bool) -> Measurement:
-        reference, eager_ms, _ = _trial(self._eager, shape, blind=blind)
+    def _try_all(self, kind: Kind) -> Measurement:
+        reference, eager_ms, _ = _trial(self._eager, kind)
         ms, start, difference = {"eager": eager_ms}, {}, {}
         for name in self._candidates:
             try:
                 backend = self._open(name)
-                pictures, ms_here, start[name] = _trial(backend, shape, blind=blind)
+                pictures, ms_here, start[name] = _trial(backend, kind)
             except Exception as ex:  # whatever is wrong with it, the stream goes on without
                 log.debug("backend %s is not tried: %s", name, ex)
                 continue
@@ -150,19 +174,56 @@ class _Trial(NamedTuple):
     start_seconds: float
 
 
-def _trial(backend: Backend, shape: torch.Size, *, blind: bool) -> _Trial:
-    """A few frames of a noisy scene that moves, with the median time of a step, and what the first took longer."""
-    n, _, height, width = shape
+def _trial(backend: Backend, kind: Kind) -> _Trial:
+    """A few frames, with the median time of one, and what the first calls take longer."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+
+    def timed(name: str, *given: Any) -> Any:
+        start = time.perf_counter()
+        result = getattr(backend, name)(*given)
+        seconds[name].append(time.perf_counter() - start)
+        return result
+
+    pictures = torch.stack([clean.clone() for clean in (_window if kind.both_ways else _steps)(backend, timed, kind)])
+    ms = 1e3 * sum(sorted(times[1:])[STEPS // 2] for times in seconds.values())
+    return _Trial(pictures, ms, sum(times[0] - min(times) for times in seconds.values()))
+
+
+def _scene(kind: Kind) -> Iterator[Tensor]:
+    """Noisy frames of something that moves."""
+    n, _, height, width = kind.shape
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(n, 3, height // 16 + 2, width // 16 + 4, generator=generator)
     scene = torch.nn.functional.interpolate(coarse, size=(height, width + 2 * STEPS + 2), mode="bicubic")
+    for i in range(STEPS + 1):
+        yield scene[..., 2 * i : 2 * i + width] + 0.08 * torch.randn(n, 3, height, width, generator=generator)
+
+
+def _told(kind: Kind, noisy: Tensor) -> Tensor | None:
+    return None if kind.blind else per_stream(0.08, noisy)
+
+
+def _steps(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[Tensor]:
+    n, _, height, width = kind.shape
     keep = torch.ones(n, dtype=torch.bool)
     state = backend.initial_state(n, height, width)
-    pictures, times = [], []
-    for i in range(STEPS + 1):
-        noisy = scene[..., 2 * i : 2 * i + width] + 0.08 * torch.randn(n, 3, height, width, generator=generator)
-        start = time.perf_counter()
-        clean, _, state = backend.step(noisy, None if blind else per_stream(0.08, noisy), 1.0, keep, state)
-        times.append(time.perf_counter() - start)
-        pictures.append(clean.clone())
-    return _Trial(torch.stack(pictures), 1e3 * sorted(times[1:])[STEPS // 2], times[0] - min(times))
+    for noisy in _scene(kind):
+        clean, _, state = timed("step", noisy, _told(kind, noisy), 1.0, keep, state)
+        yield clean
+
+
+def _window(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[Tensor]:
+    """The same, looked through both ways."""
+    n, _, height, width = kind.shape
+    keep = torch.ones(n, dtype=torch.bool)
+    state, scout = backend.initial_state(n, height, width), backend.initial_scout(n, height, width)
+    frames, futures = [], []
+    for noisy in _scene(kind):
+        level, state = timed("measure", noisy, _told(kind, noisy), keep, state)
+        frames.append((noisy, level))
+    for i, (noisy, level) in enumerate(reversed(frames)):
+        future, scout = timed("look", noisy, level, 1.0, keep if i else ~keep, scout)
+        futures.append(future)
+    for (noisy, level), future in zip(frames, reversed(futures), strict=True):
+        clean, _, state = timed("smooth", noisy, level, 1.0, keep, state, future)
+        yield clean

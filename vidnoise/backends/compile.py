@@ -17,39 +17,29 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
-from ..model import Denoised, DenoiseNetwork, State
-from .protocol import per_stream
+from ..export.graph import NetworkGraph, Size
+from ..model import DenoiseNetwork
+from .exported import Exported
 
 
-class Compile:
-    """See :class:`~vidnoise.backends.protocol.Backend`. Each size, told and blind, is compiled for itself."""
+class Compile(Exported):
+    """See :class:`~vidnoise.backends.protocol.Backend`. Each size and kind of graph is compiled for itself."""
 
     name = "compile"
 
     def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
         _check_compiler(device)
-        self._network = network.in_precision(dtype)
-        self._device = device
-        self._compiled: dict[tuple[int, ...], Callable[..., Denoised]] = {}
+        super().__init__(network.in_precision(dtype), device)
+        self._compiled: dict[tuple[str, Size], Callable[..., tuple[Tensor, ...]]] = {}
 
-    @torch.inference_mode()  # as later states are: others would be compiled for anew
-    def initial_state(self, n: int, height: int, width: int) -> State:
-        return self._network.initial_state(n, height, width, device=self._device)
-
-    @torch.inference_mode()
-    def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
-    ) -> Denoised:
-        key = (sigma is None, *noisy.shape)
+    def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        key = kind, size
         if key not in self._compiled:
             # Dynamo counts how often it compiles a function, and gives up at a limit; a copy is another function.
-            advance = functools.partial(DenoiseNetwork.advance, self._network)
-            self._compiled[key] = torch.compile(advance, backend=_backend(self._device), dynamic=False, fullgraph=True)
-        told = None if sigma is None else per_stream(sigma, noisy).contiguous()
-        # Inputs of one layout: others would be compiled for anew.
-        inputs = (noisy.contiguous(), told, per_stream(boost, noisy).contiguous(), keep)
+            forward = functools.partial(NetworkGraph.forward, NetworkGraph(self._network, kind))
+            self._compiled[key] = torch.compile(forward, backend=_backend(self._device), dynamic=False, fullgraph=True)
         try:
-            return self._compiled[key](*inputs, State(*(t.contiguous() for t in state)))
+            return self._compiled[key](*inputs.values())
         except torch.OutOfMemoryError:
             raise
         except Exception as ex:  # errors of dynamo, inductor and the compiler have nothing in common

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model import State
-from ..model.flow import Averaging, outside, resize_flow, sampling_grid, warp
+from ..model.flow import Averaging, outside, resize_flow, sampling_grid
+from ..model.luma_chroma import rgb_to_bands
 from ..model.noise_level import FLAT
 from ..model.operations import Operations
 from ..model.pixelwise import PixelFunction, Pixelwise
-from ..model.state import UNKNOWN
-from ..model.wavelet import haar, per_band
+from ..model.state import UNKNOWN, Memory, keep
 
 
-def _haar_kernel() -> Tensor:
-    """:func:`haar` as a convolution, ``(12, 3, 2, 2)``: its responses to the twelve pictures with one sample of 1."""
-    return haar(torch.eye(12).reshape(12, 3, 2, 2)).reshape(12, 12).t().reshape(12, 3, 2, 2).contiguous()
+def _bands_kernel() -> Tensor:
+    """:func:`rgb_to_bands` as a convolution, ``(12, 3, 2, 2)``: its responses to the twelve pictures with one sample of
+    1. It is orthonormal, so that its transpose is the inverse."""
+    return rgb_to_bands(torch.eye(12).reshape(12, 3, 2, 2)).reshape(12, 12).t().reshape(12, 3, 2, 2).contiguous()
 
 
 _EXACT_REMAP = int(cv2.__version__.split(".")[0]) >= 5
@@ -141,24 +141,24 @@ _SQUARE = np.ones((5, 5), np.uint8)
 
 
 class CpuOperations(Operations):
-    """For networks in the Haar domain. What is computed is the same, up to the order of sums."""
+    """What is computed is the same, up to the order of sums."""
 
-    def __init__(self, plain: Operations) -> None:
-        super().__init__(plain.transform)
-        self._kernel = _haar_kernel()
+    def __init__(self) -> None:
+        super().__init__()
+        self._kernel = _bands_kernel()
         self._noisy: tuple[Tensor, Tensor] | None = None
         self.averaging = CpuAveraging()
         self.pixelwise = CpuPixelwise()
 
-    def keep(self, state: State, known: Tensor) -> State:
-        return state if bool(known.all()) else state.keep(known)
+    def keep(self, memory: Memory, known: Tensor) -> Memory:
+        return memory if bool(known.all()) else keep(memory, known)
 
-    def haar(self, image: Tensor) -> Tensor:
+    def bands(self, rgb: Tensor) -> Tensor:
         # The noise level and the motion both begin with the bands of the noisy frame, the first one asked for.
-        if self._noisy is not None and self._noisy[0] is image:
+        if self._noisy is not None and self._noisy[0] is rgb:
             return self._noisy[1]
-        bands = F.conv2d(image, self._kernel, stride=2)
-        self._noisy = self._noisy or (image, bands)
+        bands = F.conv2d(rgb, self._kernel, stride=2)
+        self._noisy = self._noisy or (rgb, bands)
         return bands
 
     def untouched(self, bands: Tensor) -> Tensor:
@@ -170,31 +170,18 @@ class CpuOperations(Operations):
                 target.copy_(torch.from_numpy(opened))
         return result
 
-    def bands(self, image: Tensor) -> Tensor:
-        return self.haar(image)
-
-    def recall(self, state: State, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if not can_remap(state.fused):
-            return super().recall(state, flow)
-        half_grid = sampling_grid(flow)
-        ratio = warp(state.ratio, half_grid) + UNKNOWN * outside(half_grid)
+    def recall(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
+        if not can_remap(pictures[0]):
+            return super().recall(pictures, ratio, flow)
+        ratio = _remap(ratio, flow, cv2.INTER_LINEAR) + UNKNOWN * outside(sampling_grid(flow))
         whole = resize_flow(flow, 2)
-        fused, clean = (self.haar(_remap(image, whole, cv2.INTER_CUBIC)) for image in (state.fused, state.clean))
-        return fused, clean, ratio
+        return [self.bands(_remap(picture, whole, cv2.INTER_CUBIC)) for picture in pictures], ratio
 
-    def restore(self, fused_bands: Tensor, left: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def picture(self, bands: Tensor) -> Tensor:
+        # Half the time of a transposed convolution.
+        pixels = torch.matmul(self._kernel.flatten(1).t(), bands.flatten(2)).unflatten(2, bands.shape[2:])
+        return F.pixel_shuffle(pixels, 2)
+
+    def restore(self, bands: Tensor, left: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
         self._noisy = None  # the frame is done
-        clean_bands = torch.addcmul(fused_bands, per_band(left), residual.float(), value=-1)
-        return _inverse_haar(clean_bands), _inverse_haar(fused_bands)
-
-
-def _inverse_haar(bands: Tensor) -> Tensor:
-    low, horizontal, vertical, diagonal = (bands * 0.5).chunk(4, dim=1)
-    n, channels, height, width = low.shape
-    image = bands.new_empty(n, channels, 2 * height, 2 * width)
-    for row, (even, odd) in enumerate(
-        ((low + vertical, horizontal + diagonal), (low - vertical, horizontal - diagonal))
-    ):
-        torch.add(even, odd, out=image[..., row::2, 0::2])
-        torch.sub(even, odd, out=image[..., row::2, 1::2])
-    return image
+        return super().restore(bands, left, residual, fused)

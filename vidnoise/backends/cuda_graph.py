@@ -1,4 +1,4 @@
-"""A whole step of the network as one CUDA graph: recorded once for a size, replayed for every frame.
+"""What a backend is asked for, each as one CUDA graph: recorded once for a size, replayed for every frame.
 
 A step of a small network is some three hundred kernels, most of them so short that starting them one by one would take
 longer than running them. Replaying starts them all at once, allocates nothing, and never waits for the device.
@@ -6,12 +6,16 @@ longer than running them. Replaying starts them all at once, allocates nothing, 
 Note [Static buffers]
 ---------------------
 A graph reads and writes the addresses it was recorded with. So each state from :meth:`CudaGraph.initial_state` owns a
-set of buffers: the noisy frame, which streams to keep, told level and boost, the memory of the network, and the level
-that was found. :meth:`CudaGraph.step` copies its arguments in and replays; the replay leaves the new memory where it
-found the old one, and the clean frame is a part of that memory. What follows:
+set of buffers, one for each name among the inputs and outputs of the graphs (:data:`~vidnoise.export.graph.KINDS`)
+that were recorded for it. An argument is copied into its buffer before the replay. What is remembered lies in its
+buffer, and the replay leaves the new memory where it found the old one; the clean frame is a part of it. What follows:
 
-- a clean frame is valid until the next step with its state. Whoever needs it for longer copies it. The corrected frame
-  is made from it on the same stream before the next step is enqueued, so nothing is copied for the pipeline's sake;
+- a clean frame, and the level that comes with it, are valid until the next frame with its state. Whoever needs them
+  for longer copies them. The corrected frame is made from it on the same stream before the next step is enqueued, so
+  nothing is copied for the pipeline's sake;
+- what waits for frames to come is copied out: the levels of :meth:`CudaGraph.measure`, and what :meth:`CudaGraph.look`
+  leaves. Scouts come and go with each window, so what looks belongs to a size, not to a scout, for as long as there
+  are states of that size, and a scout is copied in and out;
 - a scene cut is a matter of values (``keep``), not of another graph;
 - a state belongs to one stream (or one set of streams, stepped together). A state that was put together elsewhere is
   copied into new buffers, which costs a recording;
@@ -23,7 +27,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,8 +36,9 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
+from ..export.graph import FUTURE, KINDS, SCOUT, Size, named_state, shape_of, step_kind
 from ..kernels import enabled
-from ..model import Denoised, DenoiseNetwork, State
+from ..model import Denoised, DenoiseNetwork, Future, Scout, State, uniform_sigma
 
 WARM_UP = 3
 """Steps before recording: libraries choose their algorithms and take their workspaces in the first ones."""
@@ -85,30 +91,36 @@ class CudaGraphs:
         return graph.replay
 
 
-@dataclass
+@dataclass(eq=False)
 class _Buffers:
-    """What the graphs of one state read and write; see Note [Static buffers]."""
+    """What graphs of one size read and write, by name; see Note [Static buffers]."""
 
-    noisy: Tensor
-    keep: Tensor
-    sigma: Tensor
-    boost: Tensor
-    level: Tensor
-    network: DenoiseNetwork
-    """Shares its weights with all others; its operations write into these buffers."""
-    replays: dict[bool, Callable[[], Any]] = field(default_factory=dict)
-    """By whether the level is told."""
+    tensors: dict[str, Tensor]
+    replays: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    """By kind of graph."""
+
+
+def _place(output: str) -> str:
+    """The buffer that an output goes into: what is remembered, to where it is read from."""
+    return "previous" if output == "clean" else output.removeprefix("next_")
 
 
 class GraphState(State):
     """A :class:`State` whose tensors are static buffers."""
 
     buffers: _Buffers
+    looking: _Buffers
+    """Those for :meth:`CudaGraph.look`, which all states of one size share."""
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Tensor]) -> State:
+        """A plain state: what other backends make of this one (``_replace``) lies elsewhere."""
+        return State._make(iterable)
 
     @property
     def noisy(self) -> Tensor:
         """``(N, 3, H, W)``: whoever makes the next frame here spares :meth:`CudaGraph.step` a copy."""
-        return self.buffers.noisy
+        return self.buffers.tensors["noisy"]
 
 
 class CudaGraph:
@@ -131,46 +143,66 @@ class CudaGraph:
         self._device = device
         self._graphs = graphs or CudaGraphs(device)
         self._network = network.in_precision(dtype)
+        self._looking: weakref.WeakValueDictionary[Size, _Buffers] = weakref.WeakValueDictionary()
 
     def initial_state(self, n: int, height: int, width: int) -> State:
-        network = copy.copy(self._network)  # its layers are shared
-        state = GraphState(*(t.contiguous() for t in network.initial_state(n, height, width, device=self._device)))
-        if enabled(self._device) and network.config.transform == "haar":
-            from ..kernels.operations import FusedOperations
-
-            # The pictures, not the state: a circle would keep its memory on the device after its last use.
-            network.operations = FusedOperations(network.operations, clean=state.clean, fused=state.fused)
-        per_stream = torch.empty(n, device=self._device)
-        state.buffers = _Buffers(
-            noisy=torch.empty(n, 3, height, width, device=self._device),
-            keep=torch.empty(n, dtype=torch.bool, device=self._device),
-            sigma=per_stream,
-            boost=torch.empty_like(per_stream),
-            level=torch.empty_like(per_stream),
-            network=network,
-        )
+        initial = self._network.initial_state(n, height, width, device=self._device)
+        state = GraphState(*(t.contiguous() for t in initial))
+        noisy = torch.empty(n, 3, height, width, device=self._device)
+        state.buffers = _Buffers({"noisy": noisy, **named_state(state)})
+        state.looking = self._looking.setdefault((n, height, width), _Buffers({}))
         return state
+
+    def initial_scout(self, n: int, height: int, width: int) -> Scout:
+        return self._network.initial_scout(n, height, width, device=self._device)
 
     @torch.inference_mode()
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
-        if not isinstance(state, GraphState):
-            state = self._adopted(state)
-        buffers, is_told = state.buffers, sigma is not None
-        if noisy.data_ptr() != buffers.noisy.data_ptr():
-            buffers.noisy.copy_(noisy)
-        buffers.keep.copy_(keep)
-        _set(buffers.boost, boost)
+        state = self._ours(state)
+        given = {"noisy": noisy, "boost": boost, "keep": keep}
         if sigma is not None:
-            _set(buffers.sigma, sigma)
-        if is_told not in buffers.replays:
-            buffers.replays[is_told] = self._recorded(state, is_told)
-        buffers.replays[is_told]()
-        return Denoised(state.clean, buffers.level, state)
+            given["sigma"] = sigma
+        made = self._run(step_kind(blind=sigma is None), _size(noisy), state.buffers, given)
+        return Denoised(state.clean, made["level"], state)
 
-    def _adopted(self, state: State) -> GraphState:
-        """A state of ours with the values of another one's."""
+    @torch.inference_mode()
+    def measure(
+        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        if sigma is not None:
+            told = torch.empty(len(noisy), device=self._device)
+            _fill(told, sigma)
+            return uniform_sigma(told, noisy), state
+        state = self._ours(state)
+        made = self._run("measure", _size(noisy), state.buffers, {"noisy": noisy, "keep": keep})
+        return made["levels"].clone(), state
+
+    @torch.inference_mode()
+    def look(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        size = _size(noisy)
+        buffers = self._looking.setdefault(size, _Buffers({}))
+        given = {"noisy": noisy, "levels": level, "boost": boost, "keep": keep, **dict(zip(SCOUT, scout, strict=True))}
+        made = self._run("look", size, buffers, given)
+        return Future(*(made[name].clone() for name in FUTURE)), Scout(*(made[name].clone() for name in SCOUT))
+
+    @torch.inference_mode()
+    def smooth(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+    ) -> Denoised:
+        state = self._ours(state)
+        ahead = dict(zip(FUTURE, future, strict=True))
+        given = {"noisy": noisy, "levels": level, "boost": boost, "keep": keep, **ahead}
+        made = self._run("smooth", _size(noisy), state.buffers, given)
+        return Denoised(state.clean, made["level"], state)
+
+    def _ours(self, state: State) -> GraphState:
+        """The state itself, or one of ours with the values of another one's."""
+        if isinstance(state, GraphState):
+            return state
         n, _, height, width = state.fused.shape
         ours = self.initial_state(n, height, width)
         assert isinstance(ours, GraphState)
@@ -178,32 +210,61 @@ class CudaGraph:
             target.copy_(source)
         return ours
 
-    def _recorded(self, state: GraphState, is_told: bool) -> Callable[[], Any]:
-        buffers = state.buffers
+    def _run(
+        self, kind: str, size: Size, buffers: _Buffers, given: dict[str, float | Tensor]
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Replay a graph, recorded if need be, on arguments by name; gives the buffers."""
+        for name, value in given.items():
+            _fill(self._buffer(buffers, name, size), value)
+        if kind not in buffers.replays:
+            buffers.replays[kind] = self._recorded(kind, size, buffers)
+        buffers.replays[kind]()
+        return buffers.tensors
+
+    def _buffer(self, buffers: _Buffers, name: str, size: Size) -> Tensor:
+        if name not in buffers.tensors:
+            dtype = torch.bool if name == "keep" else torch.float32
+            buffers.tensors[name] = torch.empty(shape_of(name, self._network, size), dtype=dtype, device=self._device)
+        return buffers.tensors[name]
+
+    def _recorded(self, kind: str, size: Size, buffers: _Buffers) -> Callable[[], Any]:
+        inputs, outputs, work = KINDS[kind]
+        read = {name: buffers.tensors[name] for name in inputs}
+        written = {name: self._buffer(buffers, _place(name), size) for name in outputs}
+        network = copy.copy(self._network)  # its layers are shared
+        if enabled(self._device):
+            from ..kernels.operations import FusedOperations
+
+            # What is remembered of pictures is overwritten, and read no more by then.
+            network.operations = FusedOperations(
+                clean=read.get("previous"), fused=read.get("fused", read.get("scout_fused"))
+            )
 
         def run() -> None:
-            result = buffers.network.advance(
-                buffers.noisy, buffers.sigma if is_told else None, buffers.boost, buffers.keep, state
-            )
-            buffers.level.copy_(result.level)
-            for target, source in zip(state, result.state, strict=True):
-                if target.data_ptr() != source.data_ptr():  # fused operations have put it there already
-                    target.copy_(source)
+            found = work(network, read)
+            for name, target in written.items():
+                if target.data_ptr() != found[name].data_ptr():  # fused operations have put it there already
+                    target.copy_(found[name])
 
         # One size for ever, so it is worth trying which algorithm is the fastest.
         tf32 = torch.backends.cudnn.allow_tf32
         with _RECORDING, torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32):
-            before = State(*(t.clone() for t in state))
+            before = {name: read[name].clone() for name in map(_place, outputs) if name in read}
             try:
                 self._graphs.warm_up(run)
             finally:  # also where memory ran out in the middle
-                for target, source in zip(state, before, strict=True):
-                    target.copy_(source)
+                for name, values in before.items():
+                    read[name].copy_(values)
             return self._graphs.record(run)
 
 
-def _set(buffer: Tensor, value: float | Tensor) -> None:
-    if isinstance(value, Tensor):
-        buffer.copy_(value)
-    else:
+def _size(noisy: Tensor) -> Size:
+    n, _, height, width = noisy.shape
+    return n, height, width
+
+
+def _fill(buffer: Tensor, value: float | Tensor) -> None:
+    if not isinstance(value, Tensor):
         buffer.fill_(value)
+    elif value.data_ptr() != buffer.data_ptr():
+        buffer.copy_(value)

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from ..model import Denoised, DenoiseNetwork, State
+from ..model import Denoised, DenoiseNetwork, Future, Scout, State
 from .cpu_operations import CpuOperations
 
 
@@ -17,17 +17,36 @@ class Eager:
     name = "eager"
 
     def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
-        self._network = network.in_precision(dtype)
+        self.network = network.in_precision(dtype)
         self._device = device
-        if device.type == "cpu" and network.config.transform == "haar":
-            self._network = copy.copy(self._network)  # its layers are shared
-            self._network.operations = CpuOperations(network.operations)
+        if device.type == "cpu":
+            self.network = copy.copy(self.network)  # its layers are shared
+            self.network.operations = CpuOperations()
 
     def initial_state(self, n: int, height: int, width: int) -> State:
-        return self._network.initial_state(n, height, width, device=self._device)
+        return self.network.initial_state(n, height, width, device=self._device)
 
     @torch.inference_mode()
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
-        return self._network.advance(noisy, sigma, boost, keep, state)
+        return self.network.advance(noisy, sigma, boost, keep, state)
+
+    def initial_scout(self, n: int, height: int, width: int) -> Scout:
+        return self.network.initial_scout(n, height, width, device=self._device)
+
+    @torch.inference_mode()
+    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.network.measure(noisy, sigma, keep, state)
+
+    @torch.inference_mode()
+    def look(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        return self.network.look(noisy, level, boost, keep, scout)
+
+    @torch.inference_mode()
+    def smooth(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+    ) -> Denoised:
+        return self.network.smooth(noisy, level, boost, keep, state, future)

@@ -1,4 +1,4 @@
-"""What the backends that run the exported graph hand over to it and take from it."""
+"""What the backends that run the exported graphs have in common."""
 
 from __future__ import annotations
 
@@ -7,26 +7,81 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..export.graph import input_names, next_state
-from ..model import Denoised, State
-from .protocol import per_stream
+from ..export.graph import FUTURE, KINDS, SCOUT, Named, Size, named_state, next_state, shape_of, step_kind
+from ..model import Denoised, DenoiseNetwork, Future, Scout, State, uniform_sigma
+from .protocol import per_stream, per_stream_boost
 
 
-def named_inputs(
-    noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
-) -> dict[str, Tensor]:
-    """The graph's inputs for a step; arguments as for :meth:`~vidnoise.backends.protocol.Backend.step`."""
-    told = () if sigma is None else (per_stream(sigma, noisy),)
-    inputs = (noisy, *told, per_stream(boost, noisy), keep, *state)
-    return {name: t.contiguous() for name, t in zip(input_names(blind=sigma is None), inputs, strict=True)}
+class Exported:
+    """A :class:`~vidnoise.backends.protocol.Backend` but for :meth:`_run`, which knows how a graph is run."""
 
+    def __init__(self, network: DenoiseNetwork, device: torch.device) -> None:
+        self._network, self._device = network, device
 
-def empty_outputs(noisy: Tensor, state: State) -> list[Tensor]:
-    """New memory for the graph's outputs, in the order of :data:`~vidnoise.export.graph.OUTPUTS`."""
-    shapes = (noisy.shape, noisy.shape[:1], state.fused.shape, state.ratio.shape, state.hidden.shape, state.noise.shape)
-    return [torch.empty(shape, device=noisy.device) for shape in shapes]
+    def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> Sequence[Tensor]:
+        """
+        Args:
+            kind: of the graph, see :data:`KINDS`.
+            size: streams, height and width.
+            inputs: by name in their order, contiguous.
 
+        Returns:
+            The outputs in their order, in memory that nothing else uses.
+        """
+        raise NotImplementedError
 
-def denoised(outputs: Sequence[Tensor]) -> Denoised:
-    """What the graph's outputs say."""
-    return Denoised(outputs[0], outputs[1], next_state(outputs))
+    def _outputs(self, kind: str, size: Size) -> list[Tensor]:
+        """New memory for a graph's outputs."""
+        shapes = (shape_of(name, self._network, size) for name in KINDS[kind].outputs)
+        return [torch.empty(shape, device=self._device) for shape in shapes]
+
+    def _named(self, kind: str, given: Named) -> dict[str, Tensor]:
+        n, _, height, width = given["noisy"].shape
+        inputs, outputs, _ = KINDS[kind]
+        found = self._run(kind, (n, height, width), {name: given[name].contiguous() for name in inputs})
+        return dict(zip(outputs, found, strict=True))
+
+    @torch.inference_mode()  # as what follows is: torch.compile would compile for others anew
+    def initial_state(self, n: int, height: int, width: int) -> State:
+        return self._network.initial_state(n, height, width, device=self._device)
+
+    @torch.inference_mode()
+    def initial_scout(self, n: int, height: int, width: int) -> Scout:
+        return self._network.initial_scout(n, height, width, device=self._device)
+
+    @torch.inference_mode()
+    def step(
+        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+    ) -> Denoised:
+        given = {"noisy": noisy, "boost": per_stream_boost(boost, noisy), "keep": keep, **named_state(state)}
+        if sigma is not None:
+            given["sigma"] = per_stream(sigma, noisy)
+        found = self._named(step_kind(blind=sigma is None), given)
+        return Denoised(found["clean"], found["level"], next_state(state, found))
+
+    @torch.inference_mode()
+    def measure(
+        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        if sigma is not None:
+            return uniform_sigma(per_stream(sigma, noisy), noisy), state
+        found = self._named("measure", {"noisy": noisy, "keep": keep, **named_state(state)})
+        return found["levels"], next_state(state, found)
+
+    @torch.inference_mode()
+    def look(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        boost = per_stream_boost(boost, noisy)
+        given = {"noisy": noisy, "levels": level, "boost": boost, "keep": keep}
+        found = self._named("look", {**given, **dict(zip(SCOUT, scout, strict=True))})
+        return Future(*(found[name] for name in FUTURE)), Scout(*(found[f"next_{name}"] for name in SCOUT))
+
+    @torch.inference_mode()
+    def smooth(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+    ) -> Denoised:
+        boost = per_stream_boost(boost, noisy)
+        given = {"noisy": noisy, "levels": level, "boost": boost, "keep": keep, **named_state(state)}
+        found = self._named("smooth", {**given, **dict(zip(FUTURE, future, strict=True))})
+        return Denoised(found["clean"], found["level"], next_state(state, found))

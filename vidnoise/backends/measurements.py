@@ -8,7 +8,7 @@ import json
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,13 +20,23 @@ PACKAGES = ("torch", "openvino", "onnxruntime")
 """Whose versions matter."""
 
 
+class Kind(NamedTuple):
+    """What streams have in common that are as fast as each other."""
+
+    shape: torch.Size
+    """Of the frames."""
+    blind: bool
+    both_ways: bool
+    """Whether each frame is measured, looked at and smoothed, instead of taken in a step."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What was found for streams of one kind."""
 
     best: str
     ms: dict[str, float]
-    """A step of each backend that agrees with ``eager``."""
+    """A frame of each backend that agrees with ``eager``."""
     start_seconds: dict[str, float] = field(default_factory=dict)
     """What the first frame takes longer."""
     difference: dict[str, float] = field(default_factory=dict)
@@ -54,22 +64,22 @@ class Measurements:
         self._fingerprint: str | None = None
         self._entries: dict[str, Any] | None = None
 
-    def find(self, shape: torch.Size, *, blind: bool) -> Measurement | None:
-        """What is known of steps of this shape."""
+    def find(self, kind: Kind) -> Measurement | None:
+        """What is known of streams of this kind."""
         if self._entries is None:
             self._entries = self._read()
         if not self._entries:
             return None
-        entry = self._entries.get(self._key(shape, blind))
+        entry = self._entries.get(self._key(kind))
         try:
             found = Measurement(**entry) if entry is not None else None
             return found if found is None or {found.best, "eager"} <= found.ms.keys() else None
         except (TypeError, AttributeError):
             return None
 
-    def keep(self, shape: torch.Size, measurement: Measurement, *, blind: bool) -> None:
+    def keep(self, kind: Kind, measurement: Measurement) -> None:
         """Remember it, here and, if possible, in the file, beside what other runs have put there meanwhile."""
-        self._entries = self._read() | {self._key(shape, blind): asdict(measurement)}
+        self._entries = self._read() | {self._key(kind): asdict(measurement)}
         store(self._path, json.dumps(self._entries, indent=1).encode())
 
     def _read(self) -> dict[str, Any]:
@@ -79,12 +89,13 @@ class Measurements:
             return {}
         return entries if isinstance(entries, dict) else {}
 
-    def _key(self, shape: torch.Size, blind: bool) -> str:
+    def _key(self, kind: Kind) -> str:
         if self._fingerprint is None:
             about = (fingerprint(self._network), *self._about, _processor(), *map(_version, PACKAGES))
             self._fingerprint = hashlib.sha256(" ".join(about).encode()).hexdigest()[:24]
-        size = "x".join(map(str, shape))
-        return f"{self._fingerprint} {size} {'blind' if blind else 'told'} {torch.get_num_threads()} threads"
+        size = "x".join(map(str, kind.shape))
+        words = ("blind" if kind.blind else "told", "both ways" if kind.both_ways else "forwards")
+        return f"{self._fingerprint} {size} {' '.join(words)} {torch.get_num_threads()} threads"
 
 
 def _version(package: str) -> str:

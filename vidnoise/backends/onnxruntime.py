@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
-from ..export.graph import OUTPUTS
+from ..export.graph import KINDS, Size
 from ..export.store import stored_onnx
-from ..model import Denoised, DenoiseNetwork, State
-from .exported import denoised, named_inputs
+from ..model import DenoiseNetwork
+from .exported import Exported
 
 
-class OnnxRuntime:
-    """See :class:`~vidnoise.backends.protocol.Backend`. One session serves all sizes."""
+class OnnxRuntime(Exported):
+    """See :class:`~vidnoise.backends.protocol.Backend`. One session of each kind serves all sizes."""
 
     name = "onnxruntime"
 
@@ -26,27 +26,21 @@ class OnnxRuntime:
             raise BackendError("backend onnxruntime is not installed: pip install 'vidnoise[onnxruntime]'") from ex
         if device.type != "cpu" or dtype is not torch.float32:
             raise BackendError("backend onnxruntime runs on the CPU in fp32: use --device cpu --precision fp32")
+        super().__init__(network, device)
         self._onnxruntime = onnxruntime
-        self._network = network
-        self._sessions: dict[bool, Any] = {}
+        self._sessions: dict[str, Any] = {}
 
-    def initial_state(self, n: int, height: int, width: int) -> State:
-        return self._network.initial_state(n, height, width)
-
-    def _session(self, blind: bool) -> Any:
-        if blind not in self._sessions:
+    def _session(self, kind: str) -> Any:
+        if kind not in self._sessions:
             options = self._onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             options.log_severity_level = 3
-            with stored_onnx(self._network, blind=blind) as path:
-                self._sessions[blind] = self._onnxruntime.InferenceSession(
+            with stored_onnx(self._network, kind) as path:
+                self._sessions[kind] = self._onnxruntime.InferenceSession(
                     path, options, providers=["CPUExecutionProvider"]
                 )
-        return self._sessions[blind]
+        return self._sessions[kind]
 
-    @torch.inference_mode()
-    def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
-    ) -> Denoised:
-        fed = {name: t.numpy() for name, t in named_inputs(noisy, sigma, boost, keep, state).items()}
-        return denoised([torch.from_numpy(array) for array in self._session(sigma is None).run(OUTPUTS, fed)])
+    def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> list[Tensor]:
+        fed = {name: tensor.numpy() for name, tensor in inputs.items()}
+        return [torch.from_numpy(array) for array in self._session(kind).run(KINDS[kind].outputs, fed)]

@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
+from ..export.graph import Size
 from ..export.openvino import import_openvino, openvino_core, read_graph
 from ..export.store import stored_onnx
-from ..model import Denoised, DenoiseNetwork, State
-from .exported import denoised, empty_outputs, named_inputs
+from ..model import DenoiseNetwork
+from .exported import Exported
 
-_KEPT = 4
-"""Sizes whose compiled graphs are kept: changes of size are rare, batches of streams grow and shrink."""
+_KEPT = 12
+"""Compiled graphs that are kept, three for a size that is looked through both ways: changes of size are rare, batches
+of streams grow and shrink."""
 
 
-class OpenVino:
+class OpenVino(Exported):
     """See :class:`~vidnoise.backends.protocol.Backend`.
 
-    A graph is compiled for each size when it first comes, and kept while sizes do not change: known sizes are what
+    Graphs are compiled for each size when it first comes, and kept while sizes do not change: known sizes are what
     lets memory be planned. Tensors are handed over and taken without copies.
     """
 
@@ -33,19 +35,15 @@ class OpenVino:
         self._core = openvino_core()
         if dtype is not torch.float32 and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("OpenVINO has no bf16 on this CPU: use --precision fp32")
-        self._network = network
+        super().__init__(network, device)
         self._dtype = dtype
-        self._requests: dict[tuple[int, ...], Any] = {}
+        self._requests: dict[tuple[str, Size], Any] = {}
 
-    def initial_state(self, n: int, height: int, width: int) -> State:
-        return self._network.initial_state(n, height, width)
-
-    def _request(self, blind: bool, shape: torch.Size) -> Any:
-        key = (blind, *shape)
+    def _request(self, kind: str, size: Size) -> Any:
+        key = kind, size
         if key not in self._requests:
-            with stored_onnx(self._network, blind=blind, dtype=self._dtype) as path:
-                n, _, height, width = shape
-                graph = read_graph(path, self._network, blind=blind, size=(n, height, width))
+            with stored_onnx(self._network, kind, self._dtype) as path:
+                graph = read_graph(path, self._network, size)
             compiled = self._core.compile_model(
                 graph, "CPU",
                 {
@@ -61,18 +59,14 @@ class OpenVino:
             self._requests[key] = compiled.create_infer_request()
         return self._requests[key]
 
-    @torch.inference_mode()
-    def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
-    ) -> Denoised:
-        request = self._request(sigma is None, noisy.shape)
-        inputs, outputs = named_inputs(noisy, sigma, boost, keep, state), empty_outputs(noisy, state)
+    def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> list[Tensor]:
+        request, outputs = self._request(kind, size), self._outputs(kind, size)
         for name, tensor in inputs.items():
             request.set_tensor(name, self._shared(tensor))
         for i, tensor in enumerate(outputs):
             request.set_output_tensor(i, self._shared(tensor))
         request.infer()
-        return denoised(outputs)
+        return outputs
 
     def _shared(self, tensor: Tensor) -> Any:
         return self._openvino.Tensor(tensor.numpy(), shared_memory=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..model import Denoised, State
+from ..model import Denoised, Future, Scout, State
 
 
 class Backend(Protocol):
@@ -37,7 +37,8 @@ class Backend(Protocol):
         Args:
             noisy: ``(N, 3, H, W)`` float32 RGB on the device, nominally in [0, 1]; H and W multiples of 16.
             sigma: noise level in [0, 1] units, one for all streams or ``(N,)``; ``None`` estimates it.
-            boost: the noise is taken to be that many times as strong, at least 1; one number or ``(N,)``.
+            boost: the noise is taken to be that many times as strong: one number, or ``(N, 2)``, of the luma and the
+                chroma of each stream.
             keep: ``(N,)`` bool on the device; where it is false, the stream's past is forgotten (a cut lies before
                 this frame).
             state: from :meth:`initial_state` or the step before. It is used up: the backend may overwrite it.
@@ -51,6 +52,30 @@ class Backend(Protocol):
         """
         ...
 
+    def initial_scout(self, n: int, height: int, width: int) -> Scout:
+        """A scout that has seen nothing, for ``n`` streams of one size."""
+        ...
+
+    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
+        """The first half of :meth:`step`, for those who look ahead: :meth:`DenoiseNetwork.measure`. The level is the
+        caller's."""
+        ...
+
+    def look(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        """:meth:`DenoiseNetwork.look`; the scout is used up, the future is the caller's."""
+        ...
+
+    def smooth(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+    ) -> Denoised:
+        """The second half of :meth:`step`, with what was seen ahead: :meth:`DenoiseNetwork.smooth`.
+
+        The result lasts as long as one of :meth:`step`.
+        """
+        ...
+
 
 class BackendClass(Protocol):
     """What :data:`BACKENDS` names."""
@@ -61,3 +86,10 @@ class BackendClass(Protocol):
 def per_stream(value: float | Tensor, noisy: Tensor) -> Tensor:
     """A number for all streams, or ``(N,)`` one each, as a float32 tensor ``(N,)`` beside the frames ``noisy``."""
     return torch.as_tensor(value, dtype=torch.float32, device=noisy.device).reshape(-1).expand(noisy.shape[0])
+
+
+def per_stream_boost(value: float | Tensor, noisy: Tensor) -> Tensor:
+    """A boost, see :meth:`Backend.step`, as a float32 tensor ``(N, 2)`` beside the frames ``noisy``."""
+    if isinstance(value, Tensor):
+        return value.to(noisy.device, torch.float32).reshape(-1, 2).expand(noisy.shape[0], 2)
+    return torch.full((noisy.shape[0], 2), float(value), device=noisy.device)

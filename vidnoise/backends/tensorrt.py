@@ -18,17 +18,17 @@ from torch import Tensor
 
 from ..cache import cache_folder, load, store
 from ..errors import BackendError
-from ..export.graph import OUTPUTS
+from ..export.graph import KINDS, Size
 from ..export.store import fingerprint, stored_onnx
 from ..export.tensorrt import write_build_script
 from ..kernels import launching_on
-from ..model import Denoised, DenoiseNetwork, State
-from .exported import denoised, empty_outputs, named_inputs
+from ..model import DenoiseNetwork
+from .exported import Exported
 
 log = logging.getLogger(__name__)
 
-_KEPT = 4
-"""Sizes whose engines are ready: each holds memory on the device."""
+_KEPT = 12
+"""Engines that are ready, three for a size that is looked through both ways: each holds memory on the device."""
 
 
 class Gpu(Protocol):
@@ -64,10 +64,10 @@ class CudaGpu:
         return done
 
 
-class TensorRT:
+class TensorRT(Exported):
     """See :class:`~vidnoise.backends.protocol.Backend`.
 
-    An engine is built, which takes minutes, when its size, and level told or not, first come, and kept between runs.
+    An engine is built, which takes minutes, when its size and kind of graph first come, and kept between runs.
     The state a step leaves is in other memory than the one it reads: engines do not work in place.
 
     Args:
@@ -94,66 +94,59 @@ class TensorRT:
             raise BackendError(f"backend tensorrt needs TensorRT 10 or newer, not {tensorrt.__version__}")
         self._version: str = tensorrt.__version__
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
-        self._network, self._device, self._dtype = network, device, dtype
+        super().__init__(network, device)
+        self._dtype = dtype
         self._gpu = gpu or CudaGpu(device)
-        self._contexts: dict[tuple[int, ...], Any] = {}
+        self._contexts: dict[tuple[str, Size], Any] = {}
         self._fingerprint = ""
 
-    def initial_state(self, n: int, height: int, width: int) -> State:
-        return self._network.initial_state(n, height, width, device=self._device)
-
-    def _context(self, blind: bool, shape: torch.Size) -> Any:
+    def _context(self, kind: str, size: Size) -> Any:
         """What runs an engine of that size; it holds the engine."""
-        key = (blind, *shape)
+        key = kind, size
         if key not in self._contexts:
-            n, _, height, width = shape
             if len(self._contexts) >= _KEPT:
                 del self._contexts[next(iter(self._contexts))]
             with launching_on(self._device):
-                context = self._engine(blind, (n, height, width)).create_execution_context()
+                context = self._engine(kind, size).create_execution_context()
             if context is None:
-                raise torch.OutOfMemoryError(f"TensorRT has no memory for an engine of {width}x{height}")
+                raise torch.OutOfMemoryError(f"TensorRT has no memory for an engine of {size[2]}x{size[1]}")
             self._contexts[key] = context
         return self._contexts[key]
 
-    def _engine(self, blind: bool, size: tuple[int, int, int]) -> Any:
+    def _engine(self, kind: str, size: Size) -> Any:
         self._fingerprint = self._fingerprint or fingerprint(self._network)
-        facts = (self._fingerprint, blind, self._dtype, size, self._gpu.kind, self._version)
+        facts = (self._fingerprint, kind, self._dtype, size, self._gpu.kind, self._version)
         kept = cache_folder() / "tensorrt" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.engine"
         content = load(kept)
         engine = None if content is None else self._runtime.deserialize_cuda_engine(content)
         if engine is None:  # not kept, or not one of this machine
-            log.info("building a TensorRT engine for %dx%d, which takes minutes", size[2], size[1])
-            content = self._built(blind, size)
+            log.info("building a TensorRT engine (%s) for %dx%d, which takes minutes", kind, size[2], size[1])
+            content = self._built(kind, size)
             engine = self._runtime.deserialize_cuda_engine(content)
             if engine is None:
                 raise BackendError("TensorRT cannot read the engine it has built; use --backend auto")
             store(kept, content)
         return engine
 
-    def _built(self, blind: bool, size: tuple[int, int, int]) -> bytes:
+    def _built(self, kind: str, size: Size) -> bytes:
         network = copy.deepcopy(self._network).cpu()
         with tempfile.TemporaryDirectory(prefix="vidnoise-") as name:
             onnx, script = Path(name) / "network.onnx", Path(name) / "build.py"
-            with stored_onnx(network, blind=blind, dtype=self._dtype) as path:
+            with stored_onnx(network, kind, self._dtype) as path:
                 shutil.copyfile(path, onnx)
-            write_build_script(onnx, script, network, blind=blind, size=None, sizes=(size, size, size))
+            write_build_script(onnx, script, network, kind, size=None, sizes=(size, size, size))
             try:
                 return runpy.run_path(str(script))["build"](Path(name)).read_bytes()
             except SystemExit as ex:
                 raise BackendError(f"TensorRT cannot build the network, use --backend auto: {ex}") from ex
 
-    @torch.inference_mode()
-    def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
-    ) -> Denoised:
-        context = self._context(sigma is None, noisy.shape)
-        inputs, outputs = named_inputs(noisy, sigma, boost, keep, state), empty_outputs(noisy, state)
+    def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> list[Tensor]:
+        context, outputs = self._context(kind, size), self._outputs(kind, size)
         for name, tensor in inputs.items():
             context.set_input_shape(name, tuple(tensor.shape))
             context.set_tensor_address(name, tensor.data_ptr())
-        for name, tensor in zip(OUTPUTS, outputs, strict=True):
+        for name, tensor in zip(KINDS[kind].outputs, outputs, strict=True):
             context.set_tensor_address(name, tensor.data_ptr())
         if not self._gpu.run(context.execute_async_v3):
             raise BackendError("TensorRT failed to run a step; its messages above say why")
-        return denoised(outputs)
+        return outputs

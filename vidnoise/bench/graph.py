@@ -29,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 
 from .. import conversion, cuts
 from ..backends.cpu_operations import CpuOperations
-from ..model import DenoiseNetwork, ModelConfig, flow, wavelet
+from ..model import DenoiseNetwork, ModelConfig, flow, luma_chroma, wavelet
 from ..model.dncnn import DnCNN
 from ..model.network import TemporalFusion
 from ..model.operations import Operations
@@ -48,9 +48,9 @@ PARTS: dict[str, tuple[Any, ...]] = {
     "fusion": (TemporalFusion.forward,),
     "core's input": (DenoiseNetwork._standardised,),
     "core": (DnCNN.forward,),
-    "Haar": (
-        *(f for o in _OPERATIONS for f in (o.haar, o.bands, o.restore)),
-        *(wavelet.per_band, *(f for t in wavelet.TRANSFORMS.values() for f in t)),
+    "bands": (
+        *(f for o in _OPERATIONS for f in (o.bands, o.picture, o.restore)),
+        *(luma_chroma.rgb_to_bands, luma_chroma.bands_to_rgb, luma_chroma.per_channel, wavelet.per_band),
     ),
 }
 """Functions by part. Where one calls another, the outermost counts: the warps while motion is estimated are motion."""

@@ -50,7 +50,7 @@ class Session:
             self._owner = batch = StreamBatch(case.model, **options)
             sessions = [batch.open() for _ in range(case.streams)]
 
-            def step(i: int) -> dict[Denoiser, Frame]:
+            def step(i: int) -> dict[Denoiser, list[Frame]]:
                 return batch.push({s: frames[(i + k) % PICTURES] for k, s in enumerate(sessions)})
 
             self._step = step

@@ -1,38 +1,75 @@
-"""``vidnoise evaluate``: quality and cost by the protocol, ours beside the classic filters."""
+"""``vidnoise evaluate``: quality and cost by the protocols, ours beside the classic filters."""
 
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from ..errors import UsageError
+
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
-    from ..evaluation.peers import Peer
-    from ..evaluation.results import Results
+    from ..evaluation.scenarios import Shot
+    from ..evaluation.tables import Results
 
 
 SEARCH_FRAMES = 6
 """Frames of each clip (or still pictures) on which a classic filter's best strength is searched."""
 
+LOOKAHEADS = (0, 8)
+"""What is measured where nothing else is asked for: causal, and as files are denoised by default."""
+
 SIGMAS = {"video": (10.0, 30.0, 50.0), "stills": (15.0, 25.0, 50.0)}
 """Noise levels where none are asked for: those of most published tables."""
 
 
+class Options(NamedTuple):
+    """The command line, in its own words."""
+
+    clips: Path
+    protocol: str
+    models: tuple[str, ...]
+    peers: str
+    sigmas: tuple[float, ...]
+    scenarios: tuple[str, ...]
+    frames: int
+    blind: bool
+    frame_wise: bool
+    lookaheads: tuple[int, ...]
+    stills: bool
+    device: str
+    threads: int | None
+    reference: Path | None
+    output: Path | None
+    again: bool
+
+
 @click.command()
 @click.argument("clips", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--protocol",
+    type=click.Choice(["awgn", "real", "photos"]),
+    default="awgn",
+    show_default=True,
+    help="awgn: white Gaussian noise, sigma told. real: noise as video has it (planes, sensors, tapes, grain, codecs), "
+    "blind. photos: pairs *_real.JPG, *_mean.JPG of photographs and their truth, blind.",
+)
 @click.option("--model", "models", multiple=True, help="Model to evaluate, or none; may be repeated.  [all shipped]")
 @click.option(
     "--peers",
     default="all",
     show_default=True,
     help="Comma-separated: hqdn3d, atadenoise, vaguedenoiser, owdenoise, fftdnoiz, nlmeans, bm3d-ffmpeg (these by "
-    "ffmpeg), opencv-nlm, opencv-nlm-multi, bm3d-pypi; all that can run here, or none.",
+    "ffmpeg), opencv-nlm, opencv-nlm-multi, bm3d-pypi; of real and photos hqdn3d, nlmeans, bm3d-ffmpeg; all that can "
+    "run here, or none.",
 )
 @click.option(
     "--sigma",
@@ -41,10 +78,14 @@ SIGMAS = {"video": (10.0, 30.0, 50.0), "stills": (15.0, 25.0, 50.0)}
     type=click.FloatRange(0, 255),
     help="Noise level in 8-bit units; may be repeated.  [10, 30, 50; of still pictures 15, 25, 50]",
 )
+@click.option("--scenario", "scenarios", multiple=True, help="Of --protocol real; may be repeated.  [all]")
 @click.option("--frames", type=click.IntRange(2), default=20, show_default=True, help="Frames of each clip.")
 @click.option("--blind", is_flag=True, help="Estimate sigma instead of telling it.")
 @click.option("--frame-wise", is_flag=True, help="Each model a second time, its state forgotten at every frame.")
-@click.option("--lookahead", type=click.IntRange(0, 32), default=0, help="As of `vidnoise run`.  [default: 0]")
+@click.option(
+    "--lookahead", "lookaheads", type=click.IntRange(0, 32), multiple=True,
+    help="Frames that each may wait for; 0 is causal; may be repeated.  [default: 0 and 8]",
+)  # fmt: skip
 @click.option("--stills", is_flag=True, help="CLIPS has PNG pictures, gray or colour, instead of clips.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads, of filters too.")
@@ -57,148 +98,200 @@ SIGMAS = {"video": (10.0, 30.0, 50.0), "stills": (15.0, 25.0, 50.0)}
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="JSON result; a Markdown table and a plot go beside it. What it already has is kept and not measured again.",
+    help="JSON result; Markdown tables and, of awgn, a plot go beside it. What it already has is kept and not measured "
+    "again.",
 )
 @click.option("--again", is_flag=True, help="Measure again what the output already has.")
-def evaluate(
-    clips: Path,
-    models: tuple[str, ...],
-    peers: str,
-    sigmas: tuple[float, ...],
-    frames: int,
-    blind: bool,
-    frame_wise: bool,
-    lookahead: int,
-    stills: bool,
-    device: str,
-    threads: int | None,
-    reference: Path | None,
-    output: Path | None,
-    again: bool,
-) -> None:
-    """Measure PSNR, SSIM, temporal error and time on the clean CLIPS folder under Gaussian noise.
+def evaluate(**options: Any) -> None:
+    """Measure PSNR and flicker on the clean CLIPS folder, under Gaussian noise or under noise as video has it.
 
-    Classic filters get the strength that is best for them on these very clips at each sigma.
+    Classic filters get the strength that is best for them on these very clips, at each sigma or in each scenario.
     """
     import cv2
     import torch
     from rich.console import Console
 
     from ..denoiser import resolve_device
-    from ..evaluation.cost import kilo_macs
-    from ..evaluation.peers import choose
-    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, looking_ahead, network_method
-    from ..evaluation.protocol import evaluate as run_protocol
-    from ..evaluation.results import markdown, read_references, read_results
-    from ..weights import find_model, list_models, load_model
+    from ..evaluation.tables import markdown
 
-    if threads:
-        torch.set_num_threads(threads)
+    given = Options(**options)
+    if given.threads:
+        torch.set_num_threads(given.threads)
     cv2.setNumThreads(torch.get_num_threads())
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    target = resolve_device(device)
-    protocol = {
-        "kind": "stills" if stills else "video",
-        "clips": sorted(find_clips(clips, stills=stills)),
-        "frames": 1 if stills else frames,
-        "blind": blind,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-    levels = sorted(set(sigmas or SIGMAS[protocol["kind"]]))
-    results = read_results(output, protocol)
-    if reference:
-        results["given"] = read_references(reference, protocol)
-    chosen, left_out = choose(peers, protocol["frames"])
-    for line in left_out:
-        console.print(line)
-    bench = _Bench(results, output, console, levels, again)
-
-    def material(limit: int | None = None) -> Any:
-        return clean_stills(clips, limit) if stills else clean_clips(clips, min(limit or frames, frames))
-
-    for name in () if models == ("none",) else models or list_models():
-        network, card = load_model(name, target)
-        weights = hashlib.sha256(find_model(name).read_bytes()).hexdigest()[:16]
-        for alone in (False, True) if frame_wise and not stills else (stills,):
-            ahead = 0 if alone else lookahead
-            tags = [*(["blind"] if blind else []), *(["frame by frame"] if alone and not stills else [])]
-            tags += [f"lookahead {ahead}"] if ahead else []
-            facts = {"kmac_per_pixel": kilo_macs(network.config, frame_wise=alone), "weights": weights}
-            method = network_method(network, blind=blind, frame_wise=alone, device=target)
-            method = looking_ahead(method, ahead) if ahead else method
-            bench.measure(
-                card.name + (f" ({', '.join(tags)})" if tags else ""),
-                facts | ({"frame_wise": True} if alone and not stills else {}),
-                lambda sigma, method=method: run_protocol(method, material(), sigma),
-            )
-    for peer in chosen:
-        bench.measure_peer(peer, material, may_fail=peers == "all")
-    bench.write()
-    if output:
-        console.print(f"written: {output} and {output.with_suffix('.md')}")
-        _plot(results, output.with_suffix(".png"), console)
+    device = resolve_device(given.device)
+    run = _gaussian if given.protocol == "awgn" else _real
+    results = run(given, device, console)
+    if given.output:
+        console.print(f"written: {given.output} and {given.output.with_suffix('.md')}")
+        if given.protocol == "awgn":
+            _plot(results, given.output.with_suffix(".png"), console)
     else:
         click.echo(markdown(results))
 
 
-class _Bench:
-    """Measures what the results do not have yet, and writes them after each method and sigma."""
+def _gaussian(given: Options, device: torch.device, console: Console) -> Results:
+    """The protocol ``awgn``, of clips and of stills."""
+    import torch
 
-    def __init__(
-        self, results: Results, output: Path | None, console: Console, sigmas: list[float], again: bool
-    ) -> None:
-        self.results, self.output, self.console, self.sigmas, self.again = results, output, console, sigmas, again
+    from ..evaluation.cost import kilo_macs
+    from ..evaluation.peers import PEERS, choose, search
+    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, network_method
+    from ..evaluation.protocol import evaluate as run_protocol
+    from ..evaluation.results import read_references, read_results
+    from ..weights import load_model
+    from .measuring import Measuring
 
-    def measure(self, label: str, facts: dict[str, Any], run: Callable[[float], dict[str, Any]]) -> None:
-        """``run`` at every sigma; ``facts`` are what is known of the method as a whole."""
-        methods = self.results["methods"]
-        earlier = methods.get(label, {})
-        if earlier.get("weights", facts.get("weights")) != facts.get("weights"):
-            self.console.print(f"{label}: the weights have changed since; what was measured is dropped")
-            earlier = {}
-        done = earlier.get("sigmas", {})
-        for sigma in self.sigmas:
-            key = f"{sigma:g}"
-            if key in done and not self.again:
-                self.console.print(f"{label}, sigma {key}: kept from {self.output}")
-                continue
-            done[key] = run(sigma)
-            methods[label] = earlier | facts | {"sigmas": dict(sorted(done.items(), key=lambda item: float(item[0])))}
-            self.write()
-            mean = done[key]["mean"]
-            self.console.print(
-                f"{label}, sigma {key}: {mean['psnr']:.2f} dB, {mean['ms_per_megapixel']:.0f} ms a megapixel"
-                + (f", strength {done[key]['strength']:g}" if "strength" in done[key] else "")
-                + (" (at the edge of those tried)" if done[key].get("strength_at_edge") else "")
-            )
+    if given.scenarios:
+        raise UsageError("--scenario goes with --protocol real")
+    frames = 1 if given.stills else given.frames
+    protocol = {
+        "kind": "stills" if given.stills else "video",
+        "clips": sorted(find_clips(given.clips, stills=given.stills)),
+        "frames": frames,
+        "blind": given.blind,
+        "threads": torch.get_num_threads(),
+        "device": _device_name(device),
+        **_today(),
+    }
+    results = read_results(given.output, protocol)
+    if given.reference:
+        results["given"] = read_references(given.reference, protocol)
+    chosen, left_out = choose(given.peers, frames, PEERS)
+    for line in left_out:
+        console.print(line)
+    levels = sorted(set(given.sigmas or SIGMAS[protocol["kind"]]))
+    measuring = Measuring(results, given.output, console, given.again, "sigmas", float)
 
-    def measure_peer(self, peer: Peer, material: Callable[..., Any], *, may_fail: bool) -> None:
-        """A filter at its best strength; with ``may_fail`` an error is reported, and the others go on."""
-        from ..errors import UsageError
-        from ..evaluation.peers import search
-        from ..evaluation.protocol import evaluate as run_protocol
+    def material(limit: int | None = None) -> Any:
+        if given.stills:
+            return clean_stills(given.clips, limit)
+        return clean_clips(given.clips, min(limit or frames, frames))
 
-        def run(sigma: float) -> dict[str, Any]:
+    for name in _models(given):
+        network, card = load_model(name, device)
+        ways = [(True, 0)] if given.stills else [(False, n) for n in given.lookaheads or LOOKAHEADS]
+        for alone, ahead in [*ways, *([(True, 0)] if given.frame_wise and not given.stills else [])]:
+            tags = [*(["blind"] if given.blind else []), *(["frame by frame"] if alone and not given.stills else [])]
+            tags += [f"lookahead {ahead}"] if ahead else []
+            cost = kilo_macs(network.config, frame_wise=alone, both_ways=ahead > 0)
+            facts: dict[str, Any] = {"kmac_per_pixel": cost, "weights": _weights(name)}
+            facts |= {"frame_wise": True} if alone and not given.stills else {}
+            method = network_method(network, blind=given.blind, frame_wise=alone, lookahead=ahead, device=device)
+            label = card.name + (f" ({', '.join(tags)})" if tags else "")
+            for sigma in levels:
+                run = functools.partial(run_protocol, method, material(), sigma)
+                measuring.measure(label, facts, f"{sigma:g}", run)
+    for peer in chosen:
+
+        def at_its_best(sigma: float, peer: Any = peer) -> dict[str, Any]:
             strength, at_edge = search(peer, material(SEARCH_FRAMES), sigma)
             rows = run_protocol(peer.method(strength), material(), sigma, idle=peer.idle_method())
             return {**rows, "strength": strength, "strength_at_edge": at_edge}
 
-        try:
-            self.measure(peer.name, {}, run)
-        except UsageError as ex:
-            if not may_fail:
-                raise
-            self.console.print(f"{peer.name} is left out: {ex}")
+        for sigma in levels:
+            run = functools.partial(at_its_best, sigma)
+            if not measuring.measure_peer(peer.name, f"{sigma:g}", run, may_fail=given.peers == "all"):
+                break
+    measuring.write()
+    return results
 
-    def write(self) -> None:
-        """All results so far: a long comparison that is stopped loses only the sigma it was at."""
-        from ..evaluation.results import write_results
 
-        if self.output:
-            write_results(self.output, self.results)
+def _real(given: Options, device: torch.device, console: Console) -> Results:
+    """The protocols ``real`` and ``photos``: scenario by scenario, whose material is made where anything is missing."""
+    from ..evaluation.cost import kilo_macs
+    from ..evaluation.ffmpeg import missing_filter
+    from ..evaluation.peers import choose
+    from ..evaluation.plane_filters import PLANE_FILTERS
+    from ..evaluation.protocol import find_clips
+    from ..evaluation.real import denoising, evaluate_filter, find_photos, photo_pairs, shots
+    from ..evaluation.real import evaluate as run_protocol
+    from ..evaluation.results import read_results
+    from ..evaluation.scenarios import SCENARIOS
+    from ..weights import load_model
+    from .measuring import Measuring
+
+    photos = given.protocol == "photos"
+    for option, value in (
+        ("sigma", given.sigmas), ("blind", given.blind), ("frame-wise", given.frame_wise), ("stills", given.stills),
+        ("reference", given.reference), ("scenario", given.scenarios if photos else ()),
+        ("lookahead", given.lookaheads if photos else ()),
+    ):  # fmt: skip
+        if value:
+            raise UsageError(f"--{option} does not go with --protocol {given.protocol}")
+    if unknown := [name for name in given.scenarios if name not in SCENARIOS]:
+        raise UsageError(f"unknown scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}")
+    if not photos and (reason := missing_filter("noise")):
+        raise UsageError(f"--protocol real makes its noisy clips by ffmpeg, and {reason}")
+    about = {"photos": "photographs"} if photos else {name: s.about for name, s in SCENARIOS.items()}
+    protocol = {
+        "kind": given.protocol,
+        "clips": sorted(find_photos(given.clips) if photos else find_clips(given.clips)),
+        "frames": 1 if photos else given.frames,
+        "blind": True,
+        # No number depends on them but by rounding.
+        "threads": None,
+        "device": None,
+        "scenarios": about,
+        **_today(),
+    }
+    results = read_results(given.output, protocol)
+    chosen, left_out = choose(given.peers, protocol["frames"], PLANE_FILTERS)
+    for line in left_out:
+        console.print(line)
+    measuring = Measuring(results, given.output, console, given.again, "scenarios", list(about).index)
+    models = []
+    for name in _models(given):
+        network, card = load_model(name)
+        for ahead in (0,) if photos else given.lookaheads or LOOKAHEADS:
+            facts = {"kmac_per_pixel": kilo_macs(network.config, both_ways=ahead > 0), "weights": _weights(name)}
+            models.append((name, ahead, f"{card.name} (lookahead {ahead})" if ahead else card.name, facts))
+    for case in about:
+        if given.scenarios and case not in given.scenarios:
+            continue
+        strength = 1.0 if photos else SCENARIOS[case].strength
+
+        @functools.cache
+        def material(case: str = case) -> list[Shot]:
+            return photo_pairs(given.clips) if photos else shots(SCENARIOS[case], given.clips, given.frames)
+
+        def row(method: Any, material: Callable[[], list[Shot]] = material) -> Any:
+            return lambda: run_protocol(method, material())
+
+        measuring.measure("noisy", {}, case, row(list))
+        for name, ahead, label, facts in models:
+            method = denoising(name, strength=strength, lookahead=ahead, device=device)
+            measuring.measure(label, facts, case, row(method))
+        for peer in chosen if photos or not SCENARIOS[case].source else ():
+            run = functools.partial(lambda peer, material: evaluate_filter(peer, material()), peer, material)
+            measuring.measure_peer(peer.name, case, run, may_fail=given.peers == "all")
+    measuring.write()
+    return results
+
+
+def _models(given: Options) -> list[str]:
+    from ..weights import list_models
+
+    return [] if given.models == ("none",) else list(given.models or list_models())
+
+
+def _weights(model: str) -> str:
+    """What tells a model's weights from others of its name."""
+    from ..weights import find_model
+
+    return hashlib.sha256(find_model(model).read_bytes()).hexdigest()[:16]
+
+
+def _device_name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def _today() -> dict[str, str]:
+    import torch
+
+    return {"torch": torch.__version__, "date": datetime.date.today().isoformat()}
 
 
 def _plot(results: Results, picture: Path, console: Console) -> None:

@@ -41,6 +41,10 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
     help="Noise level estimated by the graph, or an input of it.",
 )  # fmt: skip
 @click.option(
+    "--both-ways", is_flag=True,
+    help="Also the graphs that see frames ahead: model-measure (blind only), model-look, model-smooth.",
+)  # fmt: skip
+@click.option(
     "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
     help="Of the convolutions; everything else stays fp32.",
 )  # fmt: skip
@@ -52,12 +56,14 @@ def export(
     size: tuple[int, int] | None,
     streams: int,
     noise: str,
+    both_ways: bool,
     precision: str,
 ) -> None:
     """Write MODEL (a name or .safetensors file) as ONNX, OpenVINO IR, or for TensorRT.
 
     One step is one call: a frame and the state of the step before go in, the clean frame and the next state come out.
-    docs/BACKENDS.md lists the inputs and outputs. What was written is run and compared with PyTorch.
+    With --both-ways three more graphs look at the frames that follow, too. docs/BACKENDS.md lists the inputs and
+    outputs. What was written is run and compared with PyTorch.
     """
     if streams > 1 and size is None:
         raise UsageError("--streams goes with --size; a graph of any size takes any number of streams")
@@ -66,9 +72,13 @@ def export(
     suffix = ".xml" if kind == "openvino" else ".onnx"
     if kind is None or path.suffix != suffix:
         raise UsageError(f"{output}: the name must end in {suffix if kind else '.onnx or .xml, or give --format'}")
-    script = path.with_name(f"{path.stem}_build_engine.py")
-    written = {"onnx": [path], "openvino": [path, path.with_suffix(".bin")], "tensorrt": [path, script]}[kind]
-    _check_places(written, overwrite)
+    blind = noise == "blind"
+    kinds = ["step" if blind else "step-told"]
+    if both_ways:
+        kinds += [*(["measure"] if blind else []), "look", "smooth"]
+    places = {k: path if k.startswith("step") else path.with_name(f"{path.stem}-{k}{suffix}") for k in kinds}
+    beside = {place: _beside(place, kind) for place in places.values()}
+    _check_places([p for place, others in beside.items() for p in (place, *others)], overwrite)
 
     import torch
 
@@ -81,36 +91,47 @@ def export(
     if kind == "openvino":
         import_openvino()
     network, card = load_model(model)
-    blind = noise == "blind"
     fixed = None if size is None else (streams, _rounded(size[1]), _rounded(size[0]))
     dtype = torch.float16 if precision == "fp16" else torch.float32
     # Small pictures tell as much: the graph is the same for all.
     tried = fixed or (2, 48, 80)
-    with tempfile.TemporaryDirectory(prefix=".vidnoise-", dir=path.parent) as folder:
-        parts = {place: Path(folder) / place.name for place in written}
-        graph = parts[path] if kind != "openvino" else Path(folder) / "model.onnx"
-        write_onnx(network, graph, blind=blind, size=fixed, dtype=dtype)
-        if kind == "openvino":
-            write_openvino(graph, parts[path], network, blind=blind)
-        if kind == "tensorrt":
-            write_build_script(path, parts[script], network, blind=blind, size=fixed)
-        run = openvino_runner(parts[path]) if kind == "openvino" else onnx_runner(graph)
-        found = difference(network, run, blind=blind, size=tried)
-        if not found.rms <= LIMIT[dtype]:
+    with tempfile.TemporaryDirectory(prefix=".vidnoise-", dir=path.parent) as name:
+        folder = Path(name)
+        graphs = {k: folder / f"{place.stem}.onnx" for k, place in places.items()}
+        for k, place in places.items():
+            write_onnx(network, graphs[k], k, size=fixed, dtype=dtype)
+            if kind == "openvino":
+                write_openvino(graphs[k], folder / place.name, network)
+            if kind == "tensorrt":
+                write_build_script(place, folder / beside[place][0].name, network, k, size=fixed)
+        written = {k: folder / place.name for k, place in places.items()}
+        run = openvino_runner(written) if kind == "openvino" else onnx_runner(written)
+        tries = [difference(network, run, blind=blind, size=tried, both_ways=b) for b in {False, both_ways}]
+        rms, largest = max(t.rms for t in tries), max(t.largest for t in tries)
+        if not rms <= LIMIT[dtype]:
             raise VidnoiseError(
-                f"the exported model differs from PyTorch by {found.rms:.1e} (root mean square; at most "
+                f"the exported model differs from PyTorch by {rms:.1e} (root mean square; at most "
                 f"{LIMIT[dtype]:.0e} is tolerated); nothing was written"
             )
-        del run  # it may hold the file open
-        for place, part in parts.items():
-            os.replace(part, place)
+        del run  # it may hold the files open
+        for place, others in beside.items():
+            for target in (*others, place):
+                os.replace(folder / target.name, target)
     shape = "any size" if fixed is None else f"{fixed[2]}x{fixed[1]}" + (f", {streams} streams" if streams > 1 else "")
     click.echo(
-        f"vidnoise: {path}: {card.name}, {noise}, {precision}, {shape}; differs from PyTorch by {found.largest:.1e} at "
-        f"most, {found.rms:.1e} root mean square (of 0 to 1)", err=True,
+        f"vidnoise: {', '.join(map(str, places.values()))}: {card.name}, {noise}, {precision}, {shape}; differs from "
+        f"PyTorch by {largest:.1e} at most, {rms:.1e} root mean square (of 0 to 1)", err=True,
     )  # fmt: skip
     if kind == "tensorrt":
-        click.echo(f"vidnoise: {script}: run it where the engine will run: python {script}", err=True)
+        for scripts in beside.values():
+            click.echo(f"vidnoise: {scripts[0]}: run it where the engine will run: python {scripts[0]}", err=True)
+
+
+def _beside(path: Path, kind: str) -> list[Path]:
+    """What is written beside a graph of that format."""
+    if kind == "openvino":
+        return [path.with_suffix(".bin")]
+    return [path.with_name(f"{path.stem}_build_engine.py")] if kind == "tensorrt" else []
 
 
 def _rounded(side: int) -> int:

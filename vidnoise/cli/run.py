@@ -25,6 +25,19 @@ if TYPE_CHECKING:
     from ..run_stats import Progress, RunStats
 
 
+class Lookahead(click.ParamType):
+    """``auto``, or a number of frames."""
+
+    name = "frames"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto" or isinstance(value, int):
+            return value
+        if not (value.isdigit() and int(value) <= 32):
+            self.fail(f"must be auto, or 0 to 32 frames, got {value!r}", param, ctx)
+        return int(value)
+
+
 class Seconds(click.ParamType):
     """``90``, ``1:30``, ``0:01:30.5``."""
 
@@ -74,8 +87,9 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
 @click.option(
-    "--lookahead", metavar="FRAMES", type=click.IntRange(0, 32), default=0,
-    help="See so many frames of a scene before its first is written: it begins as clean as it goes on.  [default: 0]",
+    "--lookahead", metavar="FRAMES", type=Lookahead(), default="auto",
+    help="Denoise each frame by so many after it, too: auto, or 0 to 32.  [default: auto: files 8, as far as memory "
+    "allows; live 0, on a GPU up to 3]",
 )  # fmt: skip
 @click.option("--start", type=Seconds(), help="Skip to this time: 90 or 1:30.")
 @click.option("--duration", type=Seconds(), help="Stop after this time.")

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..training.config import TrainConfig
     from ..training.data import Folders
     from ..training.loop import Trainer
 
@@ -37,9 +38,16 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=click.Path(path_type=Path),
     default="cache",
     show_default=True,
-    help="Where decoded training data is kept.",
+    help="Where decoded training data and encoded clips are kept.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--batches",
+    metavar="WHERE",
+    default="auto",
+    show_default=True,
+    help="cpu; device: all clips in its memory, batches made there; or auto: device, if they fit into a GPU.",
+)
 @click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.  [default: from CONFIG]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Pause after so long; run again to go on.")
@@ -50,6 +58,19 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="Steps between checkpoints, validations and lines of the log.",
 )
+@click.option(
+    "--pack",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Train nothing: write the data that CONFIG needs to DIR, cut down to be carried to another machine.",
+)
+@click.option(
+    "--megabytes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=42.0,
+    show_default=True,
+    help="Room for --pack, of 10^6 bytes.",
+)
 def train(
     config: str,
     data: str | None,
@@ -58,10 +79,13 @@ def train(
     run_folder: Path | None,
     cache: Path,
     device: str,
+    batches: str,
     precision: str | None,
     threads: int | None,
     minutes: float | None,
     every: int,
+    pack: Path | None,
+    megabytes: float,
 ) -> None:
     """Train the model that CONFIG describes: the name of a shipped configuration, or a TOML or YAML file.
 
@@ -87,9 +111,13 @@ def train(
     folders = _folders(data, train_folder, val_folder)
     if threads:
         torch.set_num_threads(threads)
+    if pack:
+        with console_for_messages(1) as console:
+            _pack(settings, folders, cache, pack, megabytes, console)
+        return
     run = run_folder or Path("runs") / settings.name
     with processes(resolve_device(device)) as ranks, console_for_messages(-1 if ranks.rank else 1) as console:
-        trainer = Trainer(settings, folders, run, cache=cache, minutes=minutes, ranks=ranks)
+        trainer = Trainer(settings, folders, run, cache=cache, minutes=minutes, where=batches, ranks=ranks)
         console.quiet = ranks.rank > 0
         console.print(describe(trainer), soft_wrap=True)
 
@@ -110,6 +138,19 @@ def train(
             console.print(f"interrupted; run the same command to go on from {trainer.checkpoint}", soft_wrap=True)
             raise
         console.print(f"weights: {run / (settings.name + '.safetensors')}", soft_wrap=True)
+
+
+def _pack(settings: TrainConfig, folders: Folders, cache: Path, out: Path, megabytes: float, console: Console) -> None:
+    from ..training.codec_pool import open_pool
+    from ..training.data import ClipPack
+    from ..training.pack import cut_down
+
+    pool = open_pool(ClipPack(folders.train, cache), folders, cache, settings)
+    cuts = cut_down(folders, out, megabytes=megabytes, pool=pool)
+    for cut in cuts:
+        loss = "as it was" if cut.psnr == float("inf") else f"PSNR {cut.psnr:.1f}"
+        console.print(f"{cut.part}: {cut.files} of {cut.megabytes:.1f} MB, {loss}", soft_wrap=True)
+    console.print(f"{sum(cut.megabytes for cut in cuts):.1f} MB in {out}", soft_wrap=True)
 
 
 def _folders(data: str | None, train_folder: Path | None, val_folder: Path | None) -> Folders:

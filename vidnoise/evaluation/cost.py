@@ -16,17 +16,21 @@ SIZE = 64
 """Height and width of the frame on which multiply-adds are counted: all that matters of it is that 16 divides it."""
 
 
-def kilo_macs(config: ModelConfig, *, frame_wise: bool = False) -> float:
+def kilo_macs(config: ModelConfig, *, frame_wise: bool = False, both_ways: bool = False) -> float:
     """Multiply-adds a full-resolution pixel, in thousands, noise level and flow included.
 
     Args:
         config: sizes of the network.
         frame_wise: without motion and fusion, as :meth:`DenoiseNetwork.still` runs.
+        both_ways: with one look back at each frame.
     """
     network = DenoiseNetwork(config).requires_grad_(False)
     frame = torch.rand(1, 3, SIZE, SIZE)
+    state = network.initial_state(1, SIZE, SIZE)
     with FlopCounterMode(display=False) as counter:
-        sigma, state = network.estimate_sigma(frame, network.initial_state(1, SIZE, SIZE))
+        sigma, _ = network.estimate_sigma(frame, state.memory)
+        if both_ways:
+            network.scout(frame, sigma, network.initial_scout(1, SIZE, SIZE))
         if frame_wise:
             network.still(frame, sigma)
         else:

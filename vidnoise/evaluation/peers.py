@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import importlib
 import math
-import shutil
-import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .ffmpeg import call, missing_filter
 from .protocol import Method, mean_psnr
 
 Run = Callable[[np.ndarray, float], np.ndarray]
@@ -105,17 +104,6 @@ def search(peer: Peer, clips: Iterable[tuple[str, Tensor]], sigma: float) -> tup
     return best, best in (grid[0], grid[-1])
 
 
-PATIENCE_SECONDS = (60.0, 60.0)
-"""Time for a call of ffmpeg, and for each megapixel on top: 20 times what the slowest filter takes on one core.
-Some filters never end on input that they did not expect."""
-
-
-@lru_cache(maxsize=1)
-def _ffmpeg_filters(binary: str) -> frozenset[str]:
-    listing = subprocess.run([binary, "-v", "error", "-filters"], capture_output=True, text=True, check=False).stdout
-    return frozenset(words[1] for line in listing.splitlines() if len(words := line.split()) > 2)
-
-
 def _ffmpeg(
     filter_name: str,
     options: Callable[[float], dict[str, float | str]],
@@ -128,12 +116,7 @@ def _ffmpeg(
     """A filter of FFmpeg as a peer; ``options`` by strength."""
 
     def missing() -> str | None:
-        binary = shutil.which("ffmpeg")
-        if binary is None:
-            return "there is no ffmpeg binary on PATH"
-        if filter_name not in _ffmpeg_filters(binary):
-            return f"{binary} was built without the filter {filter_name}"
-        return _no_module("ffmpeg", "ffmpeg-python", "bench")
+        return missing_filter(filter_name) or _no_module("ffmpeg", "ffmpeg-python", "bench")
 
     def pipe(pictures: np.ndarray, arguments: dict[str, float | str] | None) -> np.ndarray:
         import ffmpeg
@@ -148,19 +131,10 @@ def _ffmpeg(
             .global_args("-v", "error", "-nostdin", "-filter_threads", str(torch.get_num_threads()))
             .compile()
         )
-        patience = PATIENCE_SECONDS[0] + PATIENCE_SECONDS[1] * n * height * width / 1e6
-        try:
-            done = subprocess.run(command, input=pictures.tobytes(), capture_output=True, check=False, timeout=patience)
-        except FileNotFoundError as ex:
-            raise UsageError(f"{filter_name}: there is no ffmpeg binary on PATH") from ex
-        except subprocess.TimeoutExpired as ex:
-            raise UsageError(f"ffmpeg's {filter_name} did not end within {patience:.0f} s") from ex
-        if done.returncode:
-            raise UsageError(f"ffmpeg's {filter_name} failed: {done.stderr.decode(errors='replace').strip()[:200]}")
-        if len(done.stdout) != pictures.size:
-            got = len(done.stdout) // (height * width * 3)
-            raise UsageError(f"ffmpeg's {filter_name} gave {got} frames for {n}")
-        return np.frombuffer(done.stdout, np.uint8).reshape(pictures.shape).copy()
+        out = call(command, pictures.tobytes(), what=filter_name, megapixels=n * height * width / 1e6)
+        if len(out) != pictures.size:
+            raise UsageError(f"ffmpeg's {filter_name} gave {len(out) // (height * width * 3)} frames for {n}")
+        return np.frombuffer(out, np.uint8).reshape(pictures.shape).copy()
 
     return Peer(
         name or filter_name,
@@ -246,8 +220,22 @@ PEERS: dict[str, Peer] = {
 """Peers by name, roughly from fast to slow."""
 
 
-def choose(names: str, n_frames: int) -> tuple[list[Peer], list[str]]:
+class Usable(Protocol):
+    """What can be chosen as a peer."""
+
+    def unusable(self, n_frames: int) -> str | None: ...
+
+
+AnyPeer = TypeVar("AnyPeer", bound=Usable)
+
+
+def choose(names: str, n_frames: int, table: Mapping[str, AnyPeer]) -> tuple[list[AnyPeer], list[str]]:
     """Peers by a comma-separated list, by ``all`` or by ``none``, for clips of so many frames (1: still pictures).
+
+    Args:
+        names: which.
+        n_frames: of the clips.
+        table: what there is, by name.
 
     Returns:
         The peers, and a line about each that ``all`` would have meant but that cannot run.
@@ -258,14 +246,14 @@ def choose(names: str, n_frames: int) -> tuple[list[Peer], list[str]]:
     if names == "none":
         return [], []
     if names == "all":
-        reasons = {name: peer.unusable(n_frames) for name, peer in PEERS.items()}
+        reasons = {name: peer.unusable(n_frames) for name, peer in table.items()}
         lines = [f"{name} is left out: {reason}" for name, reason in reasons.items() if reason]
-        return [PEERS[name] for name, reason in reasons.items() if not reason], lines
+        return [table[name] for name, reason in reasons.items() if not reason], lines
     chosen = []
     for name in names.split(","):
-        peer = PEERS.get(name)
+        peer = table.get(name)
         if peer is None:
-            raise UsageError(f"unknown peer {name!r}; there are: {', '.join(PEERS)}")
+            raise UsageError(f"unknown peer {name!r}; there are: {', '.join(table)}")
         if reason := peer.unusable(n_frames):
             raise UsageError(f"{name} cannot run: {reason}; leave it out of --peers")
         chosen.append(peer)

@@ -16,10 +16,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..backends.eager import Eager
 from ..errors import SourceOpenError
-from ..model import DenoiseNetwork, uniform_sigma
+from ..lookahead import MAX_LOOKAHEAD, Window
+from ..model import DenoiseNetwork
 from ..model.network import MULTIPLE
 from .clips import CLIP_SUFFIXES, read_clip
 from .cost import middle, ms_per_megapixel, timed
@@ -81,7 +84,13 @@ def noisy_clip(name: str, clean: Tensor, sigma: float) -> Tensor:
 
 
 def network_method(
-    network: DenoiseNetwork, *, blind: bool = False, frame_wise: bool = False, device: torch.device | str = "cpu"
+    network: DenoiseNetwork,
+    *,
+    blind: bool = False,
+    frame_wise: bool = False,
+    lookahead: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Method:
     """A network as a method: frame by frame, the state kept, as it runs in a stream.
 
@@ -89,34 +98,39 @@ def network_method(
         network: in evaluation mode, on ``device``.
         blind: sigma is estimated instead of told.
         frame_wise: the state is forgotten at every frame: the spatial core and its noise map alone.
+        lookahead: frames that may wait for those after them, see :class:`~vidnoise.lookahead.Window`.
         device: where it runs.
+        dtype: of its convolutions.
     """
+    backend = Eager(network, device=torch.device(device), dtype=dtype)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def method(noisy: Tensor, sigma: float) -> Tensor:
         _, _, height, width = noisy.shape
         bottom, right = -height % MULTIPLE, -width % MULTIPLE
-        fresh = network.initial_state(1, height + bottom, width + right, device=device)
-        state, out = fresh, []
-        for frame in noisy:
-            x = torch.nn.functional.pad(frame[None].to(device), [0, right, 0, bottom], mode="reflect")
-            if blind:
-                level, state = network.estimate_sigma(x, fresh if frame_wise else state)
-            else:
-                level = uniform_sigma(sigma, x)
-            if frame_wise:
-                clean = network.still(x, level)
-            else:
-                clean, state = network(x, level, state)
-            out.append(clean[0, :, :height, :width].float().cpu())
-        return torch.stack(out)
+        padded = (F.pad(f[None].to(device), [0, right, 0, bottom], mode="reflect") for f in noisy)
+        told = None if blind else sigma
+        steps = _frame_wise(backend, padded, told) if frame_wise else _in_stream(backend, padded, told, lookahead)
+        return torch.stack([clean[0, :, :height, :width].float().cpu() for clean in steps])
 
     return method
 
 
-def looking_ahead(method: Method, frames: int) -> Method:
-    """``method`` that sees so many frames after the first before it, as :class:`vidnoise.Denoiser` does it."""
-    return lambda noisy, sigma: method(torch.cat([noisy[1 : 1 + frames].flip(0), noisy]), sigma)[-len(noisy) :]
+def _frame_wise(backend: Eager, frames: Iterable[Tensor], sigma: float | None) -> Iterator[Tensor]:
+    network = backend.network
+    for noisy in frames:
+        state = backend.initial_state(1, *noisy.shape[-2:])
+        level, _ = backend.measure(noisy, sigma, torch.zeros(1, dtype=torch.bool, device=noisy.device), state)
+        yield network.still(noisy, level)
+
+
+def _in_stream(backend: Eager, frames: Iterable[Tensor], sigma: float | None, lookahead: int) -> Iterator[Tensor]:
+    window, known = Window[None](backend, lookahead), False
+    for noisy in frames:
+        keep = torch.full((1,), known, device=noisy.device)
+        yield from (done.clean for _, done in window.push(None, noisy, sigma, 1.0, keep))
+        known = True
+    yield from (done.clean for _, done in window.flush())
 
 
 def _given(name: str, clean: Tensor, sigma: float) -> Tensor:
@@ -180,12 +194,26 @@ def centre_crops(folder: Path, n_frames: int = 10, size: int = 192) -> list[tupl
     return crops
 
 
-def quick_validation(network: DenoiseNetwork, folder: Path, *, device: torch.device | str = "cpu") -> dict[str, float]:
-    """PSNR by sigma (10, 30, 50, blind at 30) on centre crops of the first frames: a compass for training."""
-    known, blind = (network_method(network, blind=b, device=device) for b in (False, True))
+def quick_validation(
+    network: DenoiseNetwork,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """PSNR by sigma (10, 30, 50), blind, both ways and of first frames at 30, on centre crops of the first frames: a
+    compass for training."""
+    method = partial(network_method, network, device=device, dtype=dtype)
+    told, blind, both, still = method(), method(blind=True), method(lookahead=MAX_LOOKAHEAD), method(frame_wise=True)
     crops = centre_crops(folder)
     result = {}
-    for label, sigma, method in (("10", 10, known), ("30", 30, known), ("50", 50, known), ("30b", 30, blind)):
-        values = [psnr(method(noisy_clip(n, c, sigma), sigma / 255).clamp(0, 1), c).mean().item() for n, c in crops]
+    for label, sigma, method, n_frames in (
+        ("10", 10, told, None), ("30", 30, told, None), ("50", 50, told, None),
+        ("30blind", 30, blind, None), ("30both", 30, both, None), ("30first", 30, still, 2),
+    ):  # fmt: skip
+        values = [
+            psnr(method(noisy_clip(n, c, sigma)[:n_frames], sigma / 255).clamp(0, 1), c[:n_frames]).mean().item()
+            for n, c in crops
+        ]
         result[label] = sum(values) / len(values)
     return result

@@ -1,20 +1,24 @@
-"""Whether an exported graph gives the pictures that PyTorch gives, over a few frames with a cut."""
+"""Whether exported graphs give the pictures that PyTorch gives, over a few frames with a cut."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import BackendError
-from ..model import DenoiseNetwork
-from .graph import OUTPUTS, StepGraph, input_names, next_state
+from ..model import DenoiseNetwork, uniform_sigma
+from .graph import FUTURE, KINDS, SCOUT, Named, NetworkGraph, Size, named_state, next_state, step_kind
 
-Run = Callable[[dict[str, Tensor]], Sequence[Tensor]]
-"""One step: tensors by :func:`input_names` to those by :data:`OUTPUTS`."""
+Run = Callable[[str, dict[str, Tensor]], Sequence[Tensor]]
+"""Runs a graph of a kind: inputs by name to outputs in their order, see :data:`KINDS`."""
+
+Paths = Mapping[str, str | os.PathLike[str]]
+"""Files by the kind of graph they hold."""
 
 FRAMES = 5
 CUT = 3
@@ -32,8 +36,8 @@ class Difference(NamedTuple):
     """Of the frame where it is largest."""
 
 
-def onnx_runner(path: str | os.PathLike[str]) -> Run:
-    """Runs an ONNX file by ONNX Runtime on the CPU.
+def onnx_runner(paths: Paths) -> Run:
+    """Runs ONNX files by ONNX Runtime on the CPU.
 
     Raises:
         BackendError: ONNX Runtime is not installed.
@@ -44,59 +48,111 @@ def onnx_runner(path: str | os.PathLike[str]) -> Run:
         raise BackendError("checking ONNX needs ONNX Runtime: pip install 'vidnoise[export]'") from ex
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    sessions = {
+        kind: onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        for kind, path in paths.items()
+    }
 
-    def run(inputs: dict[str, Tensor]) -> list[Tensor]:
-        arrays: Any = session.run(OUTPUTS, {name: tensor.contiguous().numpy() for name, tensor in inputs.items()})
+    def run(kind: str, inputs: dict[str, Tensor]) -> list[Tensor]:
+        fed = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
+        arrays: Any = sessions[kind].run(KINDS[kind].outputs, fed)
         return [torch.from_numpy(array) for array in arrays]
 
     return run
 
 
-def openvino_runner(path: str | os.PathLike[str]) -> Run:
-    """Runs an OpenVINO IR on the CPU, in float32 but for what the graph has in halves.
+def openvino_runner(paths: Paths) -> Run:
+    """Runs OpenVINO IRs on the CPU, in float32 but for what the graphs have in halves.
 
     Raises:
         BackendError: OpenVINO is not installed.
     """
     from .openvino import openvino_core
 
-    compiled = openvino_core().compile_model(os.fspath(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = {kind: openvino_core().compile_model(Path(path), "CPU", hint) for kind, path in paths.items()}
 
-    def run(inputs: dict[str, Tensor]) -> list[Tensor]:
-        found = compiled({name: tensor.numpy() for name, tensor in inputs.items()})
-        return [torch.from_numpy(found[i].copy()) for i in range(len(OUTPUTS))]
+    def run(kind: str, inputs: dict[str, Tensor]) -> list[Tensor]:
+        found = compiled[kind]({name: tensor.contiguous().numpy() for name, tensor in inputs.items()})
+        return [torch.from_numpy(found[i].copy()) for i in range(len(KINDS[kind].outputs))]
 
     return run
 
 
-def difference(network: DenoiseNetwork, run: Run, *, blind: bool, size: tuple[int, int, int]) -> Difference:
-    """Run both over the same frames, each with the state that it made itself.
+def difference(
+    network: DenoiseNetwork, run: Run, *, blind: bool, size: Size, both_ways: bool = False
+) -> Difference:  # fmt: skip
+    """Run both over the same frames, each with what it remembers itself.
 
     Args:
         network: in float32, on the CPU.
-        run: of the exported graph.
-        blind: as it was exported.
+        run: of the exported graphs.
+        blind: whether they estimate the noise level.
         size: streams, height and width.
+        both_ways: all frames as one window that is looked through both ways, instead of step by step.
     """
-    graph = StepGraph(network, blind=blind).eval()
-    n, height, width = size
-    ours = theirs = network.initial_state(n, height, width)
-    largest = rms = 0.0
-    for noisy, keep in _clip(n, height, width):
-        told = () if blind else (torch.full((n,), SIGMA),)
-        before = (noisy, *told, torch.ones(n), keep)
+
+    def plain(kind: str, inputs: dict[str, Tensor]) -> Sequence[Tensor]:
         with torch.inference_mode():
-            expected = graph(*before, *ours)
-        found = run(dict(zip(input_names(blind=blind), (*before, *theirs), strict=True)))
-        ours, theirs = next_state(expected), next_state(found)
-        apart = (found[0] - expected[0]).abs()
+            return NetworkGraph(network, kind).eval()(*inputs.values())
+
+    clip = list(_clip(size))
+    through = _window if both_ways else _steps
+    largest = rms = 0.0
+    for expected, found in zip(*(through(network, r, clip, blind=blind) for r in (plain, run)), strict=True):
+        apart = (found - expected).abs()
         largest, rms = max(largest, float(apart.max())), max(rms, float(apart.square().mean().sqrt()))
     return Difference(largest, rms)
 
 
-def _clip(n: int, height: int, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+Clip = Sequence[tuple[Tensor, Tensor]]
+"""Noisy frames, and which streams go on at each."""
+
+
+def _named(run: Run, kind: str, given: Named) -> dict[str, Tensor]:
+    inputs, outputs, _ = KINDS[kind]
+    return dict(zip(outputs, run(kind, {name: given[name] for name in inputs}), strict=True))
+
+
+def _steps(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> Iterator[Tensor]:
+    """Clean frames, one after the other."""
+    n, _, height, width = clip[0][0].shape
+    state = network.initial_state(n, height, width)
+    given = {"boost": torch.ones(n, 2), "sigma": torch.full((n,), SIGMA)}
+    for noisy, keep in clip:
+        found = _named(run, step_kind(blind=blind), {**given, "noisy": noisy, "keep": keep, **named_state(state)})
+        state = next_state(state, found)
+        yield found["clean"]
+
+
+def _window(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> Iterator[Tensor]:
+    """Clean frames by all that is before and after them."""
+    n, _, height, width = clip[0][0].shape
+    state = network.initial_state(n, height, width)
+    frames: list[dict[str, Tensor]] = []
+    for noisy, keep in clip:
+        frame = {"noisy": noisy, "keep": keep, "boost": torch.ones(n, 2)}
+        if blind:
+            found = _named(run, "measure", {**frame, **named_state(state)})
+            state = next_state(state, found)
+            frames.append({**frame, "levels": found["levels"]})
+        else:
+            frames.append({**frame, "levels": uniform_sigma(SIGMA, noisy)})
+    scout = dict(zip(SCOUT, network.initial_scout(n, height, width), strict=True))
+    follows = torch.zeros(n, dtype=torch.bool)
+    for frame in reversed(frames):
+        found = _named(run, "look", {**frame, "keep": follows, **scout})
+        frame |= {name: found[name] for name in FUTURE}
+        scout, follows = {name: found[f"next_{name}"] for name in SCOUT}, frame["keep"]
+    for frame in frames:
+        found = _named(run, "smooth", {**frame, **named_state(state)})
+        state = next_state(state, found)
+        yield found["clean"]
+
+
+def _clip(size: Size) -> Iterator[tuple[Tensor, Tensor]]:
     """Frames of scenes that move under noise, and whether they follow from the one before."""
+    n, height, width = size
     generator = torch.Generator().manual_seed(0)
     scene = torch.empty(0)
     for i in range(FRAMES):

@@ -1,55 +1,172 @@
-"""One step of a network as a graph of tensors, its state among the inputs and outputs."""
+"""What of a network is exported: graphs of tensors, all that they remember among their inputs and outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..model import DenoiseNetwork, State
+from ..model import DenoiseNetwork, Future, Scout, State
+from ..model.state import UNKNOWN
 
-STATE = tuple("previous" if name == "clean" else name for name in State._fields)
-"""Names of the state's inputs."""
+Named = Mapping[str, Tensor]
+"""Tensors by their names in a graph."""
 
-OUTPUTS = ("clean", "level", *(f"next_{name}" for name in STATE if name != "previous"))
-"""``clean`` is the next step's ``previous``, too."""
+Size = tuple[int, int, int]
+"""Streams, height and width."""
+
+TRACK = {"fused": "fused", "ratio": "ratio", "previous": "clean", "hidden": "hidden"}
+"""Names of the inputs that hold what is remembered of the pictures, and what they are in a :class:`State`.
+
+``clean`` is the next step's ``previous``, too.
+"""
+
+MEMORY = {"noise": "noise", "past": "past"}
+"""Likewise of what is remembered of the noise."""
+
+SCOUT, FUTURE = ("scout_fused", "scout_ratio"), ("future_bands", "future_ratio")
 
 
-def input_names(*, blind: bool) -> tuple[str, ...]:
-    """Names of the graph's inputs in their order; ``sigma`` is one where the noise level is told."""
-    return ("noisy", *(() if blind else ("sigma",)), "boost", "keep", *STATE)
+class Kind(NamedTuple):
+    """One of the graphs that a network is exported as."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    run: Callable[[DenoiseNetwork, Named], Named]
+    """What is traced: outputs by name, of inputs by name. There may be more than :attr:`outputs`."""
 
 
-def next_state(outputs: Sequence[Tensor]) -> State:
-    """The state among the graph's outputs, which come in the order of :data:`OUTPUTS`."""
-    named = dict(zip(OUTPUTS, outputs, strict=True))
-    return State(*(named["clean" if name == "previous" else f"next_{name}"] for name in STATE))
+def _state(given: Named) -> State:
+    """The state among a graph's inputs; what that has no use for is empty."""
+    nothing = given["noisy"].new_empty(0)
+    return State(**{field: given.get(name, nothing) for name, field in (TRACK | MEMORY).items()})
 
 
-class StepGraph(nn.Module):
-    """What is exported: :meth:`DenoiseNetwork.advance` with tensors only.
+def _after(state: State) -> dict[str, Tensor]:
+    return {f"next_{name}": tensor for name, tensor in named_state(state).items()}
+
+
+def _step(network: DenoiseNetwork, given: Named) -> Named:
+    clean, level, state = network.advance(
+        given["noisy"], given.get("sigma"), given["boost"], given["keep"], _state(given)
+    )
+    return {"clean": clean, "level": level, **_after(state)}
+
+
+def _measure(network: DenoiseNetwork, given: Named) -> Named:
+    levels, state = network.measure(given["noisy"], None, given["keep"], _state(given))
+    return {"levels": levels, **_after(state)}
+
+
+def _look(network: DenoiseNetwork, given: Named) -> Named:
+    scout = Scout(*(given[name] for name in SCOUT))
+    future, following = network.look(given["noisy"], given["levels"], given["boost"], given["keep"], scout)
+    return dict(zip((*FUTURE, *(f"next_{name}" for name in SCOUT)), (*future, *following), strict=True))
+
+
+def _smooth(network: DenoiseNetwork, given: Named) -> Named:
+    future = Future(*(given[name] for name in FUTURE))
+    clean, level, state = network.smooth(
+        given["noisy"], given["levels"], given["boost"], given["keep"], _state(given), future
+    )
+    return {"clean": clean, "level": level, **_after(state)}
+
+
+_NEXT_TRACK = ("next_fused", "next_ratio", "next_hidden")
+_NEXT_MEMORY = ("next_noise", "next_past")
+
+KINDS: dict[str, Kind] = {
+    "step": Kind(
+        ("noisy", "boost", "keep", *TRACK, *MEMORY), ("clean", "level", *_NEXT_TRACK, *_NEXT_MEMORY), _step
+    ),
+    "step-told": Kind(("noisy", "sigma", "boost", "keep", *TRACK), ("clean", "level", *_NEXT_TRACK), _step),
+    "measure": Kind(("noisy", "keep", *MEMORY), ("levels", *_NEXT_MEMORY), _measure),
+    "look": Kind(
+        ("noisy", "levels", "boost", "keep", *SCOUT), (*FUTURE, *(f"next_{name}" for name in SCOUT)), _look
+    ),
+    "smooth": Kind(
+        ("noisy", "levels", "boost", "keep", *TRACK, *FUTURE), ("clean", "level", *_NEXT_TRACK), _smooth
+    ),
+}  # fmt: skip
+"""A frame seen with the past only is ``step``, or ``step-told`` where the noise level is known. With frames ahead:
+``measure`` for each as it comes, ``look`` from the last to the first, ``smooth`` from the first to the last. A step is
+:meth:`DenoiseNetwork.advance`, the others are its methods by these names."""
+
+
+def step_kind(*, blind: bool) -> str:
+    """The kind of a step, with the noise level estimated or told."""
+    return "step" if blind else "step-told"
+
+
+_LAYOUT = {
+    "noisy": (3, 1), "clean": (3, 1), "fused": (3, 1), "previous": (3, 1), "scout_fused": (3, 1),
+    "levels": (6, 2), "ratio": (4, 2), "scout_ratio": (4, 2), "future_ratio": (4, 2),
+    "future_bands": (12, 2), "past": (12, 2), "hidden": (0, 4), "noise": (13, 8),
+}  # fmt: skip
+"""Channels (0: as many as the model has), and by what height and width of the picture are divided."""
+
+
+def scale_of(name: str) -> int | None:
+    """By what height and width of the picture are divided in that tensor; ``None`` where it has neither."""
+    _, scale = _LAYOUT.get(name.removeprefix("next_"), (0, None))
+    return scale
+
+
+def shape_of(name: str, network: DenoiseNetwork, size: Size) -> tuple[int, ...]:
+    """Shape of an input or output by its name.
 
     Args:
-        network: the model.
-        blind: whether the noise level is estimated; otherwise ``sigma`` is an input.
+        name: as in :data:`KINDS`.
+        network: whose graph it is.
+        size: streams, height and width (multiples of 16).
     """
+    n, height, width = size
+    if name == "boost":
+        return (n, 2)
+    scale = scale_of(name)
+    if scale is None:
+        return (n,)
+    channels, _ = _LAYOUT[name.removeprefix("next_")]
+    return (n, channels or network.config.hidden, height // scale, width // scale)
 
-    def __init__(self, network: DenoiseNetwork, *, blind: bool) -> None:
+
+def named_state(state: State) -> dict[str, Tensor]:
+    """A state's tensors by their names as inputs."""
+    return {name: getattr(state, field) for name, field in (TRACK | MEMORY).items()}
+
+
+def next_state(before: State, outputs: Named) -> State:
+    """The state that a graph leaves: of what it does not change, that of ``before``."""
+    found = dict(outputs)
+    if "clean" in found:
+        found["next_previous"] = found["clean"]
+    changed = {field: f"next_{name}" for name, field in (TRACK | MEMORY).items() if f"next_{name}" in found}
+    return State(**(before._asdict() | {field: found[name] for field, name in changed.items()}))
+
+
+class NetworkGraph(nn.Module):
+    """A network as one of :data:`KINDS`: tensors in their order to tensors in their order."""
+
+    def __init__(self, network: DenoiseNetwork, kind: str) -> None:
         super().__init__()
         self.network = network
-        self.blind = blind
+        self._inputs, self._outputs, self._run = KINDS[kind]
 
-    def forward(self, noisy: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        """Inputs by :func:`input_names`, outputs by :data:`OUTPUTS`; shapes as :meth:`DenoiseNetwork.advance`."""
-        sigma, rest = (None, rest) if self.blind else (rest[0], rest[1:])
-        boost, keep, *state = rest
-        clean, level, new = self.network.advance(noisy, sigma, boost, keep, State(*state))
-        return clean, level, *(t for name, t in zip(STATE, new, strict=True) if name != "previous")
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        found = self._run(self.network, dict(zip(self._inputs, given, strict=True)))
+        return tuple(found[name] for name in self._outputs)
 
-    def example(self, n: int, height: int, width: int) -> tuple[Tensor, ...]:
+    def example(self, size: Size) -> tuple[Tensor, ...]:
         """Inputs of these sizes, of a first frame of noise."""
-        noisy = torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0))
-        told = () if self.blind else (torch.full((n,), 0.1),)
-        state = self.network.initial_state(n, height, width)
-        return (noisy, *told, torch.ones(n), torch.ones(n, dtype=torch.bool), *state)
+        return tuple(_example(name, shape_of(name, self.network, size)) for name in self._inputs)
+
+
+def _example(name: str, shape: tuple[int, ...]) -> Tensor:
+    if name == "noisy":
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    if name == "keep":
+        return torch.ones(shape, dtype=torch.bool)
+    values = {"boost": 1.0, "sigma": 0.1, "levels": 0.1}
+    return torch.full(shape, UNKNOWN if name.endswith("ratio") else values.get(name, 0.0))

@@ -15,7 +15,7 @@ import torch
 from ..disk import part_name
 from ..errors import BackendError
 from ..model import DenoiseNetwork
-from .graph import OUTPUTS, StepGraph, input_names
+from .graph import KINDS, NetworkGraph, Size, scale_of
 
 OPSET = 20
 """The oldest whose GridSample is defined as everybody has it (16 and 18 leave corners open)."""
@@ -23,16 +23,13 @@ OPSET = 20
 _EXAMPLE = (1, 48, 80)
 """Streams, height and width while tracing: nothing of them stays in a dynamic graph."""
 
-_STEPS = {"noisy": 1, "previous": 1, "clean": 1, "fused": 1, "ratio": 2, "hidden": 4, "noise": 8}
-"""By what height and width of a picture are divided in each tensor."""
-
 
 def _axes(names: tuple[str, ...]) -> dict[str, dict[int, str]]:
     """Names of the dynamic axes of tensors."""
     axes = {}
     for name in names:
-        step = _STEPS.get(name.removeprefix("next_"))
-        places = {} if step is None else {2: f"height/{step}", 3: f"width/{step}"}
+        scale = scale_of(name)
+        places = {} if scale is None else {2: f"height/{scale}", 3: f"width/{scale}"}
         axes[name] = {0: "streams", **{i: text.removesuffix("/1") for i, text in places.items()}}
     return axes
 
@@ -55,17 +52,17 @@ def _quiet() -> Iterator[None]:
 def write_onnx(
     network: DenoiseNetwork,
     path: str | os.PathLike[str],
+    kind: str = "step",
     *,
-    blind: bool = True,
-    size: tuple[int, int, int] | None = None,
+    size: Size | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write one step of a network as an ONNX file; nobody sees it before it is whole.
+    """Write one of a network's graphs as an ONNX file; nobody sees it before it is whole.
 
     Args:
         network: on the CPU.
         path: where to.
-        blind: whether the noise level is estimated; otherwise ``sigma`` is an input.
+        kind: which, see :data:`KINDS`.
         size: streams, height and width (multiples of 16); ``None`` leaves them open.
         dtype: of the convolutions; everything else, inputs and outputs too, is float32.
 
@@ -76,13 +73,13 @@ def write_onnx(
         import onnx  # noqa: F401 - the tracer needs it
     except ImportError as ex:
         raise BackendError("writing ONNX needs the package onnx: pip install 'vidnoise[export]'") from ex
-    graph = StepGraph(network.in_precision(dtype), blind=blind).eval()
-    names = input_names(blind=blind)
+    graph = NetworkGraph(network.in_precision(dtype), kind).eval()
+    inputs, outputs, _ = KINDS[kind]
     part = Path(part_name(os.fspath(path)))
     with _quiet(), torch.no_grad():
         # The newer exporter (dynamo=True) gives the same graph in thirty times the time.
         torch.onnx.export(
-            graph, graph.example(*(size or _EXAMPLE)), part, dynamo=False, opset_version=OPSET,
-            input_names=names, output_names=OUTPUTS, dynamic_axes=None if size else _axes((*names, *OUTPUTS)),
+            graph, graph.example(size or _EXAMPLE), part, dynamo=False, opset_version=OPSET,
+            input_names=inputs, output_names=outputs, dynamic_axes=None if size else _axes(inputs + outputs),
         )  # fmt: skip
     os.replace(part, path)

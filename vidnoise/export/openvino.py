@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import BackendError
 from ..model import DenoiseNetwork
-from .graph import StepGraph
+from .graph import Size, shape_of
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -47,36 +47,25 @@ def openvino_core() -> Any:
     return import_openvino().Core()
 
 
-def read_graph(
-    path: str | os.PathLike[str],
-    network: DenoiseNetwork,
-    *,
-    blind: bool,
-    size: tuple[int, int, int] | None,
-) -> Any:
+def read_graph(path: str | os.PathLike[str], network: DenoiseNetwork, size: Size | None) -> Any:
     """An ``openvino.Model`` from an ONNX file.
 
     Args:
         path: from :func:`~vidnoise.export.onnx.write_onnx`.
         network: whose graph it is.
-        blind: as it was written.
         size: streams, height and width, fixed from now on; ``None`` leaves them as they are in the file.
     """
     model = openvino_core().read_model(os.fspath(path))
     if size is not None:
-        example = StepGraph(network, blind=blind).example(*size)
-        model.reshape({port: list(tensor.shape) for port, tensor in zip(model.inputs, example, strict=True)})
+        model.reshape({port: list(shape_of(port.any_name, network, size)) for port in model.inputs})
     return model
 
 
-def write_openvino(
-    onnx_path: str | os.PathLike[str], path: str | os.PathLike[str], network: DenoiseNetwork, *, blind: bool
-) -> None:
+def write_openvino(onnx_path: str | os.PathLike[str], path: str | os.PathLike[str], network: DenoiseNetwork) -> None:
     """Write ``path`` (``.xml``) and beside it the weights (``.bin``), from an ONNX file of the same network.
 
     Raises:
         BackendError: OpenVINO is not installed.
     """
     openvino = import_openvino()
-    model = read_graph(onnx_path, network, blind=blind, size=None)
-    openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
+    openvino.save_model(read_graph(onnx_path, network, None), os.fspath(path), compress_to_fp16=False)

@@ -29,19 +29,18 @@ def fingerprint(network: DenoiseNetwork) -> str:
 
 
 @contextlib.contextmanager
-def stored_onnx(network: DenoiseNetwork, *, blind: bool, dtype: torch.dtype = torch.float32) -> Iterator[Path]:
-    """An ONNX file of the network with all sizes open, for as long as the block runs. See :func:`write_onnx`.
+def stored_onnx(network: DenoiseNetwork, kind: str, dtype: torch.dtype = torch.float32) -> Iterator[Path]:
+    """An ONNX file of one of the network's graphs, all sizes open, for as long as the block runs: :func:`write_onnx`.
 
     Raises:
         BackendError: ``onnx`` is not installed.
     """
-    kind = f"{'blind' if blind else 'told'}-{str(dtype).removeprefix('torch.')}"
-    kept = cache_folder() / "onnx" / f"{fingerprint(network)}-{kind}.onnx"
+    kept = cache_folder() / "onnx" / f"{fingerprint(network)}-{kind}-{str(dtype).removeprefix('torch.')}.onnx"
     if kept.is_file():
         yield kept
         return
     with tempfile.TemporaryDirectory(prefix="vidnoise-") as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(network, path, blind=blind, dtype=dtype)
+        write_onnx(network, path, kind, dtype=dtype)
         store(kept, path.read_bytes())
         yield path

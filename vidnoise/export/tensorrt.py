@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..model import DenoiseNetwork
-from .graph import StepGraph, input_names
+from .graph import KINDS, Size, shape_of
 
 LARGEST = (8, 2160, 3840)
 """Streams, height and width that an engine with open sizes takes at most."""
@@ -26,10 +26,10 @@ def write_build_script(
     onnx_path: str | os.PathLike[str],
     path: str | os.PathLike[str],
     network: DenoiseNetwork,
+    kind: str,
     *,
-    blind: bool,
-    size: tuple[int, int, int] | None,
-    sizes: Sequence[tuple[int, int, int]] = (SMALLEST, TYPICAL, LARGEST),
+    size: Size | None,
+    sizes: Sequence[Size] = (SMALLEST, TYPICAL, LARGEST),
 ) -> None:
     """Write a Python program that makes ``<onnx_path without suffix>.engine``.
 
@@ -37,28 +37,16 @@ def write_build_script(
         onnx_path: the model; the script looks for it beside itself.
         path: where to.
         network: whose graph it is.
-        blind: as it was exported.
+        kind: which graph, see :data:`KINDS`.
         size: streams, height and width of the file; ``None``: open.
         sizes: least, typical and greatest of an open one.
     """
-    sizes = sizes if size is None else ()
-    names = input_names(blind=blind)
-    with_meta = StepGraph(network, blind=blind)
     profile = {
-        name: [_shape(with_meta, i, s) for s in sizes] for i, name in enumerate(names)
-    } if sizes else {}  # fmt: skip
+        name: [shape_of(name, network, s) for s in sizes] for name in KINDS[kind].inputs if size is None
+    }  # fmt: skip
     name = Path(onnx_path).name
     text = _SCRIPT.format(onnx=name, engine=f"{Path(name).stem}.engine", profile=_lines(profile))
     Path(path).write_text(text, encoding="utf-8")
-
-
-def _shape(graph: StepGraph, index: int, size: tuple[int, int, int]) -> tuple[int, ...]:
-    n, height, width = size
-    # Shapes grow in proportion, so that a small example tells those of a large one.
-    small = graph.example(n, 16, 16)[index].shape
-    if len(small) < 4:
-        return tuple(small)
-    return (n, small[1], small[2] * height // 16, small[3] * width // 16)
 
 
 def _lines(profile: dict[str, list[tuple[int, ...]]]) -> str:
@@ -71,7 +59,7 @@ _SCRIPT = '''\
 """Builds {engine} from {onnx} beside this file, for the GPU of this machine: python THIS_FILE
 
 Needs the package tensorrt (10 or newer): pip install tensorrt. Takes minutes. Inputs and outputs are those of the ONNX
-file; the outputs next_... and clean of one step are the state's inputs of the next.
+file; the outputs next_... and clean of one frame are inputs of the next.
 """
 
 import sys

@@ -6,11 +6,12 @@ interpreter).
 
 | kernel | reference |
 |---|---|
-| :func:`.planes_in.to_rgb` | :func:`vidnoise.color.to_rgb`, padded; its Haar bands |
-| :func:`.warp.warp_bands` | :func:`vidnoise.model.flow.warp`, bicubic, then :func:`vidnoise.model.wavelet.haar` |
+| :func:`.planes_in.to_rgb` | :func:`vidnoise.color.to_rgb`, padded |
+| :func:`.bands.rgb_to_bands`, :func:`.bands.bands_to_rgb` | those of :mod:`vidnoise.model.luma_chroma` |
+| :func:`.bands.restore` | :meth:`vidnoise.model.operations.Operations.restore` |
+| :func:`.warp.warp_bands` | :func:`vidnoise.model.flow.warp`, bicubic, then the former |
 | :func:`.warp.warp_ratio` | :func:`~vidnoise.model.flow.warp` and :func:`~vidnoise.model.flow.outside` |
-| :func:`.warp.forget` | :meth:`vidnoise.model.State.keep` |
-| :func:`.bands.haar`, :func:`.bands.restore` | :func:`~vidnoise.model.wavelet.haar` and its inverse |
+| :func:`.warp.forget` | :func:`vidnoise.model.state.keep` |
 | :func:`.planes_out.apply_correction` | :func:`vidnoise.color.apply_correction` |
 
 Only integer samples: pictures of floats, which no file holds, go through the reference.

@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from vidnoise.model.operations import Operations
-from vidnoise.model.state import UNKNOWN, State
+from vidnoise.model.state import UNKNOWN, Memory, Track
 
-from .bands import haar, restore
+from .bands import bands_to_rgb, restore, rgb_to_bands
 from .warp import forget, warp_bands, warp_ratio
 
 
 class FusedOperations(Operations):
-    """:class:`vidnoise.model.operations.Operations` by Triton, for networks whose transform is Haar's.
+    """:class:`vidnoise.model.operations.Operations` by Triton. For one stream of work at a time.
 
     Args:
-        clean, fused: where :meth:`restore` puts the pictures: those of the state, which are read no more by then. New
-            ones by default.
+        clean, fused: where :meth:`restore` and :meth:`picture` put the pictures: those of the memory, which are read no
+            more by then. New ones by default.
     """
 
-    def __init__(self, operations: Operations, *, clean: Tensor | None = None, fused: Tensor | None = None) -> None:
-        super().__init__(operations.transform)
+    def __init__(self, *, clean: Tensor | None = None, fused: Tensor | None = None) -> None:
+        super().__init__()
         self._clean, self._fused = clean, fused
         self._frame: tuple[Tensor, Tensor] | None = None
-        """The first picture of a step and its bands, which noise level and network both ask for."""
+        """The noisy picture and its bands, which noise level and network both ask for."""
 
-    def keep(self, state: State, known: Tensor) -> State:
-        self._frame = None
-        for name, tensor in state._asdict().items():
+    def keep(self, memory: Memory, known: Tensor) -> Memory:
+        """In place."""
+        if not isinstance(memory, Track):  # by which a step goes on, others begin
+            self._frame = None
+        for name, tensor in memory._asdict().items():
             forget(tensor, known, UNKNOWN if name == "ratio" else 0.0)
-        return state
+        return memory
 
-    def haar(self, image: Tensor) -> Tensor:
+    def bands(self, rgb: Tensor) -> Tensor:
         if self._frame is None:
-            self._frame = image, haar(image)
+            self._frame = rgb, rgb_to_bands(rgb)
         frame, bands = self._frame
-        return bands if frame is image else haar(image)
+        return bands if frame is rgb else rgb_to_bands(rgb)
 
-    def bands(self, image: Tensor) -> Tensor:
-        return self.haar(image)
+    def recall(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
+        return [warp_bands(picture, flow) for picture in pictures], warp_ratio(ratio, flow, UNKNOWN)
 
-    def recall(self, state: State, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return warp_bands(state.fused, flow), warp_bands(state.clean, flow), warp_ratio(state.ratio, flow, UNKNOWN)
-
-    def restore(self, fused_bands: Tensor, left: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def picture(self, bands: Tensor) -> Tensor:
         self._frame = None
-        return restore(fused_bands, left, residual, clean=self._clean, fused=self._fused)
+        return bands_to_rgb(bands, out=self._fused)
+
+    def restore(self, bands: Tensor, left: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+        self._frame = None
+        return restore(bands, left, residual, fused, clean=self._clean, fused=self._fused)

@@ -1,6 +1,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 # Triton compiles these functions: what types they get there, Python does not know.
-"""Source planes to what the network reads: RGB, extended to whole blocks, and its Haar bands, in one pass."""
+"""Source planes to what the network reads: RGB, extended to whole blocks, in one pass."""
 
 from __future__ import annotations
 
@@ -79,21 +79,11 @@ def _pixel(p0, p1, p2, r0, k0, r1, k1, r2, k2, y, x, mask, chroma_height, chroma
 
 
 @triton.jit
-def _store_bands(bands, plane, at, mask, a, b, c, d):
-    """Haar bands of one colour from the four pixels of each square; see model.wavelet.haar."""
-    ab, cd, a_b, c_d = a + b, c + d, a - b, c - d
-    tl.store(bands + at, (ab + cd) * 0.5, mask=mask)
-    tl.store(bands + at + 3 * plane, (a_b + c_d) * 0.5, mask=mask)
-    tl.store(bands + at + 6 * plane, (ab - cd) * 0.5, mask=mask)
-    tl.store(bands + at + 9 * plane, (a_b - c_d) * 0.5, mask=mask)
-
-
-@triton.jit
-def _planes_to_rgb(p0, p1, p2, rgb, bands, r0, k0, r1, k1, r2, k2, height, width, padded_height, padded_width,
+def _planes_to_rgb(p0, p1, p2, rgb, r0, k0, r1, k1, r2, k2, height, width, padded_height, padded_width,
                    chroma_height, chroma_width, site_x, site_y, luma_scale, luma_offset, chroma_offset, chroma_scale,
                    red_cr, green_cb, green_cr, blue_cb,
                    FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr, REFLECTS: tl.constexpr,
-                   HAS_BANDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+                   ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
     j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     half_width = padded_width // 2
@@ -123,15 +113,9 @@ def _planes_to_rgb(p0, p1, p2, rgb, bands, r0, k0, r1, k1, r2, k2, height, width
     tl.store(rgb + plane + at + padded_width, tl.interleave(gc, gd), mask=wide)
     tl.store(rgb + 2 * plane + at, tl.interleave(ba, bb), mask=wide)
     tl.store(rgb + 2 * plane + at + padded_width, tl.interleave(bc, bd), mask=wide)
-    if HAS_BANDS:
-        band = plane // 4
-        at = i * half_width + j
-        _store_bands(bands, band, at, mask, ra, rb, rc, rd)
-        _store_bands(bands, band, at + band, mask, ga, gb, gc, gd)
-        _store_bands(bands, band, at + 2 * band, mask, ba, bb, bc, bd)
 
 
-def to_rgb(frame: Frame, multiple: int = 1, *, rgb: Tensor | None = None, bands: Tensor | None = None) -> Tensor:
+def to_rgb(frame: Frame, multiple: int = 1, *, rgb: Tensor | None = None) -> Tensor:
     """The picture as the network sees it, extended to a multiple of its blocks.
 
     Args:
@@ -139,7 +123,6 @@ def to_rgb(frame: Frame, multiple: int = 1, *, rgb: Tensor | None = None, bands:
         multiple: Height and width are extended to multiples of this, by reflection where the picture is large enough,
             else by repeating its border; 1 rounds up to even numbers.
         rgb: Where to put it, ``(1, 3, H, W)`` float32, contiguous; new by default.
-        bands: If given, filled with the Haar bands, ``(1, 12, H/2, W/2)`` float32, contiguous.
 
     Returns:
         ``(1, 3, H, W)`` R'G'B' as :func:`vidnoise.color.to_rgb` gives it.
@@ -157,10 +140,10 @@ def to_rgb(frame: Frame, multiple: int = 1, *, rgb: Tensor | None = None, bands:
     grid = (triton.cdiv(width // 2, BLOCK[1]), triton.cdiv(height // 2, BLOCK[0]))
     with launching_on(rgb.device):
         _planes_to_rgb[grid](
-            *planes, rgb, rgb if bands is None else bands, *(s for p in planes for s in p.stride()),
+            *planes, rgb, *(s for p in planes for s in p.stride()),
             frame.height, frame.width, height, width, *planes[1].shape, site_x, site_y,
             1 / k.luma_scale, k.luma_offset / k.luma_scale, k.chroma_offset, 1 / k.chroma_scale, *k.from_chroma,
             format.family, 1 << format.log2_chroma_h, 1 << format.log2_chroma_w,
-            bottom < frame.height and right < frame.width, bands is not None, *BLOCK, **OPTIONS,
+            bottom < frame.height and right < frame.width, *BLOCK, **OPTIONS,
         )  # fmt: skip
     return rgb

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import OPTIONS, launching_on
+from .bands import store_bands
 
 BLOCK = (4, 32)
 """Half-resolution pixels of one program, rows and columns."""
@@ -25,20 +26,26 @@ def _cubic(distance):
 
 
 @triton.jit
-def _bicubic(image, y, x, height, width, mask):
-    """Sample one channel at (y, x) in pixels; beyond the edge its pixels are repeated."""
+def _bicubic(image, plane, y, x, height, width, mask):
+    """Sample red, green and blue at (y, x) in pixels; beyond the edge its pixels are repeated."""
     top, left = tl.floor(y), tl.floor(x)
-    total = tl.zeros_like(y)
-    for m in tl.static_range(4):
+    red, green, blue = tl.zeros_like(y), tl.zeros_like(y), tl.zeros_like(y)
+    for m in range(4):  # not unrolled, which would take the compiler a quarter of a minute
         # The far taps of a wild flow lie outside the range of int32, so the clamping is done in floats.
         row = tl.minimum(tl.maximum(top + (m - 1), 0.0), height - 1.0).to(tl.int32)
-        line = tl.zeros_like(y)
+        r, g, b = tl.zeros_like(y), tl.zeros_like(y), tl.zeros_like(y)
         for k in tl.static_range(4):
             column = tl.minimum(tl.maximum(left + (k - 1), 0.0), width - 1.0).to(tl.int32)
-            value = tl.load(image + row * width + column, mask=mask, other=0.0)
-            line += value * _cubic(x - left - (k - 1))
-        total += line * _cubic(y - top - (m - 1))
-    return total
+            at = image + row * width + column
+            across = _cubic(x - left - (k - 1))
+            r += tl.load(at, mask=mask, other=0.0) * across
+            g += tl.load(at + plane, mask=mask, other=0.0) * across
+            b += tl.load(at + 2 * plane, mask=mask, other=0.0) * across
+        down = _cubic(y - top - (m - 1))
+        red += r * down
+        green += g * down
+        blue += b * down
+    return red, green, blue
 
 
 @triton.jit
@@ -61,48 +68,42 @@ def _pixel(image, flow, i, j, di: tl.constexpr, dj: tl.constexpr, height, width,
     y = (2 * i + di).to(tl.float32) + _flow_at(
         flow + half_height * half_width, i, j, di, dj, half_height, half_width, mask
     )
-    return _bicubic(image, y, x, height, width, mask)
+    return _bicubic(image, height * width, y, x, height, width, mask)
 
 
 @triton.jit
-def _warp_bands(image, flow, bands, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
-                COLUMNS: tl.constexpr):  # fmt: skip
+def _warp_bands(image, flow, bands, height, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
     j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    n, channel = tl.program_id(2) // CHANNELS, tl.program_id(2) % CHANNELS
+    n = tl.program_id(2).to(tl.int64)
     half_height, half_width = height // 2, width // 2
     band = half_height * half_width
     mask = (i < half_height) & (j < half_width)
-    source = image + tl.program_id(2).to(tl.int64) * height * width
-    motion = flow + n.to(tl.int64) * 2 * band
-    a = _pixel(source, motion, i, j, 0, 0, height, width, mask)
-    b = _pixel(source, motion, i, j, 0, 1, height, width, mask)
-    c = _pixel(source, motion, i, j, 1, 0, height, width, mask)
-    d = _pixel(source, motion, i, j, 1, 1, height, width, mask)
-    ab, cd, a_b, c_d = a + b, c + d, a - b, c - d
-    target = bands + (n * 4 * CHANNELS + channel).to(tl.int64) * band + i * half_width + j
-    tl.store(target, (ab + cd) * 0.5, mask=mask)
-    tl.store(target + CHANNELS * band, (a_b + c_d) * 0.5, mask=mask)
-    tl.store(target + 2 * CHANNELS * band, (ab - cd) * 0.5, mask=mask)
-    tl.store(target + 3 * CHANNELS * band, (a_b - c_d) * 0.5, mask=mask)
+    source = image + n * 3 * height * width
+    motion = flow + n * 2 * band
+    ra, ga, ba = _pixel(source, motion, i, j, 0, 0, height, width, mask)
+    rb, gb, bb = _pixel(source, motion, i, j, 0, 1, height, width, mask)
+    rc, gc, bc = _pixel(source, motion, i, j, 1, 0, height, width, mask)
+    rd, gd, bd = _pixel(source, motion, i, j, 1, 1, height, width, mask)
+    store_bands(bands + n * 12 * band + i * half_width + j, band, mask, ra, rb, rc, rd, ga, gb, gc, gd, ba, bb, bc, bd)
 
 
 def warp_bands(image: Tensor, flow: Tensor) -> Tensor:
-    """Haar bands of a picture that was warped bicubically by a flow of half its resolution.
+    """The network's bands of a picture that was warped bicubically by a flow of half its resolution.
 
     Args:
-        image: ``(N, C, H, W)`` float32, H and W even; what it holds is finite.
+        image: ``(N, 3, H, W)`` RGB, float32, H and W even; what it holds is finite.
         flow: ``(N, 2, H/2, W/2)`` float32, in pixels of its own resolution.
 
     Returns:
-        ``(N, 4C, H/2, W/2)``.
+        ``(N, 12, H/2, W/2)``.
     """
     image, flow = image.contiguous(), flow.float().contiguous()
-    n, channels, height, width = image.shape
-    bands = image.new_empty(n, 4 * channels, height // 2, width // 2)
-    grid = (triton.cdiv(width // 2, BLOCK[1]), triton.cdiv(height // 2, BLOCK[0]), n * channels)
+    n, _, height, width = image.shape
+    bands = image.new_empty(n, 12, height // 2, width // 2)
+    grid = (triton.cdiv(width // 2, BLOCK[1]), triton.cdiv(height // 2, BLOCK[0]), n)
     with launching_on(image.device):
-        _warp_bands[grid](image, flow, bands, height, width, channels, *BLOCK, **OPTIONS)
+        _warp_bands[grid](image, flow, bands, height, width, *BLOCK, **OPTIONS)
     return bands
 
 

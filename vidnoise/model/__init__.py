@@ -1,7 +1,8 @@
 """The network, in torch only."""
 
 from .config import TIERS, ModelConfig
-from .network import Denoised, DenoiseNetwork, State
+from .network import Denoised, DenoiseNetwork
 from .noise_level import uniform_sigma
+from .state import Future, Scout, State
 
-__all__ = ["TIERS", "DenoiseNetwork", "Denoised", "ModelConfig", "State", "uniform_sigma"]
+__all__ = ["TIERS", "DenoiseNetwork", "Denoised", "Future", "ModelConfig", "Scout", "State", "uniform_sigma"]

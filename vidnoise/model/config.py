@@ -18,14 +18,8 @@ class ModelConfig:
     """Recurrent feature channels at 1/4 resolution."""
     fusion_width: int = 16
     noise_width: int = 12
-    transform: str = "haar"
-    """Space to depth: ``haar``, or ``unshuffle`` for comparison."""
     separable: bool = False
     """Depthwise-separable convolutions in the residual blocks of the spatial core (MobileNets, arXiv:1704.04861)."""
-
-    def __post_init__(self) -> None:
-        if self.transform not in ("haar", "unshuffle"):
-            raise ValueError(f"unknown transform {self.transform!r}; there are haar and unshuffle")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +43,7 @@ class ModelConfig:
 
 TIERS: dict[str, ModelConfig] = {
     "fast": ModelConfig(widths=(16, 32, 64), blocks=(0, 1, 2, 1, 1), hidden=12, fusion_width=8),
-    "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 3, 1, 1), hidden=16),
+    "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 3, 1, 1), hidden=16, fusion_width=8),
     "quality": ModelConfig(widths=(48, 96, 160), blocks=(2, 2, 4, 2, 2), hidden=32),
 }  # fmt: skip
 """The tiers by name. A new tier is one entry here and a training configuration."""

@@ -169,16 +169,16 @@ def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor, averaging: A
     """Flow at 1/2 resolution.
 
     Args:
-        noisy: ``(N, 3, h, w)``, the current frame at 1/2 resolution; h and w multiples of 8.
-        previous: the previous clean frame, likewise.
-        sigma: ``(N, C, h, w)``, its noise level in ``C`` bands, by which the Haar transform's low-pass band is meant:
-            twice the level at 1/2 resolution.
+        noisy: ``(N, 1, h, w)``, brightness (the mean of red, green and blue) of the current frame at 1/2 resolution; h
+            and w multiples of 8.
+        previous: likewise, of what is known of the frame before (or after).
+        sigma: ``(N, 1, h, w)``, level of the noise of luma in the low-pass band.
         averaging: how means are taken; by default in PyTorch.
     """
     averaging = averaging or Averaging()
-    now, before = (picture.float().mean(1, keepdim=True) for picture in (noisy, previous))
-    # As if the channels' noise was the same, which in gray video it is; a prior twice as strong does no harm.
-    variance = (sigma.float().mean(1, keepdim=True) / 2).square() + ROUNDING**2
+    now, before = noisy.float(), previous.float()
+    # Of luma at half resolution, three times that of its brightness: a prior that much stronger does no harm.
+    variance = (sigma.float() / 2).square() + ROUNDING**2
     pyramid = [(now, before, variance)]
     for _ in LEVELS[1:]:
         now, before, variance = (averaging.shrink(x, 2) for x in pyramid[-1])

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .dncnn import DnCNN, conv3
 from .flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
+from .luma_chroma import GRAY, bands_to_rgb, per_channel, rgb_to_bands
 from .noise_level import NoiseLevel, uniform_sigma
 from .operations import Operations
 from .pixelwise import PLAIN, Pixelwise
-from .state import UNKNOWN, State
-from .wavelet import TRANSFORMS, per_band, split_bands
+from .state import UNKNOWN, Future, NoiseMemory, Scout, State
+from .wavelet import per_band, split_bands
 
 MULTIPLE = 16
 """Heights and widths must be multiples of this: the coarsest flow level is at 1/16."""
@@ -26,11 +27,13 @@ LIMIT = 50.0
 """Of the spatial core's inputs, in units of the noise: beyond it, what an edge is like no longer matters."""
 
 
-LEAST_GAIN = (0.03, 0.1)
-"""Of the fusion, for the low-pass band and the details: how much a new frame counts at the least. Training sees a dozen
-frames; over hundreds, small misalignments that the filter does not notice would blur the estimate. Chosen on the
-validation clips and a long pan."""
+LEAST_GAIN = (0.03, 0.03, 0.1, 0.1)
+"""Of the fusion, for luma and chroma of the low-pass band, then of the details: how much a new frame counts at the
+least. Training sees a dozen frames; over hundreds, small misalignments that the filter does not notice would blur the
+estimate. Chosen on the validation clips and a long pan."""
 
+LEAST_PREDICTED = 0.05
+"""Variance ratio that a prediction from the future has at the least, for the same reason."""
 
 REFUSED = (0.85, 0.97)
 """Gain of the low-pass band from which on the past counts less, and not at all. Gradually, lest what differs a little
@@ -43,7 +46,9 @@ class Trace(NamedTuple):
     motion: Motion
     """Flows at 1/2 resolution, in its pixels."""
     fused: Tensor
+    """``(N, 12, H/2, W/2)``: bands of what the core was given: of the frame and all that was seen before, and after."""
     ratio: Tensor
+    """``(N, 4, H/2, W/2)``, of ``fused``."""
 
 
 class Denoised(NamedTuple):
@@ -56,21 +61,35 @@ class Denoised(NamedTuple):
     state: State
 
 
+class Filtered(NamedTuple):
+    """What the fusion makes of one frame; see :class:`TemporalFusion`."""
+
+    predicted: Tensor
+    """``(N, 12, h, w)``: what was remembered, where the frame has it, before the frame was seen."""
+    uncertainty: Tensor
+    """``(N, 4, h, w)``: its variance ratio."""
+    estimate: Tensor
+    """``(N, 12, h, w)``: what is known now."""
+    gain: Tensor
+    """``(N, 4, h, w)``: its variance ratio."""
+
+
 class TemporalFusion(nn.Module):
     """A learned Kalman filter per pixel, over motion-compensated noisy frames.
 
     In units of one frame's noise variance: the warped estimate has variance ``ratio``; a small network
     predicts the variance ``e`` that misalignment adds; then ``p = ratio + e``, gain ``k = p / (p + 1)``,
-    and the new ratio, ``(1 - k) p``, is ``k`` itself, but for :data:`LEAST_GAIN`. Low-pass and detail bands have
-    gains of their own: a slight misalignment ruins details long before it harms the low-pass band.
+    and the new ratio, ``(1 - k) p``, is ``k`` itself, but for :data:`LEAST_GAIN`. Luma and chroma, low-pass and detail
+    bands have gains of their own: a slight misalignment ruins details long before it harms the low-pass band, and
+    chroma is smoother and noisier than luma.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.misalignment = nn.Sequential(
-            conv3(12, width), nn.ReLU(inplace=True),
+            conv3(15, width), nn.ReLU(inplace=True),
             conv3(width, width, dilation=2), nn.ReLU(inplace=True),
-            conv3(width, 2, gain=0.1),
+            conv3(width, 4, gain=0.1),
         )  # fmt: skip
         with torch.no_grad():
             self.misalignment[-1].bias.fill_(-1.0)  # type: ignore[union-attr]
@@ -83,51 +102,67 @@ class TemporalFusion(nn.Module):
         sigma: Tensor,
         ratio: Tensor,
         pixelwise: Pixelwise = PLAIN,
-    ) -> tuple[Tensor, Tensor]:
-        """One filter step in the Haar domain.
+    ) -> Filtered:
+        """One filter step.
 
         Args:
             noisy, fused: ``(N, 12, h, w)`` bands of the current frame and the warped estimate.
             clean: ``(N, 3, h, w)`` low-pass band of the warped previous output.
             sigma: ``(N, 6, h, w)`` noise level of one frame.
-            ratio: ``(N, 2, h, w)`` warped variance ratio.
+            ratio: ``(N, 4, h, w)`` warped variance ratio.
             pixelwise: applies functions of each pixel.
-
-        Returns:
-            The new estimate's bands and its ratio.
         """
         evidence = pixelwise.stack(_fusion_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment)
         misalignment = self.misalignment(evidence).float()
-        estimate, gain = pixelwise.apply(_filtered, (noisy, fused, ratio, misalignment))
-        return estimate, gain
+        return Filtered(fused, *pixelwise.apply(_filtered, (noisy, fused, ratio, misalignment)))
 
 
 def _fusion_evidence(noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor) -> tuple[Tensor, ...]:
     """Of misalignment; arguments are those of :meth:`TemporalFusion.forward`."""
     known = ratio.clamp(max=1.0)
-    low_deviation, deviation = (sigma * (1 + known).sqrt().repeat_interleave(3, 1)).chunk(2, dim=1)
+    low_deviation, deviation = (sigma * per_channel((1 + known).sqrt())).chunk(2, dim=1)
     low, details = split_bands((noisy - fused).abs())
     low = (low / low_deviation).clamp(max=20.0)
     detail = (details / deviation.unsqueeze(1)).clamp(max=20.0).mean(1)
     drift = ((noisy[:, :3] - clean) / sigma[:, :3]).clamp(-20.0, 20.0)
-    level = sigma.mean(1, keepdim=True).log() * 0.3 + 1.0
-    return low, detail, drift, known.sqrt(), level
+    level = sigma.log() * 0.3 + 1.0
+    luma, chroma = level[:, 0:4:3].mean(1, keepdim=True), level[:, [1, 2, 4, 5]].mean(1, keepdim=True)
+    return low, detail, drift, known.sqrt(), luma, chroma
 
 
-def _filtered(noisy: Tensor, fused: Tensor, ratio: Tensor, misalignment: Tensor) -> tuple[Tensor, Tensor]:
-    """The new estimate and its ratio; ``misalignment`` is the logarithm of its variance."""
+def _filtered(noisy: Tensor, fused: Tensor, ratio: Tensor, misalignment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The prediction's ratio, the new estimate and its ratio; ``misalignment`` is the logarithm of its variance."""
     p = ratio + torch.exp(misalignment.clamp(-8.0, 6.0))
-    low, detail = (p / (p + 1)).split(1, dim=1)
-    gain = torch.cat([low.clamp(min=LEAST_GAIN[0]), detail.clamp(min=LEAST_GAIN[1])], 1)
-    return fused + per_band(gain) * (noisy - fused), gain
+    gains = (p / (p + 1)).split(1, dim=1)
+    gain = torch.cat([k.clamp(min=least) for k, least in zip(gains, LEAST_GAIN, strict=True)], 1)
+    return p, fused + per_band(per_channel(gain)) * (noisy - fused), gain
+
+
+def _smoothed(estimate: Tensor, gain: Tensor, bands: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Two estimates of one frame, from what is before and what is after it, by their variances, and the new ratio.
+
+    The two-filter form of smoothing (Fraser and Potter, "The optimum linear smoother as a combination of two optimum
+    linear filters", IEEE Transactions on Automatic Control, 1969).
+    """
+    ratio = ratio.clamp(min=LEAST_PREDICTED)
+    share = gain / (gain + ratio)
+    return estimate + per_band(per_channel(share)) * (bands - estimate), share * ratio
+
+
+def mean_level(level: Tensor) -> Tensor:
+    """Noise level of whole pictures, ``(N,)``, of one by place, channel and band, ``(N, 6, h, w)``."""
+    # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
+    low, detail = level.float().square().mean((2, 3)).unflatten(1, (2, 3)).mean(2).unbind(1)
+    return ((low + 3 * detail) / 4).sqrt()
 
 
 class DenoiseNetwork(nn.Module):
-    """One step of a causal recurrent video denoiser: ``clean, state = network(noisy, sigma, state)``.
+    """One step of a recurrent video denoiser: ``clean, state = network(noisy, sigma, state)``.
 
     The network holds no state, so it serves any number of streams. The design follows EMVD (Maggioni
     et al., CVPR 2021: recursive fusion, then spatial denoising), with an optical flow, a Kalman gain
-    and a DnCNN as the spatial stage.
+    and a DnCNN as the spatial stage. It is causal, or looks ahead: then :meth:`scout` has gone through the frames that
+    follow, backwards, before :meth:`step` takes what they predict.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -138,19 +173,25 @@ class DenoiseNetwork(nn.Module):
         self.core = DnCNN(
             12 + 12 + 12 + 6 + 3, 12, config.widths, config.blocks, config.hidden, separable=config.separable
         )
-        self.transform = TRANSFORMS[config.transform]
-        self.operations = Operations(self.transform)
+        self.operations = Operations()
         """A backend may put fused ones in their place."""
         self.motion: Callable[..., Motion] = estimate_motion
 
     def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
         """A state that knows nothing: the first frame is denoised as a still picture."""
         return State(
-            torch.zeros(n, 3, height, width, device=device),
-            torch.full((n, 2, height // 2, width // 2), UNKNOWN, device=device),
+            *self.initial_scout(n, height, width, device=device),
             torch.zeros(n, 3, height, width, device=device),
             torch.zeros(n, self.config.hidden, height // 4, width // 4, device=device),
             torch.zeros(n, 13, height // 8, width // 8, device=device),
+            torch.zeros(n, 12, height // 2, width // 2, device=device),
+        )
+
+    def initial_scout(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> Scout:
+        """A scout that has seen nothing."""
+        return Scout(
+            torch.zeros(n, 3, height, width, device=device),
+            torch.full((n, 4, height // 2, width // 2), UNKNOWN, device=device),
         )
 
     def place(self, device: torch.device | str) -> DenoiseNetwork:
@@ -163,24 +204,24 @@ class DenoiseNetwork(nn.Module):
             return self
         return copy.deepcopy(self).to(dtype)
 
-    def estimate_sigma(self, noisy: Tensor, state: State) -> tuple[Tensor, State]:
-        """Blind noise level of one frame, and the state with what was learnt of the noise.
+    def estimate_sigma(self, noisy: Tensor, memory: NoiseMemory) -> tuple[Tensor, NoiseMemory]:
+        """Blind noise level of one frame, and what is remembered of the noise for the next one.
 
         Args:
-            noisy: ``(N, 3, H, W)``.
-            state: of the previous frame, or :meth:`initial_state`.
+            noisy: ``(N, 3, H, W)`` RGB.
+            memory: of the previous frame, or of :meth:`initial_state`.
 
         Returns:
-            ``(N, 6, H/2, W/2)`` in [0, 1] units: the levels of the low-pass RGB bands, then of the details; and
-            the state for :meth:`forward`.
+            ``(N, 6, H/2, W/2)`` in [0, 1] units: the levels of luma and two chroma channels in the low-pass band, then
+            in the details; and the new memory.
         """
-        bands = self.operations.haar(noisy)
-        known = (state.ratio[:, :1] < UNKNOWN / 2).float()
+        bands = self.operations.bands(noisy)
+        known = (memory.noise[:, 12:, :1, :1] > 0).float().expand(-1, -1, *bands.shape[2:])
         parts = 1 - self.operations.untouched(bands)
         pixelwise = self.operations.pixelwise
-        parameters = self.noise_level(bands, self.operations.haar(state.fused), known, parts, pixelwise)
-        memory = self.noise_level.remember(state.noise, parameters)
-        return self.noise_level.level(memory[:, :12], bands, parts, pixelwise), state._replace(noise=memory)
+        parameters = self.noise_level(bands, memory.past, known, parts, pixelwise)
+        noise = self.noise_level.remember(memory.noise, parameters)
+        return self.noise_level.level(noise[:, :12], bands, parts, pixelwise), NoiseMemory(noise, bands)
 
     def forward(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State]:
         """Denoise one frame.
@@ -199,42 +240,78 @@ class DenoiseNetwork(nn.Module):
     def advance(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
-        """One frame of N streams, from noise level to picture: what a backend runs.
+        """One frame of N streams, from noise level to picture, seeing the past only: what a backend runs.
 
         Args:
             noisy: as for :meth:`forward`.
             sigma: noise level in [0, 1] units, a number or ``(N,)``; ``None`` estimates it.
-            boost: by what the level is multiplied, a number or ``(N,)``.
+            boost: by what the level is multiplied: a number, or ``(N, 2)`` for the luma and chroma of each stream.
             keep: ``(N,)`` bool; where false, the stream's past is forgotten first.
             state: of the previous frame, or :meth:`initial_state`.
         """
-        state = self.operations.keep(state, keep)
-        if sigma is None:
-            level, state = self.estimate_sigma(noisy, state)
-        else:
-            level = uniform_sigma(sigma, noisy)
-        if isinstance(boost, Tensor):
-            boost = boost.reshape(-1, 1, 1, 1)
-        clean, state = self(noisy, level * boost, state)
-        # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
-        low, detail = level.float().square().mean((2, 3)).unflatten(1, (2, 3)).mean(2).unbind(1)
-        return Denoised(clean.float(), ((low + 3 * detail) / 4).sqrt(), state)
+        level, state = self.measure(noisy, sigma, keep, state)
+        return self.smooth(noisy, level, boost, keep, state, None)
+
+    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
+        """The first half of :meth:`advance`: the noise level as of :meth:`estimate_sigma`, and what was learnt of it.
+
+        Args:
+            noisy, sigma, keep: as for :meth:`advance`.
+            state: whose :attr:`State.memory` is of the previous frame.
+        """
+        if sigma is not None:
+            return uniform_sigma(sigma, noisy), state
+        level, memory = self.estimate_sigma(noisy, self.operations.keep(state.memory, keep))
+        return level, state._replace(**memory._asdict())
+
+    def smooth(
+        self,
+        noisy: Tensor,
+        level: Tensor,
+        boost: float | Tensor,
+        keep: Tensor,
+        state: State,
+        future: Future | None,
+    ) -> Denoised:
+        """The second half of :meth:`advance`: the picture, by what is before it and, if it was looked at, after it.
+
+        Args:
+            noisy, boost, keep: as for :meth:`advance`.
+            level: from :meth:`measure`.
+            state: whose :attr:`State.track` is of the previous frame.
+            future: from :meth:`look`.
+        """
+        state = state._replace(**self.operations.keep(state.track, keep)._asdict())
+        clean, state, _ = self.step(noisy, boosted(level, boost), state, future)
+        return Denoised(clean.float(), mean_level(level), state)
+
+    def look(
+        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
+        """One frame of N streams on the way back: :meth:`scout` with a boost and cuts.
+
+        Args:
+            noisy, level, boost: as for :meth:`smooth`.
+            keep: ``(N,)`` bool, that of the frame after this one: where false, nothing is known of this one from there.
+            scout: of the frame after this one, or :meth:`initial_scout`.
+        """
+        return self.scout(noisy, boosted(level, boost), self.operations.keep(scout, keep))
 
     def still(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """Denoise single pictures: what :meth:`forward` does from an initial state, without motion and fusion.
 
         Args:
-            noisy: ``(N, 3, H, W)``, H and W multiples of 16.
+            noisy: ``(N, 3, H, W)`` RGB, H and W multiples of 16.
             sigma: ``(N, 6, H/2, W/2)``.
 
         Returns:
             ``(N, 3, H, W)``.
         """
-        bands, sigma = self.transform.forward(noisy), self.transform.levels(sigma)
+        bands = rgb_to_bands(noisy)
         n, _, h, w = bands.shape
         hidden = torch.zeros(n, self.config.hidden, h // 2, w // 2, device=noisy.device)
         residual = self.core(self._standardised(bands, bands, bands, sigma, sigma), hidden).residual
-        return self.transform.inverse(bands - per_band(sigma) * residual.float())
+        return bands_to_rgb(bands - per_band(sigma) * residual.float())
 
     def _standardised(self, fused: Tensor, noisy: Tensor, guide: Tensor, left: Tensor, sigma: Tensor) -> Tensor:
         """The spatial core's input: bands less their local mean, in units of their noise.
@@ -243,42 +320,96 @@ class DenoiseNetwork(nn.Module):
         given pictures has to learn each noise level by itself. In units of the noise all levels are one problem;
         the loss on single frames falls several times as fast.
         """
-        local = F.avg_pool2d(self.transform.half(fused), 8)
+        local = F.avg_pool2d(fused[:, :3] * 0.5, 8)
         local = F.interpolate(local, scale_factor=8, mode="bilinear", align_corners=False)
-        tensors = fused, noisy, guide, left, sigma, local
-        return self.operations.pixelwise.stack(self._centred, tensors, self.core.stem)
+        return self.operations.pixelwise.stack(_centred, (fused, noisy, guide, left, sigma, local), self.core.stem)
 
-    def _centred(
-        self, fused: Tensor, noisy: Tensor, guide: Tensor, left: Tensor, sigma: Tensor, local: Tensor
-    ) -> tuple[Tensor, ...]:
-        base, detail_base = self.transform.constant(local)
-        scaled = []
-        for bands, level in ((fused, left), (noisy, sigma), (guide, left)):
-            low, details = split_bands(bands)
-            low_level, detail_level = level.chunk(2, dim=1)
-            scaled.append((low - base) / low_level)
-            if isinstance(detail_base, Tensor):
-                details = details - detail_base.unsqueeze(1)
-            scaled.append((details / detail_level.unsqueeze(1)).flatten(1, 2))
-        return *(bands.clamp(-LIMIT, LIMIT) for bands in scaled), left.log() * 0.3 + 1, local
+    def filter(
+        self, bands: Tensor, previous: Tensor, sigma: Tensor, pictures: tuple[Tensor, ...], ratio: Tensor
+    ) -> tuple[Filtered, list[Tensor], Motion]:
+        """Motion and fusion of one frame: one Kalman step.
 
-    def step(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State, Trace]:
-        """As :meth:`forward`, with a :class:`Trace` of the inside."""
-        bands, sigma = self.operations.bands(noisy), self.transform.levels(sigma)
+        Args:
+            bands: ``(N, 12, h, w)``, of the frame.
+            previous: ``(N, 3, H, W)``, in which motion is sought: the best picture of the frame before.
+            sigma: ``(N, 6, h, w)``.
+            pictures: what is remembered, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it is
+                another one.
+            ratio: of the fused frame.
+
+        Returns:
+            What the fusion made of it, the bands of the moved pictures, and the motion.
+        """
         averaging = self.operations.averaging
-        motion = self.motion(self.transform.half(bands), averaging.shrink(state.clean, 2), sigma[:, :3], averaging)
-        flow = motion.flow
-        fused_bands, clean_bands, ratio = self.operations.recall(state, flow)
-        hidden = warp(state.hidden, sampling_grid(resize_flow(flow, 0.5)))
+        before = averaging.shrink(previous.mean(1, keepdim=True), 2)
+        motion = self.motion(bands[:, :1] * (GRAY / 2), before, sigma[:, :1], averaging)
+        moved, ratio = self.operations.recall(pictures, ratio, motion.flow)
+        filtered = self.fusion(bands, moved[0], moved[-1][:, :3], sigma, ratio, self.operations.pixelwise)
+        return filtered, moved, motion
 
-        fused_bands, gain = self.fusion(bands, fused_bands, clean_bands[:, :3], sigma, ratio, self.operations.pixelwise)
+    def scout(self, noisy: Tensor, sigma: Tensor, scout: Scout) -> tuple[Future, Scout]:
+        """What the frames after this one say of it; then the frame is taken in, for the one before it.
+
+        Args:
+            noisy, sigma: as for :meth:`forward`.
+            scout: that has gone through the frames after this one, or :meth:`initial_scout`.
+        """
+        bands = self.operations.bands(noisy)
+        found, _, _ = self.filter(bands, scout.fused, sigma, (scout.fused,), scout.ratio)
+        following = Scout(self.operations.picture(found.estimate), found.gain)
+        return Future(found.predicted, found.uncertainty), following
+
+    def step(
+        self, noisy: Tensor, sigma: Tensor, state: State, future: Future | None = None
+    ) -> tuple[Tensor, State, Trace]:
+        """As :meth:`forward`, with what :meth:`scout` found, and with a :class:`Trace` of the inside."""
+        bands = self.operations.bands(noisy)
+        found, (_, clean_bands), motion = self.filter(
+            bands, state.clean, sigma, (state.fused, state.clean), state.ratio
+        )
+        hidden = warp(state.hidden, sampling_grid(resize_flow(motion.flow, 0.5)))
+        estimate, ratio = found.estimate, found.gain
+        if future is not None:
+            estimate, ratio = self.operations.pixelwise.apply(_smoothed, (estimate, ratio, *future))
         # Where nothing is known of the past, or the fusion refuses it, the fused frame stands in for the previous
         # output: what is wrong there, the core would let show through behind moving objects.
-        trust = ((REFUSED[1] - gain[:, :1]) / (REFUSED[1] - REFUSED[0])).clamp(0, 1)
-        guide = torch.lerp(fused_bands, clean_bands, trust)
-        left = gain.sqrt().repeat_interleave(3, 1) * sigma
-        inputs = self._standardised(fused_bands, bands, guide, left, sigma)
+        refused = found.gain[:, :2].amax(1, keepdim=True)
+        trust = ((REFUSED[1] - refused) / (REFUSED[1] - REFUSED[0])).clamp(0, 1)
+        guide = torch.lerp(estimate, clean_bands, trust)
+        left = per_channel(ratio.sqrt()) * sigma
+        inputs = self._standardised(estimate, bands, guide, left, sigma)
         core = self.core(inputs, hidden * F.max_pool2d(trust, 2))
-        clean, fused = self.operations.restore(fused_bands, left, core.residual)
-        state = State(fused, gain, clean, core.hidden.float(), state.noise)
-        return clean, state, Trace(motion, fused, gain)
+        clean, fused = self.operations.restore(estimate, left, core.residual, found.estimate)
+        state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
+        return clean, state, Trace(motion, estimate, ratio)
+
+
+BOOST_FLOOR = 2 / 255
+"""Noise level that a boost of 2 supposes at the least: what codecs leave of noise is often taken for next to none."""
+
+
+def boosted(level: Tensor, boost: float | Tensor) -> Tensor:
+    """A noise level that is taken to be higher than it was found.
+
+    Args:
+        level: ``(N, 6, h, w)``.
+        boost: how many times as high, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+    """
+    if isinstance(boost, Tensor):
+        luma, chroma = boost.reshape(-1, 2, 1, 1).split(1, dim=1)
+        boost = torch.cat([luma, chroma, chroma, luma, chroma, chroma], 1)
+    elif boost == 1:
+        return level
+    return level * boost + (boost - 1) * BOOST_FLOOR
+
+
+def _centred(
+    fused: Tensor, noisy: Tensor, guide: Tensor, left: Tensor, sigma: Tensor, local: Tensor
+) -> tuple[Tensor, ...]:
+    """See :meth:`DenoiseNetwork._standardised`; ``local`` is the local mean, ``(N, 3, h, w)``."""
+    scaled = []
+    for bands, level in ((fused, left), (noisy, sigma), (guide, left)):
+        low, details = split_bands(bands)
+        low_level, detail_level = level.chunk(2, dim=1)
+        scaled += (low - 2 * local) / low_level, (details / detail_level.unsqueeze(1)).flatten(1, 2)
+    return *(bands.clamp(-LIMIT, LIMIT) for bands in scaled), left.log() * 0.3 + 1, local

@@ -1,4 +1,4 @@
-"""Blind noise level: how strong the noise is, per pixel, colour channel and Haar band."""
+"""Blind noise level: how strong the noise is, per pixel, channel (luma and two of chroma) and Haar band."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dncnn import conv3, typed
+from .luma_chroma import GRAY
 from .pixelwise import PLAIN, Pixelwise
 
 SIGMA_MIN = 0.25 / 255
@@ -21,8 +22,8 @@ def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
         noisy: ``(N, 3, H, W)``, for size and device.
 
     Returns:
-        ``(N, 6, H/2, W/2)``: low-pass RGB, then details RGB; equal, since white noise has the same
-        level in all bands.
+        ``(N, 6, H/2, W/2)``: of luma and two chroma channels, low-pass band, then details; equal, since white RGB noise
+        has the same level in all of them.
     """
     n, _, h, w = noisy.shape
     level = torch.as_tensor(sigma, dtype=torch.float32, device=noisy.device).reshape(-1, 1, 1, 1)
@@ -66,20 +67,21 @@ def _evidence(bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor) -> tupl
 
 def _level(affine: Tensor, low: Tensor, noisy: Tensor) -> tuple[Tensor]:
     slope, offset = affine.exp().chunk(2, dim=1)
-    signal = (low.float() * 0.5).clamp(0, 1)  # the low-pass band of a constant c is 2c
+    # Brightness in [0, 1]: the low-pass band of a constant c is 2c.
+    signal = (low[:, :1].float() * (GRAY / 2)).clamp(0, 1)
     # Squares, so that both parts are positive and small levels are learnt as well as large ones.
-    variance = slope.square() * torch.cat([signal, signal], 1) + offset.square()
+    variance = slope.square() * signal + offset.square()
     return ((variance.sqrt() * noisy).clamp(min=SIGMA_MIN),)
 
 
 class NoiseLevel(nn.Module):
     """Estimates the noise level of a frame, steadily over time.
 
-    Per location and colour channel the variance is taken as affine in the signal, ``(a² I + b²)`` (Foi et
+    Per location and channel the variance is taken as affine in the brightness, ``(a² I + b²)`` (Foi et
     al., "Practical Poissonian-Gaussian noise modeling and fitting", 2008), with ``log a`` and ``log b`` from
     a small network that sees the frame at 1/8 resolution and its mean over the frame, weighted by trust, so
-    that flat and textured areas of one frame inform each other. What changes from frame to frame tells
-    noise from texture wherever the camera holds still.
+    that flat and textured areas of one frame inform each other. What changes from one noisy frame to the next
+    tells noise from texture wherever the camera holds still.
     """
 
     def __init__(self, width: int) -> None:
@@ -106,14 +108,14 @@ class NoiseLevel(nn.Module):
         """Parameters of the noise of one frame: :meth:`features`, then :meth:`conclude`, which sees the whole of it.
 
         Args:
-            bands: ``(N, 12, h, w)`` from :func:`~vidnoise.model.wavelet.haar`.
-            past: likewise, of what is known of the frames before, not motion-compensated.
+            bands: ``(N, 12, h, w)`` from :func:`~vidnoise.model.luma_chroma.rgb_to_bands`.
+            past: likewise, of the noisy frame before, not motion-compensated.
             known: ``(N, 1, h, w)``, 1 where there is a past, else 0.
             noisy: ``(N, 1, h, w)``, 1 where there can be noise: not where the frame is :func:`untouched`.
             pixelwise: applies functions of each pixel.
 
         Returns:
-            ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for low-pass RGB and details RGB.
+            ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for the low-pass band and the details of the channels.
         """
         return self.conclude(*self.features(bands, past, known, noisy, pixelwise))
 
@@ -151,7 +153,7 @@ class NoiseLevel(nn.Module):
 
     @staticmethod
     def level(parameters: Tensor, bands: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN) -> Tensor:
-        """Noise level ``(N, 6, h, w)`` of a frame, from its Haar bands and where there can be noise."""
+        """Noise level ``(N, 6, h, w)`` of a frame, from its bands and where there can be noise."""
         low = bands[:, :3]
         affine = F.interpolate(parameters, size=low.shape[-2:], mode="bilinear", align_corners=False)
         return pixelwise.apply(_level, (affine, low, noisy))[0]

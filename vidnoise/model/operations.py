@@ -2,72 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, cat
 
 from .flow import Averaging, outside, resize_flow, sampling_grid, warp
+from .luma_chroma import bands_to_rgb, rgb_to_bands
 from .noise_level import untouched
 from .pixelwise import PLAIN, Pixelwise
-from .state import UNKNOWN, State
-from .wavelet import Transform, haar, per_band
+from .state import UNKNOWN, Memory, keep
+from .wavelet import per_band
 
 
 class Operations:
-    """In PyTorch: what every other form must agree with.
+    """In PyTorch: what every other form must agree with."""
 
-    Args:
-        transform: of the network.
-    """
-
-    def __init__(self, transform: Transform) -> None:
-        self.transform = transform
+    def __init__(self) -> None:
         self.averaging = Averaging()
         """For the motion search."""
         self.pixelwise: Pixelwise = PLAIN
 
-    def keep(self, state: State, known: Tensor) -> State:
-        """:meth:`State.keep`; what is left of ``state`` itself is undefined."""
-        return state.keep(known)
-
-    def haar(self, image: Tensor) -> Tensor:
-        """Haar bands of ``(N, 3, H, W)``, for the noise level, whatever the transform is."""
-        return haar(image)
+    def keep(self, memory: Memory, known: Tensor) -> Memory:
+        """:func:`~vidnoise.model.state.keep`; what is left of ``memory`` itself is undefined."""
+        return keep(memory, known)
 
     def untouched(self, bands: Tensor) -> Tensor:
         """:func:`~vidnoise.model.noise_level.untouched`."""
         return untouched(bands)
 
-    def bands(self, image: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` to the bands ``(N, 12, H/2, W/2)`` that the network works on."""
-        return self.transform.forward(image)
+    def bands(self, rgb: Tensor) -> Tensor:
+        """:func:`~vidnoise.model.luma_chroma.rgb_to_bands`."""
+        return rgb_to_bands(rgb)
 
-    def recall(self, state: State, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The past, moved to where the current frame has it.
+    def recall(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What is remembered of the frame before, moved to where the current frame has it.
 
         Args:
-            state: of the previous frame.
+            pictures: ``(N, 3, H, W)`` RGB each.
+            ratio: ``(N, 4, H/2, W/2)``, the variance ratio.
             flow: ``(N, 2, H/2, W/2)``, in pixels of its own resolution.
 
         Returns:
-            Bands of the fused and of the clean frame, ``(N, 12, H/2, W/2)`` each, and the variance ratio, larger by
-            :data:`UNKNOWN` where it comes from outside of the picture.
+            Bands of the pictures, ``(N, 12, H/2, W/2)`` each, and the ratio, larger by :data:`UNKNOWN` where it comes
+            from outside of the picture.
         """
         half_grid = sampling_grid(flow)
         grid = sampling_grid(resize_flow(flow, 2))
         # Bicubic: repeated bilinear warps would blur the running estimate away.
-        fused, clean = warp(cat([state.fused, state.clean], 1), grid, mode="bicubic").chunk(2, dim=1)
-        ratio = warp(state.ratio, half_grid) + UNKNOWN * outside(half_grid)
-        return self.bands(fused), self.bands(clean), ratio
+        moved = warp(cat(list(pictures), 1), grid, mode="bicubic").chunk(len(pictures), dim=1)
+        return [self.bands(p) for p in moved], warp(ratio, half_grid) + UNKNOWN * outside(half_grid)
 
-    def restore(self, fused_bands: Tensor, left: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def picture(self, bands: Tensor) -> Tensor:
+        """:func:`~vidnoise.model.luma_chroma.bands_to_rgb`."""
+        return bands_to_rgb(bands)
+
+    def restore(self, bands: Tensor, left: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
         """From bands to pictures.
 
         Args:
-            fused_bands: ``(N, 12, h, w)``.
+            bands: ``(N, 12, h, w)``, of which the clean frame is made.
             left: ``(N, 6, h, w)``, the level of the noise left in them.
             residual: ``(N, 12, h, w)``, that noise in units of its level.
+            fused: ``(N, 12, h, w)``, what is remembered.
 
         Returns:
-            The clean and the fused frame, ``(N, 3, 2h, 2w)``.
+            The clean and the fused frame, ``(N, 3, 2h, 2w)`` RGB.
         """
-        clean = self.transform.inverse(fused_bands - per_band(left) * residual.float())
-        return clean, self.transform.inverse(fused_bands)
+        return self.picture(bands - per_band(left) * residual.float()), self.picture(fused)

@@ -1,7 +1,12 @@
-"""Batches: clean clips, their noisy versions, and the true noise level of each."""
+"""Batches: clean clips, their noisy versions, and the true noise level of each.
+
+All of it is tensor operations on whole batches, on the device where the clips are rendered (:mod:`.pixels`); only what
+is drawn for each clip is drawn on the CPU.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
+from ..model.luma_chroma import rgb_to_bands
 from ..model.noise_level import SIGMA_MIN
-from ..model.wavelet import haar
-from ..noise import NOISES, Noise
-from .config import TrainConfig
+from ..noise import NOISES
+from .codec_pool import CodecPool, PoolSampler
+from .config import ENCODED, Shape, TrainConfig
 from .data import ClipSampler
+from .light import with_changing_light
+from .pixels import Pack, render_on
 
 
 class Batch(NamedTuple):
@@ -23,7 +31,7 @@ class Batch(NamedTuple):
     noisy: Tensor
     """Likewise, not clipped."""
     sigma: Tensor
-    """``(T, N, 6, H/2, W/2)``: true noise level per Haar band and colour."""
+    """``(T, N, 6, H/2, W/2)``: true noise level of luma and chroma, in the low-pass band and in the details."""
     mean_sigma: Tensor
     """``(N,)``: root mean square of the noise."""
 
@@ -31,102 +39,171 @@ class Batch(NamedTuple):
         """The same on a device."""
         return Batch(*(t.to(device) for t in self))
 
+    def parts(self, n: int) -> list[Batch]:
+        """``n`` batches of every ``n``-th clip each, so that noise types, which lie side by side, are in all."""
+        if n == 1:
+            return [self]
+        return [Batch(*(t[:, i::n].contiguous() for t in self[:3]), mean_sigma=self.mean_sigma[i::n]) for i in range(n)]
+
 
 def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
     """Local standard deviation of known noise, the same for every noise type.
 
     Args:
-        noise: ``(T, 3, H, W)``, one clip; its statistics are taken to be steady over T.
+        noise: ``(N, T, 3, H, W)``; a clip's statistics are taken to be steady over T.
         window: half-resolution pixels over which squares are averaged.
 
     Returns:
-        ``(6, H/2, W/2)``.
+        ``(N, 6, H/2, W/2)``.
     """
-    energy = haar(noise).square().mean(0)
-    energy = torch.cat([energy[:3], (energy[3:6] + energy[6:9] + energy[9:]) / 3])
-    small = F.avg_pool2d(energy.unsqueeze(0), window // 2, ceil_mode=True)
+    energy = rgb_to_bands(noise.flatten(0, 1)).square_().unflatten(0, noise.shape[:2]).mean(1)
+    low, *details = energy.split(3, 1)
+    energy = torch.cat([low, sum(details[1:], details[0]) / 3], 1)
+    small = F.avg_pool2d(energy, window // 2, ceil_mode=True)
     small = F.avg_pool2d(F.pad(small, [1] * 4, mode="replicate"), 3, stride=1)
     smooth = F.interpolate(small, size=energy.shape[-2:], mode="bilinear", align_corners=False)
-    return smooth[0].sqrt().clamp(min=SIGMA_MIN)
+    return smooth.sqrt().clamp(min=SIGMA_MIN)
 
 
-def noise_type(name: str) -> Noise:
-    """A noise type by name: those of :data:`vidnoise.noise.NOISES`, and ``h264``.
+def as_gray(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips ``(N, T, 3, H, W)`` and their noise in three equal channels.
 
-    Raises:
-        UsageError: there is none of that name.
+    The noise stays as strong as it was over the channels; their mean alone would be weaker, unless it was gray before.
     """
-    if name == "h264":
-        from .codec_noise import h264  # needs PyAV, which not every training machine has
+    noise = noisy - clean
+    mean = noise.mean(2, keepdim=True)
+    energy, left = (t.square().mean((1, 2, 3, 4), keepdim=True) for t in (noise, mean))
+    gray = clean.mean(2, keepdim=True).expand_as(clean)
+    return gray, gray + mean * (energy / left.clamp(min=1e-12)).sqrt()
 
-        return h264
-    if name not in NOISES:
-        raise UsageError(f"unknown noise type {name!r}; there are: {', '.join(NOISES)}, h264")
-    return NOISES[name]
+
+def quantised(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips as they are, their noisy versions clipped and rounded to 8 bits."""
+    return clean, (noisy.clamp(0, 1) * 255).round() / 255
 
 
 def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Letterbox bars or a flat panel over a clip ``(T, 3, H, W)``, as they are added after the noise."""
-    _, _, height, width = clean.shape
-    mask = torch.zeros(height, width, dtype=torch.bool)
-    if rng.random() < 0.5:
-        bar = int(rng.integers(4, height // 3))
-        mask[:bar] = mask[-bar:] = True
-        mask = mask if rng.random() < 0.7 or height != width else mask.T
-        colour = torch.full((3, 1), rng.choice([0.0, 16 / 255]), dtype=torch.float32)
-    else:
-        top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
-        mask[top : top + rng.integers(8, height // 2), left : left + rng.integers(8, width // 2)] = True
-        colour = torch.tensor(rng.random((3, 1)), dtype=torch.float32)
-    clean, noisy = clean.clone(), noisy.clone()
-    clean[..., mask] = colour
-    noisy[..., mask] = colour
-    return clean, noisy
+    """Letterbox bars or a flat panel over clips ``(N, T, 3, H, W)``, as they are added after the noise."""
+    n, _, _, height, width = clean.shape
+    bars = rng.random(n) < 0.5
+    # Bars are what lies outside a rectangle, a panel what lies inside.
+    bar = rng.integers(4, height // 3, n)
+    upright = (rng.random(n) < 0.3) & (height == width)
+    top, left = rng.integers(0, height // 2, n), rng.integers(0, width // 2, n)
+    inside = top, top + rng.integers(8, height // 2, n), left, left + rng.integers(8, width // 2, n)
+    lying, standing = (bar, height - bar, 0, width), (0, height, bar, width - bar)
+    edges = [np.where(bars, np.where(upright, s, u), i) for s, u, i in zip(standing, lying, inside, strict=True)]
+    colour = np.where(bars[:, None], rng.choice([0.0, 16 / 255], (n, 1)), rng.random((n, 3)))
+
+    def tensor(values: np.ndarray, *shape: int) -> Tensor:
+        return torch.from_numpy(values).to(clean.device).view(n, *shape)
+
+    first, last, begin, end = (tensor(edge, 1, 1) for edge in edges)
+    rows = torch.arange(height, device=clean.device).view(1, -1, 1)
+    columns = torch.arange(width, device=clean.device)
+    rectangle = (rows >= first) & (rows < last) & (columns >= begin) & (columns < end)
+    mask = (rectangle ^ tensor(bars, 1, 1)).view(n, 1, 1, height, width)
+    flat = tensor(colour.astype(np.float32), 1, 3, 1, 1)
+    return torch.where(mask, flat, clean), torch.where(mask, flat, noisy)
+
+
+AHEAD = 2**24
+"""Pixels up to which a GPU makes several batches at once: a small batch costs it as much time as a large one."""
 
 
 class BatchMaker:
-    """Draws noise for the sampler's clips, as the configuration says.
+    """Draws noise for random clips, or noisy clips from the pool, as the configuration says.
+
+    Args:
+        config: which noise, and which changes to it.
+        pack: what clips are made from.
+        pool: encoded clips, if the configuration asks for them.
+        where: ``cpu``, ``device`` or ``auto``: see :func:`~vidnoise.training.pixels.render_on`.
+        device: the one that is trained on.
+        seed: of all draws.
 
     Raises:
-        UsageError: the configuration names a noise type that there is not.
+        UsageError: the configuration names a noise type that there is not, or encoded clips and there is no pool.
     """
 
-    def __init__(self, sampler: ClipSampler, config: TrainConfig, *, seed: int = 0) -> None:
-        self.sampler, self.config = sampler, config
+    def __init__(
+        self,
+        config: TrainConfig,
+        pack: Pack,
+        pool: CodecPool | None = None,
+        *,
+        where: str = "cpu",
+        device: torch.device | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.config, self.rng = config, np.random.default_rng(seed)
         self.names = list(config.noise)
-        self.types = {name: noise_type(name) for name in self.names}
+        if unknown := [name for name in self.names if name not in NOISES and name != ENCODED]:
+            raise UsageError(f"unknown noise type {unknown[0]!r}; there are: {', '.join(NOISES)}, {ENCODED}")
+        if config.noise.get(ENCODED) and pool is None:
+            raise UsageError(f"noise type {ENCODED} needs a pool of encoded clips")
         weights = np.array([config.noise[n] for n in self.names], float)
         self.weights = weights / weights.sum()
-        self.generator = torch.Generator().manual_seed(seed)
+        pixels, *pool_pixels = render_on(where, [p for p in (pack, pool) if p is not None], device, config.augment)
+        self.sampler = ClipSampler(pack, pixels, synthetic=config.synthetic, rng=self.rng, augment=config.augment)
+        self.pool = PoolSampler(pool, pool_pixels[0], self.rng) if pool else None
+        self.generator = torch.Generator(pixels.device).manual_seed(seed)
+        self.ahead = AHEAD if pixels.device.type == "cuda" else 0
+        self.made: dict[Shape, list[Batch]] = {}
+
+    def next(self, shape: Shape) -> Batch:
+        """The next batch of a shape. What is made ahead is not in :meth:`state`: a resumed run on a GPU sees others."""
+        made = self.made.setdefault(shape, [])
+        if not made:
+            n = max(1, self.ahead // shape.pixels)
+            made += self.make(n * shape.clips, shape.frames, shape.patch).parts(n)
+        return made.pop()
 
     def make(self, n: int, frames: int, patch: int) -> Batch:
-        """A batch of ``n`` clips."""
-        clean, noisy, sigma = [], [], []
-        rng, config = self.sampler.rng, self.config
-        for _ in range(n):
-            clip = self.sampler.sample(frames, patch)
-            name = self.names[rng.choice(len(self.names), p=self.weights)]
-            noised = self.types[name](clip, self.generator)
-            if rng.random() < config.gray:
-                # Times sqrt(3), so that averaging three channels does not weaken the noise.
-                clip, noise = (t.mean(1, keepdim=True).expand_as(t) for t in (clip, noised - clip))
-                noised = clip + noise * 3**0.5
-            if rng.random() < config.quantised:
-                noised = (noised.clamp(0, 1) * 255).round() / 255
-            if rng.random() < config.graphics:
-                clip, noised = with_graphics(clip, noised, rng)
-            level = measured_sigma(noised - clip)
-            clean.append(clip)
-            noisy.append(noised)
-            sigma.append(level.expand(frames, *level.shape))
-        stacked = [torch.stack(t, 1) for t in (clean, noisy, sigma)]
-        mean_sigma = (stacked[1] - stacked[0]).square().mean((0, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
-        return Batch(stacked[0], stacked[1], stacked[2], mean_sigma)
+        """A batch of ``n`` clips, where they are rendered."""
+        rng, config = self.rng, self.config
+        clean, noisy, encoded = self._pairs(n, frames, patch)
+        changes = (
+            (as_gray, rng.random(n) < config.gray),
+            (quantised, (rng.random(n) < config.quantised) & ~encoded),  # those are of 8 bits as they are
+            (partial(with_graphics, rng=rng), rng.random(n) < config.graphics),
+        )
+        for change, chosen in changes:
+            if chosen.any():
+                places = torch.from_numpy(np.flatnonzero(chosen)).to(clean.device)
+                clean[places], noisy[places] = change(clean[places], noisy[places])
+        noise = noisy - clean
+        sigma = measured_sigma(noise).expand(frames, -1, -1, -1, -1)
+        mean_sigma = noise.square().mean((1, 2, 3, 4)).sqrt().clamp(min=SIGMA_MIN)
+        return Batch(clean.transpose(0, 1).contiguous(), noisy.transpose(0, 1).contiguous(), sigma, mean_sigma)
+
+    def blind(self, n: int) -> Tensor:
+        """Which of ``n`` clips get the estimated noise level: ``(n,)`` bool, on the CPU."""
+        return torch.from_numpy(self.rng.random(n) < self.config.blind)
+
+    def _pairs(self, n: int, frames: int, patch: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Clean and noisy clips ``(n, T, 3, H, W)``, those of a type one after the other; which are encoded."""
+        counts = self.rng.multinomial(n, self.weights)
+        cleans, noisys = [], []
+        for name, count in zip(self.names, counts.tolist(), strict=True):
+            if not count:
+                continue
+            if name == ENCODED:
+                assert self.pool is not None  # or its weight is zero
+                clean, noisy = self.pool.sample(count, frames, patch)
+            else:
+                clean = self.sampler.sample(count, frames, patch)
+                clean = with_changing_light(clean, self.config.augment, self.rng)
+                noisy = NOISES[name](clean, self.generator)
+            cleans.append(clean)
+            noisys.append(noisy)
+        encoded = np.repeat([name == ENCODED for name in self.names], counts)
+        return torch.cat(cleans), torch.cat(noisys), encoded
 
     def state(self) -> dict:
         """For resuming exactly here."""
-        return {"generator": self.generator.get_state(), "rng": self.sampler.rng.bit_generator.state}
+        return {"generator": self.generator.get_state(), "rng": self.rng.bit_generator.state}
 
     def restore(self, state: dict) -> None:
         self.generator.set_state(state["generator"])
-        self.sampler.rng.bit_generator.state = state["rng"]
+        self.rng.bit_generator.state = state["rng"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
 from ..model import TIERS, ModelConfig
@@ -19,10 +20,25 @@ else:
 
 CONFIGS = Path(__file__).parent / "configs"
 
+ENCODED = "encoded"
+"""The noise type that is drawn from the pool of encoded clips."""
+
+
+class Shape(NamedTuple):
+    """Of a batch: clips, their frames, and their height and width."""
+
+    clips: int
+    frames: int
+    patch: int
+
+    @property
+    def pixels(self) -> int:
+        return self.clips * self.frames * self.patch**2
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One phase of training, with a warm-up and a cosine to zero of its own."""
+    """One phase of training, with a schedule of its own."""
 
     name: str
     batch: int
@@ -36,13 +52,56 @@ class Stage:
     """Length of the stage: steps, or wall-clock minutes of training."""
     muon_lr: float = 0.012
     adam_lr: float = 1e-3
+    schedule: str = "decay"
+    """Of the rates after the warm-up: ``constant``, for legs that may be cut anywhere and gone on with, or ``decay``,
+    to zero at the end, for what is released."""
+    decay: float | None = None
+    """Share of the stage, its last, over which the rates of ``decay`` fall along a line, constant until then (Hu et
+    al., "MiniCPM", arXiv:2404.06395); a cosine over the whole stage where it is not given."""
     warmup: float = 0.03
     """Share of the stage over which the rates rise from zero."""
+    warmup_steps: int | None = None
+    """The same in steps, in place of the share."""
+    still_share: float = 0.0
+    """Share of steps on single frames, spread evenly among those on clips, lest the core forgets them."""
+    still_batch: int | None = None
+    """Frames of such a step; as many as the clips have where it is not given."""
+    still_patch: int | None = None
+    """Their height and width; the clips' where it is not given."""
     part: str = "all"
     """What is trained: ``all``, or ``noise_level``, the estimator alone."""
     bptt: int | None = None
     """Errors are propagated back through so many frames (truncated back-propagation through time), which bounds
     the memory of long clips; through all frames where it is not given."""
+
+    @property
+    def clip(self) -> Shape:
+        """Of the batches of clips."""
+        return Shape(self.batch, self.frames, self.patch)
+
+    @property
+    def still(self) -> Shape:
+        """Of the batches of single frames."""
+        return Shape(self.still_batch or self.batch * self.frames, 1, self.still_patch or self.patch)
+
+    def is_still(self, step: int) -> bool:
+        """Whether a step is one of :attr:`still_share`; the same in every process and in a resumed run."""
+        return int((step + 1) * self.still_share) > int(step * self.still_share)
+
+    def rate(self, progress: float, step: int) -> float:
+        """Factor of the learning rates, 0 to 1, at ``progress`` in [0, 1], after ``step`` steps of the stage."""
+        rise, begun = 1.0, 0.0
+        if self.warmup_steps is not None:
+            rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        elif progress < self.warmup:
+            return (progress + 1e-3) / (self.warmup + 1e-3)
+        else:
+            begun = self.warmup
+        if self.schedule == "constant":
+            return rise
+        if self.decay is not None:
+            return rise * min(1.0, max(0.0, 1 - progress) / self.decay)
+        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - begun) / (1 - begun))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +116,20 @@ class Augment:
     """Of a change of hue, saturation and value by up to 0.2."""
     contrast: float = 0.4
     """Of another contrast (times 0.8 to 1.2) and brightness."""
+    fade: float = 0.0
+    """Of a cross-fade into another clip, of 2 frames to one and a half times the clip's length."""
+    flash: float = 0.0
+    """Of one frame that is brighter or darker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Clips that are encoded ahead of time; see :mod:`vidnoise.training.codec_pool`."""
+
+    clips: int = 600
+    frames: int = 10
+    size: int = 160
+    """Height and width, even; no stage's patch may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +140,7 @@ class TrainConfig:
     """Of the model that is trained (``standard-awgn``)."""
     tier: str
     noise: dict[str, float]
-    """Weights of the noise types in :data:`vidnoise.noise.NOISES`, and of ``h264``."""
+    """Weights of the noise types in :data:`vidnoise.noise.NOISES`, and of ``encoded``: clips of the :attr:`pool`."""
     stages: tuple[Stage, ...]
     initial: str | dict[str, str] | None = None
     """Model (name or path) to start from; or a table of modules (``core``, ``fusion``, ``noise_level``)
@@ -86,11 +159,15 @@ class TrainConfig:
     """Of the loss on the fused frame, which teaches the fusion directly."""
     noise_weight: float = 0.02
     """Of the loss on the logarithm of the estimated noise level."""
+    both_ways: float = 0.0
+    """Share of steps in which the whole clip is looked at backwards first; the others see the past only."""
     temporal_weight: float = 0.0
     """Of the loss on the change from frame to frame, which punishes flicker."""
     synthetic: float = 0.35
     """Share of clips made by moving photos."""
     augment: Augment = field(default_factory=Augment)
+    pool: Pool = field(default_factory=Pool)
+    """Encoded clips; made if ``encoded`` has a weight in :attr:`noise`."""
     optimizer: str = "muon"
     """``muon`` (for convolution weights; AdamW for the rest), or ``adamw`` for everything, at ``adam_lr``."""
     weight_decay: float = 0.0
@@ -126,6 +203,7 @@ class TrainConfig:
 
 CHOICES = {
     "part": ("all", "noise_level"),
+    "schedule": ("constant", "decay"),
     "tier": tuple(TIERS),
     "loss": ("charbonnier", "l1", "l1_ssim", "psnr"),
     "optimizer": ("muon", "adamw"),
@@ -184,14 +262,25 @@ def _check(config: TrainConfig, where: str) -> None:
     for stage in config.stages:
         if (stage.steps is None) == (stage.minutes is None):
             raise UsageError(f"{where}: stage {stage.name!r} needs either steps or minutes")
-        if stage.patch % 16 or stage.patch < 16:
-            raise UsageError(f"{where}: stage {stage.name!r}: patch must be a multiple of 16, got {stage.patch}")
-        counts = [n for n in (stage.batch, stage.frames, stage.steps, stage.bptt) if n is not None]
-        if min(counts) < 1 or (stage.minutes is not None and stage.minutes <= 0):
-            raise UsageError(f"{where}: stage {stage.name!r}: batch, frames, steps, minutes and bptt are above zero")
+        for patch in (stage.clip.patch, stage.still.patch):
+            if patch % 16 or patch < 16:
+                raise UsageError(f"{where}: stage {stage.name!r}: patch must be a multiple of 16, got {patch}")
+        for name in ("decay", "warmup", "still_share"):
+            share = getattr(stage, name)
+            if share is not None and (not 0 <= share <= 1 or (name == "decay" and not share)):
+                raise UsageError(f"{where}: stage {stage.name!r}: {name} is a share, 0 to 1; got {share}")
+        for name in ("batch", "frames", "steps", "minutes", "bptt", "still_batch", "warmup_steps"):
+            count = getattr(stage, name)
+            if count is not None and count <= 0:
+                raise UsageError(f"{where}: stage {stage.name!r}: {name} must be above zero, got {count}")
     weights = config.noise.values()
     if not all(_fits(weight, float) and weight >= 0 for weight in weights) or not sum(weights):
         raise UsageError(f"{where}: noise needs weights of zero or more, one of them above zero")
+    if min(config.pool.clips, config.pool.frames) < 1 or config.pool.size % 2:
+        raise UsageError(f"{where}: pool: clips and frames are above zero, size is even")
+    largest = max(stage.patch for stage in config.stages)
+    if config.noise.get(ENCODED) and largest > config.pool.size:
+        raise UsageError(f"{where}: a patch of {largest} needs a pool of that size or more, got {config.pool.size}")
     if config.model and isinstance(config.initial, str):
         raise UsageError(f"{where}: initial brings its own model settings: leave out one of initial and model")
     config.model_config()
@@ -224,6 +313,7 @@ def load_config(name_or_path: str) -> TrainConfig:
         raise UsageError(f"{path}: stages must be a list, got {stages!r}")
     values["stages"] = tuple(_build(Stage, stage, f"{path}: stage {i + 1}") for i, stage in enumerate(stages))
     values["augment"] = _build(Augment, values.get("augment", {}), f"{path}: augment")
+    values["pool"] = _build(Pool, values.get("pool", {}), f"{path}: pool")
     config = _build(TrainConfig, values, str(path))
     _check(config, str(path))
     return config

@@ -1,4 +1,4 @@
-"""Clean clips for training: decoded once into a cache, then cropped and augmented at random."""
+"""Clean clips for training: decoded once into a cache, then sampled at random."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import SourceOpenError
 from ..evaluation.clips import CLIP_SUFFIXES, read_clip
-from .augment import Augmenter
+from .colours import recoloured
 from .config import Augment
-from .motion import moving_photo
+from .pixels import Pack, Pixels
+from .plan import Planner
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -60,6 +59,9 @@ class ClipPack:
     Args:
         folder: searched recursively for videos and pictures.
         cache: where the decoded file is kept; named by the folder's contents, so a change makes it anew.
+
+    Attributes:
+        name: of the file, without suffix.
     """
 
     def __init__(self, folder: Path, cache: Path) -> None:
@@ -68,18 +70,30 @@ class ClipPack:
             raise SourceOpenError(f"no clips or photos below {folder}", str(folder))
         listing = "\n".join(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files)
         stem = cache / f"pack-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+        self.name = stem.name
         if not stem.with_suffix(".json").is_file():
             self._decode(files, stem)
-        self.shapes: list[tuple[int, ...]] = [tuple(s) for s in json.loads(stem.with_suffix(".json").read_text())]
-        data = np.memmap(stem.with_suffix(".raw"), np.uint8, "r")
-        self.clips: list[np.ndarray] = []
+        shapes: list[tuple[int, ...]] = [tuple(s) for s in json.loads(stem.with_suffix(".json").read_text())]
+        self.data = np.memmap(stem.with_suffix(".raw"), np.uint8, "r")
+        """All of it, one clip after the other."""
+        self.videos: list[np.ndarray] = []
+        """Each ``(T, H, W, 3)``."""
+        self.photos: list[np.ndarray] = []
+        """Each ``(H, W, 3)``."""
+        self.video_places: list[tuple[int, int, int]] = []
+        self.photo_places: list[tuple[int, int, int]] = []
+        """Where each begins in ``data``, in pixels, and its height and width."""
         offset = 0
-        for shape in self.shapes:
+        for shape in shapes:
             size = int(np.prod(shape))
-            self.clips.append(data[offset : offset + size].reshape(shape))
+            clip, place = self.data[offset : offset + size].reshape(shape), (offset // 3, shape[1], shape[2])
+            if len(clip) > 1:
+                self.videos.append(clip)
+                self.video_places.append(place)
+            else:
+                self.photos.append(clip[0])
+                self.photo_places.append(place)
             offset += size
-        self.videos = [c for c in self.clips if len(c) > 1]
-        self.photos = [c[0] for c in self.clips if len(c) == 1]
 
     @staticmethod
     def _decode(files: list[Path], stem: Path) -> None:
@@ -97,80 +111,34 @@ class ClipPack:
 
 
 class ClipSampler:
-    """Endless random clean clips ``(T, 3, patch, patch)`` float32 in [0, 1].
+    """Endless random clean clips.
 
     Real clips are cropped, played at single or double speed, backwards or forwards; photos are moved
     synthetically. All are flipped, transposed and jittered in brightness, contrast and colour. ``augment`` adds
     more: see :mod:`vidnoise.training.augment`.
+
+    Args:
+        pack: what clips are made from.
+        pixels: renders them.
+        synthetic: share that is made from photos.
+        rng: draws everything.
+        augment: how likely each change is.
     """
 
     def __init__(
-        self, pack: ClipPack, *, synthetic: float, rng: np.random.Generator, augment: Augment | None = None
+        self,
+        pack: Pack,
+        pixels: Pixels,
+        *,
+        synthetic: float,
+        rng: np.random.Generator,
+        augment: Augment | None = None,
     ) -> None:
-        self.pack = pack
-        self.augment = augment or Augment()
-        self.augmenter = Augmenter(self.augment)
-        self.synthetic = synthetic if pack.videos else 1.0
-        self.rng = rng
-        # Long, large clips hold more to see; photos are drawn evenly.
-        sizes = np.array([float(np.prod(v.shape)) ** 0.5 for v in pack.videos]) if pack.videos else np.ones(1)
-        self.video_weights = sizes / sizes.sum()
+        self.pixels, self.rng, self.augment = pixels, rng, augment or Augment()
+        videos = np.array([v.shape[:3] for v in pack.videos], int)
+        photos = np.array([p.shape[:2] for p in pack.photos], int)
+        self.planner = Planner(videos, photos, synthetic=synthetic, augment=self.augment, rng=rng)
 
-    def clips(self, frames: int, patch: int) -> Iterator[Tensor]:
-        """Clips of the given size, for ever."""
-        while True:
-            yield self.sample(frames, patch)
-
-    def sample(self, frames: int, patch: int) -> Tensor:
-        """One clip."""
-        rng, deform = self.rng, None
-        if self.pack.photos and rng.random() < self.synthetic:
-            clip = moving_photo(self.pack.photos, frames, patch, rng)
-        else:
-            deform = self.augmenter.draw(patch, rng)
-            video = self.pack.videos[rng.choice(len(self.video_weights), p=self.video_weights)]
-            clip = self._crop(video, frames, deform.crop if deform else patch)
-        if rng.random() < 0.5:
-            clip = clip[:, :, ::-1]
-        if rng.random() < 0.5:
-            clip = clip[:, ::-1]
-        if rng.random() < 0.5:
-            clip = clip.transpose(0, 2, 1, 3)
-        tensor = torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2))).float().div_(255)
-        return self.augmenter.colour(self._jitter(deform(tensor) if deform else tensor), rng)
-
-    def _crop(self, video: np.ndarray, frames: int, patch: int) -> np.ndarray:
-        rng = self.rng
-        length, height, width, _ = video.shape
-        stride = 2 if length >= 2 * frames and rng.random() < 0.15 else 1
-        if rng.random() < 0.08:  # a still camera on a still scene
-            index = np.full(frames, rng.integers(length))
-        else:
-            span = (frames - 1) * stride + 1
-            index = rng.integers(max(1, length - span + 1)) + stride * np.arange(frames)
-            # Clips shorter than asked are played to and fro.
-            index = index % (2 * length - 2)
-            index = np.where(index >= length, 2 * length - 2 - index, index)
-            if rng.random() < 0.5:
-                index = index[::-1]
-        top, left = rng.integers(max(1, height - patch + 1)), rng.integers(max(1, width - patch + 1))
-        clip = video[index, top : top + patch, left : left + patch]
-        missing = [(0, max(0, patch - n)) for n in clip.shape[1:3]]
-        return np.pad(clip, [(0, 0), *missing, (0, 0)], mode="symmetric") if any(m[1] for m in missing) else clip
-
-    def _jitter(self, clip: Tensor) -> Tensor:
-        rng = self.rng
-        if rng.random() < self.augment.contrast:
-            contrast, brightness = rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)
-            clip = (clip - 0.5) * contrast + 0.5 + brightness
-        if rng.random() < 0.35:
-            gray = clip.mean(1, keepdim=True)
-            # Photos are rarely as colourful as drawings and stage lights are.
-            clip = gray + (clip - gray) * rng.uniform(0.5, 1.3 if rng.random() < 0.5 else 3.5)
-        if rng.random() < 0.25:
-            clip = clip[:, rng.permutation(3).tolist()]
-        if rng.random() < 0.3:
-            clip = clip * torch.tensor(rng.uniform(0.85, 1.1, 3), dtype=torch.float32).view(3, 1, 1)
-        if rng.random() < 0.2:  # night: noisy footage is dark footage
-            clip = clip.clamp(0, 1) ** rng.uniform(1.0, 2.0) * rng.uniform(0.4, 1.0)
-        return clip.clamp(0, 1)
+    def sample(self, n: int, frames: int, patch: int) -> Tensor:
+        """``n`` clips ``(n, frames, 3, patch, patch)``, float32 in [0, 1], where the pixels are."""
+        return recoloured(self.pixels.render(self.planner.draw(n, frames, patch)), self.augment, self.rng)

@@ -8,10 +8,10 @@ import logging
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +20,12 @@ from ..evaluation.protocol import quick_validation
 from ..model import DenoiseNetwork, ModelConfig
 from ..weights import ModelCard, load_model, save_model
 from .batch import Batch, BatchMaker
+from .codec_pool import open_pool
 from .config import Stage, TrainConfig
-from .data import ClipPack, ClipSampler, Folders
+from .data import ClipPack, Folders
 from .grow import grow
-from .objectives import clip_loss, estimator_loss
+from .legs import Leg, joined, legs_of, record
+from .objectives import clip_loss, estimator_loss, look, still_loss
 from .optimizers import make_optimizers
 from .parallel import Ranks
 from .precision import Precision
@@ -31,19 +33,16 @@ from .reparameterise import branch, fold
 
 SPIKE = 6.0
 """Steps whose gradient is so many times its usual norm are skipped."""
+VALIDATION = 0.05
+"""Validation may take so much of the time that steps take: checkpoints before that is earned go without, but for the
+first and a stage's last."""
 
 logger = logging.getLogger(__name__)
 
 
-def schedule(progress: float, warmup: float) -> float:
-    """Learning-rate factor at ``progress`` in [0, 1]: linear warm-up, then cosine to zero."""
-    if progress < warmup:
-        return (progress + 1e-3) / (warmup + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
-
-
 class Trainer:
-    """One run in a folder: ``checkpoint.pt``, ``log.csv``, ``<name>.safetensors``, ``progress.png``.
+    """One run in a folder: ``checkpoint.pt``, ``log.csv``, ``progress.png``, the averaged weights
+    ``<name>.safetensors`` and those of the moment, ``<name>-raw.safetensors``, from which another run may go on.
 
     Args:
         config: what to train, and how.
@@ -52,6 +51,7 @@ class Trainer:
         device: ``cpu``, ``cuda``, ``mps``; ``ranks``, if given, has its own.
         cache: where decoded clips are kept.
         minutes: pause after so long.
+        where: batches are made: ``cpu``, ``device`` or ``auto`` (:func:`~vidnoise.training.pixels.render_on`).
         ranks: this process among those that train together (:func:`~vidnoise.training.parallel.processes`).
     """
 
@@ -64,6 +64,7 @@ class Trainer:
         device: str = "cpu",
         cache: Path = Path("cache"),
         minutes: float | None = None,
+        where: str = "auto",
         ranks: Ranks | None = None,
     ) -> None:
         self.config, self.run, self.minutes = config, run, minutes
@@ -74,11 +75,11 @@ class Trainer:
         run.mkdir(parents=True, exist_ok=True)
         with self.ranks.first_alone():
             pack = ClipPack(self.folders.train, cache)
+            pool = open_pool(pack, self.folders, cache, config)
         seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
-        rng = np.random.default_rng(seed)
-        sampler = ClipSampler(pack, synthetic=config.synthetic, rng=rng, augment=config.augment)
-        self.batches = BatchMaker(sampler, config, seed=seed)
+        self.batches = BatchMaker(config, pack, pool, where=where, device=self.device, seed=seed)
         torch.manual_seed(config.seed)
+        self.earlier: list[Leg] = []  # of training, before this run
         self.network = self._initial()
         if config.reparameterise:
             branch(self.network)
@@ -103,22 +104,28 @@ class Trainer:
         grown if it was smaller there."""
         initial = self.config.initial
         if isinstance(initial, str):
-            trained = load_model(initial)[0]
+            trained, card = load_model(initial)
+            self.earlier = legs_of(card)
             network = self.build(trained.config)
             network.load_state_dict(trained.state_dict())
             return network
         network = self.build(self.config.model_config())
         for module, name in (initial or {}).items():
+            trained, card = load_model(name)
+            self.earlier = joined([self.earlier, legs_of(card)])
             try:
-                grow(network.get_submodule(module), load_model(name)[0].get_submodule(module).state_dict())
+                grow(network.get_submodule(module), trained.get_submodule(module).state_dict())
             except (AttributeError, ValueError) as ex:
                 raise UsageError(f"initial: {module} of {name!r} does not fit: {ex}") from ex
         return network
 
     def averaged(self) -> DenoiseNetwork:
-        """The averaged weights in a plain network: what is validated and saved."""
+        """The averaged weights in a plain network: what is validated and released."""
+        return self._plain(self.average)
+
+    def _plain(self, weights: dict[str, Tensor]) -> DenoiseNetwork:
         network = self.build(self.network.config)
-        network.load_state_dict(fold(self.average))
+        network.load_state_dict(fold(weights))
         return network
 
     @property
@@ -140,8 +147,8 @@ class Trainer:
     def remaining_seconds(self) -> float:
         """Time to the end of the last stage, about: a step's time is taken to grow with its pixels."""
 
-        def work(stage: Stage) -> int:
-            return stage.batch * stage.frames * stage.patch**2
+        def work(stage: Stage) -> float:
+            return stage.clip.pixels + stage.still_share * (stage.still.pixels - stage.clip.pixels)
 
         pace = self.seconds / max(1, self.step * work(self.stage))
         left = -self.seconds if self.stage.minutes is not None else -self.step * work(self.stage) * pace
@@ -155,7 +162,8 @@ class Trainer:
             self.network, stage.muon_lr, stage.adam_lr, kind=config.optimizer, weight_decay=config.weight_decay
         )
         self.rates = (stage.adam_lr,) if config.optimizer == "adamw" else (stage.muon_lr, stage.adam_lr)
-        self.step, self.seconds, self.usual_norm = 0, 0.0, 0.0
+        self.step, self.seconds = 0, 0.0
+        self.usual_norms = [0.0, 0.0]  # of clips, of single frames among them
 
     def _save(self) -> None:
         mine = {"batches": self.batches.state(), "torch_rng": torch.get_rng_state()}
@@ -170,21 +178,25 @@ class Trainer:
             {
                 "config": self.config.to_dict(), "network": self.network.state_dict(), "average": self.average,
                 "optimizers": [o.state_dict() for o in self.optimizers], "scaler": self.precision.scaler.state_dict(),
-                "position": [
-                    self.stage_index, self.step, self.seconds, self.total_seconds, self.total_steps, self.usual_norm
-                ],
+                "position": [self.stage_index, self.step, self.seconds, self.total_seconds, self.total_steps],
+                "usual_norms": self.usual_norms, "earlier": self.earlier,
                 "ranks": [state for state, _ in everyone],
             },
             part,
         )  # fmt: skip
         os.replace(part, self.checkpoint)
         self.export(self.run / f"{self.config.name}.safetensors")
+        self._write(self._plain(self.network.state_dict()), self.run / f"{self.config.name}-raw.safetensors")
 
     def _restore(self) -> None:
         saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if "earlier" not in saved:
+            weights = self.run / f"{self.config.name}.safetensors"
+            raise UsageError(f"{self.checkpoint} is of an older version: go on in another folder, from {weights}")
         self.stage_index, *position = saved["position"]
         self._start_stage()
-        self.step, self.seconds, self.total_seconds, self.total_steps, self.usual_norm = position
+        self.step, self.seconds, self.total_seconds, self.total_steps = position
+        self.usual_norms, self.earlier = saved["usual_norms"], saved["earlier"]
         self.network.load_state_dict(saved["network"])
         self.average = {k: v.to(self.device) for k, v in saved["average"].items()}
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -199,103 +211,132 @@ class Trainer:
             torch.set_rng_state(everyone[self.ranks.rank]["torch_rng"])
         logger.info("resumed at stage %s, step %d", self.stage.name, self.step)
 
-    def export(self, path: Path, metrics: dict | None = None) -> None:
+    def export(self, path: Path) -> None:
         """Write the averaged weights with their card."""
-        card = ModelCard(
-            name=self.config.name, tier=self.config.tier, noise=", ".join(self.config.noise),
-            training={**self.config.to_dict(), "steps": self.total_steps, "hours": round(self.total_seconds / 3600, 2)},
-            metrics=metrics or {},
-        )  # fmt: skip
-        save_model(self.averaged(), card, path)
+        self._write(self.averaged(), path)
 
-    def _backward(self, batch: Batch, blind: Tensor) -> dict[str, float]:
+    def _write(self, network: DenoiseNetwork, path: Path) -> None:
+        cpu = self.device.type == "cpu"
+        leg = {
+            "name": self.config.name, "steps": self.total_steps, "hours": round(self.total_seconds / 3600, 3),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "units": self.ranks.count * (torch.get_num_threads() if cpu else 1),
+        }  # fmt: skip
+        training = {**self.config.to_dict(), **record([*self.earlier, leg])}
+        card = ModelCard(self.config.name, self.config.tier, noise=", ".join(self.config.noise), training=training)
+        save_model(network, card, path)
+
+    def _backward(self, batch: Batch, blind: Tensor) -> dict[str, Tensor]:
         """Gradients of one batch, added up over its stretches of ``bptt`` frames; returns the parts of the loss."""
-        if self.stage.part == "noise_level":
-            mix = torch.rand(len(blind), 1, 1, 1, generator=self.batches.generator).to(self.device)
-            with self.precision.autocast():
-                loss, parts = estimator_loss(self.network, batch, mix)
-            self.precision.scaler.scale(loss).backward()
-            return {"loss": loss.item(), **parts}
+        if self.stage.part == "all" and len(batch.clean) > 1:
+            return self._backward_clips(batch, blind)
+        with self.precision.autocast():
+            if self.stage.part == "noise_level":
+                loss, parts = estimator_loss(self.network, batch)
+            else:
+                loss, parts = still_loss(self.network, batch, self.config)
+        self.precision.scaler.scale(loss).backward()
+        return {"loss": loss.detach(), **parts}
+
+    def _backward_clips(self, batch: Batch, blind: Tensor) -> dict[str, Tensor]:
+        both_ways = self.batches.rng.random() < self.config.both_ways
+        with self.precision.autocast():
+            known = look(self.network, batch, blind, self.config, both_ways=both_ways)
+        frames = len(batch.clean)
         state, sums = None, {}
-        frames = self.stage.frames
         stretch = min(self.stage.bptt or frames, frames)
         for start in range(0, frames, stretch):
             span = range(start, min(start + stretch, frames))
             with self.precision.autocast():
-                loss, parts, state = clip_loss(self.network, batch, blind, self.config, span, state)
-            self.precision.scaler.scale(loss).backward()
-            state = state.detach() if state else None
-            for key, value in {"loss": loss.item(), **parts}.items():
+                loss, parts, state = clip_loss(self.network, batch, known, self.config, span, state)
+            # What was seen of the whole clip beforehand serves all stretches.
+            self.precision.scaler.scale(loss).backward(retain_graph=span.stop < frames)
+            state = state.detach()
+            for key, value in {"loss": loss.detach(), **parts}.items():
                 sums[key] = sums.get(key, 0.0) + value
         return sums
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns the parts of the loss."""
+        """One optimiser step; returns the parts of the loss, ``still`` alone of single frames among clips."""
         stage = self.stage
-        batch = self.batches.make(stage.batch, stage.frames, stage.patch)
-        blind = torch.rand(stage.batch, generator=self.batches.generator) < self.config.blind
+        still = stage.is_still(self.step)
+        shape = stage.still if still else stage.clip
+        batch = self.batches.next(shape)
+        blind = self.batches.blind(shape.clips)
         batch = batch.to(self.device)
-        factor = schedule(self.progress, stage.warmup)
+        factor = stage.rate(self.progress, self.step)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
             optimizer.zero_grad(set_to_none=True)
-        parts = self._backward(batch, blind.to(self.device))
+        losses = self._backward(batch, blind.to(self.device))
         self.ranks.average_gradients(self.network.parameters())
         for optimizer in self.optimizers:
             self.precision.scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0).item()
+        losses["norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        # All numbers at once: a GPU is waited for once a step.
+        parts = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        norm = parts["norm"]
         # Muon gives every step the same length, so one spike would count as much as a good gradient: it is left out.
-        if math.isfinite(norm) and (self.step < 20 or norm < SPIKE * self.usual_norm):
+        usual = self.usual_norms[still]
+        if math.isfinite(norm) and (self.step < 20 or not usual or norm < SPIKE * usual):
             for optimizer in self.optimizers:
                 optimizer.step()
-            self.usual_norm += 0.05 * (norm - self.usual_norm) if self.step else norm
+            self.usual_norms[still] += 0.05 * (norm - usual) if usual else norm
         self.precision.scaler.update()
         self.step += 1
         self.total_steps += 1
         decay = min(self.config.ema, (1 + self.total_steps) / (10 + self.total_steps))
-        for key, value in self.network.state_dict().items():
-            self.average[key].lerp_(value.detach(), 1 - decay)
-        return {"loss": parts.pop("loss"), "norm": norm, "lr": factor, **parts}
+        averages, weights = list(self.average.values()), list(self.network.state_dict().values())
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        if still:
+            parts = {"loss": parts["loss"], "norm": norm, "still": parts["clean"]}
+        return {**parts, "lr": factor}
 
     def validate(self) -> dict[str, float]:
         """PSNR of the averaged weights on a part of the validation clips, by sigma; nothing without such clips."""
         if self.folders.val is None:
             return {}
         network = self.averaged().place(self.device).eval()
-        with self.precision.autocast():
-            return quick_validation(network, self.folders.val, device=self.device)
+        return quick_validation(network, self.folders.val, device=self.device, dtype=self.precision.dtype)
 
     def _log(self, row: dict[str, float | str]) -> None:
         path = self.run / "log.csv"
-        rows: list[dict[str, float | str]] = []
+        columns, earlier = [], []
         if path.is_file():
             with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        rows.append(row)
+                reader = csv.DictReader(file)
+                columns = list(reader.fieldnames or ())
+                earlier = list(reader) if row.keys() - set(columns) else []
+        if row.keys() <= set(columns):
+            with path.open("a", newline="") as out:
+                csv.DictWriter(out, columns).writerow(row)
+            return
         part = path.with_suffix(".part")
         with part.open("w", newline="") as out:  # written anew: a run may go on with more columns than it had
-            writer = csv.DictWriter(out, list(dict.fromkeys(key for r in rows for key in r)))
+            writer = csv.DictWriter(out, list(dict.fromkeys([*columns, *row])))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows([*earlier, row])
         os.replace(part, path)
 
     def fit(
         self,
         *,
         every: int = 250,
+        every_seconds: float = math.inf,
         on_log: Callable[[dict[str, float | str], float], None] | None = None,
         on_step: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        """Train to the end of the last stage, or for ``minutes``; checkpoints every ``every`` steps.
+        """Train to the end of the last stage, or for ``minutes``; checkpoints every ``every`` steps, and whenever
+        ``every_seconds`` are over.
 
         ``on_log`` gets each row of the log and the share of the stage that is done, ``on_step`` the parts of the
         loss after each step; both in the first process only.
         """
         begun = time.monotonic()
-        spent = 0.0
+        spent, validating, saved = 0.0, 0.0, 0.0
         sums: dict[str, float] = {}
-        count = 0
+        counts: Counter[str] = Counter()
         while True:
             if self.progress >= 1:  # also where a run was stopped just before its next stage
                 if self.stage_index + 1 == len(self.config.stages):
@@ -306,7 +347,7 @@ class Trainer:
             parts = self.train_step()
             for key, value in parts.items():
                 sums[key] = sums.get(key, 0.0) + value
-            count += 1
+            counts.update(parts.keys())
             elapsed, session = self.ranks.agree(time.monotonic() - started, time.monotonic() - begun)
             self.seconds += elapsed
             self.total_seconds += elapsed
@@ -314,19 +355,24 @@ class Trainer:
             out_of_time = self.minutes is not None and session > 60 * self.minutes
             if on_step and not self.ranks.rank:
                 on_step(parts)
-            if count == every or self.progress >= 1 or out_of_time:
+            due = counts["loss"] == every or session - saved >= every_seconds
+            if due or self.progress >= 1 or out_of_time:
                 self._save()
+                saved = session
                 sums = self.ranks.mean(sums)
                 if not self.ranks.rank:
                     row: dict[str, float | str] = {"stage": self.stage.name, "step": self.total_steps}
                     row |= {"hours": round(self.total_seconds / 3600, 4)}
-                    row |= {k: round(v / count, 6) for k, v in sums.items()}
-                    row |= {f"psnr{k}": round(v, 3) for k, v in self.validate().items()}
+                    row |= {k: round(v / counts[k], 6) for k, v in sums.items()}
+                    if self.progress >= 1 or validating <= VALIDATION * spent:
+                        started = time.monotonic()
+                        row |= {f"psnr{k}": round(v, 3) for k, v in self.validate().items()}
+                        validating += time.monotonic() - started
                     self._log(row)
                     self.overhead = (time.monotonic() - begun) / spent
                     if on_log:
                         on_log(row, self.progress)
-                sums, count = {}, 0
+                sums, counts = {}, Counter()
             if out_of_time:
                 return
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from ..model import DenoiseNetwork, State
+from ..model import DenoiseNetwork, Future, State
+from ..model.luma_chroma import bands_to_rgb
 from .batch import Batch
 from .config import TrainConfig
 from .losses import charbonnier, noise_level_loss, restoration, temporal
@@ -14,70 +17,114 @@ PARTS = ("clean", "fused", "noise", "temporal")
 """Of the loss, as the log has them: sums over a clip's frames, divided by their number, without their weights."""
 
 
-def clip_loss(
-    network: DenoiseNetwork,
-    batch: Batch,
-    blind: Tensor,
-    config: TrainConfig,
-    span: range | None = None,
-    state: State | None = None,
-) -> tuple[Tensor, dict[str, float], State | None]:
-    """Loss of one batch, or of some of its frames.
+class Known(NamedTuple):
+    """What is known of a batch's frames before they are denoised."""
+
+    levels: list[Tensor]
+    """The noise level of each that the network is given."""
+    loss: Tensor
+    """Of the estimates, summed over frames."""
+    futures: list[Future | None]
+    """What the frames that follow say of each; nothing where only the past is seen."""
+
+
+def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConfig, *, both_ways: bool) -> Known:
+    """Estimate noise levels, and look at the clips backwards.
 
     Args:
         network: in training mode.
         batch: see :class:`Batch`.
         blind: ``(N,)`` bool, the clips that get the estimated noise level.
+        config: whether the estimator is trained along.
+        both_ways: whether to look.
+    """
+    frames, n, _, height, width = batch.clean.shape
+    device = batch.clean.device
+    memory, levels, loss = (
+        network.initial_state(n, height, width, device=device).memory,
+        [],
+        torch.zeros((), device=device),
+    )
+    with torch.set_grad_enabled(torch.is_grad_enabled() and config.noise_weight > 0):
+        for noisy, true in zip(batch.noisy, batch.sigma, strict=True):
+            estimate, memory = network.estimate_sigma(noisy, memory)
+            loss = loss + noise_level_loss(estimate, true)
+            levels.append(torch.where(blind.view(-1, 1, 1, 1), estimate.detach(), true))
+    futures: list[Future | None] = [None] * frames
+    if both_ways:
+        scout = network.initial_scout(n, height, width, device=device)
+        for t in reversed(range(frames)):
+            futures[t], scout = network.scout(batch.noisy[t], levels[t], scout)
+    return Known(levels, loss, futures)
+
+
+def still_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of single frames: the spatial core alone, several times as fast as a first frame of a clip."""
+    clean = network.still(batch.noisy[0], batch.sigma[0])
+    loss = (_weight(batch, config) * restoration(clean, batch.clean[0], config.loss, config.alpha)).mean()
+    return loss, dict.fromkeys(PARTS, loss.new_zeros(())) | {"clean": loss.detach()}
+
+
+def clip_loss(
+    network: DenoiseNetwork,
+    batch: Batch,
+    known: Known,
+    config: TrainConfig,
+    span: range | None = None,
+    state: State | None = None,
+) -> tuple[Tensor, dict[str, Tensor], State]:
+    """Loss of one batch of clips, or of some of their frames.
+
+    Args:
+        network: in training mode.
+        batch: see :class:`Batch`.
+        known: from :func:`look`.
         config: weights of the loss's parts.
         span: the frames that count; the losses of spans that make up the clip add up to the clip's.
         state: after the frames before the span; ``None`` at the first.
 
     Returns:
-        The scalar loss, its parts as numbers, and the state after the span.
+        The scalar loss, its parts without gradients, and the state after the span.
     """
     frames, n, _, height, width = batch.clean.shape
     span = span or range(frames)
-    weight = (batch.mean_sigma * 255 / 25).clamp(min=0.15) ** config.sigma_power
-    if frames == 1:  # the spatial core alone, several times as fast as a first frame of a clip
-        clean = network.still(batch.noisy[0], batch.sigma[0])
-        loss = (weight * restoration(clean, batch.clean[0], config.loss, config.alpha)).mean()
-        return loss, dict.fromkeys(PARTS, 0.0) | {"clean": loss.item()}, None
+    weight = _weight(batch, config)
     if state is None:
         state = network.initial_state(n, height, width, device=batch.clean.device)
     parts = dict.fromkeys(PARTS, torch.zeros((), device=batch.clean.device))
+    parts["noise"] = known.loss * (len(span) / frames)
     for t in span:
         previous = state.clean
-        with torch.set_grad_enabled(torch.is_grad_enabled() and config.noise_weight > 0):
-            estimate, state = network.estimate_sigma(batch.noisy[t], state)
-            parts["noise"] = parts["noise"] + noise_level_loss(estimate, batch.sigma[t])
-        sigma = torch.where(blind.view(-1, 1, 1, 1), estimate.detach(), batch.sigma[t])
-        clean, state, trace = network.step(batch.noisy[t], sigma, state)
+        clean, state, trace = network.step(batch.noisy[t], known.levels[t], state, known.futures[t])
         distance = restoration(clean, batch.clean[t], config.loss, config.alpha)
         parts["clean"] = parts["clean"] + (weight * distance).mean()
         if t and config.temporal_weight:
             flicker = temporal(clean, previous, batch.clean[t], batch.clean[t - 1])
             parts["temporal"] = parts["temporal"] + (weight * flicker).mean()
         if t:
-            parts["fused"] = parts["fused"] + (weight * charbonnier(trace.fused - batch.clean[t])).mean()
+            fused = bands_to_rgb(trace.fused)
+            parts["fused"] = parts["fused"] + (weight * charbonnier(fused - batch.clean[t])).mean()
     loss = parts["clean"] / frames + config.noise_weight * parts["noise"] / frames
     loss = loss + (config.fused_weight * parts["fused"] + config.temporal_weight * parts["temporal"]) / (frames - 1)
-    return loss, {k: v.item() / frames for k, v in parts.items()}, state
+    return loss, {k: v.detach() / frames for k, v in parts.items()}, state
 
 
-def estimator_loss(network: DenoiseNetwork, batch: Batch, mix: Tensor) -> tuple[Tensor, dict[str, float]]:
+def _weight(batch: Batch, config: TrainConfig) -> Tensor:
+    """Of each clip: even over noise levels."""
+    return (batch.mean_sigma * 255 / 25).clamp(min=0.15) ** config.sigma_power
+
+
+def estimator_loss(network: DenoiseNetwork, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of the noise estimator alone, many times as fast as whole frames.
 
     Args:
         network: in training mode.
         batch: see :class:`Batch`.
-        mix: ``(N, 1, 1, 1)``: how much of its noise the last frame has kept, in place of a fused frame.
     """
     frames, n, _, height, width = batch.clean.shape
-    state = network.initial_state(n, height, width, device=batch.clean.device)
+    memory = network.initial_state(n, height, width, device=batch.clean.device).memory
     total = torch.zeros((), device=batch.clean.device)
     for t in range(frames):
-        estimate, state = network.estimate_sigma(batch.noisy[t], state)
+        estimate, memory = network.estimate_sigma(batch.noisy[t], memory)
         total = total + noise_level_loss(estimate, batch.sigma[t])
-        fused = batch.clean[t] + mix * (batch.noisy[t] - batch.clean[t])
-        state = state._replace(fused=fused, ratio=torch.ones_like(state.ratio))
-    return total / frames, dict.fromkeys(PARTS, 0.0) | {"noise": total.item() / frames}
+    return total / frames, dict.fromkeys(PARTS, total.new_zeros(())) | {"noise": total.detach() / frames}

@@ -17,18 +17,24 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration."""
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix, roughly (singular values 0.7 to 1.2), by Newton-Schulz in bfloat16."""
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrix, roughly (singular values 0.7 to 1.2), by Newton-Schulz; on a GPU in bfloat16.
+
+    Args:
+        matrices: ``(..., rows, columns)``.
+        steps: of the iteration.
+    """
     a, b, c = _COEFFICIENTS
-    x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
+    # Most CPUs have to emulate bfloat16: there it would take longer than the rest of a training step.
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    tall = x.shape[-2] > x.shape[-1]
     if tall:
-        x = x.T
-    x = x / (x.norm() + 1e-7)
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(Optimizer):
@@ -41,6 +47,7 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update. Gradients must be there; a closure is not supported."""
         for group in self.param_groups:
+            same: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}  # by shape: a GPU wants few operations
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -48,9 +55,13 @@ class Muon(Optimizer):
                 momentum.mul_(group["momentum"]).add_(p.grad)
                 update = p.grad + group["momentum"] * momentum  # Nesterov
                 matrix = update.reshape(p.shape[0], -1)
-                scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(orthogonalise(matrix).reshape(p.shape), alpha=-group["lr"] * scale)
+                same.setdefault((matrix.shape[0], matrix.shape[1]), []).append((p, matrix))
+            for (rows, columns), members in same.items():
+                scale = max(1.0, rows / columns) ** 0.5
+                updates = orthogonalise(torch.stack([matrix for _, matrix in members]))
+                for (p, _), update in zip(members, updates, strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
 
 
 def make_optimizers(

@@ -22,13 +22,14 @@ def plot_log(log: Path, picture: Path) -> None:
     columns = {key: [float(r[key] or "nan") for r in rows] for key in rows[0] if key != "stage"}
     hours = columns["hours"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    for part in (p for p in PARTS if any(v > 0 for v in columns.get(p, ()))):
+    for part in (p for p in (*PARTS, "still") if any(v > 0 for v in columns.get(p, ()))):
         # Where a part was not trained (single frames have no flow) it is zero, which has no logarithm.
         left.plot(hours, [v if v > 0 else float("nan") for v in columns[part]], label=part)
     left.set(xlabel="hours", ylabel="loss, by part", yscale="log")
     scores = [key for key in columns if key.startswith("psnr")]
     for key in scores:
-        right.plot(hours, columns[key], label=f"sigma {key[4:].replace('b', ', blind')}")
+        seen = [(h, v) for h, v in zip(hours, columns[key], strict=True) if v == v]  # not every row was validated
+        right.plot(*zip(*seen, strict=True), label=f"sigma {key[4:].replace('b', ', blind')}")
     right.set(xlabel="hours", ylabel="validation PSNR, dB" if scores else "no validation clips")
     for before, after in pairwise(rows):
         if before["stage"] != after["stage"]:

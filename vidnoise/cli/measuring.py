@@ -1,0 +1,71 @@
+"""Around the protocols of ``vidnoise evaluate``: what is measured already is kept, the rest is written at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..evaluation.tables import Results
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """Measures what the results do not have yet, and writes them after each method and case."""
+
+    results: Results
+    output: Path | None
+    console: Console
+    again: bool
+    """What the results have is measured anew."""
+    cases: str
+    """Where a method's results stand by case: ``sigmas`` or ``scenarios``."""
+    order: Callable[[str], float]
+    """Of the cases."""
+
+    def measure(self, label: str, facts: dict[str, Any], case: str, run: Callable[[], dict[str, Any]]) -> None:
+        """One method in one case; ``facts`` are what is known of the method as a whole."""
+        methods = self.results["methods"]
+        earlier = methods.get(label, {})
+        if earlier.get("weights", facts.get("weights")) != facts.get("weights"):
+            self.console.print(f"{label}: the weights have changed since; what was measured is dropped")
+            earlier = {}
+        done = dict(earlier.get(self.cases, {}))
+        what = f"{label}, {self.cases.removesuffix('s')} {case}"
+        if case in done and not self.again:
+            self.console.print(f"{what}: kept from {self.output}")
+            return
+        done[case] = run()
+        methods[label] = earlier | facts | {self.cases: {c: done[c] for c in sorted(done, key=self.order)}}
+        self.write()
+        mean, strength = done[case]["mean"], done[case].get("strength")
+        self.console.print(
+            f"{what}: {mean['psnr']:.2f} dB"
+            + (f", {mean['ms_per_megapixel']:.0f} ms a megapixel" if "ms_per_megapixel" in mean else "")
+            + ("" if strength is None else f", strength {strength if isinstance(strength, str) else f'{strength:g}'}")
+            + (" (at the edge of those tried)" if done[case].get("strength_at_edge") else "")
+        )
+
+    def measure_peer(self, label: str, case: str, run: Callable[[], dict[str, Any]], *, may_fail: bool) -> bool:
+        """A filter; with ``may_fail`` its error is reported, and the others go on. Whether it went well."""
+        from ..errors import UsageError
+
+        try:
+            self.measure(label, {}, case, run)
+        except UsageError as ex:
+            if not may_fail:
+                raise
+            self.console.print(f"{label} is left out: {ex}")
+            return False
+        return True
+
+    def write(self) -> None:
+        """All results so far: a long comparison that is stopped loses only the case it was at."""
+        from ..evaluation.results import write_results
+
+        if self.output:
+            write_results(self.output, self.results)

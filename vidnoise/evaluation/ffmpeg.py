@@ -1,0 +1,57 @@
+"""The ``ffmpeg`` program, which the filters that we compare with and the noisy material of ``real`` are made by."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import lru_cache
+
+from ..errors import UsageError
+
+PATIENCE_SECONDS = (60.0, 60.0)
+"""Time for a call, and for each megapixel on top: 20 times what the slowest filter takes on one core.
+Some filters never end on input that they did not expect."""
+
+NO_BINARY = "there is no ffmpeg binary on PATH"
+
+
+@lru_cache(maxsize=1)
+def _filters(binary: str) -> frozenset[str]:
+    listing = subprocess.run([binary, "-v", "error", "-filters"], capture_output=True, text=True, check=False).stdout
+    return frozenset(words[1] for line in listing.splitlines() if len(words := line.split()) > 2)
+
+
+def missing_filter(name: str) -> str | None:
+    """Why a filter cannot be used here, in a few words; None if it can."""
+    binary = shutil.which("ffmpeg")
+    if binary is None:
+        return NO_BINARY
+    return None if name in _filters(binary) else f"{binary} was built without the filter {name}"
+
+
+def call(command: Sequence[str], data: bytes, *, what: str, megapixels: float) -> bytes:
+    """Run a command line of ffmpeg that reads standard input.
+
+    Args:
+        command: the program and its arguments.
+        data: what it reads.
+        what: its purpose, for messages (``"nlmeans"``).
+        megapixels: of all frames, which it is given time for.
+
+    Returns:
+        What it wrote to standard output.
+
+    Raises:
+        UsageError: there is no such program, it failed, or it did not end.
+    """
+    patience = PATIENCE_SECONDS[0] + PATIENCE_SECONDS[1] * megapixels
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=patience)
+    except FileNotFoundError as ex:
+        raise UsageError(f"{what}: {NO_BINARY}") from ex
+    except subprocess.TimeoutExpired as ex:
+        raise UsageError(f"ffmpeg's {what} did not end within {patience:.0f} s") from ex
+    if done.returncode:
+        raise UsageError(f"ffmpeg's {what} failed: {done.stderr.decode(errors='replace').strip()[:200]}")
+    return done.stdout

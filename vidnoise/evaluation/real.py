@@ -1,0 +1,255 @@
+"""The protocol ``real``: noise as video has it, through the whole product, judged by plane.
+
+A noisy clip (:mod:`vidnoise.evaluation.scenarios`) goes through :func:`vidnoise.denoise` as a user gets it: blind, by
+default options, interlaced frames field by field. What comes out is compared with the clean clip in the same 4:2:0
+form: in RGB as the network sees it, clipped to [0, 1], and plane by plane in 8-bit codes. ``photos`` is the same on
+single pictures with a measured truth. :func:`quick_real_validation` is a small part of it, for training.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import statistics
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache import store
+from ..color import component_values, to_rgb
+from ..errors import SourceOpenError, UsageError
+from ..fields import fields
+from ..frame import PIXEL_FORMATS, ColorInfo, Frame
+from ..model import DenoiseNetwork
+from .metrics import psnr, temporal_error
+from .plane_filters import PlaneFilter, Run, Setting, by_field
+from .protocol import Rows, find_clips, network_method
+from .scenarios import MATERIAL_VERSION, SCENARIOS, Scenario, Shot, read_frames, shoot
+
+PLANES = "yuv"
+
+
+def shots(scenario: Scenario, folder: Path, n_frames: int) -> list[Shot]:
+    """All clips below a folder as a scenario has them.
+
+    Raises:
+        SourceError: there are none, or one cannot be read.
+        UsageError: there is no ffmpeg binary.
+    """
+    return [shoot(scenario, name, path, n_frames) for name, path in find_clips(folder).items()]
+
+
+NOISY, TRUE = "_real", "_mean"
+"""How the names of a photograph and of its truth end."""
+
+
+def find_photos(folder: Path) -> dict[str, Path]:
+    """The photographs below a folder that have a truth beside them, by their names without :data:`NOISY`.
+
+    Raises:
+        SourceOpenError: there are none.
+    """
+    found = [p for p in sorted(folder.rglob(f"*{NOISY}.*")) if _truth(p).is_file()]
+    if not found:
+        raise SourceOpenError(f"no pairs *{NOISY}.JPG, *{TRUE}.JPG below {folder}", str(folder))
+    return {p.relative_to(folder).with_suffix("").as_posix().removesuffix(NOISY): p for p in found}
+
+
+def _truth(path: Path) -> Path:
+    return path.with_name(path.stem.removesuffix(NOISY) + TRUE + path.suffix)
+
+
+def photo_pairs(folder: Path) -> list[Shot]:
+    """Photographs and their truth, each a clip of one frame, in the planes that the JPEG files hold.
+
+    Raises:
+        SourceError: there are none, or one cannot be read.
+        UsageError: two that belong together differ in size.
+    """
+    pairs = []
+    for name, path in find_photos(folder).items():
+        noisy, clean = read_frames(path), read_frames(_truth(path))
+        if [p.shape for p in noisy[0].planes] != [p.shape for p in clean[0].planes]:
+            raise UsageError(f"{path.name} and {_truth(path).name} differ in size or format")
+        pairs.append(Shot(name, noisy[:1], clean[:1]))
+    return pairs
+
+
+def denoising(
+    model: str | os.PathLike[str], *, strength: float = 1.0, lookahead: int = 0, device: str | torch.device = "cpu"
+) -> Run:
+    """A model as a user gets it: blind, by default options.
+
+    Args:
+        model: as :func:`vidnoise.denoise` takes it.
+        strength: as there.
+        lookahead: as there; 0 is causal.
+        device: as there.
+    """
+    from ..api import denoise
+
+    def run(frames: Sequence[Frame]) -> list[Frame]:
+        # The backend is named, so that a measurement does not depend on what this machine has tried before.
+        return list(
+            denoise(frames, model=model, strength=strength, lookahead=lookahead, device=device, backend="eager")
+        )
+
+    return by_field(run)
+
+
+def _rgb(frames: Sequence[Frame]) -> Tensor:
+    """``(T, 3, H, W)``, clipped to [0, 1]; of interlaced frames each field is converted by itself."""
+
+    def one(frame: Frame) -> Tensor:
+        if not frame.interlaced:
+            return to_rgb(frame)
+        top, bottom = (to_rgb(field) for field in fields(frame))
+        return torch.stack([top, bottom], dim=3).flatten(2, 3)[:, :, : frame.height]
+
+    return torch.cat([one(frame) for frame in frames]).clamp(0, 1)
+
+
+def _square_errors(out: Sequence[Frame], clean: Sequence[Frame]) -> dict[str, Tensor]:
+    """Mean square error of each frame in 8-bit codes, by plane."""
+    pairs = [(component_values(a), component_values(b)) for a, b in zip(out, clean, strict=True)]
+    return {p: torch.stack([(a[p] - b[p]).square().mean() for a, b in pairs]) for p in PLANES if p in pairs[0][1]}
+
+
+def score(out: Sequence[Frame], clean: Sequence[Frame]) -> dict[str, float]:
+    """All metrics of one clip.
+
+    ``psnr`` (RGB) and ``psnr_y``, ``psnr_u``, ``psnr_v`` are means over frames in dB; ``rms_y`` ... are root mean
+    squares in 8-bit codes. ``temporal_error`` (RGB) and ``psnr_first`` are left out for a single picture.
+    """
+    rgb, truth = _rgb(out), _rgb(clean)
+    frames = psnr(rgb, truth)
+    scores = {"psnr": frames.mean().item()}
+    if len(clean) > 1:
+        scores |= {"psnr_first": frames[0].item(), "temporal_error": temporal_error(rgb, truth)}
+    for plane, errors in _square_errors(out, clean).items():
+        scores[f"psnr_{plane}"] = (-10 * torch.log10(errors.clamp(min=1e-6) / 255**2)).mean().item()
+        scores[f"rms_{plane}"] = errors.mean().sqrt().item()
+    return scores
+
+
+def evaluate(run: Run, material: Iterable[Shot]) -> Rows:
+    """Scores by clip, and over all clips under ``"mean"``."""
+    rows = {shot.name: score(run(shot.noisy), shot.clean) for shot in material}
+    means = {key: statistics.fmean(row[key] for row in rows.values()) for key in next(iter(rows.values()))}
+    return rows | {"mean": means}
+
+
+def evaluate_filter(peer: PlaneFilter, material: Sequence[Shot]) -> dict[str, object]:
+    """What :func:`evaluate` gives for a classic filter at its best, with ``strength`` (in words) and
+    ``strength_at_edge``."""
+    n = peer.search_frames
+    short = [replace(shot, noisy=shot.noisy[:n], clean=shot.clean[:n]) for shot in material]
+
+    def judge(run: Run) -> tuple[float, float]:
+        found = [_square_errors(run(shot.noisy), shot.clean) for shot in short]
+        y, u, v = (
+            statistics.fmean(-10 * torch.log10(errors[p].clamp(min=1e-6)).mean().item() for errors in found)
+            for p in PLANES
+        )
+        return y, (u + v) / 2
+
+    luma, chroma = judge(list)
+    noise = (10 ** (-luma / 20), 10 ** (-chroma / 20))
+    luma, chroma, at_edge = peer.best(judge, noise)
+    rows = evaluate(peer.run(luma, chroma), material)
+
+    def words(setting: Setting) -> str:
+        return ":".join(f"{s:g}" for s in setting)
+
+    return {**rows, "strength": f"luma {words(luma)}, chroma {words(chroma)}", "strength_at_edge": at_edge}
+
+
+QUICK = ("planes20", "chroma20", "dark", "camera")
+"""Scenarios of the quick validation."""
+
+QUICK_SIZE, QUICK_FRAMES, MADE_OF = 160, 8, 20
+"""Height and width of its crops, frames that are kept, and frames that were encoded."""
+
+Material = dict[str, list[tuple[Tensor, Tensor]]]
+"""By scenario: of each clip noisy and clean frames, RGB ``(T, 3, H, W)``."""
+
+_COLOUR = ColorInfo(matrix=6, range=1)
+
+
+@lru_cache(maxsize=1)
+def centre_material(folder: Path, cache: Path) -> Material:
+    """Centres of the first frames of all clips below a folder, as the scenarios of :data:`QUICK` have them.
+
+    They are made once, which needs an ffmpeg binary and PyAV, and kept as a file in ``cache``; a machine that is given
+    this file needs neither, nor the folder.
+
+    Raises:
+        SourceError, UsageError: see :func:`shots`.
+    """
+    clips = [(name, path.stat().st_size) for name, path in find_clips(folder).items()]
+    key = zlib.crc32(repr((MATERIAL_VERSION, clips, QUICK, QUICK_SIZE, QUICK_FRAMES, MADE_OF)).encode())
+    file = cache / f"real-{key:08x}.npz"
+    if not file.is_file():
+        planes = {
+            f"{name}/{i:03}/{kind}/{p}": np.stack([plane.numpy() for plane in part])
+            for name in QUICK
+            for i, shot in enumerate(shots(SCENARIOS[name], folder, MADE_OF))
+            for kind, frames in (("noisy", shot.noisy), ("clean", shot.clean))
+            for p, part in enumerate(zip(*(_centre(frame) for frame in frames[:QUICK_FRAMES]), strict=True))
+        }
+        written = io.BytesIO()
+        np.savez_compressed(written, **planes)  # pyright: ignore[reportArgumentType]
+        store(file, written.getvalue())
+    material: Material = {name: [] for name in QUICK}
+    with np.load(file) as kept:
+        for name in QUICK:
+            for i in range(len(clips)):
+                noisy, clean = (
+                    _from_planes([kept[f"{name}/{i:03}/{kind}/{p}"] for p in range(3)]) for kind in ("noisy", "clean")
+                )
+                material[name].append((noisy, clean))
+    return material
+
+
+def _centre(frame: Frame) -> list[Tensor]:
+    """The planes of the middle of a 4:2:0 frame, or of all of it where it is smaller than :data:`QUICK_SIZE`."""
+    planes = []
+    for plane, size in zip(frame.planes, (QUICK_SIZE, QUICK_SIZE // 2, QUICK_SIZE // 2), strict=True):
+        # Chroma begins where luma does: offsets of luma are twice those of chroma.
+        step = 2 * size // QUICK_SIZE
+        top, left = (max(0, (n * 2 // step - QUICK_SIZE) // 2 // 2 * step) for n in plane.shape)
+        planes.append(plane[top : top + size, left : left + size])
+    return planes
+
+
+def _from_planes(planes: Sequence[np.ndarray]) -> Tensor:
+    samples = [torch.from_numpy(plane) for plane in planes]
+    pictures = zip(*samples, strict=True)
+    return torch.cat([to_rgb(Frame(tuple(p), PIXEL_FORMATS["yuv420p"], _COLOUR)) for p in pictures])
+
+
+def quick_real_validation(
+    network: DenoiseNetwork, folder: Path, cache: Path, *, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """PSNR in RGB by scenario, blind and causal, on :func:`centre_material`: a compass for training.
+
+    Args:
+        network: in evaluation mode, on ``device``.
+        folder: clean clips.
+        cache: where the material is kept.
+        device: where it runs.
+
+    Raises:
+        SourceError, UsageError: the material is not there and cannot be made.
+    """
+    method = network_method(network, blind=True, device=device)
+    return {
+        name: statistics.fmean(psnr(method(n, 0.0).clamp(0, 1), c.clamp(0, 1)).mean().item() for n, c in clips)
+        for name, clips in centre_material(folder, cache).items()
+    }

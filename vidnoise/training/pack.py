@@ -1,0 +1,154 @@
+"""Training data cut down to what may be carried to another machine: a data folder like any other.
+
+Clips are copied as they are. Photos become WebP pictures, as fine as there is room for. Of validation clips the parts
+go along that :func:`~vidnoise.evaluation.protocol.quick_validation` looks at, without loss; of the pool of encoded
+clips as many as fit into their share, in one video, which :class:`~vidnoise.training.codec_pool.CodecPool` reads: the
+other machine needs OpenCV only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from ..errors import SinkOpenError, UsageError
+from ..evaluation.clips import CLIP_SUFFIXES, read_clip
+from ..evaluation.protocol import centre_crops
+from .codec_pool import ENCODED_FILE, CodecPool
+from .data import PHOTO_SUFFIXES, Folders
+
+POOL_SHARE = 0.12
+"""Of the room, for encoded clips."""
+CRF = 12
+"""x264's, of the video of encoded clips."""
+QUALITIES = (100, 97, 94, 90, 85, 80, 70, 60)
+"""WebP's, of photos: the first that fits."""
+
+
+class Cut(NamedTuple):
+    """What became of a part of the data."""
+
+    part: str
+    files: int
+    """Or encoded clips."""
+    megabytes: float
+    psnr: float
+    """Against what it was made from, dB; infinite where it is the same."""
+
+
+def cut_down(folders: Folders, out: Path, *, megabytes: float, pool: CodecPool | None) -> list[Cut]:
+    """Write a smaller data folder.
+
+    Args:
+        folders: the whole data.
+        out: where to; must be empty or not be there.
+        megabytes: room for all of it, of 10^6 bytes.
+        pool: encoded clips to take some of.
+
+    Raises:
+        SinkOpenError: ``out`` has something in it.
+        UsageError: there is no room for the clips, or none for the photos.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SinkOpenError(f"{out} is not an empty folder", str(out))
+    (out / "train").mkdir(parents=True)
+    cuts = [_clips(folders.train, out / "train")]
+    if folders.val:
+        cuts.append(_validation(folders.val, out / "val"))
+    if pool:
+        cuts.append(_pool(pool, out, POOL_SHARE * megabytes * 1e6))
+    left = megabytes - sum(cut.megabytes for cut in cuts)
+    if left < 0:
+        raise UsageError(f"the clips alone have {megabytes - left:.1f} MB, more than {megabytes:g}")
+    photos = _files(folders.train, PHOTO_SUFFIXES)
+    return [*cuts, _photos(photos, folders.train, out / "train", left)] if photos else cuts
+
+
+def _files(folder: Path, suffixes: set[str]) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
+
+
+def _size(paths: Iterable[Path]) -> float:
+    return sum(p.stat().st_size for p in paths) / 1e6
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = np.square(a.astype(np.float32) - b).mean() / 255**2
+    return float(-10 * np.log10(error)) if error else float("inf")
+
+
+def _clips(folder: Path, out: Path) -> Cut:
+    copies = []
+    for path in _files(folder, CLIP_SUFFIXES):
+        copies.append(out / path.relative_to(folder))
+        copies[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copies[-1])
+    return Cut("clips", len(copies), _size(copies), float("inf"))
+
+
+def _validation(folder: Path, out: Path) -> Cut:
+    from .transcode import record
+
+    out.mkdir()
+    for name, crop in centre_crops(folder):
+        pictures = (crop * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        record(out / f"{name}.mkv", pictures, {"preset": "medium"}, exact=True)
+    files = list(out.iterdir())
+    return Cut("validation", len(files), _size(files), float("inf"))
+
+
+def _pool(pool: CodecPool, out: Path, room: float) -> Cut:
+    from .transcode import record
+
+    _, _, length, *_ = pool.pairs.shape
+    options = {"crf": str(CRF), "preset": "medium", "g": str(length), "keyint_min": str(length), "sc_threshold": "0"}
+    path = out / ENCODED_FILE
+
+    # Clips differ in size: what the first few say of the others is a guess, and is put right.
+    wanted = min(16, len(pool.pairs))
+    for _ in range(4):
+        n = wanted
+        record(path, pictures := pool.pairs[:n].reshape(-1, *pool.pairs.shape[3:]), options)
+        size = path.stat().st_size
+        if size <= room and (n == len(pool.pairs) or size > 0.8 * room):
+            break
+        wanted = max(1, min(len(pool.pairs), int(0.92 * room / size * n)))
+    index: dict[str, Any] = {"shape": [n, *pool.pairs.shape[1:]], "clips": pool.about[:n]}
+    path.with_suffix(".json").write_text(json.dumps(index))
+    files = path, path.with_suffix(".json")
+    return Cut("encoded", n, _size(files), _psnr(read_clip(path), pictures))
+
+
+def _photos(photos: list[Path], folder: Path, out: Path, megabytes: float) -> Cut:
+    pictures = [cv2.imread(str(path), cv2.IMREAD_COLOR) for path in photos]
+
+    def coded(among: list[Any], quality: int) -> list[np.ndarray]:
+        return [cv2.imencode(".webp", p, [cv2.IMWRITE_WEBP_QUALITY, quality])[1] for p in among]
+
+    codes, size = [], 0.0
+    for quality in QUALITIES:
+        some = pictures[::10]  # coding takes long: a tenth says whether it is worth it
+        if sum(map(len, coded(some, quality))) / len(some) * len(pictures) > 1.05e6 * megabytes:
+            continue
+        codes = coded(pictures, quality)
+        size = sum(map(len, codes)) / 1e6
+        if size <= megabytes:
+            break
+    else:
+        raise UsageError(f"no room for the photos: {megabytes:.1f} MB are left")
+    psnr = []
+    for path, picture, code in zip(photos, pictures, codes, strict=True):
+        target = (out / path.relative_to(folder)).with_suffix(".webp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(code.tobytes())
+        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        assert decoded is not None  # OpenCV reads what it has just written
+        assert picture is not None  # it was read before, for the pack
+        psnr.append(_psnr(decoded, picture))
+    return Cut(f"photos, WebP {quality}", len(photos), size, float(np.mean(psnr)))
