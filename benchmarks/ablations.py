@@ -17,7 +17,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from torch import Tensor
 from vidnoise.evaluation.clips import find_data
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.metrics import psnr, temporal_error
-from vidnoise.evaluation.protocol import Method, centre_crops, looking_ahead, network_method, noisy_clip
+from vidnoise.evaluation.protocol import Method, centre_crops, network_method, noisy_clip
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig
 from vidnoise.model.flow import Motion
 from vidnoise.model.luma_chroma import per_channel
@@ -37,7 +36,6 @@ from vidnoise.training.batch import Batch
 from vidnoise.training.config import Augment, Stage, TrainConfig, load_config
 from vidnoise.training.data import Folders
 from vidnoise.training.loop import Trainer
-from vidnoise.training.precision import Precision
 from vidnoise.weights import load_model
 
 SIGMAS = (10, 30, 50)
@@ -143,6 +141,12 @@ class Variant:
     """Targets are the mean of the clean frames and of this one's, by that model: a shipped one, or a group's base."""
     validated: Callable[[Method], Method] | None = None
     """Not trained: the base, used in another way."""
+    lookahead: int = 0
+    """Not trained: the base, each frame waiting for so many after it."""
+
+    @property
+    def is_trained(self) -> bool:
+        return not (self.validated or self.lookahead)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class Group:
 
 
 BASE = "base"
-TIER, RECIPE = "fast", "fast-awgn"
+TIER, RECIPE = "fast", "fast"
 """What is varied: a tier, and the shipped configuration that has all settings but the stages."""
 GROUPS = {
     "spatial": Group(
@@ -197,23 +201,25 @@ GROUPS = {
         Stage("recurrent", batch=2, frames=5, patch=96, steps=400),
         False,
         (
-            Variant(BASE, "5 frames: flow, fusion with a gain for either band"),
+            Variant(BASE, "5 frames, both ways in most steps; causal"),
             Variant("seed", "the same with another seed: what chance is worth", {"seed": 2}),
             Variant("no-flow", "flow zero", change=without_flow),
             Variant("no-fusion", "gain 1: hidden features and the previous output only", change=without_fusion),
-            Variant("one-gain", "one gain for low-pass and details", change=with_one_gain),
+            Variant("one-gain", "one gain for luma and chroma, low-pass and details", change=with_one_gain),
             Variant("no-fused-loss", "no loss on the fused frame", {"fused_weight": 0.0}),
             Variant("temporal-loss", "loss on the change from frame to frame, weight 0.2", {"temporal_weight": 0.2}),
             Variant("10-frames", "clips of 10 frames, one a step for two", {}, {"frames": 10, "batch": 1}),
             Variant("10-bptt-5", "the same, gradient through 5 frames", {}, {"frames": 10, "batch": 1, "bptt": 5}),
             Variant("fusion-wide", "fusion of width 16", {"model": {"fusion_width": 16}}),
             Variant("hidden-32", "32 hidden channels", {"model": {"hidden": 32}}),
-            Variant("distilled", "learns also from `standard-awgn`", teacher=(streamed, "standard-awgn")),
+            Variant("distilled", "learns also from `standard`", teacher=(streamed, "standard")),
             Variant(
                 "both-ways", "the mean with a pass from the end: what the whole future is worth", validated=both_ways
             ),
-            Variant("lookahead-1", "one frame seen before the first", validated=partial(looking_ahead, frames=1)),
-            Variant("lookahead-8", "eight frames seen before the first", validated=partial(looking_ahead, frames=8)),
+            Variant("lookahead-2", "each frame waits for up to two after it", lookahead=2),
+            Variant("lookahead-8", "each frame waits for up to eight after it", lookahead=8),
+            Variant("lookahead-all", "all frames are seen", lookahead=N_FRAMES),
+            Variant("causal", "trained on the past alone", {"both_ways": 0.0}),
             Variant("from-scratch", "no spatial training before", {"initial": None}),
         ),
         initial="spatial",
@@ -247,12 +253,11 @@ class VariantTrainer(Trainer):
 def validate(method: Method, clips: list[tuple[str, Tensor]]) -> dict[str, Any]:
     """PSNR in dB by sigma, mean over frames, then over clips; and flicker at sigma 30, 8-bit units."""
     scores, flicker = {}, 0.0
-    with Precision("auto", torch.device("cpu")).autocast():
-        for sigma in SIGMAS:
-            outputs = [(method(noisy_clip(n, c, sigma), sigma / 255).clamp(0, 1), c) for n, c in clips]
-            scores[str(sigma)] = round(sum(psnr(out, c).mean().item() for out, c in outputs) / len(outputs), 3)
-            if sigma == 30:
-                flicker = sum(temporal_error(out, c) for out, c in outputs) / len(outputs)
+    for sigma in SIGMAS:
+        outputs = [(method(noisy_clip(n, c, sigma), sigma / 255).clamp(0, 1), c) for n, c in clips]
+        scores[str(sigma)] = round(sum(psnr(out, c).mean().item() for out, c in outputs) / len(outputs), 3)
+        if sigma == 30:
+            flicker = sum(temporal_error(out, c) for out, c in outputs) / len(outputs)
     return {"psnr": scores, "flicker": round(flicker, 3)}
 
 
@@ -272,7 +277,7 @@ class Bench:
 
     def folder(self, key: str, variant: Variant) -> Path:
         """Of a run; another number of steps is another run."""
-        name = BASE if variant.validated else variant.name
+        name = variant.name if variant.is_trained else BASE
         return self.runs / f"{key}-{name}-{self.stage(GROUPS[key], variant).steps}"
 
     def base(self, key: str) -> str:
@@ -291,7 +296,7 @@ class Bench:
     def differs(self, key: str, variant: Variant) -> bool:
         """Whether a variant is another thing than the base: the recipe may already be without what it leaves out."""
         base = GROUPS[key].variants[0]
-        changed = variant.change or variant.teacher or variant.validated
+        changed = variant.change or variant.teacher or variant.validated or variant.lookahead
         return variant is base or bool(changed) or self.config(key, variant) != self.config(key, base)
 
     def train(self, key: str, variant: Variant, clips: list[tuple[str, Tensor]]) -> dict[str, Any]:
@@ -305,13 +310,13 @@ class Bench:
         trainer = VariantTrainer(variant, teacher, config, folders, self.folder(key, variant), cache=self.cache)
         trainer.fit(every=100)
         network = trainer.averaged().place("cpu").eval()
-        method = network_method(network, frame_wise=group.frame_wise)
+        method = network_method(network, frame_wise=group.frame_wise, lookahead=variant.lookahead)
         method = variant.validated(method) if variant.validated else method
         sizes = {k: "/".join(map(str, v)) for k, v in network.config.to_dict().items() if isinstance(v, tuple)}
         return {
             "what": variant.what.format(**sizes),
             "steps": config.stages[0].steps, "minutes": round(trainer.total_seconds / 60, 2),
-            "kmac": round(kilo_macs(network.config, frame_wise=group.frame_wise), 2),
+            "kmac": round(kilo_macs(network.config, frame_wise=group.frame_wise, both_ways=variant.lookahead > 0), 2),
             **validate(method, clips),
         }  # fmt: skip
 

@@ -28,7 +28,7 @@ from vidnoise.training.precision import Precision
 from vidnoise.weights import load_model
 
 RESULTS = Path(__file__).with_name("noise-types.json")
-MODELS = ("fast", "standard", "quality", "fast-awgn", "standard-awgn")
+MODELS = ("fast", "standard", "quality")
 TYPES = {
     "gaussian": "white, Gaussian",
     "planes": "of Y, U and V at 4:2:0, tape among them",

@@ -175,9 +175,10 @@ def rows(results: Results, streams: Streams) -> Iterator[Row]:
 
 def table(results: Results, streams: Streams) -> str:
     lines = [
-        "On the test clips (first 20 frames): noise as video has it (protocol `real`), then Gaussian noise of a sigma",
-        "that is told; PSNR in dB, errors in 8-bit units. FFDNet's and DVDnet's figures are given, the rest was measured.",
-        "First frames stand beside FFDNet's mean over all frames. After cuts and in long streams 0.05 dB less is allowed.",
+        "On the test clips (first 20 frames): noise as video has it (protocol `real`), then Gaussian noise of a",
+        "sigma that is told; PSNR in dB, errors in 8-bit units. FFDNet's and DVDnet's figures are given, the rest",
+        "was measured. First frames stand beside FFDNet's mean over all frames. After cuts and in long streams",
+        "0.05 dB less is allowed.",
         "",
         "| target | where, or sigma | asked | measured | |",
         "|---|---|---|---|---|",

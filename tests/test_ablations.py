@@ -13,6 +13,7 @@ import torch
 
 from training_setup import config
 from vidnoise.model import DenoiseNetwork, uniform_sigma
+from vidnoise.model.luma_chroma import rgb_to_bands
 from vidnoise.model.network import Trace
 from vidnoise.training.batch import Batch
 
@@ -31,7 +32,7 @@ def ablations() -> ModuleType:
 
 
 def second_step(change: Callable[[DenoiseNetwork], None] | None) -> tuple[torch.Tensor, Trace]:
-    """Second noisy frame and the trace of its step."""
+    """Bands of the second noisy frame and the trace of its step."""
     torch.manual_seed(0)
     network = DenoiseNetwork(config().model_config()).requires_grad_(False)
     keys = network.state_dict().keys()
@@ -42,7 +43,7 @@ def second_step(change: Callable[[DenoiseNetwork], None] | None) -> tuple[torch.
     state = network.initial_state(1, 32, 32)
     for frame in frames:
         _, state, trace = network.step(frame, uniform_sigma(0.1, frame), state)
-    return frames[1], trace
+    return rgb_to_bands(frames[1]), trace
 
 
 def test_changed_networks_lack_what_they_should(ablations: ModuleType) -> None:
@@ -73,7 +74,7 @@ def test_every_variant_has_a_valid_configuration_of_its_own(ablations: ModuleTyp
             settings = bench.config(key, variant)
             DenoiseNetwork(settings.model_config())
             if bench.differs(key, variant):
-                thing = (settings, variant.change, variant.teacher, variant.validated)
+                thing = (settings, variant.change, variant.teacher, variant.validated, variant.lookahead)
                 assert thing not in seen
                 seen.append(thing)
 

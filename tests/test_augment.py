@@ -15,6 +15,7 @@ from vidnoise.training.augment import ANGLE_DEGREES, REACH, Augmenter, Deformati
 from vidnoise.training.colours import turned
 from vidnoise.training.config import Augment
 from vidnoise.training.data import ClipSampler
+from vidnoise.training.light import with_changing_light
 from vidnoise.training.pixels import FilePixels
 
 ALL = Augment(rotate=1.0, elastic=1.0, hsv=1.0, contrast=1.0)
@@ -107,3 +108,24 @@ def test_kornia_is_asked_for_only_when_needed(monkeypatch: pytest.MonkeyPatch) -
     for need in ({"rotate": 0.1}, {"elastic": 0.1}, {"hsv": 0.1}):
         with pytest.raises(UsageError, match="kornia"):
             Augmenter(Augment(**need))
+
+
+def test_fades_and_flashes_change_what_they_should() -> None:
+    clips = torch.rand(40, 6, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    still = clips[:, :1].expand(-1, 6, -1, -1, -1)
+    assert with_changing_light(still, Augment(), np.random.default_rng(0)) is still
+    single = with_changing_light(still[:, :1], Augment(fade=1.0, flash=1.0), np.random.default_rng(0))
+    assert torch.equal(single, still[:, :1])
+    faded = with_changing_light(still, Augment(fade=1.0), np.random.default_rng(0))
+    other = still.roll(1, 0).flip(4)
+    share = ((faded - still) * (other - still)).sum((2, 3, 4)) / (other - still).square().sum((2, 3, 4))
+    assert (share.diff(dim=1) >= -1e-5).all()  # from one to the other, never back
+    assert share.min() >= -1e-5
+    assert share.max() <= 1 + 1e-5
+    assert ((share > 0.05) & (share < 0.95)).any(1).float().mean() > 0.5
+    lit = with_changing_light(still, Augment(flash=0.5), np.random.default_rng(0))
+    changed = (lit != still).flatten(2).any(2)
+    assert set(changed.sum(1).tolist()) == {0, 1}
+    assert 0.3 < changed.any(1).float().mean() < 0.7
+    assert lit.min() >= 0
+    assert lit.max() <= 1

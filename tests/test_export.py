@@ -17,6 +17,7 @@ import torch
 
 import tolerances
 from vidnoise.backends import open_backend
+from vidnoise.backends.eager import Eager
 from vidnoise.cli import main
 from vidnoise.errors import BackendError
 from vidnoise.export.check import difference, onnx_runner
@@ -279,12 +280,14 @@ def test_the_example_of_the_documentation(fast: DenoiseNetwork, example: dict[st
 
 
 def test_the_example_both_ways(fast: DenoiseNetwork, example: dict[str, Any]) -> None:
-    window: Window[None] = Window(open_backend("eager", fast, device=torch.device("cpu"), dtype=torch.float32), 3)
+    eager = Eager(fast, device=torch.device("cpu"), dtype=torch.float32)
+    eager.network = fast  # without what rounds otherwise on CPUs: motion in so smooth a picture is a close decision
+    window: Window[None] = Window(eager, 3)
     keep = torch.ones(1, dtype=torch.bool)
     assert not [r for frame in sweep() for r in window.push(None, torch.from_numpy(frame[None]), None, 1.0, keep)]
     found = list(example["denoise_both_ways"](sweep()))
     for clean, (_, result) in zip(found, window.flush(), strict=True):
-        assert np.square(clean - result.clean[0].numpy()).mean() <= tolerances.BACKEND_FP32**2
+        np.testing.assert_allclose(clean, result.clean[0].numpy(), rtol=0, atol=1e-4)
     assert np.abs(found[0] - next(example["denoise"](sweep()))).max() > 0.01, "what follows counts"
 
 

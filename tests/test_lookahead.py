@@ -220,6 +220,7 @@ def test_how_far_files_and_live_streams_look(monkeypatch: pytest.MonkeyPatch) ->
     assert lookahead.choose_lookahead((1920, 1080), cpu) == lookahead.AUTO_LOOKAHEAD
     assert 0 < lookahead.choose_lookahead((7680, 4320), cpu) < lookahead.AUTO_LOOKAHEAD
     assert lookahead.choose_lookahead((30000, 20000), cpu) == 0
+    assert lookahead.choose_lookahead((1920, 1080), cpu, max_memory=2000) == 4
     live = {"rate": Fraction(25), "max_latency_ms": 500}
     assert lookahead.choose_lookahead((640, 480), cpu, **live) == 0
     assert lookahead.choose_lookahead((640, 480), gpu, **live) == 3

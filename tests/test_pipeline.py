@@ -101,6 +101,9 @@ class FakeSink:
     def stop(self) -> None:
         """Nobody is waited for here."""
 
+    def leave(self) -> bool:
+        return False
+
     def open(self, info: StreamInfo) -> None:
         if self.fail_open:
             raise SinkOpenError("exists already")

@@ -21,6 +21,7 @@ from vidnoise.evaluation import real
 from vidnoise.evaluation.plane_filters import PLANE_FILTERS, PlaneFilter, Run
 from vidnoise.evaluation.scenarios import SCENARIOS, Shot, shoot, to_planes
 from vidnoise.evaluation.tables import markdown
+from vidnoise.fields import fields
 from vidnoise.frame import Frame
 from vidnoise.weights import load_model
 
@@ -185,14 +186,14 @@ def test_filters_at_0_change_nothing_and_each_plane_has_its_own_strength(folder:
 @needs_ffmpeg
 def test_filters_take_interlaced_frames_field_by_field(folder: Path) -> None:
     peer = PLANE_FILTERS["nlmeans"]
-    shot = make(folder, "tape-interlaced")
-    frame = shot.noisy[0]
-    other = replace(frame, planes=tuple(torch.cat([p[:60], p[60:].flip(0)]) for p in frame.planes))
-    out, out_other = (peer.run((6.0,), (6.0,))([f])[0] for f in (frame, other))
-    # Lines of a field see those of their own field only: what changes in the lower part leaves the upper one alone.
-    assert torch.equal(out.planes[0][:20], out_other.planes[0][:20])
-    progressive = replace(frame, interlaced=False)
-    assert not torch.equal(out.planes[0], peer.run((6.0,), (6.0,))([progressive])[0].planes[0])
+    if reason := peer.unusable(1):
+        pytest.skip(reason)
+    frame = make(folder, "tape-interlaced").noisy[0]
+    run = peer.run((6.0,), (6.0,))
+    out, (top,) = run([frame])[0], run([replace(fields(frame)[0], interlaced=False)])
+    assert all(torch.equal(p[0::2], q) for p, q in zip(out.planes, top.planes, strict=True))
+    whole = run([replace(frame, interlaced=False)])[0]
+    assert not torch.equal(out.planes[0], whole.planes[0])
 
 
 def climbing(best_luma: int, best_chroma: int, n: int = 12) -> tuple[list[tuple[float, float]], tuple[object, ...]]:
@@ -239,12 +240,22 @@ def run_command(*arguments: object) -> Result:
     return CliRunner().invoke(command, [*(str(a) for a in arguments), "--device", "cpu", "--threads", "1"])
 
 
+@pytest.fixture
+def short_ladders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search has little to try."""
+    for name, peer in list(PLANE_FILTERS.items()):
+        monkeypatch.setitem(PLANE_FILTERS, name, replace(peer, ladders=(peer.ladders[0][6:8],)))
+
+
 @needs_ffmpeg
+@pytest.mark.usefixtures("short_ladders")
 def test_command_keeps_results_by_scenario(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "real.json"
     arguments = [folder, "--protocol", "real", "--frames", 4, "-o", output]
     chosen = ["--scenario", "chroma20", "--scenario", "grain-half"]
-    result = run_command(*arguments, *chosen, "--model", "fast", "--lookahead", 2, "--peers", "hqdn3d")
+    result = run_command(
+        *arguments, *chosen, "--model", "fast", "--lookahead", 0, "--lookahead", 2, "--peers", "hqdn3d"
+    )
     assert result.exit_code == 0, result.output
     written = json.loads(output.read_text())
     assert written["protocol"].items() >= {"kind": "real", "clips": ["scene"], "frames": 4}.items()
@@ -262,9 +273,8 @@ def test_command_keeps_results_by_scenario(folder: Path, tmp_path: Path) -> None
     # A scenario more: the rest is kept; other weights are measured again, the filter is not.
     methods["fast"]["weights"] = "old"
     output.write_text(json.dumps(written))
-    result = run_command(
-        *arguments, "--scenario", "tape", "--scenario", "chroma20", "--model", "fast", "--peers", "hqdn3d"
-    )
+    chosen = ["--scenario", "tape", "--scenario", "chroma20"]
+    result = run_command(*arguments, *chosen, "--model", "fast", "--lookahead", 0, "--peers", "hqdn3d")
     assert result.exit_code == 0, result.output
     assert "hqdn3d, scenario chroma20: kept from" in result.output
     assert "fast: the weights have changed" in result.output
@@ -313,6 +323,7 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("short_ladders")
 def test_photographs(photographs: Path, tmp_path: Path) -> None:
     names = [shot.name for shot in real.photo_pairs(photographs)]
     assert names == ["p0", "p1"]
@@ -322,7 +333,7 @@ def test_photographs(photographs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     methods = json.loads(output.read_text())["methods"]
     means = {label: method["scenarios"]["photos"]["mean"] for label, method in methods.items()}
-    assert all(mean["psnr"] > means["noisy"]["psnr"] + 2 for label, mean in means.items() if label != "noisy")
+    assert all(mean["psnr"] > means["noisy"]["psnr"] + 1 for label, mean in means.items() if label != "noisy")
     assert "flicker" not in output.with_suffix(".md").read_text().split("**photos**")[1].split("\n| ")[1]
     # Each is a stream of its own.
     pair = real.photo_pairs(photographs)[1]

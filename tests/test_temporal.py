@@ -15,9 +15,10 @@ NAMES = ("fast", "standard", "quality")
 SIGMA = 25
 
 
-def run(name: str, clean: torch.Tensor, *, seed: str = "t") -> torch.Tensor:
+def run(name: str, clean: torch.Tensor, *, seed: str = "t", lookahead: int = 0) -> torch.Tensor:
     network, _ = load_model(name)
-    return network_method(network, blind=True)(noisy_clip(seed, clean, SIGMA), SIGMA / 255).clamp(0, 1)
+    method = network_method(network, blind=True, lookahead=lookahead)
+    return method(noisy_clip(seed, clean, SIGMA), SIGMA / 255).clamp(0, 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,9 +30,8 @@ def test_a_still_scene_gets_cleaner_with_time(name: str) -> None:
     assert temporal_error(out[4:], clean[4:]) < 0.25 * temporal_error(noisy_clip("t", clean, SIGMA)[4:], clean[4:])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_trails_behind_a_moving_object(name: str) -> None:
-    """Where a bright square has just been, the error is as in the first frame of a stream."""
+def moving_square() -> torch.Tensor:
+    """A bright square that moves to the right by 6 pixels a frame over a dull background."""
     background = scene(1)[0]
     background = background.mean(0, keepdim=True) + 0.3 * (background - background.mean(0, keepdim=True))
     frames = []
@@ -39,24 +39,56 @@ def test_nothing_trails_behind_a_moving_object(name: str) -> None:
         frame = background.clone()
         frame[:, 36:60, 4 + 6 * t : 28 + 6 * t] = torch.tensor([0.95, 0.9, 0.2]).view(3, 1, 1)
         frames.append(frame)
-    clean = torch.stack(frames)
-    trail, edge, first_trail, first_edge = 0.0, 0.0, 0.0, 0.0
+    return torch.stack(frames)
+
+
+def trails(name: str, *, lookahead: int, before: bool) -> tuple[float, float]:
+    """Squared error where the square was two frames ago (or will be in two), and on its outline there, each by that of
+    a first frame."""
+    clean = moving_square()
+    errors = torch.zeros(4)
     for seed in "abcd":
-        out = run(name, clean, seed=seed)
-        for t in range(3, 10):
+        out = run(name, clean, seed=seed, lookahead=lookahead)
+        for t in range(7) if before else range(3, 10):
             first = run(name, clean[t : t + 1], seed=seed)[0]
-            # Where the square was two frames ago and is not now; its own outline is apart, it is no trail.
-            right = 4 + 6 * t
-            area, outline = (
-                (..., slice(36, 60), slice(right - 12, right - 1)),
-                (..., slice(36, 60), slice(right - 1, right)),
-            )
-            trail += (out[t][area] - clean[t][area]).square().sum().item()
-            edge += (out[t][outline] - clean[t][outline]).square().sum().item()
-            first_trail += (first[area] - clean[t][area]).square().sum().item()
-            first_edge += (first[outline] - clean[t][outline]).square().sum().item()
-    assert trail < tolerances.TRAIL * first_trail
-    assert edge < tolerances.OUTLINE * first_edge
+            # Its own outline is apart: it is no trail.
+            left, right = 4 + 6 * t, 28 + 6 * t
+            area, outline = (slice(right + 1, right + 12), slice(right, right + 1)) if before else (
+                slice(left - 12, left - 1), slice(left - 1, left)
+            )  # fmt: skip
+            for i, (found, columns) in enumerate(((out[t], area), (out[t], outline), (first, area), (first, outline))):
+                errors[i] += (found - clean[t])[:, 36:60, columns].square().sum()
+    return (errors[0] / errors[2]).item(), (errors[1] / errors[3]).item()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("lookahead", "before"), [(0, False), (9, False), (9, True)])
+def test_nothing_trails_behind_a_moving_object_or_goes_before_it(name: str, lookahead: int, before: bool) -> None:
+    """Where a bright square has just been, or will soon be, the error is as in the first frame of a stream."""
+    trail, edge = trails(name, lookahead=lookahead, before=before)
+    assert trail < tolerances.TRAIL
+    assert edge < tolerances.OUTLINE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_flash_leaves_nothing_on_either_side(name: str) -> None:
+    """One frame that is much brighter, as by a photographer: no frame near it is worse than it would be alone."""
+    clean = scene(9, speed=1) * 0.5
+    clean[4] = clean[4] * 1.6 + 0.15
+    ahead = psnr(run(name, clean, lookahead=8), clean)
+    alone = torch.stack([psnr(run(name, clean[t : t + 1]), clean[t : t + 1])[0] for t in range(3, 6)])
+    assert (ahead[3:6] > alone - 0.2).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cross_fade_is_no_ghost(name: str) -> None:
+    """Half-way between two scenes both are seen, as they should, and before and after it neither."""
+    a, b = scene(12, speed=1), scene(12, speed=1).flip(3).flip(1)
+    share = torch.linspace(-0.5, 1.5, 12).clamp(0, 1).view(-1, 1, 1, 1)
+    clean = a * (1 - share) + b * share
+    ahead = psnr(run(name, clean, lookahead=11), clean)
+    alone = torch.stack([psnr(run(name, clean[t : t + 1]), clean[t : t + 1])[0] for t in range(12)])
+    assert (ahead > alone - 0.2).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -294,10 +294,12 @@ def denoise_file(
             torch.set_num_threads(threads)
         if mask is not None and source.info.field_order is not None:
             raise UsageError(f"{source.info.field_order} video is denoised by field, where a mask has no place yet")
-        if lookahead == "auto":
+        if isinstance(lookahead, str):
+            if lookahead != "auto":
+                raise UsageError(f"lookahead must be auto or a number of frames, got {lookahead!r}")
             info = source.info
             lookahead = choose_lookahead(
-                (info.width, info.height), resolve_device(device), rate=info.rate,
+                (info.width, info.height), resolve_device(device), max_memory=max_memory, rate=info.rate,
                 max_latency_ms=max_latency if info.is_live else None,
             )  # fmt: skip
         session = functools.partial(

@@ -66,6 +66,10 @@ class ReaderClosedError(SinkError, BrokenPipeError):
     exit_code = 141  # as shells have it: 128 + SIGPIPE
 
 
+class StalledError(ReaderClosedError):
+    """Whoever takes our output takes nothing, and the run is to end; the thread that writes there was left behind."""
+
+
 class FormatError(VidnoiseError, ValueError):
     """A pixel format, colour space, array kind or size that cannot be handled as asked."""
 

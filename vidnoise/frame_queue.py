@@ -185,7 +185,7 @@ def beside(work: Callable[[], None], on_wait: Callable[[], object]) -> None:
     """Do ``work`` on a thread of its own, and call ``on_wait`` on this one every quarter second until it is done.
 
     Raises:
-        Exception: Whatever ``work`` raised.
+        Exception: Whatever ``work`` raised; or ``on_wait``, and then the thread is left behind.
     """
     errors: list[BaseException] = []
 
@@ -216,13 +216,24 @@ def drain(
 
     Returns when everything is written. If pulling fails, or at Ctrl-C (``KeyboardInterrupt``), what waits is written
     before the error is raised; a second Ctrl-C does not wait for it. If writing fails, pulling stops. ``on_wait`` is
-    called on this thread every quarter second in which it waits for ``write``.
+    called on this thread every quarter second in which it waits for ``write``; where it raises, the thread that writes
+    is left behind.
 
     Raises:
         Exception: Whatever ``frames`` or ``write`` raised; ``write``'s where both did.
     """
     queue: FrameQueue[T] = FrameQueue(depth)
     errors: list[BaseException] = []
+    is_left = False
+
+    def waited() -> None:
+        nonlocal is_left
+        try:
+            if on_wait is not None:
+                on_wait()
+        except BaseException:
+            is_left = True
+            raise
 
     def work() -> None:
         try:
@@ -237,19 +248,21 @@ def drain(
     thread.start()
     try:
         for item in frames:
-            if not queue.put(item, on_wait):
+            if not queue.put(item, waited):
                 break
             del item
         queue.finish()
-        _join(thread, on_wait)
+        _join(thread, waited)
     except BaseException:
         queue.finish()
-        _join(thread, on_wait)
+        if not is_left:
+            _join(thread, waited)
         if errors:
             raise errors[0] from None
         raise
     finally:
         queue.stop()
-        thread.join()
+        if not is_left:
+            thread.join()
     if errors:
         raise errors[0]

@@ -45,6 +45,7 @@ def choose_lookahead(
     size: tuple[int, int],
     device: torch.device,
     *,
+    max_memory: float | None = None,
     rate: Fraction | None = None,
     max_latency_ms: float | None = None,
 ) -> int:
@@ -53,6 +54,7 @@ def choose_lookahead(
     Args:
         size: width and height of the video.
         device: where the frames wait.
+        max_memory: MB that the stream may take there.
         rate: frames a second, of a live input.
         max_latency_ms: bound on the lag of a live input; ``None`` for a file.
 
@@ -61,7 +63,8 @@ def choose_lookahead(
         input none on a CPU, which has no time for it, and on a GPU :data:`LIVE_LOOKAHEAD` at the most.
     """
     width, height = size
-    fits = int(MEMORY_SHARE * free_bytes(device) / (WAITING_BYTES * width * height))
+    room = free_bytes(device) if max_memory is None else min(free_bytes(device), max_memory * 2**20)
+    fits = int(MEMORY_SHARE * room / (WAITING_BYTES * width * height))
     if max_latency_ms is None:
         return max(0, min(AUTO_LOOKAHEAD, fits))
     if device.type != "cuda" or not rate:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
 from .denoiser import Denoiser
-from .errors import SizeChangeError, UsageError
+from .errors import SizeChangeError, StalledError, UsageError
 from .fields import FieldDenoiser
 from .frame import Frame, Packet
 from .frame_queue import beside, drain, prefetch
@@ -17,6 +18,8 @@ from .run_stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
 from .sinks import Sink
 from .sources import Source
 from .transfer import Transfer, make_transfer
+
+logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.1
 """Time between two calls of ``on_progress``."""
@@ -106,6 +109,9 @@ def run(
         meter.interrupted = True
         meter.finish(sink)
         raise
+    except StalledError as ex:
+        logger.warning("%s", ex)
+        raise
     except BaseException as ex:
         # What was recorded will not come again, whatever it was that failed; and no work is thrown away for a size.
         if meter.encode.count and (is_live or isinstance(ex, SizeChangeError)):
@@ -186,8 +192,11 @@ class _Meter:
         """The sink takes nothing for a while: where the run is to end, it need not wait for its readers."""
         if self._lag is not None:
             self._tell_if_due()
-        if self._should_stop is not None and self._should_stop() and self._sink is not None:
-            self._sink.stop()
+        if self._should_stop is None or not self._should_stop() or self._sink is None:
+            return
+        self._sink.stop()
+        if self._sink.leave():
+            raise StalledError("the output takes nothing any more, and was left")
 
     def is_late(self, frame: Frame) -> bool:
         return self._lag is not None and self._lag.is_late(frame.arrived)

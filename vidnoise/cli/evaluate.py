@@ -204,7 +204,7 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
     from ..evaluation.peers import choose
     from ..evaluation.plane_filters import PLANE_FILTERS
     from ..evaluation.protocol import find_clips
-    from ..evaluation.real import denoising, evaluate_filter, photo_names, photo_pairs, shots
+    from ..evaluation.real import denoising, evaluate_filter, find_photos, photo_pairs, shots
     from ..evaluation.real import evaluate as run_protocol
     from ..evaluation.results import read_results
     from ..evaluation.scenarios import SCENARIOS
@@ -226,7 +226,7 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
     about = {"photos": "photographs"} if photos else {name: s.about for name, s in SCENARIOS.items()}
     protocol = {
         "kind": given.protocol,
-        "clips": sorted(photo_names(given.clips) if photos else find_clips(given.clips)),
+        "clips": sorted(find_photos(given.clips) if photos else find_clips(given.clips)),
         "frames": 1 if photos else given.frames,
         "blind": True,
         # No number depends on them but by rounding.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
+from ..fields import fields, weave
 from ..frame import Frame
 from .ffmpeg import call, missing_filter
 
@@ -24,6 +25,18 @@ Run = Callable[[Sequence[Frame]], list[Frame]]
 
 Judge = Callable[[Run], tuple[float, float]]
 """How good brightness is and how good colour, in dB."""
+
+
+def by_field(run: Run) -> Run:
+    """``run`` on each field of interlaced frames by itself, on others as it is."""
+
+    def fields_apart(frames: Sequence[Frame]) -> list[Frame]:
+        if not frames[0].interlaced:
+            return run(frames)
+        tops, bottoms = zip(*map(fields, frames), strict=True)
+        return [weave(f, t, b) for f, t, b in zip(frames, run(tops), run(bottoms), strict=True)]
+
+    return fields_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ class PlaneFilter:
 
     def run(self, luma: Setting, chroma: Setting) -> Run:
         """The filter at fixed strengths."""
-        return lambda frames: self._filtered(frames, self.graph(luma, chroma))
+        return by_field(lambda frames: self._filtered(frames, self.graph(luma, chroma)))
 
     def _filtered(self, frames: Sequence[Frame], graph: str) -> list[Frame]:
         like = frames[0]
@@ -59,8 +72,6 @@ class PlaneFilter:
         pix_fmt = like.format.name.replace("yuvj", "yuv")
         if pix_fmt != "yuv420p":
             raise UsageError(f"{self.name} is measured on 8-bit 4:2:0 pictures only, not on {pix_fmt}")
-        if like.interlaced:
-            graph = f"il=l=d:c=d,{graph},il=l=i:c=i"
         size = f"{like.width}x{like.height}"
         raw = ["-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", size, "-r", "25"]
         command = ["ffmpeg", "-v", "error", "-nostdin", "-filter_complex_threads", str(torch.get_num_threads()), *raw,

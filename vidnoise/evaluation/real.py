@@ -24,11 +24,11 @@ from torch import Tensor
 from ..cache import store
 from ..color import component_values, to_rgb
 from ..errors import SourceOpenError, UsageError
-from ..fields import fields, weave
+from ..fields import fields
 from ..frame import PIXEL_FORMATS, ColorInfo, Frame
 from ..model import DenoiseNetwork
 from .metrics import psnr, temporal_error
-from .plane_filters import PlaneFilter, Run, Setting
+from .plane_filters import PlaneFilter, Run, Setting, by_field
 from .protocol import Rows, find_clips, network_method
 from .scenarios import MATERIAL_VERSION, SCENARIOS, Scenario, Shot, read_frames, shoot
 
@@ -49,7 +49,7 @@ NOISY, TRUE = "_real", "_mean"
 """How the names of a photograph and of its truth end."""
 
 
-def photo_names(folder: Path) -> list[str]:
+def find_photos(folder: Path) -> dict[str, Path]:
     """The photographs below a folder that have a truth beside them, by their names without :data:`NOISY`.
 
     Raises:
@@ -58,7 +58,7 @@ def photo_names(folder: Path) -> list[str]:
     found = [p for p in sorted(folder.rglob(f"*{NOISY}.*")) if _truth(p).is_file()]
     if not found:
         raise SourceOpenError(f"no pairs *{NOISY}.JPG, *{TRUE}.JPG below {folder}", str(folder))
-    return [p.relative_to(folder).with_suffix("").as_posix().removesuffix(NOISY) for p in found]
+    return {p.relative_to(folder).with_suffix("").as_posix().removesuffix(NOISY): p for p in found}
 
 
 def _truth(path: Path) -> Path:
@@ -72,14 +72,13 @@ def photo_pairs(folder: Path) -> list[Shot]:
         SourceError: there are none, or one cannot be read.
         UsageError: two that belong together differ in size.
     """
-    found = []
-    for name in photo_names(folder):
-        path = next(folder.glob(f"{name}{NOISY}.*"))
+    pairs = []
+    for name, path in find_photos(folder).items():
         noisy, clean = read_frames(path), read_frames(_truth(path))
         if [p.shape for p in noisy[0].planes] != [p.shape for p in clean[0].planes]:
             raise UsageError(f"{path.name} and {_truth(path).name} differ in size or format")
-        found.append(Shot(name, noisy[:1], clean[:1]))
-    return found
+        pairs.append(Shot(name, noisy[:1], clean[:1]))
+    return pairs
 
 
 def denoising(
@@ -101,13 +100,7 @@ def denoising(
             denoise(frames, model=model, strength=strength, lookahead=lookahead, device=device, backend="eager")
         )
 
-    def by_field(frames: Sequence[Frame]) -> list[Frame]:
-        if not frames[0].interlaced:
-            return run(frames)
-        tops, bottoms = zip(*map(fields, frames), strict=True)
-        return [weave(f, t, b) for f, t, b in zip(frames, run(tops), run(bottoms), strict=True)]
-
-    return by_field
+    return by_field(run)
 
 
 def _rgb(frames: Sequence[Frame]) -> Tensor:

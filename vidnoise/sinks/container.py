@@ -327,6 +327,10 @@ class ContainerSink:
         if stop is not None:
             stop()
 
+    def leave(self) -> bool:
+        """See :class:`vidnoise.sinks.Sink`: where the bytes pass through our hands, waits end by themselves."""
+        return False
+
     def abort(self) -> None:
         """Throw the unfinished file away."""
         self._close_container()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 
 import av
 import av.container
@@ -22,6 +23,9 @@ NETWORK_FORMATS = {
 
 _TCP_TIMEOUT = "timeout=15000000"
 """Microseconds after which a peer that takes nothing any more is an error."""
+
+_PATIENCE_SECONDS = 10.0
+"""How long a server may take nothing once the run is to end."""
 
 _HLS = {"hls_time": "2", "hls_flags": "independent_segments+delete_segments", "hls_list_size": "6"}
 _HLS_OF_A_FILE = {
@@ -79,12 +83,25 @@ class DirectSink(ContainerSink):
 class NetworkSink(DirectSink):
     """Pushes to a server or player: RTMP, RTSP, UDP, TCP, RTP, HTTP."""
 
+    _left_from: tuple[int, float] | None = None
+    """Frames written when one began to ask whether to leave, and when that was."""
+
     @property
     def default_format(self) -> str | None:  # type: ignore[override]
         scheme = self.path.partition(":")[0]
         if scheme not in NETWORK_FORMATS:
             raise UsageError(f"{self.path}: nothing writes to {scheme}; use {', '.join(NETWORK_FORMATS)}")
         return NETWORK_FORMATS[scheme]
+
+    def leave(self) -> bool:
+        """libav itself waits for a server that takes nothing, some for ever."""
+        now = time.monotonic()
+        if self._left_from is None or self._left_from[0] != self._n_written:
+            self._left_from = self._n_written, now
+        if now - self._left_from[1] < _PATIENCE_SECONDS:
+            return False
+        self._container = self._file = None  # a thread is in there
+        return True
 
     def _address(self) -> str:
         if self.path.startswith("tcp:") and "timeout=" not in self.path:

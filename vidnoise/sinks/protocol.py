@@ -20,6 +20,14 @@ class Sink(Protocol):
         """The run is to end: a reader that takes nothing is waited for no longer. Any thread may call this."""
         ...
 
+    def leave(self) -> bool:
+        """Whether nobody takes what is written, so that the thread that writes may be left behind.
+
+        Asked every quarter second once the run is to end. After True the sink is dead: nothing of it may be called but
+        :meth:`abort`, which then does nothing.
+        """
+        ...
+
     def open(self, info: StreamInfo) -> None:
         """Begin an output for frames as ``info`` describes them; nothing appears under its final name yet."""
         ...

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from vidnoise.errors import ReaderClosedError, VidnoiseError
+from vidnoise.errors import ReaderClosedError, StalledError, VidnoiseError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame_queue import FrameQueue
 from vidnoise.sinks.protocol import Sink
@@ -20,6 +20,8 @@ _DEPTH = 8
 
 _MOST_PACKETS = 2000
 """Packets of sound and subtitles that may wait for an output that takes nothing: half a minute or so."""
+
+_WAKE_SECONDS = 0.25
 
 _END_SECONDS = 10.0
 """How long an output that is thrown away may take to come back from what it is doing."""
@@ -41,6 +43,7 @@ class TeeSink:
         self._branches: list[_Branch] = []
         self._dropped: dict[str, int] = {}
         self._error: VidnoiseError | None = None
+        self._is_ending = False
 
     @property
     def n_dropped(self) -> dict[str, int]:
@@ -52,8 +55,13 @@ class TeeSink:
         return all(sink.is_ready() for sink in self._all)
 
     def stop(self) -> None:
+        self._is_ending = True
         for sink in self._all:
             sink.stop()
+
+    def leave(self) -> bool:
+        """Each output is left on its own."""
+        return False
 
     def open(self, info: StreamInfo) -> None:
         """Open all, or none: where one cannot be opened, the run does not begin."""
@@ -77,7 +85,7 @@ class TeeSink:
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
         for branch in self._branches:
             branch.finish(copies(trailing_packets))
-        self._each(_Branch.join)
+        self._each(lambda branch: branch.join(lambda: self._is_ending))
         self._note_drops(self._branches)
         self._branches = []
         if self._error is not None:
@@ -163,9 +171,16 @@ class _Branch:
         self._trailing = trailing
         self._queue.finish()
 
-    def join(self) -> None:
-        """Wait until the output is closed, or has failed, and raise what it raised."""
-        self._thread.join()
+    def join(self, is_ending: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the output is closed, or has failed, and raise what it raised.
+
+        Raises:
+            StalledError: The run is to end, and nobody takes what is written.
+        """
+        while self._thread.is_alive():
+            self._thread.join(_WAKE_SECONDS)
+            if is_ending() and self._thread.is_alive() and self.sink.leave():
+                raise StalledError(f"{self.name}: takes nothing any more, and was left")
         if self._error is not None:
             raise self._error
 

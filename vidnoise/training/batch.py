@@ -21,6 +21,7 @@ from ..noise import NOISES
 from .codec_pool import CodecPool, PoolSampler
 from .config import ENCODED, Shape, TrainConfig
 from .data import ClipSampler
+from .light import with_changing_light
 from .pixels import Pack, render_on
 
 
@@ -192,6 +193,7 @@ class BatchMaker:
                 clean, noisy = self.pool.sample(count, frames, patch)
             else:
                 clean = self.sampler.sample(count, frames, patch)
+                clean = with_changing_light(clean, self.config.augment, self.rng)
                 noisy = NOISES[name](clean, self.generator)
             cleans.append(clean)
             noisys.append(noisy)

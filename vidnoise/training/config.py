@@ -116,6 +116,10 @@ class Augment:
     """Of a change of hue, saturation and value by up to 0.2."""
     contrast: float = 0.4
     """Of another contrast (times 0.8 to 1.2) and brightness."""
+    fade: float = 0.0
+    """Of a cross-fade into another clip, of 2 frames to one and a half times the clip's length."""
+    flash: float = 0.0
+    """Of one frame that is brighter or darker."""
 
 
 @dataclass(frozen=True, slots=True)
