@@ -94,4 +94,4 @@ RENDERED = 0.5
 weights."""
 
 RECODED_DB = 34.0
-"""PSNR of training data that was coded once more to be carried: the noise added in training is well above it."""
+"""PSNR of training data that was coded once more to be carried: noise that is added in training is well above that."""
