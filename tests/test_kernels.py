@@ -241,7 +241,7 @@ def memories() -> Iterator[Any]:
         yield kind(**{name: noise(3, shapes[name], 4, 6) for name in kind._fields})
 
 
-@pytest.mark.parametrize("memory", memories(), ids=lambda memory: type(memory).__name__)
+@pytest.mark.parametrize("memory", list(memories()), ids=lambda memory: type(memory).__name__)
 def test_every_memory_is_forgotten_as_the_network_does(memory: Any) -> None:
     known = torch.tensor([True, False, True], device=DEVICE)
     expected = keep(memory, known)
