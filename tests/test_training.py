@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_shipped_configurations_load() -> None:
     names = {path.stem for path in CONFIGS.glob("*.toml")}
-    assert {"fast", "fast-awgn", "standard", "standard-awgn", "quality"} <= names
+    assert {"fast", "standard", "quality", "noise-level"} <= names
     for name in names:
         settings = load_config(name)
         assert settings.name == name
