@@ -10,7 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .denoiser import Denoiser
-from .errors import SizeChangeError, StalledError, UsageError
+from .errors import SizeChangeError, SourceLostError, StalledError, UsageError
 from .fields import FieldDenoiser
 from .frame import Frame, Packet
 from .frame_queue import beside, drain, prefetch
@@ -104,6 +104,8 @@ def run(
             # A frame may wait in the queue, be with the sink, and be in our hand.
             frames = stage(transfer.download(frames, held=behind + 2))
             drain(meter.leaving(frames), meter.writing(sink), behind, on_wait=meter.waiting_for_output)
+        if meter.source_error is not None and not meter.encode.count:
+            raise meter.source_error
         meter.finish(sink)
     except KeyboardInterrupt:
         meter.interrupted = True
@@ -112,18 +114,20 @@ def run(
     except StalledError as ex:
         logger.warning("%s", ex)
         raise
-    except BaseException as ex:
-        # What was recorded will not come again, whatever it was that failed; and no work is thrown away for a size.
-        if meter.encode.count and (is_live or isinstance(ex, SizeChangeError)):
+    except BaseException:
+        # What was recorded will not come again, whatever it was that failed.
+        if meter.encode.count and is_live:
             meter.finish(sink)
-            if isinstance(ex, SizeChangeError):
-                raise SizeChangeError(f"{ex}. What came before is finished") from ex
         else:
             sink.abort()
         raise
     finally:
         if close_source:
             source.close()
+    if isinstance(meter.source_error, SizeChangeError):
+        raise SizeChangeError(f"{meter.source_error}. What came before is finished") from meter.source_error
+    if meter.source_error is not None:
+        raise meter.source_error
     return meter.stats()
 
 
@@ -165,6 +169,8 @@ class _Meter:
         """Time spent waiting for room before the sink."""
         self._sink: Sink | None = None
         self.interrupted = False
+        self.source_error: SizeChangeError | SourceLostError | None = None
+        """Raised when the frames before it are written: with frames ahead, some are on their way still."""
 
     def dropped(self, frame: Frame, following: Frame) -> Frame:
         """Frame ``following`` after a live source's ``frame`` was dropped: its sound must not be lost with it."""
@@ -202,15 +208,18 @@ class _Meter:
         return self._lag is not None and self._lag.is_late(frame.arrived)
 
     def arriving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        for frame in self._wait.iterate(frames):
-            if self._should_stop is not None and self._should_stop():
-                self.interrupted = True
-                return
-            self._frames_in += 1
-            if self._lag is not None:
-                self._lag.take(frame.index)
-                frame = self._after_gap(frame)
-            yield frame
+        try:
+            for frame in self._wait.iterate(frames):
+                if self._should_stop is not None and self._should_stop():
+                    self.interrupted = True
+                    return
+                self._frames_in += 1
+                if self._lag is not None:
+                    self._lag.take(frame.index)
+                    frame = self._after_gap(frame)
+                yield frame
+        except (SizeChangeError, SourceLostError) as ex:
+            self.source_error = ex
 
     def _after_gap(self, frame: Frame) -> Frame:
         """``frame``, marked where too much is missing before it for the past to be of use."""
