@@ -135,9 +135,10 @@ def _say(text: str) -> None:
 
 def _settle() -> None:
     """Before the program ends: what standard error did not take would make Python end with a status of its own."""
+    if sys.stderr is None:
+        return
     try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
+        sys.stderr.flush()
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -32,7 +32,7 @@ class Stamps:
 
     def place(self, packet: av.Packet) -> None:
         """Turn the times of ``packet`` into ticks of the stream, whose header is written, and make it the stream's."""
-        ticks = packet.time_base / self._stream.time_base
+        ticks = packet.time_base / self._stream.time_base  # type: ignore[operator]
         pts, dts = (None if stamp is None else _rounded(stamp * ticks) for stamp in (packet.pts, packet.dts))
         if dts is None:
             dts = (self._next or 0) if pts is None else pts
@@ -41,7 +41,7 @@ class Stamps:
             self.n_mended += 1
         self._next = dts + self._step
         duration = _rounded((packet.duration or 0) * ticks)
-        packet.time_base = self._stream.time_base
+        packet.time_base = self._stream.time_base  # type: ignore[misc]
         packet.dts = dts
         packet.pts = dts if pts is None else max(pts, dts)
         packet.duration = duration

@@ -194,7 +194,7 @@ class DecodedStream:
         level = av.logging.get_level()
         av.logging.set_level(av.logging.INFO)  # or libav tells av nothing, which otherwise has no way to see them
         try:
-            lines = self._container.dumps_format().splitlines()
+            lines = self._container.dumps_format().splitlines()  # type: ignore[attr-defined]
         finally:
             av.logging.set_level(level)
         listed = [line.partition("Stream #")[2] for line in lines if "Stream #" in line]

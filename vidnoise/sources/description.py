@@ -153,7 +153,7 @@ def told_by_libav(container: av.container.InputContainer) -> str:
     av.logging.set_level(av.logging.VERBOSE)
     av.logging.set_libav_level(av.logging.VERBOSE)
     try:
-        return container.dumps_format()
+        return container.dumps_format()  # type: ignore[attr-defined]
     finally:
         av.logging.set_libav_level(av.logging.INFO)  # libav's own default
         av.logging.set_level(level)
