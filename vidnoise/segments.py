@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from . import disk
+from .disk import Draft, fitting, layer, real_path
 from .errors import EncodeError, SinkOpenError, UsageError
 
 FORMAT = 1
@@ -75,10 +75,10 @@ class Segment:
 
 def _beside(output: str) -> str:
     """The folder of an output's segments; a name that is too long for that is cut, and told apart by its hash."""
-    folder, name = os.path.split(disk.real_path(output) if os.path.islink(output) else output)
-    if disk.fitting(folder, name, _SUFFIX) != name + _SUFFIX:
+    folder, name = os.path.split(real_path(output) if os.path.islink(output) else output)
+    if fitting(folder, name, _SUFFIX) != name + _SUFFIX:
         token = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
-        return os.path.join(folder, disk.fitting(folder, name, f".{token}{_SUFFIX}"))
+        return os.path.join(folder, fitting(folder, name, f".{token}{_SUFFIX}"))
     return os.path.join(folder, name + _SUFFIX)
 
 
@@ -138,8 +138,8 @@ class Parts:
             OSError: The folder cannot be written.
         """
         if not os.path.isdir(self.path):
-            disk.LAYER.make_folder(self.path)
-            disk.LAYER.sync_folder(os.path.dirname(self.path) or ".")
+            layer().make_folder(self.path)
+            layer().sync_folder(os.path.dirname(self.path) or ".")
         if name not in self._manifest:
             self._manifest[name] = value
             self._replace(_MANIFEST, json.dumps(self._manifest, indent=1))
@@ -159,7 +159,7 @@ class Parts:
         for name in os.listdir(self.path):  # what a crash or a damaged disk left behind this one must not count later
             number = name.partition(".")[0]
             if number.isdigit() and int(number) >= len(self.segments):
-                disk.LAYER.remove(self._file(name))
+                layer().remove(self._file(name))
         return SegmentFile(self._file(f"{len(self.segments):05}.packets"))
 
     def finish(self, file: SegmentFile, frames: list[int], time_base: Fraction) -> None:
@@ -193,8 +193,8 @@ class Parts:
         """The output is whole, and safely on the disk. What tells that this is ours goes last."""
         with contextlib.suppress(OSError):
             for name in sorted(os.listdir(self.path), key=lambda name: name == _MANIFEST):
-                disk.LAYER.remove(self._file(name))
-            disk.LAYER.remove_folder(self.path)
+                layer().remove(self._file(name))
+            layer().remove_folder(self.path)
 
     def remove_if_empty(self) -> None:
         """Leave nothing behind where nothing was finished."""
@@ -205,7 +205,7 @@ class Parts:
         return os.path.join(self.path, name)
 
     def _replace(self, name: str, text: str) -> None:
-        draft = disk.Draft(self._file(name))
+        draft = Draft(self._file(name))
         try:
             draft.write(text.encode())
             draft.seal()
@@ -252,7 +252,7 @@ class SegmentFile:
     """A segment while it is written."""
 
     def __init__(self, path: str) -> None:
-        self._draft = disk.Draft(path)
+        self._draft = Draft(path)
         self._digest = hashlib.sha256()
         self._n_bytes = 0
         self._shown: list[int] = []

@@ -7,7 +7,7 @@ import io
 import os
 from typing import Protocol
 
-from vidnoise import disk
+from vidnoise.disk import layer
 
 
 class Output(Protocol):
@@ -84,12 +84,12 @@ class GrowingFile:
         """
         if self.error is not None:
             raise self.error
-        disk.LAYER.sync(self._file.fileno())
+        layer().sync(self._file.fileno())
         self._file.close()
 
     def publish(self, *, overwrite: bool) -> None:
         """It is there already."""
-        disk.LAYER.sync_folder(os.path.dirname(self.part_path) or ".")
+        layer().sync_folder(os.path.dirname(self.part_path) or ".")
 
     def let_go(self) -> None:
         with contextlib.suppress(OSError):

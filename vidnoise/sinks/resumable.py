@@ -11,8 +11,8 @@ from typing import Any
 
 import av
 
-from vidnoise import disk
 from vidnoise.batch import is_unfinished
+from vidnoise.disk import layer
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
@@ -174,7 +174,7 @@ class ResumableSink(ContainerSink):
         with _said_before():
             super().open(info)
         if is_unfinished(self.path):
-            disk.LAYER.remove(self.path)
+            layer().remove(self.path)
         try:
             self._join()
         except BaseException:
