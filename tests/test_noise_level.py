@@ -15,13 +15,12 @@ NAMES = ("fast", "standard")
 
 @torch.no_grad()
 def levels(name: str, frames: torch.Tensor) -> torch.Tensor:
-    """Estimated maps ``(T, H/2, W/2)`` in 8-bit units over a stream, mean over colours and bands."""
+    """Estimated maps ``(T, H/2, W/2)`` in 8-bit units over a stream, mean over channels and bands."""
     network, _ = load_model(name)
-    state = network.initial_state(1, *frames.shape[-2:])
+    memory = network.initial_state(1, *frames.shape[-2:]).memory
     maps = []
     for frame in frames:
-        sigma, state = network.estimate_sigma(frame[None], state)
-        _, state = network(frame[None], sigma, state)
+        sigma, memory = network.estimate_sigma(frame[None], memory)
         low, detail = sigma[0].square().chunk(2)
         maps.append(((low + 3 * detail) / 4).mean(0).sqrt() * 255)
     return torch.stack(maps)

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-UNKNOWN = 1e3
+UNKNOWN = 1e4
 """A variance ratio so large that the fusion takes the current frame only."""
 
 
