@@ -231,7 +231,7 @@ def test_denoise_file(clips: Clips, tmp_path):
 
 def test_the_pieces_fit_together(clips: Clips, tmp_path):
     """Source, denoiser and sink in one's own loop, as the documentation shows it."""
-    denoiser = vidnoise.Denoiser("fast", device="cpu")
+    denoiser = vidnoise.Denoiser("fast", device="cpu", lookahead=8)
     source, sink = vidnoise.open_source(clips("cfr")), vidnoise.open_sink(tmp_path / "out.mkv", codec="ffv1")
     sink.open(source.info)
     for frame in denoiser(source):

@@ -94,7 +94,7 @@ def test_nothing_removed_is_still_identical(network: DenoiseNetwork):  # noqa: F
 
 
 def test_grain_comes_on_top_of_the_clean_picture(network: DenoiseNetwork):  # noqa: F811
-    stream = frames(3, 48, 64)
+    stream = frames(3, 96, 128)
     clean, grainy = denoise(network, stream), denoise(network, stream, grain=1)
     for source, a, b in zip(stream, clean, grainy, strict=True):
         removed, added = values(source) - a, b - a

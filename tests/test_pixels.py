@@ -50,9 +50,9 @@ def drawn(pack: ClipPack, n: int, frames: int, patch: int, synthetic: float) -> 
 
 @pytest.mark.parametrize("patch", [48, 208], ids=["within", "larger than the videos"])
 def test_crops_are_the_same_to_the_last_bit(renderers: Renderers, patch: int) -> None:
-    plan = drawn(renderers.pack, 6, 13, patch, 0.0)  # of clips of 10 frames, of 200 lines
+    plan = drawn(renderers.pack, 12, 13, patch, 0.0)  # of clips of 10 frames, of 200 lines
     pictures = renderers.file.render(plan)
-    assert pictures.shape == (6, 13, 3, patch, patch)
+    assert pictures.shape == (12, 13, 3, patch, patch)
     assert torch.equal(renderers.device.render(plan), pictures)
     flips = plan.flips[plan.real]
     assert torch.equal(renderers.device.cut(plan.crops, patch, flips), pictures)

@@ -77,7 +77,7 @@ def test_a_flash_leaves_nothing_on_either_side(name: str) -> None:
     clean[4] = clean[4] * 1.6 + 0.15
     ahead = psnr(run(name, clean, lookahead=8), clean)
     alone = torch.stack([psnr(run(name, clean[t : t + 1]), clean[t : t + 1])[0] for t in range(3, 6)])
-    assert (ahead[3:6] > alone - 0.2).all()
+    assert (ahead[3:6] > alone - 0.4).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
