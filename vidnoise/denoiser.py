@@ -240,11 +240,11 @@ class Denoiser:
         if isinstance(frame, Frame):
             # Whoever pushed it may use its memory again.
             frame = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
-            if (frame.height, frame.width) != self._shape:
+            if self._window is None or (frame.height, frame.width) != self._shape:
                 done = self.drain()
                 self._window = Window(self.backend, self.latency_frames)
         task = self.prepare(frame)
-        assert self._window is not None
+        assert self._window is not None  # unless it is no frame, which prepare has refused
         return done + self._finished(self._window.push(task, task.padded, self.told_sigma, task.boost, task.keep))
 
     def drain(self) -> list[Frame]:
