@@ -11,7 +11,8 @@ from vidnoise.evaluation.metrics import psnr, temporal_error
 from vidnoise.evaluation.protocol import network_method, noisy_clip
 from vidnoise.weights import load_model
 
-NAMES = ("fast", "standard", "quality")
+NAMES = ("fast", "standard", pytest.param("quality", marks=pytest.mark.slow))
+"""``quality`` takes four times as long as ``standard``, from which it is grown."""
 SIGMA = 25
 
 
