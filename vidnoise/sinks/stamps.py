@@ -9,6 +9,9 @@ import av.container
 import av.format
 import av.stream
 
+LARGEST = 2**62
+"""Ticks: beyond them nothing can be meant."""
+
 _MAY_BE_EQUAL = ("subtitle", "data")
 
 
@@ -34,7 +37,8 @@ class Stamps:
         """Turn the times of ``packet`` into ticks of the stream, whose header is written, and make it the stream's."""
         ticks = packet.time_base / self._stream.time_base  # type: ignore[operator]
         pts, dts = (None if stamp is None else _rounded(stamp * ticks) for stamp in (packet.pts, packet.dts))
-        if dts is None:
+        # Of streams that are shorter than its delay, libx265 gives decoding times that are just what was in memory.
+        if dts is None or abs(dts) > LARGEST or (pts is not None and dts > pts):
             dts = (self._next or 0) if pts is None else pts
         if self._next is not None and dts < self._next:
             dts = self._next
