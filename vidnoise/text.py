@@ -7,7 +7,7 @@ import unicodedata
 
 HIDDEN = "***"
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/@:]*:[^\s/@][^/@\n]{0,200}@)?\S*(?: \w+=\S+)*")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/@:]*:[^\s/@][^/@\n]{0,200}@(?=\S))?\S*(?: \w+=\S+)*")
 """In a text; of the password also what is behind a blank, and librtmp's settings."""
 
 _MISTYPED = re.compile(
