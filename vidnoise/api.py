@@ -87,7 +87,7 @@ def denoise(
         backend: how the network runs: ``auto``, or a name from docs/BACKENDS.md (``eager``, ``openvino`` ...).
         detect_cuts: start afresh at scene cuts.
         lookahead: how many pictures may be taken from ``frames`` before one comes out, up to 32: each is then denoised
-            by those after it, too, which is worth 0.5 to 1 dB. 8 are nearly as good as all; 0 waits for nothing.
+            by those after it, too. 0 waits for nothing.
         preview: ``split`` leaves the left half as it is, with a thin divider, to look at.
 
     Returns:

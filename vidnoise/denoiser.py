@@ -106,7 +106,7 @@ class Denoiser:
         grain_table: an AV1 film-grain table of the noise removed, written there by :meth:`flush`.
         detect_cuts: forget the past at scene cuts.
         lookahead: how many frames may have to come before a frame goes out; it is denoised by its past and by a third
-            of them at least (at the end of a scene, by as many as there are). 8 are nearly as good as all. Up to 32;
+            of them at least (at the end of a scene, by as many as there are). Up to 32;
             each takes memory for three pictures.
         preview: ``split`` leaves the left half of the picture as it is, with a thin divider, to look at.
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how

@@ -22,11 +22,10 @@ from .model import Denoised, Future, State
 Item = TypeVar("Item")
 
 MAX_LOOKAHEAD = 32
-"""Frames: beyond them nothing is gained, and each takes memory for a picture."""
-
+"""Frames: as many as the fusion's least gain lets count, and each takes memory for some pictures."""
 
 AUTO_LOOKAHEAD = 8
-"""Frames, for files: on the validation clips 4 to 16 give the same within 0.1 dB."""
+"""Frames, for files: about as many as the fusion's least gain on details lets count."""
 
 LIVE_LOOKAHEAD = 3
 """Frames, for live input on a GPU whose bound on the lag allows it."""

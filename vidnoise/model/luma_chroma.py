@@ -25,9 +25,6 @@ ROTATION = (
 )
 """Rows: luma, red minus blue, and red and blue minus green, of RGB."""
 
-LUMA_CHROMA = (0, 1, 1)
-"""By channel: which of (luma, chroma) it belongs to."""
-
 
 def rgb_to_luma_chroma(rgb: Tensor) -> Tensor:
     """``(N, 3, H, W)`` to the same size: luma and two chroma channels."""
