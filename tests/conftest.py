@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,38 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     return get
 
 
+@pytest.fixture(scope="session")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for the ONNX files of networks: tracing takes seconds, so all processes of a run trace a graph once."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "traced"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def no_network_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where strength 0 makes no use of what the network finds, it need not look: most of the time of a run."""
+    from vidnoise.denoiser import Denoiser
+    from vidnoise.frame import Frame
+
+    push = Denoiser.push
+
+    def quick(self: Denoiser, frame: Frame) -> list[Frame]:
+        if self._amounts.at(frame).strength:
+            return push(self, frame)
+        frame = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
+        task = self.prepare(frame)
+        return [*self.drain(), self.finish(task, task.padded, torch.zeros(()))]
+
+    monkeypatch.setattr(Denoiser, "push", quick)
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while left := [t for t in threading.enumerate() if t not in before and t.is_alive()]:
         if time.monotonic() > deadline:
             pytest.fail(f"threads left alive: {', '.join(t.name for t in left)}")

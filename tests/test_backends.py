@@ -38,17 +38,12 @@ from vidnoise.weights import load_model
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all tests: converting takes seconds."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+def _cache(traced: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """ONNX files are kept for all tests, measurements for one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(traced))
     yield
-    (cache / "vidnoise" / "backends").unlink(missing_ok=True)
+    (traced / "vidnoise" / "backends").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")

@@ -392,20 +392,20 @@ def start(*args: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for(folder: Path, pattern: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not list(folder.glob(pattern)):
-        assert time.monotonic() < end, f"{pattern} never came"
+def wait_for_frames(statistics: Path, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while not statistics.exists() or not statistics.read_text().endswith("\n"):
+        assert process.poll() is None
+        assert time.monotonic() < end, "no frame was ever written"
         time.sleep(0.05)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_the_middle_finishes_the_file_so_far(tmp_path, number):
-    out = tmp_path / "out.mkv"
-    process = start("lavfi:testsrc2=size=64x48:rate=25:duration=4000", "-o", out, "--json", tmp_path / "s.json", *QUICK)
-    wait_for(tmp_path, "out.mkv.*.part")
-    time.sleep(2.5)
+    out, reports = tmp_path / "out.mkv", ["--json", tmp_path / "s.json", "--stats", tmp_path / "s.jsonl"]
+    process = start("lavfi:testsrc2=size=64x48:rate=25:duration=4000", "-o", out, *reports, *QUICK)
+    wait_for_frames(tmp_path / "s.jsonl", process)
     process.send_signal(number)
     stdout, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -418,7 +418,7 @@ def test_ctrl_c_in_the_middle_finishes_the_file_so_far(tmp_path, number):
     stats = json.loads((tmp_path / "s.json").read_text())
     assert stats["interrupted"]
     assert len(components(out)) == stats["frames_out"] > 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mkv", "s.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mkv", "s.json", "s.jsonl"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -484,12 +484,17 @@ class OneDevice(TorchDispatchMode):
         return result
 
 
-RECORDED = [(t, k, d) for t in TIERS for k in ("step", "step-told") for d in (torch.float32, torch.float16)]
-"""The parts of a step are recorded for one tier: they are those of a step, but for what is ahead."""
+RECORDED = [
+    *(("fast", kind, torch.float16) for kind in KINDS), ("fast", "step", torch.float32),
+    *((tier, "step", torch.float16) for tier in TIERS if tier != "fast"),
+]  # fmt: skip
+"""Every kind in one tier, and every tier as it runs on GPUs. The rest is made of the same parts."""
+ALL = [(tier, kind, dtype) for tier in TIERS for kind in KINDS for dtype in (torch.float32, torch.float16)]
 
 
 @pytest.mark.parametrize(
-    ("tier", "kind", "dtype"), [*RECORDED, *(("fast", k, torch.float16) for k in ("measure", "look", "smooth"))]
+    ("tier", "kind", "dtype"),
+    [*RECORDED, *(pytest.param(*case, marks=pytest.mark.slow) for case in ALL if case not in RECORDED)],
 )
 def test_every_graph_can_be_recorded(tier: str, kind: str, dtype: torch.dtype) -> None:
     """On tensors without values, so that looking at one fails whatever it is called."""

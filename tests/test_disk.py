@@ -23,7 +23,10 @@ from vidnoise.segments import Parts
 from vidnoise.sinks import check_places, open_sink
 from vidnoise.sources import open_source
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links, modes and nodes are POSIX")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="links, modes and nodes are POSIX"),
+    pytest.mark.usefixtures("no_network_for_nothing"),
+]
 
 CLIP = "lavfi:testsrc2=size=64x48:rate=25:duration=0.2"
 Run = Callable[..., tuple[int, list[str]]]

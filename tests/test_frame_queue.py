@@ -38,7 +38,7 @@ class Numbers:
             self.closed_by = threading.current_thread().name
 
 
-def until(condition, seconds: float = 2.0) -> bool:
+def until(condition, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.002)
@@ -160,7 +160,7 @@ def test_drain_stays_within_its_depth():
     numbers = Numbers(100)
 
     def write(item):
-        gate.wait(5)
+        gate.wait(30)
 
     thread = threading.Thread(target=drain, args=(numbers, write, 3))
     thread.start()
@@ -230,7 +230,7 @@ def test_ctrl_c_while_waiting_for_a_slow_source():
 
     def slow():
         yield 0
-        gate.wait(5)
+        gate.wait(30)
         yield 1
 
     timer = threading.Timer(0.1, lambda: (signal.raise_signal(signal.SIGINT), gate.set()))
@@ -240,7 +240,7 @@ def test_ctrl_c_while_waiting_for_a_slow_source():
     with pytest.raises(KeyboardInterrupt), contextlib.closing(prefetch(slow(), depth=2)) as frames:
         drain(frames, got.append)
     timer.join()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 15
     assert got[:1] == [0]
 
 

@@ -56,8 +56,8 @@ def test_a_part_that_fails_or_hangs_takes_nothing_with_it(tmp_path: Path, monkey
     )
     monkeypatch.setattr(gpu, "HERE", tmp_path)
     found = [
-        gpu.run_part(gpu.Part(name, 1, name), 3, tmp_path / f"{name}.jsonl", tmp_path / "log.txt", [])
-        for name in ("tests", "kernels", "model")
+        gpu.run_part(gpu.Part(name, 1, name), seconds, tmp_path / f"{name}.jsonl", tmp_path / "log.txt", [])
+        for name, seconds in (("tests", 3), ("kernels", 60), ("model", 60))
     ]
     assert [part["outcome"] for part in found] == ["stopped after 3 s", "failed (exit status 3)", "ok"]
     assert all(part["rows"] == [{"ms": 1.5}] for part in found)

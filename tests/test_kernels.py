@@ -51,6 +51,11 @@ FORMATS = (
 """Every layout: planar, half interleaved, interleaved, with alpha or padding; 8 to 16 bits, at either end of words."""
 
 
+SIZE, BLOCKS = (7, 21), 8
+"""Odd, reflected at the bottom and on the right to multiples of these, and a single program's work: the interpreter
+takes its time for each."""
+
+
 def on_device(frame: Frame) -> Frame:
     return replace(frame, planes=tuple(p.to(DEVICE) for p in frame.planes))
 
@@ -61,20 +66,28 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_planes_to_rgb(name: str) -> None:
-    frame = on_device(make_frame(name, 13, 21))
+    frame = on_device(make_frame(name, *SIZE))
+    expected = extended(to_rgb(frame), BLOCKS)
+    torch.testing.assert_close(planes_in.to_rgb(frame, BLOCKS), expected, rtol=0, atol=tolerances.KERNEL_RGB)
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "gbrp"])
+def test_pictures_of_several_programs(name: str) -> None:
+    frame = on_device(make_frame(name, 13, 141))
     expected = extended(to_rgb(frame), 16)
     torch.testing.assert_close(planes_in.to_rgb(frame, 16), expected, rtol=0, atol=tolerances.KERNEL_RGB)
+    correction = 0.05 * noise(1, 3, 13, 141)
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
 
 
 @pytest.mark.parametrize("location", range(7))
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv410p"])
 def test_siting_range_and_matrix(name: str, location: int) -> None:
     color = ColorInfo(matrix=(1, 5, 7, 9)[location % 4], range=1 + location % 2, chroma_location=location)
-    frame = on_device(make_frame(name, 13, 21, color=color))
-    torch.testing.assert_close(
-        planes_in.to_rgb(frame, 16), extended(to_rgb(frame), 16), rtol=0, atol=tolerances.KERNEL_RGB
-    )
-    correction = 0.05 * noise(1, 3, 13, 21)
+    frame = on_device(make_frame(name, *SIZE, color=color))
+    expected = extended(to_rgb(frame), BLOCKS)
+    torch.testing.assert_close(planes_in.to_rgb(frame, BLOCKS), expected, rtol=0, atol=tolerances.KERNEL_RGB)
+    correction = 0.05 * noise(1, 3, *SIZE)
     assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
 
 
@@ -104,18 +117,18 @@ def assert_same_codes(found: Frame, expected: Frame) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_correction_onto_planes(name: str) -> None:
-    frame = on_device(make_frame(name, 13, 21))
-    x = extended(to_rgb(frame), 16)
+    frame = on_device(make_frame(name, *SIZE))
+    x = extended(to_rgb(frame), BLOCKS)
     clean = x + 0.04 * noise(*x.shape)
-    correction = (clean - x)[..., :13, :21] * 0.7
+    correction = (clean - x)[..., : SIZE[0], : SIZE[1]] * 0.7
     assert_same_codes(planes_out.apply_correction(frame, clean, x, 0.7), apply_correction(frame, correction))
     assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_nothing_to_correct_is_bit_exact(name: str) -> None:
-    frame = on_device(make_frame(name, 13, 21))
-    x = planes_in.to_rgb(frame, 16)
+    frame = on_device(make_frame(name, *SIZE))
+    x = planes_in.to_rgb(frame, BLOCKS)
     for clean, strength in ((x, 1.0), (x + noise(*x.shape), 0.0)):
         out = planes_out.apply_correction(frame, clean, x, strength)
         for before, after in zip(frame.planes, out.planes, strict=True):

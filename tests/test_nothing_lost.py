@@ -37,6 +37,8 @@ from vidnoise.sources import open_source
 STILL: dict[str, Any] = {"device": "cpu", "threads": 1, "strength": 0}
 ENDLESS = "lavfi:testsrc2=size=64x48:rate=25"
 
+pytestmark = pytest.mark.usefixtures("no_network_for_nothing")
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -345,7 +347,7 @@ def test_an_output_that_stalls_does_not_hold_up_the_others(tmp_path: Path, caplo
     finally:
         os.close(reading)
         os.close(writing)
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 40
     assert stats.interrupted
     assert len(list(open_source(out))) == stats.frames_out > 10
     assert stats.output_drops[f"pipe:{writing}"] > 0
@@ -367,7 +369,7 @@ def test_a_stalled_reader_does_not_hold_up_the_end(live: bool | None) -> None:
     finally:
         os.close(reading)
         os.close(writing)
-    assert time.monotonic() - begin < 12
+    assert time.monotonic() - begin < 40
 
 
 @pytest.mark.realtime
@@ -395,7 +397,7 @@ def test_a_stalled_server_does_not_hold_up_the_end(
         else:
             with pytest.raises(StalledError, match="takes nothing any more, and was left"):
                 run(source, Same(), sink, should_stop=should_stop)  # type: ignore[arg-type]
-        assert time.monotonic() - begin < 16
+        assert time.monotonic() - begin < 40
         peer, _ = server.accept()
         peer.close()  # which lets the thread go that was left
     for thread in set(threading.enumerate()) - before:

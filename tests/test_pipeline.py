@@ -13,7 +13,7 @@ import torch
 
 from vidnoise.errors import DecodeError, DeviceError, EncodeError, SinkOpenError
 from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
-from vidnoise.pipeline import run
+from vidnoise.pipeline import PROGRESS_SECONDS, run
 from vidnoise.run_stats import Percentiles, Progress
 from vidnoise.transfer import HostTransfer
 
@@ -211,21 +211,21 @@ def test_a_file_never_drops():
 
 def test_progress_goes_up_to_the_end():
     told: list[Progress] = []
-    run(FakeSource(40), FakeDenoiser(wait=0.01), FakeSink(), on_progress=told.append)
-    assert 3 <= len(told) <= 20
+    stats = run(FakeSource(40), FakeDenoiser(wait=0.01), FakeSink(), on_progress=told.append)
+    assert 3 <= len(told) <= stats.seconds / PROGRESS_SECONDS + 3
     assert [p.frames for p in told] == sorted(p.frames for p in told)
     assert told[-1].frames == told[-1].total_frames == 40
     assert told[-1].eta_seconds == 0
     assert told[-1].sigma == 12.5
-    assert 5 < told[-1].fps < 100
+    assert 0 < told[-1].fps < 100
 
 
 def test_stage_times_are_told_apart():
-    stats = run(FakeSource(15, wait=0.004), FakeDenoiser(wait=0.01), FakeSink(), depth=2)
-    assert stats.ms_p50 >= 9.9
-    assert stats.stage_ms["denoise"] >= 10
-    assert 4 <= stats.stage_ms["decode"] < stats.stage_ms["denoise"]
-    assert stats.stage_ms["encode"] < 4
+    stats = run(FakeSource(15, wait=0.01), FakeDenoiser(wait=0.04), FakeSink(), depth=2)
+    assert stats.ms_p50 >= 39.9
+    assert stats.stage_ms["denoise"] >= 40
+    assert 10 <= stats.stage_ms["decode"] < stats.stage_ms["denoise"]
+    assert stats.stage_ms["encode"] < 10
 
 
 class SlowTransfer(HostTransfer):
@@ -248,7 +248,7 @@ def test_stages_on_the_device_thread_add_up_to_the_run(slow):
     if slow == "sink":
         write = sink.write
         sink.write = lambda frame: (time.sleep(0.05), write(frame))[1]
-    source = FakeSource(15, wait=0.05 if slow == "source" else 0)
+    source = FakeSource(25, wait=0.05 if slow == "source" else 0)
     stats = run(source, FakeDenoiser(wait=0.01), sink, depth=2, transfer=SlowTransfer())
     stages = stats.stage_ms
     assert stages["upload"] >= 3

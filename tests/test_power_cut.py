@@ -21,6 +21,8 @@ from vidnoise.weights import load_model
 
 Clips = Callable[[str], Clip]
 
+pytestmark = pytest.mark.usefixtures("no_network_for_nothing")
+
 
 class Recorder(disk.Layer):
     """Does what it is told, and notes it. Paths are noted from ``root`` on."""

@@ -17,35 +17,19 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 
 import vidnoise
 from clips import Clip, Recipe, pictures, write
 from vidnoise.cli import main
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import EncodeError, SinkOpenError, SourceError, UsageError
-from vidnoise.frame import Frame
 from vidnoise.resume import WARM_UP_FRAMES
 from vidnoise.segments import EncodedPacket, Parts
 
 Clips = Callable[[str], Clip]
 QUICK: dict[str, Any] = {"model": "fast", "device": "cpu", "threads": 1}
+
+pytestmark = pytest.mark.usefixtures("no_network_for_nothing")
 STILL: dict[str, Any] = {**QUICK, "strength": 0}
-
-
-@pytest.fixture(autouse=True)
-def _no_network_for_nothing(monkeypatch):
-    """Where strength 0 makes no use of what the network finds, it need not look."""
-    push = Denoiser.push
-
-    def quick(self: Denoiser, frame: Frame) -> list[Frame]:
-        if self._amounts.at(frame).strength:
-            return push(self, frame)
-        frame = dataclasses.replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
-        task = self.prepare(frame)
-        return [*self.drain(), self.finish(task, task.padded, torch.zeros(()))]
-
-    monkeypatch.setattr(Denoiser, "push", quick)
 
 
 def contents(path: Path) -> tuple[Any, ...]:

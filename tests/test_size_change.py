@@ -24,6 +24,8 @@ from vidnoise.sources.live import LiveSource
 
 STILL: dict[str, Any] = {"device": "cpu", "threads": 1, "strength": 0}
 
+pytestmark = pytest.mark.usefixtures("no_network_for_nothing")
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -130,17 +130,12 @@ class Gpu:
         return enqueue(self.STREAM)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ONNX files are kept for all tests, as tracing takes seconds; engines for one."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
-def engines(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    yield cache / "vidnoise" / "tensorrt"
-    shutil.rmtree(cache / "vidnoise" / "tensorrt", ignore_errors=True)
+def engines(traced: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """ONNX files are kept for all tests, engines for one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(traced))
+    yield traced / "vidnoise" / "tensorrt"
+    shutil.rmtree(traced / "vidnoise" / "tensorrt", ignore_errors=True)
 
 
 @pytest.fixture

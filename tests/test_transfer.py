@@ -199,9 +199,9 @@ STALLS = [(), ("copy_in",), ("compute",), ("copy_out",), ("copy_in", "compute"),
 @pytest.mark.parametrize("stalled", STALLS)
 @pytest.mark.parametrize("depth", [2, 3, 5])
 def test_every_frame_arrives_whole_whatever_is_late(stalled, depth):
-    for seed in range(10):
-        assert went_through(FakeDevice(stalled, seed), frames(23), depth)
-        assert went_through(FakeDevice(stalled, seed), frames(23), depth, behind=6)
+    for seed in range(4):
+        assert went_through(FakeDevice(stalled, seed), frames(15), depth)
+        assert went_through(FakeDevice(stalled, seed), frames(15), depth, behind=6)
 
 
 @pytest.mark.parametrize("held", [1, 6])
@@ -233,7 +233,7 @@ def test_a_change_of_size_gets_new_slots():
 def test_memory_that_was_just_freed_is_not_copied_into_too_early():
     given = frames(9) + [replace(f, index=f.index + 9, pts=f.pts + 9) for f in frames(9, size=(8, 2))]
     for stalled in STALLS:
-        for seed in range(10):
+        for seed in range(4):
             assert went_through(UsedBefore(stalled, seed), given)
 
 
