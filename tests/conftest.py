@@ -56,6 +56,23 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def batches_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of a batch are worked on in this process: another takes seconds to start, and has test_child.py."""
+    import vidnoise
+
+    class Here:
+        def __init__(self, model: str, device: str, options: dict[str, Any]) -> None:
+            self._options = {"model": model, "device": device, **options}
+
+        def denoise(self, job: Any, **calls: Any) -> Any:
+            return vidnoise.denoise_file(job.source, job.output, **self._options, **calls)
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("vidnoise.cli.run.Child", Here)
+
+
+@pytest.fixture
 def no_network_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where strength 0 makes no use of what the network finds, it need not look: most of the time of a run."""
     from vidnoise.denoiser import Denoiser

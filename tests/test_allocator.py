@@ -10,19 +10,19 @@ import pytest
 
 SCRIPT = """
 import ctypes
-import torch
 from vidnoise.allocator import keep_freed_memory
 print(keep_freed_memory())
 class Info(ctypes.Structure):  # <malloc.h>
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
     _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
-mallinfo = ctypes.CDLL(None).mallinfo2
-mallinfo.restype = Info
-before = mallinfo().hblkhd
-block = torch.ones(20_000_000)
-print(mallinfo().hblkhd - before)
-del block
-print(mallinfo().fordblks)
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+libc.aligned_alloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+before = libc.mallinfo2().hblkhd
+block = libc.aligned_alloc(ctypes.c_size_t(64), ctypes.c_size_t(80_000_000))  # as PyTorch asks for a tensor's memory
+print(libc.mallinfo2().hblkhd - before)
+libc.free(block)
+print(libc.mallinfo2().fordblks)
 """
 
 

@@ -544,10 +544,10 @@ ENTRIES = [
 )
 def test_a_damaged_cache_is_as_none(network: DenoiseNetwork, impatient: dict[str, float], content: Any) -> None:
     if not isinstance(content, bytes):
-        go(make_auto(network, impatient, "swift")[0])
+        go(make_auto(network, impatient, "swift")[0], 3)
         content = json.dumps(dict.fromkeys(json.loads(load("backends") or b""), content)).encode()
     store("backends", content)
-    assert go(make_auto(network, impatient, "swift")[0])[-1] == "swift"
+    assert go(make_auto(network, impatient, "swift")[0], 3)[-1] == "swift"
     known = json.loads(load("backends") or b"")
     assert "swift" in [entry["best"] for entry in known.values() if isinstance(entry, dict)]
 
@@ -559,7 +559,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
     (tmp_path / "locked").mkdir(mode=0o500)
     for name in ("file", "locked"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
-        assert go(make_auto(network, impatient, "swift")[0])[-1] == "swift"
+        assert go(make_auto(network, impatient, "swift")[0], 3)[-1] == "swift"
 
 
 @pytest.mark.parametrize("fails_in", ["its start", "its first step", "a later step"])

@@ -19,6 +19,8 @@ from vidnoise.sources import source_kind
 Clips = Callable[[str], Clip]
 Run = Callable[..., tuple[int, list[str], str]]
 
+pytestmark = pytest.mark.usefixtures("batches_here")
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:

@@ -305,6 +305,7 @@ def test_going_on_replaces_its_own_report_only(tmp_path: Path, clips: Callable[[
         assert json.loads(report.read_text()).get("skipped", False) is skipped
 
 
+@pytest.mark.usefixtures("batches_here")
 def test_reports_of_a_batch_that_cannot_be_written_do_not_end_it(
     tmp_path: Path, clips: Callable[[str], Clip], run: Run
 ) -> None:

@@ -370,8 +370,10 @@ def best_plain_reference(sigma: int) -> float:
     return max(psnr(r, clean).mean().item() for r in references)
 
 
-@pytest.mark.parametrize("blind", [False, True])
-@pytest.mark.parametrize("sigma", [15, 40])
+@pytest.mark.parametrize(
+    ("sigma", "blind"),
+    [(15, True), (40, False), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((15, False), (40, True)))],
+)
 @pytest.mark.parametrize("name", ["fast", "standard", "quality"])
 def test_shipped_models_beat_plain_references(name: str, sigma: int, blind: bool) -> None:
     """Better than the best of them by the tier's margin."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -49,6 +50,17 @@ def dynamic(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     written = {"step": path, **{k: path.with_name(f"fast-{k}.onnx") for k in ("measure", "look", "smooth")}}
     assert sorted(path.parent.iterdir()) == sorted(written.values())
     return written
+
+
+@pytest.fixture
+def traced_before(dynamic: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after tracing gets what was traced already, which takes seconds."""
+
+    def copied(network: DenoiseNetwork, path: Path, kind: str, *, size: Any, dtype: torch.dtype) -> None:
+        assert (size, dtype) == (None, torch.float32)
+        shutil.copy(dynamic[kind], path)
+
+    monkeypatch.setattr("vidnoise.export.onnx.write_onnx", copied)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,6 +146,7 @@ def test_export_onnx_of_halves_told_and_of_one_size(
 
 
 @needs_openvino
+@pytest.mark.usefixtures("traced_before")
 def test_export_openvino(fast: DenoiseNetwork, tmp_path: Path) -> None:
     from vidnoise.export.check import openvino_runner
 
@@ -199,6 +212,7 @@ class _TensorRT(ModuleType):
         self.shapes[name] = shapes
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_export_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "fast.onnx"
     assert main(["export", "fast", "-o", str(path), "--format", "tensorrt"]) == 0

@@ -39,9 +39,9 @@ def peak_mib(seconds: float, out: str) -> tuple[int, float]:
 
 
 def test_ten_times_the_frames_need_the_same_memory(tmp_path):
-    frames, short = peak_mib(1.6, str(tmp_path / "short.mp4"))
-    assert frames == 40
-    frames, long = peak_mib(16, str(tmp_path / "long.mp4"))
-    assert frames == 400
-    # 360 frames that were kept would be 14 MiB as yuv420p and 114 MiB as float RGB.
+    frames, short = peak_mib(1.2, str(tmp_path / "short.mp4"))
+    assert frames == 30
+    frames, long = peak_mib(12, str(tmp_path / "long.mp4"))
+    assert frames == 300
+    # 270 frames that were kept would be 11 MiB as yuv420p and 85 MiB as float RGB.
     assert long - short < tolerances.MEMORY_MIB

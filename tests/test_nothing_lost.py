@@ -288,6 +288,7 @@ class Full:
         return False
 
 
+@pytest.mark.usefixtures("batches_here")
 @pytest.mark.parametrize("error", [28, 32, 5], ids=["full disk", "no reader", "no terminal"])
 def test_messages_that_cannot_be_written_cost_nothing(
     clips: Callable[[str], Clip], tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, error: int

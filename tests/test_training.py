@@ -452,8 +452,16 @@ MUCH = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [{}, MUCH, {"precision": "fp16"}], ids=["defaults", "much", "fp16"])
-@pytest.mark.parametrize("steps", [3, 4], ids=["between stages", "within a stage"])
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        pytest.param({}, 3, id="defaults between stages"), pytest.param(MUCH, 3, id="much between stages"),
+        pytest.param(MUCH, 4, id="much within a stage"),
+        pytest.param({"precision": "fp16"}, 4, id="fp16 within a stage"),
+        pytest.param({}, 4, id="defaults within a stage", marks=pytest.mark.slow),
+        pytest.param({"precision": "fp16"}, 3, id="fp16 between stages", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_resumed_run_equals_an_uninterrupted_one(
     data: Path, tmp_path: Path, changes: dict[str, object], steps: int
 ) -> None:

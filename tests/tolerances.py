@@ -16,8 +16,8 @@ off by half a code, times the row sums of the matrix (at most 1 + 1.8814 for BT.
 rescaled by 224/219)."""
 
 MEMORY_MIB = 6.0
-"""Peak memory of 400 frames over that of 40: allocators differ by a few hundred KiB from run to run; keeping the 360
-frames themselves would take 14 MiB at the least."""
+"""Peak memory of 300 frames over that of 30: allocators differ by a few hundred KiB from run to run; keeping the 270
+frames themselves would take 11 MiB at the least."""
 
 NOISE_LEVEL = 0.12
 """Of a blind noise level, relative: a tenth more or less costs about 0.05 dB, the noise map being a guide only."""
