@@ -28,7 +28,7 @@ print(libc.mallinfo2().fordblks)
 
 def run(**environment: str) -> list[str]:
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment, timeout=60
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment, timeout=110
     )
     return result.stdout.split()
 

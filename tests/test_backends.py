@@ -199,7 +199,7 @@ except KeyboardInterrupt:
 def test_ctrl_c_after_several_openvino_backends(network: DenoiseNetwork) -> None:
     """Each used to take the last one's stack for signals with it, and the next signal crashed the process."""
     backend("openvino", network)
-    found = subprocess.run([sys.executable, "-c", TWO_IN_TURN], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", TWO_IN_TURN], capture_output=True, text=True, timeout=110)
     assert (found.returncode, found.stdout) == (0, "ended as asked\n"), found.stderr
 
 

@@ -83,5 +83,5 @@ def test_a_user_without_an_entry_in_the_system_runs(tmp_path: Path) -> None:
         "    store('name', b'content'); assert load('name') is None\n"
         "print(os.listdir())"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=110)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

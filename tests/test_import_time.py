@@ -10,13 +10,13 @@ import pytest
 
 pytestmark = pytest.mark.realtime
 
-IMPORT_SECONDS = 0.1
+IMPORT_SECONDS = 0.2
 """What `import vidnoise` may add to starting Python, in time of the processor, as others may be busy. Measured: 0.01 to
 0.04 s; `import torch` alone takes over 1 s."""
 
 
 def python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=110).stdout
 
 
 def test_import_is_quick_and_loads_neither_torch_nor_av():

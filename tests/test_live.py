@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -28,7 +29,7 @@ from test_pipeline import FakeDenoiser, FakeSink, FakeSource
 from vidnoise.errors import DecodeError, SourceError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.frame_queue import FrameQueue
-from vidnoise.pipeline import run
+from vidnoise.pipeline import GAP_SECONDS, run
 from vidnoise.run_stats import LagMeter, Progress
 from vidnoise.sinks import open_sink
 from vidnoise.sources import Source, open_source, source_kind
@@ -38,6 +39,9 @@ from vidnoise.sources.live import FOREVER, LiveSource
 SECONDS = 100
 HICCUP_MS = 400
 """What a busy machine may take from us between the last look at the clock and the end of a write."""
+
+PATIENT: dict[str, Any] = {"depth": 200, "max_latency_ms": 60_000}
+"""For runs of which every frame counts, however busy the machine is: none is dropped."""
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(150)]
 
@@ -76,8 +80,8 @@ def goes_up(frames: list[Frame]) -> bool:
 def test_lag_stays_under_max_latency(slowness: float) -> None:
     source = open_source("lavfi:testsrc2=size=64x48:rate=30:duration=4", live=True)
     seen: list[Progress] = []
-    sink = FakeSink()
-    stats = run(source, FakeDenoiser(wait=slowness), sink, max_latency_ms=400, on_progress=seen.append)
+    sink, denoiser = FakeSink(), FakeDenoiser(wait=slowness)
+    stats = run(source, denoiser, sink, max_latency_ms=400, on_progress=seen.append)
     assert stats.frames_in == 120
     assert stats.frames_out == 120 - stats.frames_dropped == len(sink.frames)
     assert stats.lag_ms_p50 is not None
@@ -89,8 +93,9 @@ def test_lag_stays_under_max_latency(slowness: float) -> None:
     assert goes_up(sink.frames)
     assert 3 <= len(seen) <= stats.seconds + 3  # one a second
     assert all(p.live is not None for p in seen)
-    # Frames that were left out between two others are no gap: the denoiser keeps what it knows.
-    assert not any(f.discontinuity for f in sink.frames)
+    # A few frames that were left out between two others are no gap: the denoiser keeps what it knows.
+    for before, after in itertools.pairwise(denoiser.seen):
+        assert after.discontinuity == ((after.pts - before.pts) * after.time_base > GAP_SECONDS)
 
 
 def test_control_without_the_bound_the_lag_is_that_of_the_queue() -> None:
@@ -107,7 +112,7 @@ def test_a_gap_forgets_the_past_and_dropped_frames_do_not() -> None:
                 yield replace(frame, pts=frame.index * 5 + (20 if frame.index > 9 else 0), arrived=time.monotonic())
 
     sink = FakeSink()
-    run(Gappy(20, is_live=True, wait=0.01), FakeDenoiser(), sink)
+    run(Gappy(20, is_live=True, wait=0.01), FakeDenoiser(), sink, **PATIENT)
     assert [f.index for f in sink.frames if f.discontinuity] == [10]
 
 
@@ -222,7 +227,7 @@ def test_sound_goes_on_after_an_outage_too(clips: Callable[[str], Clip], tmp_pat
     source = LiveSource("camera", Cameras(str(clips("audio")), str(clips("audio"))), reconnect=1)
     out = tmp_path / "out.mkv"
     with pytest.raises(SourceLostError):
-        run(source, Same(), open_sink(out), depth=100)  # type: ignore[arg-type]
+        run(source, Same(), open_sink(out), **PATIENT)  # type: ignore[arg-type]
     with av.open(str(out)) as container:
         packets = [p for p in container.demux(container.streams.audio[0]) if p.size]
     with av.open(str(clips("audio"))) as container:
@@ -247,7 +252,7 @@ def test_another_picture_after_an_outage_is_refused() -> None:
 def test_what_came_before_the_loss_is_finished() -> None:
     source, sink = LiveSource("camera", Cameras(SHORT), reconnect=0), FakeSink()
     with pytest.raises(SourceLostError, match=r"lost: it ended$"):
-        run(source, FakeDenoiser(), sink, depth=8)
+        run(source, FakeDenoiser(), sink, **PATIENT)
     assert sink.events == ["open", "close"]
     assert len(sink.frames) == 5
 

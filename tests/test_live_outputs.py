@@ -18,7 +18,7 @@ import pytest
 
 from clips import Clip
 from live_peers import ffmpeg, free_port, need
-from test_live import HICCUP_MS, Same
+from test_live import HICCUP_MS, PATIENT, Same
 from test_pipeline import FakeSink
 from vidnoise.errors import EncodeError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, StreamInfo
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.realtime, pytest.mark.timeout(150)]
 
 def send(uri: str, seconds: float, **options: object) -> None:
     source = open_source(CAMERA.format(seconds), live=True)
-    run(source, Same(), open_sink(uri, **options))  # type: ignore[arg-type]
+    run(source, Same(), open_sink(uri, **options), **PATIENT)  # type: ignore[arg-type]
 
 
 def length(path: Path) -> int:
@@ -181,7 +181,7 @@ def test_encoders_of_live_outputs_hold_nothing_back(tmp_path: Path) -> None:
 def test_hls(tmp_path: Path, is_live: bool) -> None:
     out = tmp_path / "a %d b.m3u8"
     source = open_source(CAMERA.format(5), live=is_live)
-    run(source, Same(), open_sink(out))  # type: ignore[arg-type]
+    run(source, Same(), open_sink(out), **PATIENT)  # type: ignore[arg-type]
     with av.open(str(out)) as playlist:
         assert sum(1 for _ in playlist.decode(video=0)) == 125
     assert len(list(tmp_path.glob("*.ts"))) == (3 if is_live else 1)

@@ -136,6 +136,7 @@ def test_containers_through_pipes(clips: Clips, format: str) -> None:
         assert same(wanted, found)
 
 
+@pytest.mark.slow
 def test_two_of_us_in_a_row(tmp_path: Path, tiny: tuple[str, ...], clips: Clips) -> None:
     """As in a shell."""
     first = subprocess.Popen(
