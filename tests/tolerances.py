@@ -16,7 +16,7 @@ off by half a code, times the row sums of the matrix (at most 1 + 1.8814 for BT.
 rescaled by 224/219)."""
 
 MEMORY_MIB = 6.0
-"""What 300 frames add to the peak memory of 30: allocators differ by a few hundred KiB from run to run; keeping the 270
+"""Peak memory of 300 frames over that of 30: allocators differ by a few hundred KiB from run to run; keeping the 270
 frames themselves would take 11 MiB at the least."""
 
 NOISE_LEVEL = 0.12
