@@ -396,7 +396,7 @@ def wait_for_frames(statistics: Path, process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 100
     while not statistics.exists() or not statistics.read_text().endswith("\n"):
         assert process.poll() is None
-        assert time.monotonic() < end, "no frame was ever written"
+        assert time.monotonic() < end, process.kill() or "no frame was ever written"
         time.sleep(0.05)
 
 

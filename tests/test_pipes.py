@@ -370,7 +370,7 @@ def test_stopping_while_standard_input_is_silent_finishes_the_output(tmp_path: P
     ours.stdin.flush()
     deadline = time.monotonic() + SECONDS
     while not (tmp_path / "stats").exists() or not (tmp_path / "stats").read_text().endswith("\n"):
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, ours.kill()
         time.sleep(0.1)
     time.sleep(1)  # after the first of four frames
     ours.send_signal(signal.SIGTERM)
