@@ -41,10 +41,9 @@ demo: $(STAMP)
 	@echo "picture: $(DEMO_PICTURE)"
 
 PYTEST := $(BIN)/python -m pytest -q
-# Half of the files for each of two processes, as their tests share what they set up; who is done first takes over some
-# of what is left. What runs against the clock comes afterwards, when nothing else does: it mostly waits, so that three
-# at a time do not disturb each other.
-TOGETHER := $(PYTEST) -n 2 --dist worksteal
+# Two files at a time, whole, as their tests share what they set up. What runs against the clock
+# comes afterwards, when nothing else does: it mostly waits, so that three at a time do not disturb each other.
+TOGETHER := $(PYTEST) -n 2 --dist loadfile
 CLOCKED := $(PYTEST) -n 3
 
 test: $(STAMP)
