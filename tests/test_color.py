@@ -225,9 +225,9 @@ def test_dither_carries_the_mean_below_one_code():
 
 @pytest.mark.parametrize("location", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize(("log2_w", "log2_h"), [(1, 1), (1, 0), (0, 1), (2, 0), (2, 2)])
-def test_downsampling_averages_around_the_sample(log2_w, log2_h, location):
+def test_downsampling_is_centred_on_the_sample(log2_w, log2_h, location):
     """On a ramp, a symmetric average returns the ramp's value at the sample's own position."""
-    height, width = 16, 24
+    height, width = 24, 32
     rows, columns = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
     ramp = 3 * rows + 5 * columns
     small = downsample(ramp, log2_w, log2_h, location)
@@ -240,7 +240,7 @@ def test_downsampling_averages_around_the_sample(log2_w, log2_h, location):
     )
     torch.testing.assert_close(small[1:-1, 1:-1], expected[1:-1, 1:-1])
     back = upsample(small, height, width, log2_w, log2_h, location)
-    torch.testing.assert_close(back[4:-4, 4:-4], ramp[4:-4, 4:-4])
+    torch.testing.assert_close(back[8:-8, 8:-8], ramp[8:-8, 8:-8])
 
 
 @pytest.mark.parametrize("location", [1, 2, 3, 4, 5, 6])
@@ -254,20 +254,40 @@ def test_resampling_keeps_constants_at_odd_sizes(size, location):
         torch.testing.assert_close(upsample(small, *size, log2_w, log2_h, location), plane)
 
 
-def test_chroma_noise_correction_is_the_mean_over_the_block():
-    """Centre-sited 4:2:0: a correction on one pixel of a block reaches its chroma sample with weight 1/4."""
+def test_a_pixels_correction_reaches_its_chroma_samples_weighted():
+    """Centre-sited 4:2:0: (-1, 3, 3, -1)/4 each way is what undoes linear interpolation with the least noise."""
     frame = Frame(
-        tuple(torch.full(s, 32768, dtype=torch.uint16) for s in ((4, 4), (2, 2), (2, 2))),
+        tuple(torch.full(s, 32768, dtype=torch.uint16) for s in ((8, 8), (4, 4), (4, 4))),
         PIXEL_FORMATS["yuv420p16le"],
         ColorInfo(matrix=1, range=2, chroma_location=2),
     )
-    correction = torch.zeros(1, 3, 4, 4)
-    correction[0, 2, 0, 0] = 0.1  # blue
+    correction = torch.zeros(1, 3, 8, 8)
+    correction[0, 2, 2, 2] = 0.1  # blue
     out = apply_correction(frame, correction)
     kb = 0.0722
-    expected = 65535 * 0.1 * (1 - kb) / (2 * (1 - kb)) / 4
+    blue = 65535 * 0.1 * (1 - kb) / (2 * (1 - kb))
     u = out.planes[1].to(torch.int32) - 32768
-    assert u.tolist() == [[round(expected), 0], [0, 0]]
+    weights = (-1 / 4, 3 / 4, 0, 0)
+    assert u.tolist() == [[round(blue * down * across) for across in weights] for down in weights]
+
+
+@pytest.mark.parametrize("location", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize(("log2_w", "log2_h"), [(1, 1), (1, 0), (0, 1), (2, 0), (2, 2)])
+def test_downsampling_undoes_upsampling(log2_w, log2_h, location):
+    """To the picture's edges; noise of chroma planes that the network has found is taken away whole."""
+    small = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    large = upsample(small, 5 << log2_h, 7 << log2_w, log2_w, log2_h, location)
+    torch.testing.assert_close(downsample(large, log2_w, log2_h, location), small, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["yuv420p10le", "yuv422p10le", "yuv411p", "yuv410p", "nv12"])
+def test_noise_of_chroma_planes_is_taken_away_whole(name):
+    """A network that knows the clean picture leaves no noise, though it works at the luma's resolution."""
+    noisy, clean = make_frame(name, 16, 32), make_frame(name, 16, 32)
+    clean = replace(clean, planes=tuple(torch.full_like(p, 100) for p in clean.planes))
+    out = apply_correction(noisy, to_rgb(clean) - to_rgb(noisy))
+    for found, true in zip(out.planes, clean.planes, strict=True):
+        assert torch.equal(found, true)
 
 
 def test_sixteen_bit_words_survive_the_way_through_int32():
