@@ -55,8 +55,9 @@ def _add(source, target, source_row, source_column, target_row, target_column, y
 @triton.jit
 def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_plane, noisy_row,
            r0, k0, r1, k1, r2, k2, s0, t0, s1, t1, s2, t2,
-           height, width, chroma_height, chroma_width, strength, red, green, blue, scale, to_u, to_v, weights_y, weights_x,
-           step, top, HAS_NOISY: tl.constexpr, FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr,
+           height, width, chroma_height, chroma_width, strength, red, green, blue, scale, to_u, to_v,
+           weights_y, weights_x, step, top,
+           HAS_NOISY: tl.constexpr, FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr,
            FIRST_Y: tl.constexpr, TAPS_Y: tl.constexpr, FIRST_X: tl.constexpr, TAPS_X: tl.constexpr,
            ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     y = tl.program_id(1) * (ROWS * FACTOR_Y) + tl.arange(0, ROWS * FACTOR_Y)[:, None]

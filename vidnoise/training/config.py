@@ -127,7 +127,7 @@ class Augment:
 class Pool:
     """Clips that are encoded ahead of time; see :mod:`vidnoise.training.codec_pool`."""
 
-    clips: int = 600
+    clips: int = 900
     frames: int = 10
     size: int = 160
     """Height and width, even; no stage's patch may be larger."""
