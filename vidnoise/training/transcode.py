@@ -45,7 +45,8 @@ class Encoding:
 def draw_encoding(rng: np.random.Generator, pixels: int) -> Encoding:
     """An encoding as footage comes in, for frames of so many pixels.
 
-    More than half are H.264, at crf 12 to 36 or 0.044 to 1 bits a pixel; the others HEVC, MPEG-2, MPEG-4 part 2, JPEG and VP9.
+    More than half are H.264, at crf 12 to 36 or 0.044 to 1 bits a pixel; the others HEVC, MPEG-2, MPEG-4 part 2,
+    JPEG and VP9.
     """
     matrix = int(rng.choice([1, 6]))
     bit_rate = int(2 ** rng.uniform(-4.5, 0) * pixels * RATE)  # from 0.044 bits a pixel: 2.3 Mbit/s at 1080p
