@@ -577,3 +577,20 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, data: Path, kind: str)
     with pytest.raises(UsageError, match="move it away to begin anew") as caught:
         trainer()
     assert "\n" not in str(caught.value)
+
+
+def test_the_estimator_alone_is_trained_by_what_the_core_makes_of_it(tmp_path: Path) -> None:
+    """The core stays as it is, and its pictures alone move the estimator."""
+    data = make_data(tmp_path)
+    stage = Stage("noise-level", 2, 2, 32, steps=2, part="noise_level")
+    moved = {}
+    for weight in (0.0, 50.0):
+        trainer = Trainer(config(stages=(stage,), picture_weight=weight), data, tmp_path / f"{weight}", cache=tmp_path)
+        before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+        parts = trainer.train_step()
+        assert (parts["clean"] > 0) == (weight > 0)
+        after = trainer.network.state_dict()
+        changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {"noise_level"}
+        moved[weight] = after["noise_level.head.weight"].clone()
+    assert not torch.equal(moved[0.0], moved[50.0])

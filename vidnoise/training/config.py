@@ -160,6 +160,9 @@ class TrainConfig:
     """Of the loss on the fused frame, which teaches the fusion directly."""
     noise_weight: float = 0.02
     """Of the loss on the logarithm of the estimated noise level."""
+    picture_weight: float = 0.0
+    """Where the estimator is trained alone: of the loss on the pictures that the core, which stays as it is, makes by
+    its estimates. An estimate that errs to one side costs more than to the other, and this tells which."""
     both_ways: float = 0.0
     """Share of steps in which the whole clip is looked at backwards first; the others see the past only."""
     temporal_weight: float = 0.0
@@ -224,7 +227,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("synthetic", "quantised", "gray", "graphics", "warmup", "still_share"), _SHARE),
     **dict.fromkeys(("ema", "weight_decay", "both_ways"), _SHARE),
     "muon_lr": (0.0, 10.0), "adam_lr": (0.0, 10.0), "sigma_power": (-10.0, 10.0),
-    **dict.fromkeys(("fused_weight", "noise_weight", "temporal_weight"), (0.0, 1e6)),
+    **dict.fromkeys(("fused_weight", "noise_weight", "picture_weight", "temporal_weight"), (0.0, 1e6)),
     "steps": _COUNT, "minutes": (1e-9, 1e9), "batch": (1, 65_536), "frames": (1, 65_536), "bptt": (1, 65_536),
     "decay": (1e-9, 1.0), "warmup_steps": _COUNT, "still_batch": (1, 65_536),
     "patch": (16, 65_536), "still_patch": (16, 65_536), "seed": (0, 2**63 - 1),
