@@ -11,8 +11,8 @@ import torch
 import tolerances
 from vidnoise import color as color_module
 from vidnoise.chroma import downsample, upsample
-from vidnoise.color import apply_correction, to_rgb
-from vidnoise.colorimetry import resolve_color
+from vidnoise.color import apply_correction, centred, to_rgb
+from vidnoise.colorimetry import LUMA_WEIGHTS, resolve_color
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat
 
@@ -269,6 +269,25 @@ def test_a_pixels_correction_reaches_its_chroma_samples_weighted():
     u = out.planes[1].to(torch.int32) - 32768
     weights = (-1 / 4, 3 / 4, 0, 0)
     assert u.tolist() == [[round(blue * down * across) for across in weights] for down in weights]
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "nv12"])
+@pytest.mark.parametrize("matrix", [1, 6, 9])
+def test_centred_rgb_keeps_planes_apart(name, matrix):
+    """A change of Cb and Cr alone leaves the mean of the channels, and back; either way about RGB's grays."""
+    frame = make_frame(name, 16, 32, color=ColorInfo(matrix=matrix, range=1))
+    other = make_frame(name, 16, 32, seed=1, color=frame.color)
+    chroma_noise = replace(frame, planes=(frame.planes[0], *other.planes[1:]))
+    before, after = to_rgb(frame, centred=True), to_rgb(chroma_noise, centred=True)
+    torch.testing.assert_close(before.mean(1), after.mean(1), atol=1e-5, rtol=0)
+    plain = to_rgb(frame)
+    torch.testing.assert_close(centred(plain, *LUMA_WEIGHTS[matrix]), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        before - before.mean(1, keepdim=True), plain - plain.mean(1, keepdim=True), atol=1e-5, rtol=0
+    )
+    out = apply_correction(frame, after - before, centred=True)
+    for found, true in zip(out.planes, chroma_noise.planes, strict=True):
+        assert torch.equal(found, true)
 
 
 @pytest.mark.parametrize("location", [1, 2, 3, 4, 5, 6])

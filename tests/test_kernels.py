@@ -62,7 +62,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("name", FORMATS)
 def test_planes_to_rgb(name: str) -> None:
     frame = on_device(make_frame(name, 13, 21))
-    expected = extended(to_rgb(frame), 16)
+    expected = extended(to_rgb(frame, centred=True), 16)
     torch.testing.assert_close(planes_in.to_rgb(frame, 16), expected, rtol=0, atol=tolerances.KERNEL_RGB)
 
 
@@ -72,24 +72,24 @@ def test_siting_range_and_matrix(name: str, location: int) -> None:
     color = ColorInfo(matrix=(1, 5, 7, 9)[location % 4], range=1 + location % 2, chroma_location=location)
     frame = on_device(make_frame(name, 13, 21, color=color))
     torch.testing.assert_close(
-        planes_in.to_rgb(frame, 16), extended(to_rgb(frame), 16), rtol=0, atol=tolerances.KERNEL_RGB
+        planes_in.to_rgb(frame, 16), extended(to_rgb(frame, centred=True), 16), rtol=0, atol=tolerances.KERNEL_RGB
     )
     correction = 0.05 * noise(1, 3, 13, 21)
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
 
 
 def test_a_picture_too_small_to_be_reflected_repeats_its_border() -> None:
     frame = on_device(make_frame("yuv420p", 3, 5))
     found = planes_in.to_rgb(frame, 16)
     assert found.shape == (1, 3, 16, 16)
-    torch.testing.assert_close(found, extended(to_rgb(frame), 16), rtol=0, atol=tolerances.KERNEL_RGB)
+    torch.testing.assert_close(found, extended(to_rgb(frame, centred=True), 16), rtol=0, atol=tolerances.KERNEL_RGB)
 
 
 def test_a_given_buffer_is_filled() -> None:
     frame = on_device(make_frame("nv12", 32, 48))
     buffer = torch.empty(1, 3, 32, 48, device=DEVICE)
     assert planes_in.to_rgb(frame, 16, rgb=buffer).data_ptr() == buffer.data_ptr()
-    torch.testing.assert_close(buffer, to_rgb(frame), rtol=0, atol=tolerances.KERNEL_RGB)
+    torch.testing.assert_close(buffer, to_rgb(frame, centred=True), rtol=0, atol=tolerances.KERNEL_RGB)
 
 
 def assert_same_codes(found: Frame, expected: Frame) -> None:
@@ -105,11 +105,13 @@ def assert_same_codes(found: Frame, expected: Frame) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_correction_onto_planes(name: str) -> None:
     frame = on_device(make_frame(name, 13, 21))
-    x = extended(to_rgb(frame), 16)
+    x = extended(to_rgb(frame, centred=True), 16)
     clean = x + 0.04 * noise(*x.shape)
     correction = (clean - x)[..., :13, :21] * 0.7
-    assert_same_codes(planes_out.apply_correction(frame, clean, x, 0.7), apply_correction(frame, correction))
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+    assert_same_codes(
+        planes_out.apply_correction(frame, clean, x, 0.7), apply_correction(frame, correction, centred=True)
+    )
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -125,7 +127,7 @@ def test_nothing_to_correct_is_bit_exact(name: str) -> None:
 def test_wild_corrections_are_clamped() -> None:
     frame = on_device(make_frame("yuv420p16le", 18, 20))
     correction = 1e6 * noise(1, 3, 18, 20)
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
 
 
 def test_ties_are_rounded_to_even() -> None:

@@ -17,7 +17,7 @@ from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.evaluation.clips import find_data, read_clip
 from vidnoise.evaluation.metrics import psnr, ssim
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
-from vidnoise.training.batch import Batch, BatchMaker, measured_sigma, with_graphics
+from vidnoise.training.batch import LUMA_SHARES, Batch, BatchMaker, as_video, measured_sigma, with_graphics
 from vidnoise.training.config import CONFIGS, Augment, Stage, load_config
 from vidnoise.training.data import ClipPack, ClipSampler, Folders
 from vidnoise.training.legs import joined, legs_of, record
@@ -594,3 +594,15 @@ def test_the_estimator_alone_is_trained_by_what_the_core_makes_of_it(tmp_path: P
         assert changed == {"noise_level"}
         moved[weight] = after["noise_level.head.weight"].clone()
     assert not torch.equal(moved[0.0], moved[50.0])
+
+
+def test_video_is_centred_by_its_own_matrix() -> None:
+    """Encoded clips and noise of planes always, others by chance; then 8 bits are those of the planes."""
+    rng = torch.Generator().manual_seed(0)
+    clean = torch.rand(2, 3, 3, 16, 16, generator=rng)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=rng)
+    for found, plain in zip(as_video(clean, noisy, LUMA_SHARES), (clean, noisy), strict=True):
+        for clip, rgb, (kr, kb) in zip(found, plain, LUMA_SHARES.tolist(), strict=True):
+            luma = kr * rgb[:, 0] + (1 - kr - kb) * rgb[:, 1] + kb * rgb[:, 2]
+            torch.testing.assert_close(clip.mean(1), luma, atol=1e-6, rtol=0)
+            torch.testing.assert_close(clip[:, 0] - clip[:, 2], rgb[:, 0] - rgb[:, 2], atol=1e-6, rtol=0)

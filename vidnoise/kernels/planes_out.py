@@ -71,7 +71,7 @@ def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_p
     elif FAMILY == "gray":
         _add(p0, q0, r0, k0, s0, t0, y, x, mask, tl.div_rn(r + g + b, tl.zeros_like(r) + 3.0) * scale, step, top)
     else:
-        _add(p0, q0, r0, k0, s0, t0, y, x, mask, g * green + r * red + b * blue, step, top)
+        _add(p0, q0, r0, k0, s0, t0, y, x, mask, (r + g + b) * (scale / 3), step, top)  # centred
         i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
         j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         inside = (i < chroma_height) & (j < chroma_width)
@@ -109,7 +109,7 @@ def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, s
         strength: What the difference is multiplied by.
 
     Returns:
-        The frame with new planes, as :func:`vidnoise.color.apply_correction` gives it.
+        The frame with new planes, as :func:`vidnoise.color.apply_correction` gives it, centred.
     """
     format = frame.format
     for name, image in (("clean", clean), ("noisy", noisy)):

@@ -185,6 +185,9 @@ class TrainConfig:
     seed: int = 1
     quantised: float = 0.0
     """Share of clips whose noisy frames are rounded to 8 bits and clipped."""
+    video: float = 0.0
+    """Share of clips, beside those of the types ``encoded`` and ``centred_planes``, in centred RGB, as the network is
+    given video (:mod:`vidnoise.color`)."""
     gray: float = 0.0
     """Share of clips that are gray, noise and all."""
     graphics: float = 0.0
@@ -224,7 +227,7 @@ _WIDEST = 4096
 
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("rotate", "elastic", "hsv", "contrast", "fade", "flash", "blind", "alpha"), _SHARE),
-    **dict.fromkeys(("synthetic", "quantised", "gray", "graphics", "warmup", "still_share"), _SHARE),
+    **dict.fromkeys(("synthetic", "quantised", "video", "gray", "graphics", "warmup", "still_share"), _SHARE),
     **dict.fromkeys(("ema", "weight_decay", "both_ways"), _SHARE),
     "muon_lr": (0.0, 10.0), "adam_lr": (0.0, 10.0), "sigma_power": (-10.0, 10.0),
     **dict.fromkeys(("fused_weight", "noise_weight", "picture_weight", "temporal_weight"), (0.0, 1e6)),
