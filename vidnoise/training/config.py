@@ -127,9 +127,9 @@ class Augment:
 class Pool:
     """Clips that are encoded ahead of time; see :mod:`vidnoise.training.codec_pool`."""
 
-    clips: int = 900
-    frames: int = 10
-    size: int = 160
+    clips: int = 3000
+    frames: int = 8
+    size: int = 144
     """Height and width, even; no stage's patch may be larger."""
 
 

@@ -45,7 +45,7 @@ class Encoding:
 def draw_encoding(rng: np.random.Generator, pixels: int) -> Encoding:
     """An encoding as footage comes in, for frames of so many pixels.
 
-    More than half are H.264, at crf 12 to 36 or 0.044 to 1 bits a pixel; the others HEVC, MPEG-2, MPEG-4 part 2,
+    More than half are H.264, at crf 14 to 35 or 0.044 to 1 bits a pixel; the others HEVC, MPEG-2, MPEG-4 part 2,
     JPEG and VP9.
     """
     matrix = int(rng.choice([1, 6]))
@@ -63,14 +63,14 @@ def draw_encoding(rng: np.random.Generator, pixels: int) -> Encoding:
             options |= {"tune": tune} if tune else {}
         if starved:
             return Encoding("libx264", "h264", options, bit_rate, matrix=matrix)
-        return Encoding("libx264", "h264", options | {"crf": f"{rng.uniform(12, 36):.1f}"}, matrix=matrix)
+        return Encoding("libx264", "h264", options | {"crf": f"{rng.uniform(14, 35):.1f}"}, matrix=matrix)
     if codec == "hevc":
         options = {"preset": str(rng.choice(["superfast", "veryfast", "fast", "medium"]))}
         options |= {"x265-params": "log-level=none:pools=none:frame-threads=1"}
         options |= {"tune": "grain"} if rng.random() < 0.12 else {}
         if starved:
             return Encoding("libx265", "hevc", options, bit_rate, matrix=matrix)
-        return Encoding("libx265", "hevc", options | {"crf": f"{rng.uniform(14, 36):.1f}"}, matrix=matrix)
+        return Encoding("libx265", "hevc", options | {"crf": f"{rng.uniform(15, 35):.1f}"}, matrix=matrix)
     if codec == "mpeg2":
         options = {"g": "12", "bf": str(rng.choice([0, 2]))}
         if starved:
