@@ -179,12 +179,12 @@ def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[st
     h, w = -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
     frame = noisy_frames(height, width, 1, device)[0]
     samples = sum(p.numel() * p.element_size() for p in frame.planes)
-    x = extended(to_rgb(frame), MULTIPLE)
+    x = extended(to_rgb(frame, centred=True), MULTIPLE)
     clean = x + 0.01
     picture = 4 * 3 * h * w
     reference, ours = Operations(), FusedOperations()
     yield ("planes to RGB", samples + picture, lambda: planes_in.to_rgb(frame, MULTIPLE, rgb=clean),
-           lambda: extended(to_rgb(frame), MULTIPLE))  # fmt: skip
+           lambda: extended(to_rgb(frame, centred=True), MULTIPLE))  # fmt: skip
     yield "RGB to bands", 2 * picture, lambda: bands.rgb_to_bands(x), lambda: reference.bands(x)
     fused = bands.rgb_to_bands(x)
     yield "bands to RGB", 2 * picture, lambda: ours.picture(fused), lambda: reference.picture(fused)
@@ -202,7 +202,7 @@ def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[st
                lambda source=source: reference.restore(source, left, residual, fused))  # fmt: skip
     yield ("correction onto planes", 2 * picture + 2 * samples,
            lambda: planes_out.apply_correction(frame, clean, x, 0.9),
-           lambda: apply_correction(frame, difference(frame, clean, x, 0.9)))  # fmt: skip
+           lambda: apply_correction(frame, difference(frame, clean, x, 0.9), centred=True))  # fmt: skip
 
 
 def kernels_part(context: Context) -> None:

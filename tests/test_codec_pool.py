@@ -15,7 +15,7 @@ from torch import Tensor
 from training_setup import config, make_data
 from vidnoise.color import to_rgb
 from vidnoise.errors import EncodeError, UsageError
-from vidnoise.training.batch import BatchMaker
+from vidnoise.training.batch import LUMA_SHARES, BatchMaker
 from vidnoise.training.codec_pool import CodecPool, PoolSampler, encoded_clips, is_lost
 from vidnoise.training.config import Pool
 from vidnoise.training.data import ClipPack, Folders
@@ -141,24 +141,25 @@ def test_parts_of_clips_are_turned_alike_and_reproducible() -> None:
     pairs[:] = np.arange(24)[:, None, None] * 7 + np.arange(24)[:, None] * 3
     pairs += np.arange(4, dtype=np.uint8)[:, None, None, None]
     pool = CodecPool.__new__(CodecPool)
-    pool.pairs = pairs
+    pool.pairs, pool.about = pairs, [{"matrix": 1}, {"matrix": 6}]
 
     def sampler(seed: int, where: str = "cpu") -> PoolSampler:
         return PoolSampler(pool, PIXELS[where](pool, torch.device("cpu")), np.random.default_rng(seed))
 
     drawn = sampler(0)
-    clean, noisy = drawn.sample(40, 3, 16)
+    clean, noisy, shares = drawn.sample(40, 3, 16)
     assert torch.equal(clean, noisy)
+    assert {tuple(pair) for pair in shares.tolist()} == {tuple(pair) for pair in LUMA_SHARES.tolist()}
     assert clean.shape == (40, 3, 3, 16, 16)
     assert len({clip.numpy().tobytes() for clip in clean}) > 30
     forwards = clean[:, 1].mean((1, 2, 3)) > clean[:, 0].mean((1, 2, 3))
     assert 25 < forwards.sum() < 40
     pairs[:, 1] += 10
-    clean, noisy = sampler(1).sample(6, 3, 16)
+    clean, noisy, shares = sampler(1).sample(6, 3, 16)
     assert torch.equal(clean * 255, noisy * 255 + 10)
-    for a, b in zip(sampler(1, "device").sample(6, 3, 16), (clean, noisy), strict=True):
+    for a, b in zip(sampler(1, "device").sample(6, 3, 16), (clean, noisy, shares), strict=True):
         assert torch.equal(a, b)
-    long, _ = sampler(1).sample(1, 7, 16)
+    long, *_ = sampler(1).sample(1, 7, 16)
     assert torch.equal(long[0, 0], long[0, 6])  # to and fro
 
 
@@ -175,7 +176,7 @@ def test_batches_have_encoded_clips_among_others(pool: CodecPool, pack: ClipPack
         return BatchMaker(settings, pack, pool, seed=1)
 
     batch = batches().make(24, 2, 32)
-    codes = batch.noisy * 255
+    codes = (batch.noisy[:, :, :1] - batch.noisy[:, :, 1:]) * 255  # centring shifts the channels of a pixel alike
     whole = ((codes - codes.round()).abs() < 1e-3).flatten(3).all(3).all(2).all(0)
     same = (batch.clean == batch.noisy).flatten(3).all(3).all(2).all(0)
     encoded = whole & ~same

@@ -11,8 +11,8 @@ import torch
 import tolerances
 from vidnoise import color as color_module
 from vidnoise.chroma import downsample, upsample
-from vidnoise.color import apply_correction, to_rgb
-from vidnoise.colorimetry import resolve_color
+from vidnoise.color import apply_correction, centred, to_rgb
+from vidnoise.colorimetry import LUMA_WEIGHTS, resolve_color
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat
 
@@ -225,9 +225,9 @@ def test_dither_carries_the_mean_below_one_code():
 
 @pytest.mark.parametrize("location", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize(("log2_w", "log2_h"), [(1, 1), (1, 0), (0, 1), (2, 0), (2, 2)])
-def test_downsampling_averages_around_the_sample(log2_w, log2_h, location):
+def test_downsampling_is_centred_on_the_sample(log2_w, log2_h, location):
     """On a ramp, a symmetric average returns the ramp's value at the sample's own position."""
-    height, width = 16, 24
+    height, width = 24, 32
     rows, columns = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
     ramp = 3 * rows + 5 * columns
     small = downsample(ramp, log2_w, log2_h, location)
@@ -240,7 +240,7 @@ def test_downsampling_averages_around_the_sample(log2_w, log2_h, location):
     )
     torch.testing.assert_close(small[1:-1, 1:-1], expected[1:-1, 1:-1])
     back = upsample(small, height, width, log2_w, log2_h, location)
-    torch.testing.assert_close(back[4:-4, 4:-4], ramp[4:-4, 4:-4])
+    torch.testing.assert_close(back[8:-8, 8:-8], ramp[8:-8, 8:-8])
 
 
 @pytest.mark.parametrize("location", [1, 2, 3, 4, 5, 6])
@@ -254,20 +254,59 @@ def test_resampling_keeps_constants_at_odd_sizes(size, location):
         torch.testing.assert_close(upsample(small, *size, log2_w, log2_h, location), plane)
 
 
-def test_chroma_noise_correction_is_the_mean_over_the_block():
-    """Centre-sited 4:2:0: a correction on one pixel of a block reaches its chroma sample with weight 1/4."""
+def test_a_pixels_correction_reaches_its_chroma_samples_weighted():
+    """Centre-sited 4:2:0: (-1, 3, 3, -1)/4 each way is what undoes linear interpolation with the least noise."""
     frame = Frame(
-        tuple(torch.full(s, 32768, dtype=torch.uint16) for s in ((4, 4), (2, 2), (2, 2))),
+        tuple(torch.full(s, 32768, dtype=torch.uint16) for s in ((8, 8), (4, 4), (4, 4))),
         PIXEL_FORMATS["yuv420p16le"],
         ColorInfo(matrix=1, range=2, chroma_location=2),
     )
-    correction = torch.zeros(1, 3, 4, 4)
-    correction[0, 2, 0, 0] = 0.1  # blue
+    correction = torch.zeros(1, 3, 8, 8)
+    correction[0, 2, 2, 2] = 0.1  # blue
     out = apply_correction(frame, correction)
     kb = 0.0722
-    expected = 65535 * 0.1 * (1 - kb) / (2 * (1 - kb)) / 4
+    blue = 65535 * 0.1 * (1 - kb) / (2 * (1 - kb))
     u = out.planes[1].to(torch.int32) - 32768
-    assert u.tolist() == [[round(expected), 0], [0, 0]]
+    weights = (-1 / 4, 3 / 4, 0, 0)
+    assert u.tolist() == [[round(blue * down * across) for across in weights] for down in weights]
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "nv12"])
+@pytest.mark.parametrize("matrix", [1, 6, 9])
+def test_centred_rgb_keeps_planes_apart(name, matrix):
+    """A change of Cb and Cr alone leaves the mean of the channels, and back; either way about RGB's grays."""
+    frame = make_frame(name, 16, 32, color=ColorInfo(matrix=matrix, range=1))
+    other = make_frame(name, 16, 32, seed=1, color=frame.color)
+    chroma_noise = replace(frame, planes=(frame.planes[0], *other.planes[1:]))
+    before, after = to_rgb(frame, centred=True), to_rgb(chroma_noise, centred=True)
+    torch.testing.assert_close(before.mean(1), after.mean(1), atol=1e-5, rtol=0)
+    plain = to_rgb(frame)
+    torch.testing.assert_close(centred(plain, *LUMA_WEIGHTS[matrix]), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        before - before.mean(1, keepdim=True), plain - plain.mean(1, keepdim=True), atol=1e-5, rtol=0
+    )
+    out = apply_correction(frame, after - before, centred=True)
+    for found, true in zip(out.planes, chroma_noise.planes, strict=True):
+        assert torch.equal(found, true)
+
+
+@pytest.mark.parametrize("location", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize(("log2_w", "log2_h"), [(1, 1), (1, 0), (0, 1), (2, 0), (2, 2)])
+def test_downsampling_undoes_upsampling(log2_w, log2_h, location):
+    """To the picture's edges; noise of chroma planes that the network has found is taken away whole."""
+    small = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    large = upsample(small, 5 << log2_h, 7 << log2_w, log2_w, log2_h, location)
+    torch.testing.assert_close(downsample(large, log2_w, log2_h, location), small, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["yuv420p10le", "yuv422p10le", "yuv411p", "yuv410p", "nv12"])
+def test_noise_of_chroma_planes_is_taken_away_whole(name):
+    """A network that knows the clean picture leaves no noise, though it works at the luma's resolution."""
+    noisy, clean = make_frame(name, 16, 32), make_frame(name, 16, 32)
+    clean = replace(clean, planes=tuple(torch.full_like(p, 100) for p in clean.planes))
+    out = apply_correction(noisy, to_rgb(clean) - to_rgb(noisy))
+    for found, true in zip(out.planes, clean.planes, strict=True):
+        assert torch.equal(found, true)
 
 
 def test_sixteen_bit_words_survive_the_way_through_int32():

@@ -67,17 +67,17 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("name", FORMATS)
 def test_planes_to_rgb(name: str) -> None:
     frame = on_device(make_frame(name, *SIZE))
-    expected = extended(to_rgb(frame), BLOCKS)
+    expected = extended(to_rgb(frame, centred=True), BLOCKS)
     torch.testing.assert_close(planes_in.to_rgb(frame, BLOCKS), expected, rtol=0, atol=tolerances.KERNEL_RGB)
 
 
 @pytest.mark.parametrize("name", ["yuv420p", "gbrp"])
 def test_pictures_of_several_programs(name: str) -> None:
     frame = on_device(make_frame(name, 13, 141))
-    expected = extended(to_rgb(frame), 16)
+    expected = extended(to_rgb(frame, centred=True), 16)
     torch.testing.assert_close(planes_in.to_rgb(frame, 16), expected, rtol=0, atol=tolerances.KERNEL_RGB)
     correction = 0.05 * noise(1, 3, 13, 141)
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
 
 
 @pytest.mark.parametrize("location", range(7))
@@ -85,24 +85,24 @@ def test_pictures_of_several_programs(name: str) -> None:
 def test_siting_range_and_matrix(name: str, location: int) -> None:
     color = ColorInfo(matrix=(1, 5, 7, 9)[location % 4], range=1 + location % 2, chroma_location=location)
     frame = on_device(make_frame(name, *SIZE, color=color))
-    expected = extended(to_rgb(frame), BLOCKS)
+    expected = extended(to_rgb(frame, centred=True), BLOCKS)
     torch.testing.assert_close(planes_in.to_rgb(frame, BLOCKS), expected, rtol=0, atol=tolerances.KERNEL_RGB)
     correction = 0.05 * noise(1, 3, *SIZE)
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
 
 
 def test_a_picture_too_small_to_be_reflected_repeats_its_border() -> None:
     frame = on_device(make_frame("yuv420p", 3, 5))
     found = planes_in.to_rgb(frame, 16)
     assert found.shape == (1, 3, 16, 16)
-    torch.testing.assert_close(found, extended(to_rgb(frame), 16), rtol=0, atol=tolerances.KERNEL_RGB)
+    torch.testing.assert_close(found, extended(to_rgb(frame, centred=True), 16), rtol=0, atol=tolerances.KERNEL_RGB)
 
 
 def test_a_given_buffer_is_filled() -> None:
     frame = on_device(make_frame("nv12", 32, 48))
     buffer = torch.empty(1, 3, 32, 48, device=DEVICE)
     assert planes_in.to_rgb(frame, 16, rgb=buffer).data_ptr() == buffer.data_ptr()
-    torch.testing.assert_close(buffer, to_rgb(frame), rtol=0, atol=tolerances.KERNEL_RGB)
+    torch.testing.assert_close(buffer, to_rgb(frame, centred=True), rtol=0, atol=tolerances.KERNEL_RGB)
 
 
 def assert_same_codes(found: Frame, expected: Frame) -> None:
@@ -118,11 +118,13 @@ def assert_same_codes(found: Frame, expected: Frame) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_correction_onto_planes(name: str) -> None:
     frame = on_device(make_frame(name, *SIZE))
-    x = extended(to_rgb(frame), BLOCKS)
+    x = extended(to_rgb(frame, centred=True), BLOCKS)
     clean = x + 0.04 * noise(*x.shape)
     correction = (clean - x)[..., : SIZE[0], : SIZE[1]] * 0.7
-    assert_same_codes(planes_out.apply_correction(frame, clean, x, 0.7), apply_correction(frame, correction))
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+    assert_same_codes(
+        planes_out.apply_correction(frame, clean, x, 0.7), apply_correction(frame, correction, centred=True)
+    )
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -138,7 +140,7 @@ def test_nothing_to_correct_is_bit_exact(name: str) -> None:
 def test_wild_corrections_are_clamped() -> None:
     frame = on_device(make_frame("yuv420p16le", 18, 20))
     correction = 1e6 * noise(1, 3, 18, 20)
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction))
+    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
 
 
 def test_ties_are_rounded_to_even() -> None:

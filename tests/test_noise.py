@@ -11,7 +11,8 @@ from vidnoise.noise import NOISES, _demosaiced, add_gaussian
 NOISY = sorted(set(NOISES) - {"none"})
 
 RANGES = {
-    "gaussian": (0, 55.5), "planes": (0.3, 60), "sensor": (0.1, 60), "correlated": (0.9, 42), "luma": (0.9, 47),
+    "gaussian": (0, 55.5), "planes": (0.3, 60), "centred_planes": (0.3, 60),
+    "sensor": (0.1, 60), "correlated": (0.9, 42), "luma": (0.9, 47),
     "salt_and_pepper": (1, 80), "banding": (0.5, 60),
 }  # fmt: skip
 """Least and largest deviation of a clip on middle gray, in 8-bit units."""
@@ -88,6 +89,18 @@ def test_noise_leaves_the_mean_in_the_middle_of_the_range(name: str) -> None:
     # Chroma smeared over 16 pixels is the most correlated: 64² pixels are as few as 100 samples of it. Rows are 64.
     assert deviations.median() < 0.08
     assert deviations.max() < 0.3
+
+
+def test_in_centred_rgb_planes_keep_their_noise_to_themselves() -> None:
+    """Where plain RGB has noise of U and V in the mean of its channels, too."""
+    plain, centred = noise_of("planes", gray(64), 5), noise_of("centred_planes", gray(64), 5)
+    luma, chroma = luma_and_chroma(plain)
+    alone = luma < 0.02 * chroma
+    assert alone.sum() > 3
+    mean = centred.mean(2)
+    assert mean[alone].abs().max() < 1e-6
+    assert plain.mean(2)[alone].abs().amax((1, 2, 3)).min() > 1 / 255
+    torch.testing.assert_close(centred - mean.unsqueeze(2), plain - plain.mean(2, keepdim=True), atol=1e-6, rtol=0)
 
 
 def test_planes_have_chroma_from_none_to_alone_and_at_half_size() -> None:

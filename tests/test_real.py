@@ -367,7 +367,7 @@ def test_quick_validation_needs_ffmpeg_only_once(folder: Path, tmp_path: Path, m
     # 92 x 98: luma from line 22 and column 24 on, chroma from 11 and 12 on.
     planes = [p[t : t + n, left : left + n] for p, t, left, n in zip(
         shot.noisy[1].planes, (22, 11, 11), (24, 12, 12), (48, 24, 24), strict=True)]  # fmt: skip
-    torch.testing.assert_close(noisy[1:2], real.to_rgb(replace(shot.noisy[1], planes=tuple(planes))))
+    torch.testing.assert_close(noisy[1:2], real.to_rgb(replace(shot.noisy[1], planes=tuple(planes)), centred=True))
 
     real.centre_material.cache_clear()
     monkeypatch.setenv("PATH", "")

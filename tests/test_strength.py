@@ -74,7 +74,7 @@ def test_half_of_the_luma_is_half_of_its_correction(matrix):
     correction = 0.02 * torch.randn(1, 3, 8, 8, generator=generator)
 
     def change(luma: float, chroma: float) -> list[torch.Tensor]:
-        after = apply_correction(frame, weigh_correction(frame, correction, luma, chroma))
+        after = apply_correction(frame, weigh_correction(frame, correction, luma, chroma), centred=True)
         return [a.int() - b.int() for a, b in zip(after.planes, samples, strict=True)]
 
     whole, half = change(1, 1), change(0.5, 1)

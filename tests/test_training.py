@@ -17,7 +17,7 @@ from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.evaluation.clips import find_data, read_clip
 from vidnoise.evaluation.metrics import psnr, ssim
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
-from vidnoise.training.batch import Batch, BatchMaker, measured_sigma, with_graphics
+from vidnoise.training.batch import LUMA_SHARES, Batch, BatchMaker, as_video, measured_sigma, with_graphics
 from vidnoise.training.config import CONFIGS, Augment, Stage, load_config
 from vidnoise.training.data import ClipPack, ClipSampler, Folders
 from vidnoise.training.legs import joined, legs_of, record
@@ -585,3 +585,32 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, data: Path, kind: str)
     with pytest.raises(UsageError, match="move it away to begin anew") as caught:
         trainer()
     assert "\n" not in str(caught.value)
+
+
+def test_the_estimator_alone_is_trained_by_what_the_core_makes_of_it(tmp_path: Path) -> None:
+    """The core stays as it is, and its pictures alone move the estimator."""
+    data = make_data(tmp_path)
+    stage = Stage("noise-level", 2, 2, 32, steps=2, part="noise_level")
+    moved = {}
+    for weight in (0.0, 50.0):
+        trainer = Trainer(config(stages=(stage,), picture_weight=weight), data, tmp_path / f"{weight}", cache=tmp_path)
+        before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+        parts = trainer.train_step()
+        assert (parts["clean"] > 0) == (weight > 0)
+        after = trainer.network.state_dict()
+        changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {"noise_level"}
+        moved[weight] = after["noise_level.head.weight"].clone()
+    assert not torch.equal(moved[0.0], moved[50.0])
+
+
+def test_video_is_centred_by_its_own_matrix() -> None:
+    """Encoded clips and noise of planes always, others by chance; then 8 bits are those of the planes."""
+    rng = torch.Generator().manual_seed(0)
+    clean = torch.rand(2, 3, 3, 16, 16, generator=rng)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=rng)
+    for found, plain in zip(as_video(clean, noisy, LUMA_SHARES), (clean, noisy), strict=True):
+        for clip, rgb, (kr, kb) in zip(found, plain, LUMA_SHARES.tolist(), strict=True):
+            luma = kr * rgb[:, 0] + (1 - kr - kb) * rgb[:, 1] + kb * rgb[:, 2]
+            torch.testing.assert_close(clip.mean(1), luma, atol=1e-6, rtol=0)
+            torch.testing.assert_close(clip[:, 0] - clip[:, 2], rgb[:, 0] - rgb[:, 2], atol=1e-6, rtol=0)

@@ -1,7 +1,9 @@
 """Chroma planes to and from the luma's resolution, with the siting of their samples.
 
-Both directions are separable, linear, keep constants exactly, and treat what lies outside the picture as a copy
-of its edge. They are written as a few strided slices rather than as convolutions: on a CPU a convolution of one
+Both directions are separable, linear, keep constants, and treat what lies outside the picture as a copy of its edge.
+The way down undoes the way up: what was found out about the noise of chroma samples at the luma's resolution comes back
+to the samples whole. An average over each sample's area would not do: it would leave half of their noise. They are
+written as a few strided slices rather than as convolutions: on a CPU a convolution of one
 channel is several times slower, and on a GPU both are bound by memory.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,10 +43,13 @@ def upsample(plane: Tensor, height: int, width: int, log2_w: int, log2_h: int, c
 
 
 def downsample(plane: Tensor, log2_w: int, log2_h: int, chroma_location: int) -> Tensor:
-    """Averages over the area of each chroma sample, from ``(H, W)`` to its own resolution (rounded up); float32."""
+    """The chroma samples, at their own resolution (rounded up), whose :func:`upsample` a plane ``(H, W)`` is; float32.
+
+    Of a plane that is none, a weighted average around each chroma sample.
+    """
     x, y = siting(chroma_location, log2_w, log2_h)
-    plane = _average(plane, 0, 1 << log2_h, y)
-    return _average(plane, 1, 1 << log2_w, x)
+    plane = _gather(plane, 0, 1 << log2_h, y)
+    return _gather(plane, 1, 1 << log2_w, x)
 
 
 def _at(dim: int, start: int, stop: int | None = None, step: int = 1) -> tuple[slice, ...]:
@@ -80,22 +86,30 @@ def _interpolate(plane: Tensor, dim: int, size: int, factor: int, offset: float)
 
 
 @lru_cache(maxsize=64)
-def box(factor: int, offset: float) -> tuple[tuple[int, float], ...]:
-    """Taps (sample, weight) of a box ``factor`` wide around ``offset``; samples are 1 wide, so its ends may cut one."""
-    start, stop = offset - factor / 2, offset + factor / 2
-    samples = range(math.floor(start + 0.5), math.ceil(stop - 0.5) + 1)
-    taps = ((k, (min(stop, k + 0.5) - max(start, k - 0.5)) / factor) for k in samples)
-    return tuple((k, weight) for k, weight in taps if weight > 0)
+def taps(factor: int, offset: float) -> tuple[tuple[int, float], ...]:
+    """Samples and their weights that give a chroma sample back from its interpolation (:func:`upsample`).
+
+    Of all weights of samples at most ``factor`` from the chroma sample that do so, those that let through the least
+    noise (of least squares). Where the picture ends within a chroma sample, they come close to it only.
+    """
+    if factor == 1:
+        return ((0, 1.0),)
+    samples = range(math.ceil(offset - factor), math.floor(offset + factor) + 1)
+    position = (np.array(samples)[:, None] - offset) / factor  # on the axis of the chroma samples
+    neighbours = np.arange(math.floor(position.min()), math.ceil(position.max()) + 1)
+    interpolation = np.clip(1 - np.abs(position - neighbours), 0, None)
+    weights = np.linalg.pinv(interpolation.T) @ (neighbours == 0)
+    return tuple((k, w) for k, w in zip(samples, weights.tolist(), strict=True))
 
 
-def _average(plane: Tensor, dim: int, factor: int, offset: float) -> Tensor:
+def _gather(plane: Tensor, dim: int, factor: int, offset: float) -> Tensor:
     if factor == 1:
         return plane
     n = plane.shape[dim]
     count = -(-n // factor)
     out: Tensor | None = None
     # The middle tap first: it is inside the picture for (almost) every output, so it can start the sum.
-    for k, weight in sorted(box(factor, offset), key=lambda tap: abs(tap[0] - offset)):
+    for k, weight in sorted(taps(factor, offset), key=lambda tap: abs(tap[0] - offset)):
         first = -(-max(0, -k) // factor)
         last = max(min(count, (n - 1 - k) // factor + 1), first)
         source = plane[_at(dim, factor * first + k, factor * (last - 1) + k + 1, factor)]

@@ -3,6 +3,11 @@
 Everything here is linear and exact up to float32: the transfer curve is left as it is, nothing is clipped on the way
 in, and what goes back is a *difference*, so no offset, siting filter or matrix can shift a picture that the network
 leaves alone.
+
+The network takes the mean of R', G' and B' for a picture's luma. That of video, Y', is another weighted mean: in plain
+R'G'B', noise of the Cb and Cr planes would be noise of the network's luma, and a clean Y' plane would be denoised along
+with them. So video is given to it in *centred* R'G'B': each pixel shifted along gray until the mean is Y'. Then luma is
+the Y' plane, chroma the other two, and the noise of each stays with it.
 """
 
 from __future__ import annotations
@@ -88,8 +93,13 @@ def _to_samples(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(dtype)
 
 
-def to_rgb(frame: Frame) -> Tensor:
-    """The picture as the network sees it.
+def to_rgb(frame: Frame, *, centred: bool = False) -> Tensor:
+    """The picture in RGB.
+
+    Args:
+        frame: Of any format.
+        centred: Shift each pixel of Y'CbCr pictures along gray, so that the mean of its channels is Y' (see above): as
+            the network sees it.
 
     Returns:
         ``(1, 3, H, W)`` float32 R'G'B', nominally in [0, 1] but never clipped: super-whites, noise below black and
@@ -120,10 +130,24 @@ def to_rgb(frame: Frame) -> Tensor:
     red_cr, green_cb, green_cr, blue_cb = k.from_chroma
     y, cb, cr = lightness("y"), chroma("u"), chroma("v")
     r, g, b = rgb[0]
+    if centred:
+        mean_cb, mean_cr = k.mean_chroma
+        y = y.sub_(cb, alpha=mean_cb).sub_(cr, alpha=mean_cr)
     torch.add(y, cr, alpha=red_cr, out=r)
     torch.add(y, cb, alpha=blue_cb, out=b)
     torch.add(y, cb, alpha=green_cb, out=g).add_(cr, alpha=green_cr)
     return rgb
+
+
+def centred(rgb: Tensor, kr: float | Tensor, kb: float | Tensor) -> Tensor:
+    """``(..., 3, H, W)`` R'G'B' as :func:`to_rgb` centres it.
+
+    Args:
+        rgb: Pictures.
+        kr, kb: The luma's shares of red and blue in the video that they are taken for (:data:`LUMA_WEIGHTS`).
+    """
+    r, g, b = rgb.split(1, -3)
+    return rgb + ((kr - 1 / 3) * r + (2 / 3 - kr - kb) * g + (kb - 1 / 3) * b)
 
 
 def weigh_correction(frame: Frame, correction: Tensor, luma: float, chroma: float) -> Tensor:
@@ -133,28 +157,32 @@ def weigh_correction(frame: Frame, correction: Tensor, luma: float, chroma: floa
     have no such planes; there the Y', Cb and Cr of the correction are BT.709's. Gray ones have lightness only.
 
     Args:
-        frame: For its format and matrix.
-        correction: ``(1, 3, H, W)`` R'G'B' difference.
+        frame: For its format.
+        correction: ``(1, 3, H, W)`` R'G'B' difference, centred.
         luma, chroma: Factors; 0 leaves those planes identical, bit for bit, in integer YUV formats.
     """
     if luma == chroma == 1:
         return correction
     if frame.format.family == "gray":
         return correction * luma
-    k = coefficients(frame)
-    # By numbers, not by a tensor of them: a device would be waited for until it has it.
-    r, g, b = (c * (weight / k.luma_scale) for c, weight in zip(correction.split(1, 1), k.to_luma, strict=True))
-    y = r + g + b
+    if frame.format.family == "yuv":
+        y = correction.mean(1, keepdim=True)
+    else:
+        k = coefficients(frame)
+        # By numbers, not by a tensor of them: a device would be waited for until it has it.
+        r, g, b = (c * (weight / k.luma_scale) for c, weight in zip(correction.split(1, 1), k.to_luma, strict=True))
+        y = r + g + b
     return (correction - y).mul_(chroma).add_(y, alpha=luma)
 
 
-def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = None) -> Frame:
+def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = None, *, centred: bool = False) -> Frame:
     """Adds the network's correction to the source samples, in their own format, depth and range.
 
     Args:
         frame: The noisy frame.
         correction: ``(1, 3, H, W)`` R'G'B' difference, clean - noisy, in the units of :func:`to_rgb`.
         dither: ``(H, W)``, values strictly inside (-0.5, 0.5), in steps of the sample's code: added before rounding.
+        centred: Whether the correction is between pictures that :func:`to_rgb` has centred.
 
     Returns:
         The frame with new planes: rounded, and clamped to the range of the sample's code. Float samples are not
@@ -173,7 +201,7 @@ def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = N
     elif format.family == "rgb":
         corrections = {name: correction[i] * k.luma_scale for i, name in enumerate("rgb")}
     else:
-        corrections = _ycbcr(correction, format, k)
+        corrections = _ycbcr(correction, format, k, centred)
 
     planes = list(frame.planes)
     for index, components in enumerate(format.layout):
@@ -191,7 +219,7 @@ def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = N
     return replace(frame, planes=tuple(planes))
 
 
-def _ycbcr(rgb: Tensor, format: PixelFormat, k: Coefficients) -> dict[str, Tensor]:
+def _ycbcr(rgb: Tensor, format: PixelFormat, k: Coefficients, centred: bool) -> dict[str, Tensor]:
     """``(3, H, W)`` R'G'B' differences as differences of Y', Cb and Cr codes, the chroma at its own resolution."""
     red, green, blue = k.to_luma
     r, g, b = rgb
@@ -203,7 +231,11 @@ def _ycbcr(rgb: Tensor, format: PixelFormat, k: Coefficients) -> dict[str, Tenso
         torch.sub(y, primary, alpha=k.luma_scale, out=scratch)
         return downsample(scratch, format.log2_chroma_w, format.log2_chroma_h, k.chroma_location) * scale
 
-    return {"y": y, "u": chroma(b, k.to_chroma[0]), "v": chroma(r, k.to_chroma[1])}
+    # A shift along gray changes no B' - Y' and no R' - Y', whichever mean Y' is.
+    cb, cr = chroma(b, k.to_chroma[0]), chroma(r, k.to_chroma[1])
+    if centred:
+        torch.add(r, g, out=y).add_(b).mul_(k.luma_scale / 3)
+    return {"y": y, "u": cb, "v": cr}
 
 
 def _add(samples: Tensor, correction: Tensor, format: PixelFormat, dither: Tensor | None) -> Tensor:

@@ -79,6 +79,8 @@ class Coefficients(NamedTuple):
     chroma_location: int
     from_chroma: tuple[float, float, float, float]
     """R' = Y' + [0] Cr, G' = Y' + [1] Cb + [2] Cr, B' = Y' + [3] Cb."""
+    mean_chroma: tuple[float, float]
+    """(R' + G' + B')/3 = Y' + [0] Cb + [1] Cr."""
     to_luma: tuple[float, float, float]
     """Y' code = [0] R' + [1] G' + [2] B', of differences."""
     to_chroma: tuple[float, float]
@@ -96,10 +98,12 @@ def _coefficients(format: PixelFormat, color: ColorInfo) -> Coefficients:
     _, luma_scale, _, chroma_scale = scales
     kr, kb = LUMA_WEIGHTS[color.matrix or 1]
     kg = 1 - kr - kb
+    red_cr, green_cb, green_cr, blue_cb = 2 * (1 - kr), -2 * (1 - kb) * kb / kg, -2 * (1 - kr) * kr / kg, 2 * (1 - kb)
     return Coefficients(
         *scales,
         color.chroma_location,
-        (2 * (1 - kr), -2 * (1 - kb) * kb / kg, -2 * (1 - kr) * kr / kg, 2 * (1 - kb)),
+        (red_cr, green_cb, green_cr, blue_cb),
+        ((green_cb + blue_cb) / 3, (red_cr + green_cr) / 3),
         (kr * luma_scale, kg * luma_scale, kb * luma_scale),
         (-chroma_scale / luma_scale / (2 * (1 - kb)), -chroma_scale / luma_scale / (2 * (1 - kr))),
     )

@@ -37,13 +37,13 @@ def to_network(frame: Frame, multiple: int, out: Tensor | None = None) -> Tensor
         out: memory of the right size, which may be used for the result.
 
     Returns:
-        ``(1, 3, H, W)`` float32 RGB, see :func:`vidnoise.color.to_rgb`, without NaN and infinities.
+        ``(1, 3, H, W)`` float32 RGB, centred, see :func:`vidnoise.color.to_rgb`, without NaN and infinities.
     """
     if _has_kernels(frame):
         from .kernels.planes_in import to_rgb as fused
 
         return fused(frame, multiple, rgb=out)
-    rgb = to_rgb(frame)
+    rgb = to_rgb(frame, centred=True)
     if frame.format.is_float:  # a sample that is no number stays one, but must not spread through the state
         rgb = rgb.nan_to_num(nan=0, posinf=1, neginf=0)
     return extended(rgb, multiple)
@@ -61,7 +61,7 @@ def from_network(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) ->
         from .kernels.planes_out import apply_correction as fused
 
         return fused(frame, clean, noisy, strength)
-    return apply_correction(frame, difference(frame, clean, noisy, strength))
+    return apply_correction(frame, difference(frame, clean, noisy, strength), centred=True)
 
 
 def difference(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) -> Tensor:
@@ -75,4 +75,4 @@ def add_correction(frame: Frame, correction: Tensor) -> Frame:
         from .kernels.planes_out import apply_correction as fused
 
         return fused(frame, correction)
-    return apply_correction(frame, correction)
+    return apply_correction(frame, correction, centred=True)

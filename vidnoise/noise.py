@@ -85,8 +85,9 @@ def gaussian(clean: Tensor, generator: Generator) -> Tensor:
     return add_gaussian(clean, _uniform(clean, generator, 0, 55 / 255), generator)
 
 
-def planes(clean: Tensor, generator: Generator) -> Tensor:
-    """Noise of the planes of 4:2:0 video: Y at full size, U and V at half, brought up again linearly.
+def _plane_noise(clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Noise of the planes of 4:2:0 video, ``(N, T, 1, H, W)`` of Y and, in RGB with Y as it is, ``(N, T, 3, H, W)`` of
+    U and V, which are of half the size and brought up again linearly.
 
     Luma has a deviation of 2 to 35/255, chroma 0 to 3 times as much (28/255 at most); some clips have noise in luma
     alone, some in chroma alone. It is white; or blurred, as by scaling; or smeared along lines, as tape does it: chroma
@@ -118,7 +119,20 @@ def planes(clean: Tensor, generator: Generator) -> Tensor:
     kb = torch.where(high_definition, 0.0722, 0.114)
     red, blue = 2 * (1 - kr) * uv[:, :, 1:], 2 * (1 - kb) * uv[:, :, :1]
     green = (red * kr + blue * kb) / (kr + kb - 1)
-    return clean + torch.cat([y + red, y + green, y + blue], 2)
+    return y, torch.cat([red, green, blue], 2)
+
+
+def planes(clean: Tensor, generator: Generator) -> Tensor:
+    """Noise of the planes of 4:2:0 video (:func:`_plane_noise`)."""
+    y, colour = _plane_noise(clean, generator)
+    return clean + y + colour
+
+
+def centred_planes(clean: Tensor, generator: Generator) -> Tensor:
+    """The same in centred RGB, as the network is given video (:mod:`vidnoise.color`), where noise of U and V leaves the
+    mean of the channels alone; the clip is to be centred, too."""
+    y, colour = _plane_noise(clean, generator)
+    return clean + y + colour - colour.mean(2, keepdim=True)
 
 
 def _demosaiced(mosaic: Tensor, red_row: Tensor, red_column: Tensor, mix: Tensor) -> Tensor:
@@ -248,6 +262,7 @@ NOISES: dict[str, Noise] = {
     "none": none,
     "gaussian": gaussian,
     "planes": planes,
+    "centred_planes": centred_planes,
     "sensor": sensor,
     "correlated": correlated,
     "luma": luma,

@@ -177,7 +177,7 @@ QUICK_SIZE, QUICK_FRAMES, MADE_OF = 160, 8, 20
 """Height and width of its crops, frames that are kept, and frames that were encoded."""
 
 Material = dict[str, list[tuple[Tensor, Tensor]]]
-"""By scenario: of each clip noisy and clean frames, RGB ``(T, 3, H, W)``."""
+"""By scenario: of each clip noisy and clean frames, centred RGB ``(T, 3, H, W)``."""
 
 _COLOUR = ColorInfo(matrix=6, range=1)
 
@@ -232,13 +232,13 @@ def _centre(frame: Frame) -> list[Tensor]:
 def _from_planes(planes: Sequence[np.ndarray]) -> Tensor:
     samples = [torch.from_numpy(plane) for plane in planes]
     pictures = zip(*samples, strict=True)
-    return torch.cat([to_rgb(Frame(tuple(p), PIXEL_FORMATS["yuv420p"], _COLOUR)) for p in pictures])
+    return torch.cat([to_rgb(Frame(tuple(p), PIXEL_FORMATS["yuv420p"], _COLOUR), centred=True) for p in pictures])
 
 
 def quick_real_validation(
     network: DenoiseNetwork, folder: Path, cache: Path, *, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """PSNR in RGB by scenario, blind and causal, on :func:`centre_material`: a compass for training.
+    """PSNR in centred RGB by scenario, blind and causal, on :func:`centre_material`: a compass for training.
 
     Args:
         network: in evaluation mode, on ``device``.

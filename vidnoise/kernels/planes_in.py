@@ -61,7 +61,7 @@ def _chroma(plane, row_stride, column_stride, y, x, mask, height, width, site_x,
 @triton.jit
 def _pixel(p0, p1, p2, r0, k0, r1, k1, r2, k2, y, x, mask, chroma_height, chroma_width, site_x, site_y,
            luma_scale, luma_offset, chroma_offset, chroma_scale, red_cr, green_cb, green_cr, blue_cb,
-           FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr):  # fmt: skip
+           mean_cb, mean_cr, FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr):  # fmt: skip
     """R, G and B at (y, x)."""
     first = _load(p0, r0, k0, y, x, mask) * luma_scale - luma_offset
     if FAMILY == "gray":
@@ -75,13 +75,14 @@ def _pixel(p0, p1, p2, r0, k0, r1, k1, r2, k2, y, x, mask, chroma_height, chroma
                      FACTOR_Y, FACTOR_X)  # fmt: skip
         cr = _chroma(p2, r2, k2, y, x, mask, chroma_height, chroma_width, site_x, site_y, chroma_offset, chroma_scale,
                      FACTOR_Y, FACTOR_X)  # fmt: skip
-        return first + red_cr * cr, first + green_cb * cb + green_cr * cr, first + blue_cb * cb
+        centred = first - mean_cb * cb - mean_cr * cr
+        return centred + red_cr * cr, centred + green_cb * cb + green_cr * cr, centred + blue_cb * cb
 
 
 @triton.jit
 def _planes_to_rgb(p0, p1, p2, rgb, r0, k0, r1, k1, r2, k2, height, width, padded_height, padded_width,
                    chroma_height, chroma_width, site_x, site_y, luma_scale, luma_offset, chroma_offset, chroma_scale,
-                   red_cr, green_cb, green_cr, blue_cb,
+                   red_cr, green_cb, green_cr, blue_cb, mean_cb, mean_cr,
                    FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr, REFLECTS: tl.constexpr,
                    ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -92,16 +93,16 @@ def _planes_to_rgb(p0, p1, p2, rgb, r0, k0, r1, k1, r2, k2, height, width, padde
     x0, x1 = _inside(2 * j, width, REFLECTS), _inside(2 * j + 1, width, REFLECTS)
     ra, ga, ba = _pixel(p0, p1, p2, r0, k0, r1, k1, r2, k2, y0, x0, mask, chroma_height, chroma_width, site_x, site_y,
                         luma_scale, luma_offset, chroma_offset, chroma_scale, red_cr, green_cb, green_cr, blue_cb,
-                        FAMILY, FACTOR_Y, FACTOR_X)  # fmt: skip
+                        mean_cb, mean_cr, FAMILY, FACTOR_Y, FACTOR_X)  # fmt: skip
     rb, gb, bb = _pixel(p0, p1, p2, r0, k0, r1, k1, r2, k2, y0, x1, mask, chroma_height, chroma_width, site_x, site_y,
                         luma_scale, luma_offset, chroma_offset, chroma_scale, red_cr, green_cb, green_cr, blue_cb,
-                        FAMILY, FACTOR_Y, FACTOR_X)  # fmt: skip
+                        mean_cb, mean_cr, FAMILY, FACTOR_Y, FACTOR_X)  # fmt: skip
     rc, gc, bc = _pixel(p0, p1, p2, r0, k0, r1, k1, r2, k2, y1, x0, mask, chroma_height, chroma_width, site_x, site_y,
                         luma_scale, luma_offset, chroma_offset, chroma_scale, red_cr, green_cb, green_cr, blue_cb,
-                        FAMILY, FACTOR_Y, FACTOR_X)  # fmt: skip
+                        mean_cb, mean_cr, FAMILY, FACTOR_Y, FACTOR_X)  # fmt: skip
     rd, gd, bd = _pixel(p0, p1, p2, r0, k0, r1, k1, r2, k2, y1, x1, mask, chroma_height, chroma_width, site_x, site_y,
                         luma_scale, luma_offset, chroma_offset, chroma_scale, red_cr, green_cb, green_cr, blue_cb,
-                        FAMILY, FACTOR_Y, FACTOR_X)  # fmt: skip
+                        mean_cb, mean_cr, FAMILY, FACTOR_Y, FACTOR_X)  # fmt: skip
     # Interleaved, so that neighbouring threads write neighbouring pixels.
     x = tl.program_id(0) * 2 * COLUMNS + tl.arange(0, 2 * COLUMNS)[None, :]
     wide = (i < padded_height // 2) & (x < padded_width)
@@ -125,7 +126,7 @@ def to_rgb(frame: Frame, multiple: int = 1, *, rgb: Tensor | None = None) -> Ten
         rgb: Where to put it, ``(1, 3, H, W)`` float32, contiguous; new by default.
 
     Returns:
-        ``(1, 3, H, W)`` R'G'B' as :func:`vidnoise.color.to_rgb` gives it.
+        ``(1, 3, H, W)`` R'G'B' as :func:`vidnoise.color.to_rgb` gives it, centred.
     """
     format = frame.format
     multiple = max(2, multiple)
@@ -143,6 +144,7 @@ def to_rgb(frame: Frame, multiple: int = 1, *, rgb: Tensor | None = None) -> Ten
             *planes, rgb, *(s for p in planes for s in p.stride()),
             frame.height, frame.width, height, width, *planes[1].shape, site_x, site_y,
             1 / k.luma_scale, k.luma_offset / k.luma_scale, k.chroma_offset, 1 / k.chroma_scale, *k.from_chroma,
+            *k.mean_chroma,
             format.family, 1 << format.log2_chroma_h, 1 << format.log2_chroma_w,
             bottom < frame.height and right < frame.width, *BLOCK, **OPTIONS,
         )  # fmt: skip

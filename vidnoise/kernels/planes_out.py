@@ -1,17 +1,18 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 # Triton compiles these functions: what types they get there, Python does not know.
-"""The network's output onto the source's samples: difference, matrix, chroma averaging, rounding, in one pass."""
+"""The network's output onto the source's samples: difference, matrix, chroma to its size, rounding, in one pass."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidnoise.chroma import box, siting
+from vidnoise.chroma import siting, taps
 from vidnoise.color import component
 from vidnoise.colorimetry import coefficients
 from vidnoise.errors import FormatError
@@ -54,8 +55,9 @@ def _add(source, target, source_row, source_column, target_row, target_column, y
 @triton.jit
 def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_plane, noisy_row,
            r0, k0, r1, k1, r2, k2, s0, t0, s1, t1, s2, t2,
-           height, width, chroma_height, chroma_width, strength, red, green, blue, scale, to_u, to_v, start_y, start_x,
-           step, top, HAS_NOISY: tl.constexpr, FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr,
+           height, width, chroma_height, chroma_width, strength, red, green, blue, scale, to_u, to_v,
+           weights_y, weights_x, step, top,
+           HAS_NOISY: tl.constexpr, FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr,
            FIRST_Y: tl.constexpr, TAPS_Y: tl.constexpr, FIRST_X: tl.constexpr, TAPS_X: tl.constexpr,
            ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     y = tl.program_id(1) * (ROWS * FACTOR_Y) + tl.arange(0, ROWS * FACTOR_Y)[:, None]
@@ -69,18 +71,17 @@ def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_p
     elif FAMILY == "gray":
         _add(p0, q0, r0, k0, s0, t0, y, x, mask, tl.div_rn(r + g + b, tl.zeros_like(r) + 3.0) * scale, step, top)
     else:
-        _add(p0, q0, r0, k0, s0, t0, y, x, mask, g * green + r * red + b * blue, step, top)
+        _add(p0, q0, r0, k0, s0, t0, y, x, mask, (r + g + b) * (scale / 3), step, top)  # centred
         i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
         j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         inside = (i < chroma_height) & (j < chroma_width)
         u = tl.zeros((ROWS, COLUMNS), tl.float32)
         v = tl.zeros((ROWS, COLUMNS), tl.float32)
         for k in tl.static_range(FIRST_X, FIRST_X + TAPS_X):
-            # A box FACTOR wide around the sample; pixels are 1 wide, so its ends may cut one (chroma.downsample).
-            across = (tl.minimum(start_x + FACTOR_X, k + 0.5) - tl.maximum(start_x, k - 0.5)) * (1.0 / FACTOR_X)
+            across = tl.load(weights_x + (k - FIRST_X))
             at_x = tl.minimum(tl.maximum(j * FACTOR_X + k, 0), width - 1)
             for o in tl.static_range(FIRST_Y, FIRST_Y + TAPS_Y):
-                down = (tl.minimum(start_y + FACTOR_Y, o + 0.5) - tl.maximum(start_y, o - 0.5)) * (1.0 / FACTOR_Y)
+                down = tl.load(weights_y + (o - FIRST_Y))
                 at_y = tl.minimum(tl.maximum(i * FACTOR_Y + o, 0), height - 1)
                 r, g, b = _difference(clean, noisy, clean_plane, clean_row, noisy_plane, noisy_row, at_y, at_x, inside,
                                       strength, HAS_NOISY)  # fmt: skip
@@ -89,6 +90,13 @@ def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_p
                 v += (luma - r * scale) * (across * down)
         _add(p1, q1, r1, k1, s1, t1, i, j, inside, u * to_u, step, top)
         _add(p2, q2, r2, k2, s2, t2, i, j, inside, v * to_v, step, top)
+
+
+@lru_cache(maxsize=64)
+def _taps(factor: int, offset: float, device: torch.device) -> tuple[int, Tensor]:
+    """The first sample of :func:`vidnoise.chroma.taps`, and the weights on the device."""
+    found = taps(factor, offset)
+    return found[0][0], torch.tensor([weight for _, weight in found], device=device)
 
 
 def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, strength: float = 1.0) -> Frame:
@@ -101,7 +109,7 @@ def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, s
         strength: What the difference is multiplied by.
 
     Returns:
-        The frame with new planes, as :func:`vidnoise.color.apply_correction` gives it.
+        The frame with new planes, as :func:`vidnoise.color.apply_correction` gives it, centred.
     """
     format = frame.format
     for name, image in (("clean", clean), ("noisy", noisy)):
@@ -121,7 +129,8 @@ def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, s
     k = coefficients(frame)
     site_x, site_y = siting(k.chroma_location, format.log2_chroma_w, format.log2_chroma_h)
     factor_x, factor_y = 1 << format.log2_chroma_w, 1 << format.log2_chroma_h
-    taps_x, taps_y = box(factor_x, site_x), box(factor_y, site_y)
+    first_x, weights_x = _taps(factor_x, site_x, clean.device)
+    first_y, weights_y = _taps(factor_y, site_y, clean.device)
     images = (clean, clean if noisy is None else noisy)
     strides = [s for image in images for s in image.stride()[1:3]]
     if any(image.stride(3) != 1 for image in images):
@@ -131,8 +140,8 @@ def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, s
         _apply[grid](
             *images, *before, *after, *strides, *(s for p in (*before, *after) for s in p.stride()),
             frame.height, frame.width, *after[1].shape, float(strength), *k.to_luma, k.luma_scale, *k.to_chroma,
-            site_y - factor_y / 2, site_x - factor_x / 2, float(1 << format.msb_shift),
+            weights_y, weights_x, float(1 << format.msb_shift),
             float((1 << (format.bit_depth + format.msb_shift)) - 1), noisy is not None, format.family,
-            factor_y, factor_x, taps_y[0][0], len(taps_y), taps_x[0][0], len(taps_x), *BLOCK, **OPTIONS,
+            factor_y, factor_x, first_y, len(weights_y), first_x, len(weights_x), *BLOCK, **OPTIONS,
         )  # fmt: skip
     return replace(frame, planes=targets)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color import centred
+from ..colorimetry import LUMA_WEIGHTS
 from ..errors import UsageError
 from ..model.luma_chroma import rgb_to_bands
 from ..model.noise_level import SIGMA_MIN
@@ -107,6 +109,21 @@ def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tup
     return torch.where(mask, flat, clean), torch.where(mask, flat, noisy)
 
 
+LUMA_SHARES = torch.tensor([LUMA_WEIGHTS[1], LUMA_WEIGHTS[6]])
+"""``(2, 2)``: of red and blue, by BT.709 and BT.601."""
+
+
+def as_video(clean: Tensor, noisy: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips ``(N, T, 3, H, W)`` and their noisy versions as the network is given video (:mod:`vidnoise.color`).
+
+    Args:
+        clean, noisy: in RGB.
+        shares: ``(N, 2)``: the luma's of red and blue.
+    """
+    kr, kb = (share.view(-1, 1, 1, 1, 1).to(clean.device) for share in shares.unbind(1))
+    return centred(clean, kr, kb), centred(noisy, kr, kb)
+
+
 AHEAD = 2**24
 """Pixels up to which a GPU makes several batches at once: a small batch costs it as much time as a large one."""
 
@@ -162,10 +179,11 @@ class BatchMaker:
     def make(self, n: int, frames: int, patch: int) -> Batch:
         """A batch of ``n`` clips, where they are rendered."""
         rng, config = self.rng, self.config
-        clean, noisy, encoded = self._pairs(n, frames, patch)
+        clean, noisy, is_video = self._pairs(n, frames, patch)
         changes = (
             (as_gray, rng.random(n) < config.gray),
-            (quantised, (rng.random(n) < config.quantised) & ~encoded),  # those are of 8 bits as they are
+            # Of video the planes are: those of encoded clips already.
+            (quantised, (rng.random(n) < config.quantised) & ~is_video),
             (partial(with_graphics, rng=rng), rng.random(n) < config.graphics),
         )
         for change, chosen in changes:
@@ -182,23 +200,32 @@ class BatchMaker:
         return torch.from_numpy(self.rng.random(n) < self.config.blind)
 
     def _pairs(self, n: int, frames: int, patch: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Clean and noisy clips ``(n, T, 3, H, W)``, those of a type one after the other; which are encoded."""
-        counts = self.rng.multinomial(n, self.weights)
-        cleans, noisys = [], []
+        """Clean and noisy clips ``(n, T, 3, H, W)``, those of a type one after the other; which are video."""
+        rng = self.rng
+        counts = rng.multinomial(n, self.weights)
+        cleans, noisys, is_video = [], [], []
         for name, count in zip(self.names, counts.tolist(), strict=True):
             if not count:
                 continue
+            video = np.full(count, name in (ENCODED, "centred_planes")) | (rng.random(count) < self.config.video)
+            shares = LUMA_SHARES[torch.from_numpy(rng.integers(2, size=count))]
             if name == ENCODED:
                 assert self.pool is not None  # or its weight is zero
-                clean, noisy = self.pool.sample(count, frames, patch)
+                clean, noisy, shares = self.pool.sample(count, frames, patch)
             else:
                 clean = self.sampler.sample(count, frames, patch)
-                clean = with_changing_light(clean, self.config.augment, self.rng)
+                clean = with_changing_light(clean, self.config.augment, rng)
+                if name == "centred_planes":
+                    clean, _ = as_video(clean, clean, shares)
                 noisy = NOISES[name](clean, self.generator)
+            if name != "centred_planes" and video.any():
+                places = torch.from_numpy(np.flatnonzero(video))
+                at = places.to(clean.device)
+                clean[at], noisy[at] = as_video(clean[at], noisy[at], shares[places])
             cleans.append(clean)
             noisys.append(noisy)
-        encoded = np.repeat([name == ENCODED for name in self.names], counts)
-        return torch.cat(cleans), torch.cat(noisys), encoded
+            is_video.append(video)
+        return torch.cat(cleans), torch.cat(noisys), np.concatenate(is_video)
 
     def state(self) -> dict:
         """For resuming exactly here."""

@@ -127,9 +127,9 @@ class Augment:
 class Pool:
     """Clips that are encoded ahead of time; see :mod:`vidnoise.training.codec_pool`."""
 
-    clips: int = 600
-    frames: int = 10
-    size: int = 160
+    clips: int = 3000
+    frames: int = 8
+    size: int = 144
     """Height and width, even; no stage's patch may be larger."""
 
 
@@ -160,6 +160,9 @@ class TrainConfig:
     """Of the loss on the fused frame, which teaches the fusion directly."""
     noise_weight: float = 0.02
     """Of the loss on the logarithm of the estimated noise level."""
+    picture_weight: float = 0.0
+    """Where the estimator is trained alone: of the loss on the pictures that the core, which stays as it is, makes by
+    its estimates. An estimate that errs to one side costs more than to the other, and this tells which."""
     both_ways: float = 0.0
     """Share of steps in which the whole clip is looked at backwards first; the others see the past only."""
     temporal_weight: float = 0.0
@@ -182,6 +185,9 @@ class TrainConfig:
     seed: int = 1
     quantised: float = 0.0
     """Share of clips whose noisy frames are rounded to 8 bits and clipped."""
+    video: float = 0.0
+    """Share of clips, beside those of the types ``encoded`` and ``centred_planes``, in centred RGB, as the network is
+    given video (:mod:`vidnoise.color`)."""
     gray: float = 0.0
     """Share of clips that are gray, noise and all."""
     graphics: float = 0.0
@@ -221,10 +227,10 @@ _WIDEST = 4096
 
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("rotate", "elastic", "hsv", "contrast", "fade", "flash", "blind", "alpha"), _SHARE),
-    **dict.fromkeys(("synthetic", "quantised", "gray", "graphics", "warmup", "still_share"), _SHARE),
+    **dict.fromkeys(("synthetic", "quantised", "video", "gray", "graphics", "warmup", "still_share"), _SHARE),
     **dict.fromkeys(("ema", "weight_decay", "both_ways"), _SHARE),
     "muon_lr": (0.0, 10.0), "adam_lr": (0.0, 10.0), "sigma_power": (-10.0, 10.0),
-    **dict.fromkeys(("fused_weight", "noise_weight", "temporal_weight"), (0.0, 1e6)),
+    **dict.fromkeys(("fused_weight", "noise_weight", "picture_weight", "temporal_weight"), (0.0, 1e6)),
     "steps": _COUNT, "minutes": (1e-9, 1e9), "batch": (1, 65_536), "frames": (1, 65_536), "bptt": (1, 65_536),
     "decay": (1e-9, 1.0), "warmup_steps": _COUNT, "still_batch": (1, 65_536),
     "patch": (16, 65_536), "still_patch": (16, 65_536), "seed": (0, 2**63 - 1),

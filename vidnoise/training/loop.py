@@ -159,6 +159,8 @@ class Trainer:
 
     def _start_stage(self) -> None:
         stage, config = self.stage, self.config
+        for name, module in self.network.named_children():
+            module.requires_grad_(stage.part in ("all", name))
         self.optimizers = make_optimizers(
             self.network, stage.muon_lr, stage.adam_lr, kind=config.optimizer, weight_decay=config.weight_decay
         )
@@ -244,7 +246,7 @@ class Trainer:
             return self._backward_clips(batch, blind)
         with self.precision.autocast():
             if self.stage.part == "noise_level":
-                loss, parts = estimator_loss(self.network, batch)
+                loss, parts = estimator_loss(self.network, batch, self.config)
             else:
                 loss, parts = still_loss(self.network, batch, self.config)
         self.precision.scaler.scale(loss).backward()

@@ -114,17 +114,25 @@ def _weight(batch: Batch, config: TrainConfig) -> Tensor:
     return (batch.mean_sigma * 255 / 25).clamp(min=0.15) ** config.sigma_power
 
 
-def estimator_loss(network: DenoiseNetwork, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of the noise estimator alone, many times as fast as whole frames.
+def estimator_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of the noise estimator alone, several times as fast as whole frames.
 
     Args:
         network: in training mode.
         batch: see :class:`Batch`.
+        config: how much the pictures count that the core makes by the estimates.
     """
     frames, n, _, height, width = batch.clean.shape
     memory = network.initial_state(n, height, width, device=batch.clean.device).memory
-    total = torch.zeros((), device=batch.clean.device)
+    estimate, total = batch.sigma[0], torch.zeros((), device=batch.clean.device)
     for t in range(frames):
         estimate, memory = network.estimate_sigma(batch.noisy[t], memory)
         total = total + noise_level_loss(estimate, batch.sigma[t])
-    return total / frames, dict.fromkeys(PARTS, total.new_zeros(())) | {"noise": total.detach() / frames}
+    parts = dict.fromkeys(PARTS, total.new_zeros(())) | {"noise": total.detach() / frames}
+    loss = total / frames
+    if config.picture_weight:
+        clean = network.still(batch.noisy[-1], estimate)
+        pictures = (_weight(batch, config) * restoration(clean, batch.clean[-1], config.loss, config.alpha)).mean()
+        loss = loss + config.picture_weight * pictures
+        parts["clean"] = pictures.detach()
+    return loss, parts

@@ -45,29 +45,32 @@ class Encoding:
 def draw_encoding(rng: np.random.Generator, pixels: int) -> Encoding:
     """An encoding as footage comes in, for frames of so many pixels.
 
-    Half are H.264, at crf 12 to 36 or 0.044 to 1 bits a pixel; the others HEVC, MPEG-2, MPEG-4 part 2, JPEG and VP9.
+    More than half are H.264, at crf 14 to 35 or 0.044 to 1 bits a pixel; the others HEVC, MPEG-2, MPEG-4 part 2,
+    JPEG and VP9.
     """
     matrix = int(rng.choice([1, 6]))
     bit_rate = int(2 ** rng.uniform(-4.5, 0) * pixels * RATE)  # from 0.044 bits a pixel: 2.3 Mbit/s at 1080p
     starved = rng.random() < 0.35
     step = str(round(2 ** rng.uniform(1, 4)))
     quantiser = {"qmin": step, "qmax": step}  # for those that know no crf: 2 to 16, near-transparent to blocks
-    codec = rng.choice(["h264", "hevc", "mpeg2", "mpeg4", "jpeg", "vp9"], p=[0.5, 0.16, 0.1, 0.04, 0.1, 0.1])
+    codec = rng.choice(["h264", "hevc", "mpeg2", "mpeg4", "jpeg", "vp9"], p=[0.54, 0.18, 0.08, 0.04, 0.07, 0.09])
     if codec == "h264":
-        presets = ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
-        options = {"preset": str(rng.choice(presets)), "g": str(rng.choice([12, 50, 250]))}
-        tune = str(rng.choice(["", "grain", "zerolatency", "film"], p=[0.5, 0.12, 0.25, 0.13]))
-        options |= {"tune": tune} if tune else {}
+        options = {}  # half as the encoder has it by itself, which is what most people use
+        if rng.random() < 0.5:
+            presets = ["ultrafast", "superfast", "veryfast", "faster", "fast"]
+            options |= {"preset": str(rng.choice(presets)), "g": str(rng.choice([12, 50, 250]))}
+            tune = str(rng.choice(["", "grain", "zerolatency", "film"], p=[0.3, 0.15, 0.4, 0.15]))
+            options |= {"tune": tune} if tune else {}
         if starved:
             return Encoding("libx264", "h264", options, bit_rate, matrix=matrix)
-        return Encoding("libx264", "h264", options | {"crf": f"{rng.uniform(12, 36):.1f}"}, matrix=matrix)
+        return Encoding("libx264", "h264", options | {"crf": f"{rng.uniform(14, 35):.1f}"}, matrix=matrix)
     if codec == "hevc":
-        options = {"preset": str(rng.choice(["ultrafast", "superfast", "veryfast", "fast"]))}
+        options = {"preset": str(rng.choice(["superfast", "veryfast", "fast", "medium"]))}
         options |= {"x265-params": "log-level=none:pools=none:frame-threads=1"}
         options |= {"tune": "grain"} if rng.random() < 0.12 else {}
         if starved:
             return Encoding("libx265", "hevc", options, bit_rate, matrix=matrix)
-        return Encoding("libx265", "hevc", options | {"crf": f"{rng.uniform(14, 36):.1f}"}, matrix=matrix)
+        return Encoding("libx265", "hevc", options | {"crf": f"{rng.uniform(15, 35):.1f}"}, matrix=matrix)
     if codec == "mpeg2":
         options = {"g": "12", "bf": str(rng.choice([0, 2]))}
         if starved:
