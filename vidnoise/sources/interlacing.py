@@ -89,7 +89,7 @@ class FieldFinder:
 
 def field_order(video: av.VideoStream, first: av.VideoFrame) -> FieldOrder | None:
     """Which field is shown first by the marks of the first picture, else by the header; None for progressive video."""
-    header = _ORDERS.get(video.codec_context.field_order)
+    header = _ORDERS.get(getattr(video.codec_context, "field_order", 0))  # PyAV has it from 18 on
     return picture_order(first) if first.interlaced_frame else header
 
 
