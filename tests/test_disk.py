@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 
 from clips import Clip
-from live_peers import with_tiny_model
 from test_sinks import frame_of, info_of, write_all
 from vidnoise import disk
-from vidnoise.cli import main
 from vidnoise.errors import EncodeError, SinkOpenError
 from vidnoise.segments import Parts
 from vidnoise.sinks import check_places, open_sink
@@ -27,23 +25,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links, modes an
 
 CLIP = "lavfi:testsrc2=size=64x48:rate=25:duration=0.2"
 Run = Callable[..., tuple[int, list[str]]]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    return with_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def run(tiny: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Run:
-    """``run(...)`` is (exit code, lines on standard error) of that command line."""
-
-    def call(*args: object) -> tuple[int, list[str]]:
-        capsys.readouterr()
-        code = main([*map(str, args), *tiny, "--strength", "0"])
-        return code, capsys.readouterr().err.splitlines()
-
-    return call
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import av
 import pytest
 
 from clips import Clip
-from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, need_rtsp_server, with_tiny_model
+from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, need_rtsp_server
 from test_pipeline import FakeDenoiser, FakeSink, FakeSource
 from vidnoise.errors import DecodeError, SourceError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame
@@ -40,11 +40,6 @@ HICCUP_MS = 150
 """What a busy machine may take from us between the last look at the clock and the end of a write."""
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(150)]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    return with_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(autouse=True)

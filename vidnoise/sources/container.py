@@ -458,9 +458,9 @@ class ContainerSource:
             and any(k in self._container.format.name for k in _HEADER_KNOWS_DURATION)
         ):
             missing = float(self._total_seconds - (end - self._begin))
-            # Headers may count from the first time of decoding, which is some frames before that of showing.
-            few_frames = 4 * float(self._pictures.ticks_per_frame() * self._time_base)
-            if missing > max(0.1, few_frames, 0.01 * float(self._total_seconds)):
+            if "flv" in self._container.format.name:  # whose header counts from the first time of decoding
+                missing -= 4 * float(self._pictures.ticks_per_frame() * self._time_base)
+            if missing > max(0.1, 0.01 * float(self._total_seconds)):
                 self.ended_early_seconds = missing
                 logger.warning(
                     "%s: ended %.2f s before the end that its header gives; it seems to be cut off", self.uri, missing
