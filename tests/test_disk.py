@@ -245,6 +245,13 @@ def test_no_second_output_is_written_over_anything(tmp_path: Path, run: Run, opt
     assert other.read_bytes() != b"mine"
 
 
+def test_a_name_with_a_zero_in_it(tmp_path: Path) -> None:
+    import vidnoise
+
+    with pytest.raises(SinkOpenError, match="no name of a file holds a zero"):
+        vidnoise.denoise_file(CLIP, f"{tmp_path}/a\0b.mkv", model="fast", device="cpu")
+
+
 def test_two_reports_in_one_file_are_refused(tmp_path: Path, run: Run) -> None:
     path = tmp_path / "s.json"
     code, err = run(CLIP, "-o", tmp_path / "out.mkv", "--json", path, "--stats", path)

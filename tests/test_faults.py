@@ -64,7 +64,7 @@ def test_a_disk_that_fills_up_at_any_moment_leaves_no_file(tmp_path: Path, run: 
 def test_the_old_file_survives_a_full_disk(tmp_path: Path, run: Run) -> None:
     out = tmp_path / "out.mkv"
     out.write_bytes(b"what was there before")
-    with disk_with_room_for(20_000):
+    with disk_with_room_for(8_000):
         assert run(CLIP, "-y", "-o", out, "--codec", "ffv1")[0] == 4
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"what was there before"]
 

@@ -32,6 +32,7 @@ from vidnoise.frame import Frame
 from vidnoise.pipeline import run
 from vidnoise.sinks import open_sink
 from vidnoise.sinks.stamps import Stamps
+from vidnoise.sinks.tags import container_tags
 from vidnoise.sources import open_source
 
 STILL: dict[str, Any] = {"device": "cpu", "threads": 1, "strength": 0}
@@ -83,6 +84,8 @@ def test_a_timecode_track_becomes_one_again(tmp_path: Path, tiny_model: str, cap
             assert tags["timecode"] == "10:20:30:05"
             assert len(container.streams) == (1 if extension == ".mkv" else 2)
     assert "left out" not in caplog.text
+    container_tags({"timecode": "10:20:30:05"}, "mp4", "out.mp4")  # as .mxf and DV have it
+    assert "no place" not in caplog.text
     vidnoise.denoise_file(source, tmp_path / "out.ts", model=tiny_model, **STILL)
     assert "no place for the timecode" in caplog.text
 

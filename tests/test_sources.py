@@ -213,7 +213,8 @@ def test_start_behind_the_end(clips: Clips) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("start", -1), ("duration", 0), ("start", float("nan")), ("threads", -2)]
+    ("option", "value"),
+    [("start", -1), ("duration", 0), ("start", float("nan")), ("start", 1e30), ("threads", -2), ("threads", 10**12)],
 )
 def test_senseless_options(clips: Clips, option: str, value: float) -> None:
     with pytest.raises(UsageError, match=option):

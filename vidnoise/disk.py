@@ -119,8 +119,12 @@ def check_apart(reads: Iterable[str], writes: Iterable[str]) -> None:
         reads, writes: Paths of files; those that are not there count by their names.
 
     Raises:
-        SinkOpenError: Two of ``writes`` are one file, or one of them is read.
+        SinkOpenError: Two of ``writes`` are one file, or one of them is read; or the name of one cannot be.
     """
+    writes = list(writes)
+    for path in writes:
+        if "\0" in path:
+            raise SinkOpenError(f"{path}: no name of a file holds a zero", path)
     taken = {_identity(path): (path, "the input") for path in reads if os.path.exists(path)}
     for path in writes:
         if is_node(path):

@@ -19,7 +19,7 @@ import av.error
 
 from vidnoise.disk import Draft, Lock, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
-from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
+from vidnoise.frame import MAX_THREADS, PIXEL_FORMATS, Frame, Packet, StreamInfo
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
@@ -127,8 +127,8 @@ class ContainerSink:
         self._container: av.container.OutputContainer | None = None
         self._n_written = 0
         check_audio_option(audio)
-        if threads < 0:
-            raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
+        if not 0 <= threads <= MAX_THREADS:
+            raise UsageError(f"threads must be 0 (automatic) to {MAX_THREADS}, got {threads}")
         self._check_path()
         format = format or self.default_format
         if grow:
