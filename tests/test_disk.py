@@ -17,6 +17,7 @@ from clips import Clip
 from test_sinks import frame_of, info_of, write_all
 from vidnoise import disk
 from vidnoise.errors import EncodeError, SinkOpenError
+from vidnoise.locking import Lock
 from vidnoise.segments import Parts
 from vidnoise.sinks import check_places, open_sink
 from vidnoise.sources import open_source
@@ -90,7 +91,7 @@ def test_a_second_run_on_one_output_is_refused_with_one_line(tmp_path: Path, run
 
 
 def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path: Path) -> None:
-    code = f"from vidnoise.disk import Lock; import os; Lock({str(tmp_path / 'out.mkv')!r}); os._exit(9)"
+    code = f"from vidnoise.locking import Lock; import os; Lock({str(tmp_path / 'out.mkv')!r}); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     assert list(tmp_path.glob(".vidnoise-*.lock"))
     write_all(open_sink(tmp_path / "out.mkv"), info_of())
@@ -98,12 +99,12 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_many_at_once_one_wins(tmp_path: Path) -> None:
-    won: list[disk.Lock] = []
+    won: list[Lock] = []
     refused: list[SinkOpenError] = []
 
     def take() -> None:
         try:
-            won.append(disk.Lock(str(tmp_path / "out.mkv")))
+            won.append(Lock(str(tmp_path / "out.mkv")))
         except SinkOpenError as ex:
             refused.append(ex)
 

@@ -17,9 +17,10 @@ import av.codec.codec
 import av.container
 import av.error
 
-from vidnoise.disk import Draft, Lock, check_free, same_place
+from vidnoise.disk import Draft, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import MAX_THREADS, PIXEL_FORMATS, Frame, Packet, StreamInfo
+from vidnoise.locking import Lock
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
