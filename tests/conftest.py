@@ -90,6 +90,33 @@ def no_network_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Denoiser, "push", quick)
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Options of a run with a network of no worth, which is fast."""
+    from live_peers import with_tiny_model
+
+    return with_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny: tuple[str, ...]) -> str:
+    """The file of that network."""
+    return tiny[1]
+
+
+@pytest.fixture
+def run(tiny: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, list[str]]]:
+    """``run(...)`` is (exit code, lines on standard error) of that command line, which changes no picture."""
+    from vidnoise.cli import main
+
+    def call(*args: object) -> tuple[int, list[str]]:
+        capsys.readouterr()
+        code = main([*map(str, args), *tiny, "--strength", "0"])
+        return code, capsys.readouterr().err.splitlines()
+
+    return call
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from clips import Clip
-from live_peers import with_tiny_model
 from test_sinks import frame_of, info_of, write_all
 from vidnoise import disk
-from vidnoise.cli import main
 from vidnoise.errors import EncodeError, SinkOpenError
+from vidnoise.locking import Lock
 from vidnoise.segments import Parts
 from vidnoise.sinks import check_places, open_sink
 from vidnoise.sources import open_source
@@ -30,23 +29,6 @@ pytestmark = [
 
 CLIP = "lavfi:testsrc2=size=64x48:rate=25:duration=0.2"
 Run = Callable[..., tuple[int, list[str]]]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    return with_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def run(tiny: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Run:
-    """``run(...)`` is (exit code, lines on standard error) of that command line."""
-
-    def call(*args: object) -> tuple[int, list[str]]:
-        capsys.readouterr()
-        code = main([*map(str, args), *tiny, "--strength", "0"])
-        return code, capsys.readouterr().err.splitlines()
-
-    return call
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -112,7 +94,7 @@ def test_a_second_run_on_one_output_is_refused_with_one_line(tmp_path: Path, run
 
 
 def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path: Path) -> None:
-    code = f"from vidnoise.disk import Lock; import os; Lock({str(tmp_path / 'out.mkv')!r}); os._exit(9)"
+    code = f"from vidnoise.locking import Lock; import os; Lock({str(tmp_path / 'out.mkv')!r}); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     assert list(tmp_path.glob(".vidnoise-*.lock"))
     write_all(open_sink(tmp_path / "out.mkv"), info_of())
@@ -120,12 +102,12 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_many_at_once_one_wins(tmp_path: Path) -> None:
-    won: list[disk.Lock] = []
+    won: list[Lock] = []
     refused: list[SinkOpenError] = []
 
     def take() -> None:
         try:
-            won.append(disk.Lock(str(tmp_path / "out.mkv")))
+            won.append(Lock(str(tmp_path / "out.mkv")))
         except SinkOpenError as ex:
             refused.append(ex)
 
@@ -265,6 +247,13 @@ def test_no_second_output_is_written_over_anything(tmp_path: Path, run: Run, opt
     assert (source.read_bytes(), other.read_bytes()) == (before, b"mine")
     assert run(source, "-o", out, "-y", option, other)[0] == 0
     assert other.read_bytes() != b"mine"
+
+
+def test_a_name_with_a_zero_in_it(tmp_path: Path) -> None:
+    import vidnoise
+
+    with pytest.raises(SinkOpenError, match="no name of a file holds a zero"):
+        vidnoise.denoise_file(CLIP, f"{tmp_path}/a\0b.mkv", model="fast", device="cpu")
 
 
 def test_two_reports_in_one_file_are_refused(tmp_path: Path, run: Run) -> None:

@@ -258,15 +258,26 @@ def test_bare_streams_have_the_rate_that_they_tell(tmp_path: Path, codec: str, e
     assert [(f.pts or 0) * f.time_base for f in source] == [Fraction(i, 30) for i in range(6)]
 
 
-def test_a_very_late_start_is_no_hours_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("extension", [".avi", ".mpg", ".ts", ".m2ts"])
+def test_a_very_late_start_is_no_hours_of_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, extension: str
+) -> None:
+    """The clock of transport streams begins anew after 26 hours, which would be another time without a word."""
     recipe = replace(CLIPS["cfr_mkv"], ticks=tuple(100_000_000 + 40 * i for i in range(10)))
     clip = write(tmp_path / "in.mkv", recipe)
-    out = copy(str(clip), tmp_path / "out.avi")
+    out = copy(str(clip), tmp_path / f"out{extension}")
     assert out.stat().st_size < 100_000
     assert [t - seconds(out)[0] for t in seconds(out)] == [Fraction(i, 25) for i in range(10)]
     assert seconds(out)[0] < 1
     assert "the output begins at 0" in caplog.text
-    assert seconds(copy(str(clip), tmp_path / "out.mkv")) == [Fraction(i, 25) + 100_000 for i in range(10)]
+
+
+@pytest.mark.parametrize("extension", [".mkv", ".nut", ".mp4", ".flv"])
+def test_a_very_late_start_stays_where_it_can(tmp_path: Path, caplog: pytest.LogCaptureFixture, extension: str) -> None:
+    recipe = replace(CLIPS["cfr_mkv"], ticks=tuple(100_000_000 + 40 * i for i in range(10)))
+    out = copy(str(write(tmp_path / "in.mkv", recipe)), tmp_path / f"out{extension}")
+    assert seconds(out) == [Fraction(i, 25) + 100_000 for i in range(10)]
+    assert not caplog.records, "neither moved nor cut off"
 
 
 # --- the index of .mp4 ------------------------------------------------------------------------------------------------

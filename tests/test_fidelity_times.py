@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -221,3 +223,77 @@ def test_cover_pictures_between_containers(clips: Clips, tmp_path: Path, first: 
         assert len(covers) == 1
         (packet,) = [p for p in container.demux(covers[0]) if p.size]
         assert bytes(packet) == cover.read_bytes()
+
+
+def packed_avi(path: Path, n: int = 24) -> Path:
+    """As encoders for Windows packed them: each B-frame in the chunk of the frame it needs, and then an empty frame.
+
+    Picture ``i`` is ``10 * i`` bright.
+    """
+    encoder = cast(av.VideoCodecContext, av.CodecContext.create("mpeg4", "w"))
+    encoder.width, encoder.height, encoder.pix_fmt = 96, 64, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+    encoder.max_b_frames, encoder.gop_size, encoder.bit_rate = 1, 12, 400_000
+    encoder.options = {"b_strategy": "0", "sc_threshold": "1000000000"}
+    packets: list[bytes] = []
+    for i in range(n + 1):
+        picture = None
+        if i < n:
+            picture = av.VideoFrame(96, 64, "yuv420p")
+            picture.pts, picture.time_base = i, encoder.time_base
+            for plane, value in zip(picture.planes, (10 * i, 128, 128), strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+        packets += [bytes(p) for p in encoder.encode(picture)]
+    chunks: list[bytes] = []
+    for data in packets:
+        at = data.index(b"\0\0\1\xb6")
+        if data[at + 4] >> 6 == 2:  # a B-frame
+            chunks[-1] += data
+            chunks.append(b"\0\0\1\xb6\x57\xf8\x7f")
+        else:
+            chunks.append(data if chunks else data[:at] + b"\0\0\1\xb2DivX503b1393p" + data[at:])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+        for i, data in enumerate(chunks):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("threads", [1, 0])
+def test_packed_b_frames_come_when_they_are_meant(tmp_path: Path, threads: int) -> None:
+    """Without care for them, each comes one picture late, and each second one not in its turn."""
+    clip = packed_avi(tmp_path / "in.avi")
+    frames = list(open_source(clip, threads=threads))
+    assert [f.pts * f.time_base for f in frames if f.pts is not None] == [Fraction(i, 25) for i in range(24)]
+    assert [round(float(f.planes[0].float().mean()), -1) for f in frames] == [10 * i for i in range(24)]
+    from_there = next(iter(open_source(clip, start=0.4, threads=threads)))
+    assert round(float(from_there.planes[0].float().mean()), -1) == 100
+
+
+def test_control_packed_b_frames_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidnoise.sources.decoding._DIVX_MARK", re.compile(rb"(?!)"))
+    assert [f.pts for f in open_source(packed_avi(tmp_path / "in.avi"))][:5] == [1, 3, 2, 5, 4]
+
+
+def test_the_aspect_ratio_of_the_container_is_no_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where pictures say another one, as those of DV in .avi: that is what players show, and no news."""
+    clip, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 15)
+        stream.sample_aspect_ratio = Fraction(4, 3)
+        for i in range(6):
+            picture = av.VideoFrame(96, 64, "yuv420p")
+            picture.pts, picture.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    assert {f.sample_aspect_ratio for f in open_source(clip)} == {Fraction(4, 3)}
+    with caplog.at_level(logging.WARNING):
+        assert main([str(clip), "-o", str(out), *with_tiny_model(tmp_path), "--strength", "0"]) == 0
+    assert not [r for r in caplog.records if "aspect" in r.getMessage()]
+    assert open_source(out).info.sample_aspect_ratio == Fraction(4, 3)

@@ -78,6 +78,8 @@ def test_tiny_pictures_get_white_grain():
 
 @pytest.mark.parametrize("amount", [-0.1, 2.5])
 def test_amounts_out_of_range(amount):
+    with pytest.raises(UsageError, match="grain_seed must be a number of 64 bits"):
+        GrainSynthesis(1.0, seed=10**30)
     with pytest.raises(UsageError, match="grain must be between 0 and 2"):
         GrainSynthesis(amount)
 

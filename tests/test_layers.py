@@ -14,7 +14,7 @@ LAYERS = [
     {"text"},
     {"errors", "_version"},
     {"disk"},
-    {"frame", "contact_sheet", "cache", "allocator"},
+    {"frame", "contact_sheet", "cache", "allocator", "locking"},
     {"chroma", "colorimetry", "passthrough", "picture_planes", "run_stats", "segments", "batch"},
     {"color", "noise", "model", "cuts"},
     {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export", "kernels"},

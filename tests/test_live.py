@@ -24,7 +24,7 @@ import av
 import pytest
 
 from clips import Clip
-from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, need_rtsp_server, with_tiny_model
+from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, need_rtsp_server
 from test_pipeline import FakeDenoiser, FakeSink, FakeSource
 from vidnoise.errors import DecodeError, SourceError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame
@@ -44,11 +44,6 @@ PATIENT: dict[str, Any] = {"depth": 200, "max_latency_ms": 60_000}
 """For runs of which every frame counts, however busy the machine is: none is dropped."""
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(150)]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    return with_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(autouse=True)

@@ -321,3 +321,34 @@ def test_a_slow_viewer_costs_frames_and_no_lag() -> None:
     assert stats.frames_dropped > 30
     assert stats.lag_ms_max is not None
     assert stats.lag_ms_max < 600 + HICCUP_MS
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+@pytest.mark.parametrize("comes", [False, True])
+def test_a_reader_that_has_not_come_holds_no_recording_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, comes: bool
+) -> None:
+    """And gets the rest, should it come."""
+    os.mkfifo(tmp_path / "fifo")
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "fifo").read_bytes()))
+    paths = {"rec.mkv": None, "fifo": "mkv"}
+    tee = TeeSink([open_sink(tmp_path / name, format=format, codec="ffv1") for name, format in paths.items()])
+    assert tee.is_ready()
+    source = open_source(CAMERA.format(1))
+    tee.open(replace(source.info, is_live=True))
+    for n, frame in enumerate(source):
+        tee.write(frame)
+        if n == 5 and comes:
+            reader.start()
+            time.sleep(1)
+        time.sleep(0.02)
+    tee.close()
+    assert len(list(open_source(tmp_path / "rec.mkv"))) == 25 - tee.n_dropped.get(str(tmp_path / "rec.mkv"), 0) > 5
+    assert "waits for its reader; the other output goes on" in caplog.text
+    if comes:
+        reader.join()
+        (tmp_path / "got.mkv").write_bytes(got[0])
+        assert len(list(open_source(tmp_path / "got.mkv"))) > 0
+    else:
+        assert "no reader has come" in caplog.text

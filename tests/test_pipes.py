@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from clips import Clip, Recipe, truncate, write
-from live_peers import need, with_tiny_model
+from live_peers import need
 from vidnoise.cli import main
 from vidnoise.errors import DecodeError, ReaderClosedError, SourceOpenError, UsageError, VidnoiseError
 from vidnoise.frame import Frame
@@ -30,11 +30,6 @@ from vidnoise.sources import open_source
 Clips = Callable[[str], Clip]
 VIDNOISE = (sys.executable, "-m", "vidnoise")
 SECONDS = 100
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    return with_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 def raw_clip(path: Path, format: str, n: int = 3, width: int = 64, height: int = 48) -> Clip:

@@ -84,6 +84,7 @@ BAD_OUTPUTS: dict[str, tuple[str, dict, type[VidnoiseError], str]] = {
     "pixel format": ("out.mkv", {"pix_fmt": "yuv42"}, UsageError, "unknown pixel format 'yuv42'"),
     "audio": ("out.mkv", {"audio": "loud"}, UsageError, "audio must be copy, none, aac"),
     "threads": ("out.mkv", {"threads": -1}, UsageError, "threads must be 0"),
+    "many threads": ("out.mkv", {"threads": 10**12}, UsageError, "threads must be 0"),
     "pipe": ("pipe:999", {}, UsageError, "no open file"),
     "network": ("gopher://host/x", {}, UsageError, "nothing writes to gopher"),
 }
@@ -533,6 +534,20 @@ def test_crf_changes_the_size(tmp_path: Path) -> None:
         write_all(open_sink(tmp_path / f"{crf}.mp4", codec="h264", crf=crf), info_of(), 10)
         sizes.append((tmp_path / f"{crf}.mp4").stat().st_size)
     assert sizes[0] > 3 * sizes[1]
+
+
+@pytest.mark.parametrize(("extension", "is_said"), [(".mpg", True), (".vob", True), (".avi", False), (".mkv", False)])
+def test_frames_left_out_are_named_where_the_container_cannot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, extension: str, is_said: bool
+) -> None:
+    """An .avi has empty chunks for them."""
+    info = replace(info_of(), time_base=Fraction(1, 25), rate=Fraction(25))
+    sink = open_sink(tmp_path / f"out{extension}")
+    sink.open(info)
+    for i, pts in enumerate((0, 1, 3, 4, 5, 8)):
+        sink.write(frame_of(info, i, pts=pts, time_base=info.time_base))
+    sink.close()
+    assert ("frames were moved by up to 0.080 s" in caplog.text) == is_said
 
 
 @pytest.mark.parametrize("extension", [".avi", ".mkv"])

@@ -14,7 +14,6 @@ import pytest
 
 import vidnoise
 from clips import CLIPS, join_ts, write
-from live_peers import with_tiny_model
 from test_sinks import frame_of, info_of
 from vidnoise.cli import main
 from vidnoise.errors import SizeChangeError, SourceLostError, UsageError
@@ -25,11 +24,6 @@ from vidnoise.sources.live import LiveSource
 STILL: dict[str, Any] = {"device": "cpu", "threads": 1, "strength": 0}
 
 pytestmark = pytest.mark.usefixtures("no_network_for_nothing")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return with_tiny_model(tmp_path_factory.mktemp("model"))[1]
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +41,20 @@ def sizes(path: Path) -> list[tuple[int, int]]:
     return [(frame.width, frame.height) for frame in open_source(path)]
 
 
-def test_a_file_is_finished_where_the_size_changes(joined: Path, tmp_path: Path, tiny: str) -> None:
+def test_a_file_is_finished_where_the_size_changes(joined: Path, tmp_path: Path, tiny_model: str) -> None:
     out = tmp_path / "out.mkv"
     with pytest.raises(SizeChangeError, match=r"changes from 64x48 yuv420p to 96x64 .*before is finished"):
-        vidnoise.denoise_file(joined, out, model=tiny, **STILL)
+        vidnoise.denoise_file(joined, out, model=tiny_model, **STILL)
     assert sizes(out) == [(64, 48)] * 30
     assert [p.name for p in tmp_path.iterdir()] == ["out.mkv"]
 
 
 @pytest.mark.parametrize("extension", [".mkv", ".mp4"])
-def test_split_goes_on_in_another_file(joined: Path, tmp_path: Path, tiny: str, extension: str) -> None:
+def test_split_goes_on_in_another_file(joined: Path, tmp_path: Path, tiny_model: str, extension: str) -> None:
     """All frames are there, each part begins at zero, and a file of the user's with that name is left alone."""
     out = tmp_path / f"out{extension}"
     (tmp_path / f"out-2{extension}").write_bytes(b"mine")
-    stats = vidnoise.denoise_file(joined, out, model=tiny, size_change="split", overwrite=True, **STILL)
+    stats = vidnoise.denoise_file(joined, out, model=tiny_model, size_change="split", overwrite=True, **STILL)
     assert sizes(out) == [(64, 48)] * 30
     rest = tmp_path / f"out-3{extension}"
     assert sizes(rest) == [(96, 64)] * 10
@@ -72,9 +66,9 @@ def test_split_goes_on_in_another_file(joined: Path, tmp_path: Path, tiny: str, 
         assert len([p for p in container.demux(container.streams.audio[0]) if p.size]) > 40
 
 
-def test_scale_gives_all_the_first_size(joined: Path, tmp_path: Path, tiny: str, caplog: Any) -> None:
+def test_scale_gives_all_the_first_size(joined: Path, tmp_path: Path, tiny_model: str, caplog: Any) -> None:
     out = tmp_path / "out.mkv"
-    vidnoise.denoise_file(joined, out, model=tiny, size_change="scale", codec="ffv1", **STILL)
+    vidnoise.denoise_file(joined, out, model=tiny_model, size_change="scale", codec="ffv1", **STILL)
     assert sizes(out) == [(64, 48)] * 40
     assert caplog.text.count("it is scaled to the first size, 64x48 yuv420p") == 1
     frames = list(open_source(joined, size_change="scale"))
@@ -85,18 +79,18 @@ def test_scale_gives_all_the_first_size(joined: Path, tmp_path: Path, tiny: str,
     assert np.ptp(brightness) < 20, "the same scene, scaled"
 
 
-def test_a_live_stream_goes_on_in_another_file_by_itself(joined: Path, tmp_path: Path, tiny: str) -> None:
+def test_a_live_stream_goes_on_in_another_file_by_itself(joined: Path, tmp_path: Path, tiny_model: str) -> None:
     """Over a pipe, as a recorder gets it. The slowest machine has time for one frame of each part at least."""
     out = tmp_path / "rec.mkv"
-    code = main([str(joined), "--live", "-o", str(out), "--model", tiny, "--device", "cpu", "--strength", "0"])
+    code = main([str(joined), "--live", "-o", str(out), "--model", tiny_model, "--device", "cpu", "--strength", "0"])
     assert code == 0
     assert set(sizes(out)) == {(64, 48)}
     assert set(sizes(tmp_path / "rec-2.mkv")) == {(96, 64)}
 
 
-def test_split_needs_files(joined: Path, tmp_path: Path, tiny: str) -> None:
+def test_split_needs_files(joined: Path, tmp_path: Path, tiny_model: str) -> None:
     with pytest.raises(UsageError, match="every output must be one"):
-        vidnoise.denoise_file(joined, "-", model=tiny, size_change="split", **STILL)
+        vidnoise.denoise_file(joined, "-", model=tiny_model, size_change="split", **STILL)
     with pytest.raises(UsageError, match="must be stop, split or scale"):
         open_source(joined, size_change="melt")  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -87,7 +88,7 @@ def seen(script: str, watcher: Path, folder: Path) -> tuple[list[str], list[str]
     # Little of our own environment: on a machine of continuous integration (CI=true) ONNX Runtime keeps quiet anyway.
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG") or k.startswith(("PYTHON", "LD_LIBRARY"))}
     away = {"HOME": str(home), "TMPDIR": str(folder), "LD_PRELOAD": str(watcher), "WATCH_LOG": str(log)}
-    subprocess.run([sys.executable, "-c", script], env={**kept, **away}, check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", script], env={**kept, **away}, check=True, timeout=300)
     files = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
     ours = os.path.join(".cache", "vidnoise")
     return [file for file in files if not file.startswith(ours)], log.read_text().splitlines()
@@ -98,8 +99,10 @@ def test_onnxruntime_as_we_import_it_tells_nobody(watcher: Path, tmp_path: Path)
 
 
 @pytest.mark.slow  # graphs are traced
+@pytest.mark.timeout(300)
 def test_backends_tell_nobody(watcher: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
+    if importlib.util.find_spec("openvino") is None:  # importing it here would start its telemetry
+        pytest.skip("openvino is not installed")
     assert seen(OURS, watcher, tmp_path) == ([], [])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -164,3 +165,12 @@ def test_who_opens_still_gets_the_whole_address(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SinkOpenError):
         open_sink("rtmp://h/live/key", codec="h264").open(INFO)
     assert "rtmp://h/live/key" in asked
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 400_000, "udp:a:" * 3_000, "a://" + ":" * 100_000 + "x", "rtsp:" + "u" * 400_000]
+)
+def test_long_texts_take_no_time(text: str) -> None:
+    begin = time.process_time()
+    safe(text)
+    assert time.process_time() - begin < 3

@@ -2,28 +2,23 @@
 
 Whatever vidnoise writes goes through here. A :class:`Draft` is a file under construction: it has a name that nobody
 else uses, is flushed to the disk when it is whole, and only then takes its final name. :func:`check_free` is the one
-rule on what may be written over, and :class:`Lock` keeps two runs off one output.
+rule on what may be written over; ``locking.py`` keeps two runs off one output.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
-import logging
 import os
 import secrets
 import stat
 from collections.abc import Iterable
-from typing import Protocol
 
 from .errors import SinkOpenError
 
-logger = logging.getLogger(__name__)
-
 _BINARY = getattr(os, "O_BINARY", 0)
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _LONGEST_NAME = 255
 """Bytes of a file's name, where the system does not tell."""
 
@@ -33,7 +28,7 @@ class Layer:
 
     def create(self, path: str, mode: int = 0o666) -> int:
         """A new, empty file, open for reading and writing; never one that is there, never through a link."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | _NO_LINK, mode)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | NO_LINK, mode)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         return os.write(fd, data)
@@ -119,8 +114,12 @@ def check_apart(reads: Iterable[str], writes: Iterable[str]) -> None:
         reads, writes: Paths of files; those that are not there count by their names.
 
     Raises:
-        SinkOpenError: Two of ``writes`` are one file, or one of them is read.
+        SinkOpenError: Two of ``writes`` are one file, or one of them is read; or the name of one cannot be.
     """
+    writes = list(writes)
+    for path in writes:
+        if "\0" in path:
+            raise SinkOpenError(f"{path}: no name of a file holds a zero", path)
     taken = {_identity(path): (path, "the input") for path in reads if os.path.exists(path)}
     for path in writes:
         if is_node(path):
@@ -349,67 +348,3 @@ class Lines:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
-
-
-# --- two runs at once -------------------------------------------------------------------------------------------------
-
-
-class _Locking(Protocol):
-    def __call__(self, fd: int) -> None: ...
-
-
-def _locking() -> _Locking:
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
-        return lambda fd: msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    return lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-class Lock:
-    """Held by the run that writes an output: a small file beside it, which a crash leaves behind without harm.
-
-    Args:
-        path: The output.
-
-    Raises:
-        SinkOpenError: Another run holds it.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._fd = -1
-        folder, name = os.path.split(real_path(path))
-        token = hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
-        self._path = os.path.join(folder, f".vidnoise-{token}.lock")
-        lock = _locking()
-        while self._fd < 0:
-            try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
-            except OSError as ex:
-                logger.debug("%s: goes without a lock: %s", path, ex)
-                return
-            try:
-                lock(fd)
-                # Whoever held it before may have removed it after we opened it.
-                if os.path.samestat(os.fstat(fd), os.lstat(self._path)):
-                    self._fd = fd
-            except FileNotFoundError:
-                pass
-            except OSError as ex:
-                if ex.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                    raise SinkOpenError(f"{path}: another run of vidnoise is writing it", path) from ex
-                logger.debug("%s: goes without a lock: %s", path, ex)
-                return
-            finally:
-                if self._fd != fd:
-                    os.close(fd)
-
-    def release(self) -> None:
-        """May be called twice."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            with contextlib.suppress(OSError):
-                os.remove(self._path)
-            os.close(fd)

@@ -57,6 +57,8 @@ class GrainSynthesis:
             raise UsageError(f"grain must be between 0 and 2, got {amount:g}")
         self.amount = amount
         self._generator = torch.Generator(device)
+        if not -(1 << 63) <= seed < 1 << 63:
+            raise UsageError(f"grain_seed must be a number of 64 bits, got {seed}")
         self._generator.manual_seed(seed)
         self._spectrum: Tensor | None = None
         self._likeness: Tensor | None = None

@@ -7,15 +7,17 @@ import unicodedata
 
 HIDDEN = "***"
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/@:]*:[^\s/@][^/@\n]{0,200}@(?=\S))?\S*(?: \w+=\S+)*")
-"""In a text; of the password also what is behind a blank, and librtmp's settings."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:[^\s/@:]*:[^\s/@][^/@\n]{0,200}@(?=\S))?\S*(?: \w+=\S+)*")
+"""In a text; of the password also what is behind a blank, and librtmp's settings. The lengths here
+have bounds, or a text of a megabyte takes hours."""
 
 _MISTYPED = re.compile(
-    r"\b((?:rtsps?|rtmp\w*|https?|s?ftp|srt|udp|tcp|rist|icecast):/?[^\s/@:]+):[^\s/@][^\s@]*@", re.IGNORECASE
+    r"\b((?:rtsps?|rtmp\w*|https?|s?ftp|srt|udp|tcp|rist|icecast):/?[^\s/@:]{1,1000}):[^\s/@][^\s@]{0,1000}@",
+    re.IGNORECASE,
 )
 """An address that misses a slash, with a password."""
 
-_END = re.compile(r"[:;,.)\]}'\"]*$")
+_END = ":;,.)]}'\""
 """What belongs to the sentence, not to the address in it."""
 
 _HARMLESS = frozenset({
@@ -51,8 +53,7 @@ def redacted(text: str) -> str:
 
     def hide(found: re.Match[str]) -> str:
         address = found[0]
-        end = _END.search(address)
-        at = len(address) if end is None else end.start()
+        at = len(address.rstrip(_END))
         return shown(address[:at]) + address[at:]
 
     return _MISTYPED.sub(rf"\1:{HIDDEN}@", _ADDRESS.sub(hide, text))

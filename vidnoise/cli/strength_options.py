@@ -10,8 +10,12 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--luma", type=float, default=1.0, show_default=True, help="Strength for brightness alone, 0 to 2, times it."),
-    click.option("--chroma", type=float, default=1.0, show_default=True, help="Strength for colour alone, 0 to 2, times it."),
+    click.option(
+        "--luma", type=float, default=1.0, show_default=True, help="Strength for brightness alone, 0 to 2, times it."
+    ),
+    click.option(
+        "--chroma", type=float, default=1.0, show_default=True, help="Strength for colour alone, 0 to 2, times it."
+    ),
     click.option("--zones", metavar="LIST", help='Strengths by time, in seconds: "0-10:0.5,60-:0".'),
     click.option("--mask", metavar="FILE", help="Picture or video: white is denoised fully, black not at all."),
     click.option("--grain", type=float, default=0.0, help="Fresh grain like the noise removed; 1 is as much."),

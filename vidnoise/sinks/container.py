@@ -17,9 +17,10 @@ import av.codec.codec
 import av.container
 import av.error
 
-from vidnoise.disk import Draft, Lock, check_free, same_place
+from vidnoise.disk import Draft, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
-from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
+from vidnoise.frame import MAX_THREADS, PIXEL_FORMATS, Frame, Packet, StreamInfo
+from vidnoise.locking import Lock
 from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
@@ -74,6 +75,10 @@ _ORDINARY_SECONDS = 2 * 3600
 _LATE_SECONDS = 60
 """Containers that know a constant rate only would fill the time before a first frame later than that with nothing."""
 
+_LAST_START_SECONDS = {"mpegts": Fraction(2**33, 90_000) - 60}
+"""Containers whose clock begins anew after so long (26.5 hours), so that no first frame can be later. Readers take one
+in the last minute for what comes before zero."""
+
 _MOVED_SECONDS = 0.005
 """Beyond what rounding to a container's ticks does."""
 
@@ -123,8 +128,8 @@ class ContainerSink:
         self._container: av.container.OutputContainer | None = None
         self._n_written = 0
         check_audio_option(audio)
-        if threads < 0:
-            raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
+        if not 0 <= threads <= MAX_THREADS:
+            raise UsageError(f"threads must be 0 (automatic) to {MAX_THREADS}, got {threads}")
         self._check_path()
         format = format or self.default_format
         if grow:
@@ -328,9 +333,10 @@ class ContainerSink:
 
     def _from_zero(self, frame: Frame) -> Frame:
         """``frame`` with its packets on a clock that begins with the first one, where it would begin too late."""
-        if self._n_written == 0 and frame.pts is not None and not self._video.has_free_times:
+        if self._n_written == 0 and frame.pts is not None and not is_uncompressed(self._format_name):
             begin = frame.pts * frame.time_base
-            if begin > _LATE_SECONDS and not is_uncompressed(self._format_name):
+            latest = _LAST_START_SECONDS.get(self._format_name, None if self._video.has_free_times else _LATE_SECONDS)
+            if latest is not None and begin > latest:
                 self._origin = begin
                 logger.warning(
                     "%s: the first frame is at %.3f s; %s cannot begin so late, so the output begins at 0",

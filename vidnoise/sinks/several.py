@@ -35,7 +35,8 @@ class TeeSink:
 
     An output that fails is left, and the others go on: a recording must not end because a viewer has gone. Its error is
     raised when the others are finished, or at once where none is left. A reader that closes its pipe, or takes nothing
-    any more when the run is to end, is no error while others go on.
+    any more when the run is to end, is no error while others go on. Neither is one that has not come yet: its output is
+    opened when it does.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -52,10 +53,13 @@ class TeeSink:
         return {**self._dropped, **now}
 
     def is_ready(self) -> bool:
-        return all(sink.is_ready() for sink in self._all)
+        """Whether there is one that has to wait for nobody."""
+        return any(sink.is_ready() for sink in self._all)
 
     def stop(self) -> None:
         self._is_ending = True
+        for branch in list(self._branches):
+            branch.wait_no_longer()
         for sink in self._all:
             sink.stop()
 
@@ -64,14 +68,16 @@ class TeeSink:
         return False
 
     def open(self, info: StreamInfo) -> None:
-        """Open all, or none: where one cannot be opened, the run does not begin."""
+        """Open all that are ready, or none: where one of them cannot be opened, the run does not begin."""
+        late = [sink for sink in self._all if not sink.is_ready()]
         try:
             for sink in self._all:
-                sink.open(info)
+                if sink not in late:
+                    sink.open(info)
         except BaseException:
             self.abort()
             raise
-        self._branches = [_Branch(sink, is_live=info.is_live) for sink in self._all]
+        self._branches = [_Branch(sink, info, is_open=sink not in late) for sink in self._all]
 
     def write(self, frame: Frame) -> None:
         # The planes may be a slot of a ring, which is used again as soon as this returns.
@@ -124,18 +130,21 @@ class _Branch:
     """One of the outputs, and the thread that writes and closes it.
 
     Args:
-        sink: Open.
-        is_live: Whether frames that are not taken in time are dropped.
+        sink: The output.
+        info: What it is opened with. Of a live stream, frames that are not taken in time are dropped.
+        is_open: Whether it is open already; if not, somebody has to come for it.
     """
 
-    def __init__(self, sink: Sink, *, is_live: bool) -> None:
+    def __init__(self, sink: Sink, info: StreamInfo, *, is_open: bool) -> None:
         self.sink = sink
         self.name: str = getattr(sink, "name", type(sink).__name__)
         self.n_dropped = 0
         self._error: BaseException | None = None
         self._is_aborted = False
+        self._info, self._is_open = info, is_open
+        self._waits_no_longer = threading.Event()
         self._trailing: tuple[Packet, ...] = ()
-        self._queue: FrameQueue[Frame] = FrameQueue(_DEPTH, "drop_oldest" if is_live else "block", self._follow)
+        self._queue: FrameQueue[Frame] = FrameQueue(_DEPTH, "drop_oldest" if info.is_live else "block", self._follow)
         self._thread = threading.Thread(target=self._work, name=f"vidnoise-{self.name}", daemon=True)
         self._thread.start()
 
@@ -148,6 +157,8 @@ class _Branch:
 
     def _work(self) -> None:
         try:
+            if not self._is_open:
+                self._open_when_ready()
             for frame in self._queue:
                 self.sink.write(frame)
                 del frame
@@ -156,6 +167,17 @@ class _Branch:
         except BaseException as ex:  # raised again on the caller's thread
             self._error = ex
         self._queue.stop()
+
+    def _open_when_ready(self) -> None:
+        logger.warning("%s: waits for its reader; the other output goes on", self.name)
+        while not self.sink.is_ready():
+            if self._waits_no_longer.wait(_WAKE_SECONDS):
+                raise ReaderClosedError(f"{self.name}: no reader has come", self.name)
+        self.sink.open(self._info)
+
+    def wait_no_longer(self) -> None:
+        """The run is to end: for a reader that has not come it is too late."""
+        self._waits_no_longer.set()
 
     def write(self, frame: Frame) -> None:
         """Hand a frame on.
@@ -170,6 +192,8 @@ class _Branch:
         """No more frames will come; the output is closed when it has those that wait."""
         self._trailing = trailing
         self._queue.finish()
+        if self._info.is_live:
+            self.wait_no_longer()
 
     def join(self, is_ending: Callable[[], bool] = lambda: False) -> None:
         """Wait until the output is closed, or has failed, and raise what it raised.
@@ -186,6 +210,7 @@ class _Branch:
 
     def begin_abort(self) -> None:
         self._is_aborted = True
+        self.wait_no_longer()
         self._queue.stop()
         self.sink.stop()
 

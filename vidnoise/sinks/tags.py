@@ -22,8 +22,8 @@ _MP4_TAGS = frozenset(
     f"{_COMMON} album_artist composer grouping lyrics description synopsis show episode_id network keywords "
     "episode_sort season_number media_type hd_video gapless_playback compilation track disc".split()
 )
-_STORED = {"mov": _MOV_TAGS, "mp4": _MP4_TAGS, "ipod": _MP4_TAGS}
-"""Tags that FFmpeg's writers of the MP4 family store (tried); others they drop without a word."""
+_STORED = {"mov": _MOV_TAGS, "mp4": _MP4_TAGS | {"timecode"}, "ipod": _MP4_TAGS}
+"""Tags that FFmpeg's writers of the MP4 family store (tried; a timecode as a track); others they drop unsaid."""
 
 
 HOLDS_NO_TAGS = ("mpegts", "mpeg")

@@ -42,6 +42,10 @@ _WITHOUT_EDITS = ("f4v", "ismv")
 """Those of them that cannot say that the first picture in order of decoding is not the first to be shown."""
 
 
+_WITHOUT_GAPS = ("mpeg", "vob", "dvd", "svcd", "vcd")
+"""Containers of a constant rate that cannot leave a frame out either: only now and then they say what time it is."""
+
+
 def has_free_times(container: av.container.OutputContainer) -> bool:
     """Whether frames may be shown at any time, or only on the grid of a constant rate."""
     return container.format.name in _FREE_TIMES or bool(container.format.flags & av.format.Flags.variable_fps.value)
@@ -192,6 +196,8 @@ class VideoStreamWriter:
             self.n_mended += 1
         if frame.pts is not None and not self.has_free_times:
             moved = abs(pts * self._time_base - frame.pts * frame.time_base)
+            if self._container.format.name in _WITHOUT_GAPS and self.last_pts is not None:
+                moved = max(moved, (pts - self.last_pts - 1) * self._time_base)
             self.most_moved = max(self.most_moved, moved)
         self.last_pts = pts
         return pts, duration

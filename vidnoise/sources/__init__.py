@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from vidnoise.errors import SourceOpenError, UsageError
+from vidnoise.frame import MAX_THREADS
 from vidnoise.sources.address import LIVE_SCHEMES, device_address, is_device, network_options
 from vidnoise.sources.protocol import SizeChange, Source
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 _DOWNLOADS = ("http", "https", "ftp", "sftp", "gopher", "gophers")
 """Schemes of URLs of files, or of what is sent like one."""
+
+_LONGEST_SECONDS = 1_000_000_000
+"""What no video lasts; libav's seeking has 64 bits for it."""
 
 SOURCES: dict[str, str] = {
     "file": "vidnoise.sources.container:ContainerSource",
@@ -106,16 +110,16 @@ def open_source(
         raise SourceOpenError("no input given", text)
     if "\0" in text:
         raise SourceOpenError(f"{text}: no name of a file holds a zero", text)
-    if start is not None and not 0 <= start < float("inf"):
-        raise UsageError(f"start must be 0 seconds or more, got {start:g}")
+    if start is not None and not 0 <= start <= _LONGEST_SECONDS:
+        raise UsageError(f"start must be 0 seconds to {_LONGEST_SECONDS}, got {start:g}")
     if duration is not None and not 0 < duration < float("inf"):
         raise UsageError(f"duration must be more than 0 seconds, got {duration:g}")
     live_size_change = live_size_change or size_change
     for word in (size_change, live_size_change):
         if word not in ("stop", "split", "scale"):
             raise UsageError(f"size_change must be stop, split or scale, got {word!r}")
-    if threads < 0:
-        raise UsageError(f"threads must be 0 (automatic) or more, got {threads}")
+    if not 0 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads must be 0 (automatic) to {MAX_THREADS}, got {threads}")
     if max_pixels is not None:
         if not 0 < max_pixels < 1 << 31:
             raise UsageError(f"max_pixels must be 1 to 2^31 - 1, got {max_pixels}")

@@ -410,7 +410,7 @@ class ContainerSource:
         seconds = math.floor((self._pictures.seconds(picture, None) - self._begin) * 1000) / 1000
         apart = f"process the parts apart (duration {seconds:.3f} for this one, start {seconds:.3f} for the next)"
         if seconds <= 0:  # streams that were put one behind the other, each with a clock of its own
-            apart = "its clock begins anew there, so take the parts apart first, with the program that joined them"
+            apart = "take the parts apart first, with the program that joined them: the clock begins anew there"
         raise SizeChangeError(
             f"{self.uri}: frame {count} (at {seconds:.3f} s) changes from {info.width}x{info.height} "
             f"{info.format.name} to {picture.width}x{picture.height} {picture.format.name}; one output holds one size, "
@@ -458,6 +458,8 @@ class ContainerSource:
             and any(k in self._container.format.name for k in _HEADER_KNOWS_DURATION)
         ):
             missing = float(self._total_seconds - (end - self._begin))
+            if "flv" in self._container.format.name:  # whose header counts from the first time of decoding
+                missing -= 4 * float(self._pictures.ticks_per_frame() * self._time_base)
             if missing > max(0.1, 0.01 * float(self._total_seconds)):
                 self.ended_early_seconds = missing
                 logger.warning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -36,6 +37,9 @@ _FIND_STREAMS_ON_THE_WAY = ("flv", "live_flv", "mpeg", "mpegts")
 
 _LOOK_EVERY = 1000
 """Packets between two looks at whether a stream has appeared."""
+
+_DIVX_MARK = re.compile(rb"\x00\x00\x01\xb2DivX\d+(?:b|Build)\d+(p?)")
+"""What encoders of MPEG-4 write before key frames: with a ``p`` if they pack B-frames behind the frames they need."""
 
 MAX_PIXELS = 1 << 28
 """Of a picture, by default: 16384x16384, 400 MB as yuv420p. A few bytes can ask for more than there is memory."""
@@ -117,6 +121,13 @@ class DecodedStream:
         self._failures = 0
         self._n_said_late = 0
         self._counted: deque[int] = deque(maxlen=64)
+        self._may_be_packed = container.format.name == "avi" and video.codec_context.name == "mpeg4"
+        self._is_packed = False
+        """Whether that was found; only the first mark is right where such frames were unpacked afterwards."""
+        self._last_time: int | None = None
+        """Of packed frames: the time of the chunk that brought out the last picture."""
+        self._first_aspect: tuple[Fraction | None] | None = None
+        """What the first picture says, which the container may overrule."""
         # Threads that decode a frame each hold back as many frames.
         self._decoder.thread_type = ThreadType.SLICE if is_live else ThreadType.AUTO
         # A GPU decodes whatever the number of threads; each would only hold surfaces of its own.
@@ -125,8 +136,13 @@ class DecodedStream:
     @property
     def sample_aspect_ratio(self) -> Fraction | None:
         """Of the pictures that come now: broadcasts change it in the middle."""
-        found = self._decoder.sample_aspect_ratio or self._video.sample_aspect_ratio
+        found, stated = self._aspect(), self._video.sample_aspect_ratio
+        if stated and (found is None or self._first_aspect in (None, (found,))):
+            found = stated  # for players, too, the container's word counts; but it knows nothing of changes
         return Fraction(found.numerator, found.denominator) if found else None
+
+    def _aspect(self) -> Fraction | None:
+        return self._decoder.sample_aspect_ratio or None
 
     def forget_damage(self) -> None:
         """Set the counts to zero (after a seek, pictures before the wanted one do not matter)."""
@@ -137,6 +153,7 @@ class DecodedStream:
         flushed = False
         self._timeline.restart()
         self.jumps.clear()
+        self._last_time = None
         if self._decoder is not self._video.codec_context:  # seeking flushes only that one
             self._decoder.flush_buffers()
         for packet in self._packets():
@@ -149,6 +166,8 @@ class DecodedStream:
                 flushed = True
             elif packet.size:
                 self._note_time(packet)
+                if self._may_be_packed and (mark := _DIVX_MARK.search(bytes(packet))):
+                    self._may_be_packed, self._is_packed = False, bool(mark[1])
                 yield from self._decode(packet)
             elif packet.pts is None and packet.dts is None:
                 flushed = True
@@ -256,7 +275,21 @@ class DecodedStream:
             self._failures = 0
             if picture.is_corrupt and self._note(picture.pts):
                 self.n_corrupt += 1
+            if self._first_aspect is None:
+                self._first_aspect = (self._aspect(),)
+            if self._is_packed and self._decoder.has_b_frames:
+                self._place_packed(picture)
             yield picture
+
+    def _place_packed(self, picture: av.VideoFrame) -> None:
+        """Chunks with packed frames each show one picture, at once, and libav takes their times for those of decoding.
+
+        As libav brings out each picture with the next one's chunk, that chunk's time is the next one's.
+        """
+        shown, self._last_time = self._last_time, picture.dts
+        if shown is None and picture.dts is not None:
+            shown = picture.dts - 1  # of .avi files, a tick is a picture
+        picture.pts = shown
 
     def _note(self, pts: int | None) -> bool:
         """Whether the picture at ``pts`` was not counted yet: packet and picture may both be marked."""

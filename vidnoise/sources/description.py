@@ -32,6 +32,9 @@ def to_fraction(value: Any) -> Fraction | None:
 _BARE = ("h264", "hevc", "vvc", "evc", "cavsvideo", "m4v", "vc1", "mpegvideo", "av1", "obu")
 """Containers that are none: encoded pictures one behind the other, with no times but the rate that they tell."""
 
+_SAY_WHEN_THE_END_IS = ("matroska", "nut")
+"""Containers whose headers say when the end is, from time 0, and not how long the video is."""
+
 _READERS_OWN_RATE = 25
 """What FFmpeg takes for their rate unless it is told another one."""
 
@@ -55,7 +58,7 @@ def total_seconds(container: av.container.InputContainer, video: av.VideoStream)
     tag = re.fullmatch(r"(\d{1,9}):(\d\d):(\d\d(?:\.\d{1,18})?)", video.metadata.get("DURATION", "").strip())
     if tag:
         total = int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
-    if total is not None and "matroska" in container.format.name:  # whose headers say when the end is, from time 0
+    if total is not None and any(name in container.format.name for name in _SAY_WHEN_THE_END_IS):
         total -= Fraction(max(container.start_time or 0, 0), av.time_base)
     return total if total is None or total > 0 else None
 
