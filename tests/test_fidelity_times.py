@@ -288,12 +288,12 @@ def test_the_aspect_ratio_of_the_container_is_no_change(tmp_path: Path, caplog: 
         stream.codec_context.sample_aspect_ratio = Fraction(16, 15)
         stream.sample_aspect_ratio = Fraction(4, 3)
         for i in range(6):
-            picture = av.VideoFrame(96, 64, "yuv420p")
+            picture = av.VideoFrame.from_ndarray(np.full((96, 96), 100, np.uint8), format="yuv420p")
             picture.pts, picture.time_base = i, Fraction(1, 25)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     assert {f.sample_aspect_ratio for f in open_source(clip)} == {Fraction(4, 3)}
     with caplog.at_level(logging.WARNING):
         assert main([str(clip), "-o", str(out), *with_tiny_model(tmp_path), "--strength", "0"]) == 0
-    assert not [r for r in caplog.records if "aspect" in r.getMessage()]
+    assert not caplog.records
     assert open_source(out).info.sample_aspect_ratio == Fraction(4, 3)

@@ -139,7 +139,7 @@ def build(folder: Path, state: dict[str, bytes | None]) -> None:
 
 
 @pytest.mark.parametrize("resume", [True, False])
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_a_power_cut_at_any_write_costs_no_output_and_leaves_no_half_one(
     clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool, every: int
 ) -> None:
