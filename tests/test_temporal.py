@@ -92,7 +92,7 @@ def test_a_flash_leaves_nothing_on_either_side(name: str) -> None:
     clean[4] = clean[4] * 1.6 + 0.15
     ahead = psnr(run(name, clean, lookahead=8), clean)
     alone = torch.stack([psnr(run(name, clean[t : t + 1]), clean[t : t + 1])[0] for t in range(3, 6)])
-    assert (ahead[3:6] > alone - 0.4).all()
+    assert (ahead[3:6] > alone - tolerances.FLASH_DB).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,7 +103,7 @@ def test_a_cross_fade_is_no_ghost(name: str) -> None:
     clean = a * (1 - share) + b * share
     ahead = psnr(run(name, clean, lookahead=11), clean)
     alone = torch.stack([psnr(run(name, clean[t : t + 1]), clean[t : t + 1])[0] for t in range(12)])
-    assert (ahead > alone - 0.2).all()
+    assert (ahead > alone - tolerances.FADE_DB).all()
 
 
 @pytest.mark.parametrize("name", ["fast", *(pytest.param(n, marks=pytest.mark.slow) for n in ("standard", "quality"))])
