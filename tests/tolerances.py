@@ -60,8 +60,9 @@ KERNEL_BANDS = 2e-6
 KERNEL_WARP = 1e-4
 """A kernel samples at x + flow; grid_sample at a coordinate scaled to [-1, 1] and back, off by 6e-8 of the width."""
 
-KERNEL_TIES = 2e-3
-"""Share of samples that a kernel may round the other way: those whose correction is half a code, but for 1e-5."""
+KERNEL_TIES = 5e-3
+"""Share of samples that a kernel may round the other way: those whose correction is half a code, but for
+1e-5. Chroma is weighed by quarters, so there are some."""
 
 FLOW_MEDIAN = 0.15
 """Pixels at 1/2 resolution: half of a flow's errors are below it, under noise as strong as a third of the detail."""

@@ -103,7 +103,7 @@ def denoise(
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> noisy = [np.clip(rng.normal(128, 20, (48, 64)), 0, 255).astype(np.uint8) for _ in range(4)]
-    >>> clean = list(denoise(noisy, sigma=20))
+    >>> clean = list(denoise(noisy))
     >>> len(clean), clean[3].shape, clean[3].dtype
     (4, (48, 64), dtype('uint8'))
     >>> bool(clean[3].std() < 0.5 * noisy[3].std())

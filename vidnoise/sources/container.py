@@ -27,6 +27,7 @@ from vidnoise.sources.description import (
     hdr_metadata,
     main_video,
     to_fraction,
+    told_by_libav,
     total_seconds,
 )
 from vidnoise.sources.dolby_vision import check_dolby_vision
@@ -185,6 +186,7 @@ class ContainerSource:
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
         self._kinds = {s.index: (s.kind, s.is_cover) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
+        told = told_by_libav(container)
         self._decoded = DecodedStream(
             container,
             video,
@@ -203,7 +205,7 @@ class ContainerSource:
         copied = tuple(replace(s, picture=found.get(s.index, b"")) for s in copied)
         format = self._reader.format_of(self._first)
         if format.log2_chroma_w or format.log2_chroma_h:
-            self._reader.chroma_location = chroma_location(container, video)
+            self._reader.chroma_location = chroma_location(told, video)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
         is_live = self._is_live

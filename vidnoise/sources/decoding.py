@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -216,6 +217,9 @@ class DecodedStream:
             lines = self._container.dumps_format().splitlines()  # type: ignore[attr-defined]
         finally:
             av.logging.set_level(level)
+            # Threads of the decoder that have begun to tell av something wait for Python's lock; av would wait for them
+            # under it where it frees the decoder.
+            time.sleep(0.02)
         listed = [line.partition("Stream #")[2] for line in lines if "Stream #" in line]
         late = listed[len(self._container.streams) + self._n_said_late :]
         self._n_said_late += len(late)

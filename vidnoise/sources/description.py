@@ -151,6 +151,9 @@ def told_by_libav(container: av.container.InputContainer) -> str:
     """libav's description of an input, as it has it for those who want to know it well: it holds what av does not show.
 
     ``Stream #0:0: Video: hevc (Main 10), yuv420p10le(tv, bt2020nc/bt2020/smpte2084, progressive, topleft), ...``
+
+    Only before anything is decoded: decoders' threads that tell av something meanwhile wait for Python's lock, and av
+    waits for them under that lock where it frees a decoder, for ever.
     """
     level = av.logging.get_level()
     av.logging.set_level(av.logging.VERBOSE)
@@ -162,9 +165,8 @@ def told_by_libav(container: av.container.InputContainer) -> str:
         av.logging.set_level(level)
 
 
-def chroma_location(container: av.container.InputContainer, video: av.VideoStream) -> int:
-    """Where the chroma samples of ``video`` lie, as :attr:`ColorInfo.chroma_location`."""
-    text = told_by_libav(container)
+def chroma_location(text: str, video: av.VideoStream) -> int:
+    """Where the chroma samples of ``video`` lie by :func:`told_by_libav`, as :attr:`ColorInfo.chroma_location`."""
     found = re.search(rf"Stream #\d+:{video.index}\b[^\n]*?: Video: [^\n]*?{video.format.name}\(([^)]*)\)", text)
     words = [] if found is None else re.split(r"[,\s]+", found[1])
     return next((_CHROMA_LOCATIONS[word] for word in words if word in _CHROMA_LOCATIONS), 0)
