@@ -29,8 +29,8 @@ from vidnoise.evaluation.metrics import psnr, temporal_error
 from vidnoise.evaluation.protocol import Method, centre_crops, network_method, noisy_clip
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig
 from vidnoise.model.flow import Motion
+from vidnoise.model.fusion import Filtered
 from vidnoise.model.luma_chroma import per_channel
-from vidnoise.model.network import Filtered
 from vidnoise.model.wavelet import per_band
 from vidnoise.training.batch import Batch
 from vidnoise.training.config import Augment, Stage, TrainConfig, load_config

@@ -11,8 +11,9 @@ from tolerances import FLOW_MEDIAN
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
 from vidnoise.model.flow import estimate_motion, outside, resize_flow, sampling_grid, warp
+from vidnoise.model.fusion import LEAST_PREDICTED, TemporalFusion
 from vidnoise.model.luma_chroma import bands_to_rgb, luma_chroma_to_rgb, per_channel, rgb_to_bands, rgb_to_luma_chroma
-from vidnoise.model.network import LEAST_PREDICTED, LIMIT, TemporalFusion, boosted
+from vidnoise.model.network import LIMIT, boosted
 from vidnoise.model.state import UNKNOWN, Future, keep
 from vidnoise.model.wavelet import haar, inverse_haar, per_band
 from vidnoise.weights import load_model

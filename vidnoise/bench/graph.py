@@ -31,7 +31,7 @@ from .. import conversion, cuts
 from ..backends.cpu_operations import CpuOperations
 from ..model import DenoiseNetwork, ModelConfig, flow, luma_chroma, wavelet
 from ..model.dncnn import DnCNN
-from ..model.network import TemporalFusion
+from ..model.fusion import TemporalFusion
 from ..model.operations import Operations
 
 SIZE = 256
