@@ -21,6 +21,7 @@ from vidnoise.training.batch import LUMA_SHARES, Batch, BatchMaker, as_video, me
 from vidnoise.training.config import CONFIGS, Augment, Stage, load_config
 from vidnoise.training.data import ClipPack, ClipSampler, Folders
 from vidnoise.training.legs import joined, legs_of, record
+from vidnoise.training.log import append
 from vidnoise.training.loop import Trainer
 from vidnoise.training.losses import restoration, temporal
 from vidnoise.training.objectives import PARTS, clip_loss, look
@@ -515,9 +516,7 @@ def test_a_log_goes_on_with_new_columns_and_is_drawn(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text("stage,step,hours,clean,fused\na,1,0.1,0.5,0.0\na,2,0.2,0.4,0.0\n")
     plot_log(log, tmp_path / "without.png")
-    trainer = Trainer.__new__(Trainer)
-    trainer.run = tmp_path
-    trainer._log({"stage": "b", "step": 3, "hours": 0.3, "clean": 0.3, "fused": 0.2, "temporal": 0.1, "psnr10": 30.0})
+    append({"stage": "b", "step": 3, "hours": 0.3, "clean": 0.3, "fused": 0.2, "temporal": 0.1, "psnr10": 30.0}, log)
     lines = log.read_text().splitlines()
     assert lines[0] == "stage,step,hours,clean,fused,temporal,psnr10"
     assert lines[1:] == ["a,1,0.1,0.5,0.0,,", "a,2,0.2,0.4,0.0,,", "b,3,0.3,0.3,0.2,0.1,30.0"]

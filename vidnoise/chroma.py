@@ -2,9 +2,10 @@
 
 Both directions are separable, linear, keep constants, and treat what lies outside the picture as a copy of its edge.
 The way down undoes the way up: what was found out about the noise of chroma samples at the luma's resolution comes back
-to the samples whole. An average over each sample's area would not do: it would leave half of their noise. They are
-written as a few strided slices rather than as convolutions: on a CPU a convolution of one
-channel is several times slower, and on a GPU both are bound by memory.
+to the samples whole. An average over each sample's area would not do: it would leave half of their noise.
+
+They are written as a few strided slices rather than as convolutions: on a CPU a convolution of one channel is several
+times slower, and on a GPU both are bound by memory.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def upsample(plane: Tensor, height: int, width: int, log2_w: int, log2_h: int, c
 
 
 def downsample(plane: Tensor, log2_w: int, log2_h: int, chroma_location: int) -> Tensor:
-    """The chroma samples, at their own resolution (rounded up), whose :func:`upsample` a plane ``(H, W)`` is; float32.
+    """Inverse of :func:`upsample`: from ``(H, W)`` to the chroma samples' own resolution (rounded up); float32.
 
-    Of a plane that is none, a weighted average around each chroma sample.
+    For a plane that was not upsampled, a weighted average around each chroma sample.
     """
     x, y = siting(chroma_location, log2_w, log2_h)
     plane = _gather(plane, 0, 1 << log2_h, y)

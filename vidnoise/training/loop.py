@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -26,6 +25,7 @@ from .config import Stage, TrainConfig
 from .data import ClipPack, Folders
 from .grow import grow
 from .legs import Leg, joined, legs_of, record
+from .log import append
 from .objectives import clip_loss, estimator_loss, look, still_loss
 from .optimizers import make_optimizers
 from .parallel import Ranks
@@ -314,25 +314,6 @@ class Trainer:
         network = self.averaged().place(self.device).eval()
         return quick_validation(network, self.folders.val, device=self.device, dtype=self.precision.dtype)
 
-    def _log(self, row: dict[str, float | str]) -> None:
-        path = self.run / "log.csv"
-        columns, earlier = [], []
-        if path.is_file():
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                columns = list(reader.fieldnames or ())
-                earlier = list(reader) if row.keys() - set(columns) else []
-        if row.keys() <= set(columns):
-            with path.open("a", newline="") as out:
-                csv.DictWriter(out, columns).writerow(row)
-            return
-        part = path.with_suffix(".part")
-        with part.open("w", newline="") as out:  # written anew: a run may go on with more columns than it had
-            writer = csv.DictWriter(out, list(dict.fromkeys([*columns, *row])))
-            writer.writeheader()
-            writer.writerows([*earlier, row])
-        os.replace(part, path)
-
     def fit(
         self,
         *,
@@ -382,7 +363,7 @@ class Trainer:
                         started = time.monotonic()
                         row |= {f"psnr{k}": round(v, 3) for k, v in self.validate().items()}
                         validating += time.monotonic() - started
-                    self._log(row)
+                    append(row, self.run / "log.csv")
                     self.overhead = (time.monotonic() - begun) / spent
                     if on_log:
                         on_log(row, self.progress)
