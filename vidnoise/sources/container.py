@@ -182,11 +182,11 @@ class ContainerSource:
             self._range.clock_seconds = self._begin
             say = logger.warning if self._begin > _NO_PAUSE_SECONDS else logger.info
             say("%s: its clock begins at %.3f s; the output begins at 0", self.uri, self._begin)
-        copied = copied_streams(container, chosen, video)
+        told = told_by_libav(container)
+        copied = copied_streams(container, chosen, video, told)
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
         self._kinds = {s.index: (s.kind, s.is_cover) for s in wanted}
         others = [container.streams[s.index] for s in wanted]
-        told = told_by_libav(container)
         self._decoded = DecodedStream(
             container,
             video,

@@ -73,15 +73,15 @@ def main_video(streams: Sequence[av.stream.Stream]) -> av.VideoStream | None:
 
 
 def copied_streams(
-    container: av.container.InputContainer, streams: Sequence[av.stream.Stream], video: av.VideoStream
+    container: av.container.InputContainer, streams: Sequence[av.stream.Stream], video: av.VideoStream, told: str
 ) -> tuple[CopiedStream, ...]:
-    """Descriptions of those ``streams`` of ``container`` that are not ``video``.
+    """Descriptions of those ``streams`` of ``container`` that are not ``video``; ``told`` by :func:`told_by_libav`.
 
     Their templates live in a container of their own that is never written, so that they stay valid when
     the source is closed (a stream of a closed container points to freed memory).
     """
     keeper = av.open("templates", "w", format="null")
-    chapters = _chapter_tracks(container)
+    chapters = _chapter_tracks(container, told)
     found = []
     for stream in streams:
         if stream.index == video.index or stream.index in chapters:
@@ -172,11 +172,11 @@ def chroma_location(text: str, video: av.VideoStream) -> int:
     return next((_CHROMA_LOCATIONS[word] for word in words if word in _CHROMA_LOCATIONS), 0)
 
 
-def _chapter_tracks(container: av.container.InputContainer) -> set[int]:
+def _chapter_tracks(container: av.container.InputContainer, told: str) -> set[int]:
     """Indices of the tracks in which the MP4 family stores titles of chapters, which are copied as chapters."""
     if not container.chapters() or "mp4" not in container.format.name:
         return set()
-    found = re.findall(r"Stream #\d+:(\d+)[^\n]*?: Data: bin_data \(text /", told_by_libav(container))
+    found = re.findall(r"Stream #\d+:(\d+)[^\n]*?: Data: bin_data \(text /", told)
     return {int(index) for index in found}
 
 

@@ -113,15 +113,15 @@ LUMA_SHARES = torch.tensor([LUMA_WEIGHTS[1], LUMA_WEIGHTS[6]])
 """``(2, 2)``: of red and blue, by BT.709 and BT.601."""
 
 
-def as_video(clean: Tensor, noisy: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Clips ``(N, T, 3, H, W)`` and their noisy versions as the network is given video (:mod:`vidnoise.color`).
+def as_video(clips: Tensor, shares: Tensor) -> Tensor:
+    """Clips ``(N, T, 3, H, W)`` of RGB as the network is given video (:mod:`vidnoise.color`).
 
     Args:
-        clean, noisy: in RGB.
+        clips: clean or noisy.
         shares: ``(N, 2)``: the luma's of red and blue.
     """
-    kr, kb = (share.view(-1, 1, 1, 1, 1).to(clean.device) for share in shares.unbind(1))
-    return centred(clean, kr, kb), centred(noisy, kr, kb)
+    kr, kb = (share.view(-1, 1, 1, 1, 1).to(clips.device) for share in shares.unbind(1))
+    return centred(clips, kr, kb)
 
 
 AHEAD = 2**24
@@ -216,12 +216,12 @@ class BatchMaker:
                 clean = self.sampler.sample(count, frames, patch)
                 clean = with_changing_light(clean, self.config.augment, rng)
                 if name == "centred_planes":
-                    clean, _ = as_video(clean, clean, shares)
+                    clean = as_video(clean, shares)
                 noisy = NOISES[name](clean, self.generator)
             if name != "centred_planes" and video.any():
                 places = torch.from_numpy(np.flatnonzero(video))
                 at = places.to(clean.device)
-                clean[at], noisy[at] = as_video(clean[at], noisy[at], shares[places])
+                clean[at], noisy[at] = (as_video(clips[at], shares[places]) for clips in (clean, noisy))
             cleans.append(clean)
             noisys.append(noisy)
             is_video.append(video)

@@ -61,7 +61,7 @@ def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConf
 def still_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of single frames: the spatial core alone, several times as fast as a first frame of a clip."""
     clean = network.still(batch.noisy[0], batch.sigma[0])
-    loss = (_weight(batch, config) * restoration(clean, batch.clean[0], config.loss, config.alpha)).mean()
+    loss = _distance(clean, batch.clean[0], batch, config)
     return loss, dict.fromkeys(PARTS, loss.new_zeros(())) | {"clean": loss.detach()}
 
 
@@ -96,8 +96,7 @@ def clip_loss(
     for t in span:
         previous = state.clean
         clean, state, trace = network.step(batch.noisy[t], known.levels[t], state, known.futures[t])
-        distance = restoration(clean, batch.clean[t], config.loss, config.alpha)
-        parts["clean"] = parts["clean"] + (weight * distance).mean()
+        parts["clean"] = parts["clean"] + _distance(clean, batch.clean[t], batch, config)
         if t and config.temporal_weight:
             flicker = temporal(clean, previous, batch.clean[t], batch.clean[t - 1])
             parts["temporal"] = parts["temporal"] + (weight * flicker).mean()
@@ -112,6 +111,11 @@ def clip_loss(
 def _weight(batch: Batch, config: TrainConfig) -> Tensor:
     """Of each clip: even over noise levels."""
     return (batch.mean_sigma * 255 / 25).clamp(min=0.15) ** config.sigma_power
+
+
+def _distance(clean: Tensor, true: Tensor, batch: Batch, config: TrainConfig) -> Tensor:
+    """Loss of one frame of each clip."""
+    return (_weight(batch, config) * restoration(clean, true, config.loss, config.alpha)).mean()
 
 
 def estimator_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
@@ -132,7 +136,7 @@ def estimator_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -
     loss = total / frames
     if config.picture_weight:
         clean = network.still(batch.noisy[-1], estimate)
-        pictures = (_weight(batch, config) * restoration(clean, batch.clean[-1], config.loss, config.alpha)).mean()
+        pictures = _distance(clean, batch.clean[-1], batch, config)
         loss = loss + config.picture_weight * pictures
         parts["clean"] = pictures.detach()
     return loss, parts
