@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from test_model import TINY
+from vidnoise.conversion import to_network
 from vidnoise.cuts import detect_cut, thumbnail
 from vidnoise.denoiser import Denoiser, resolve_device, resolve_precision
 from vidnoise.errors import DeviceError, FormatError, UnknownModelError, UsageError
-from vidnoise.frame import PIXEL_FORMATS, Frame
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model import DenoiseNetwork
+from vidnoise.sample_noise import sample_noise
+from vidnoise.training.batch import measured_sigma
 
 RGB = PIXEL_FORMATS["gbrpf32le"]
 
@@ -188,6 +191,38 @@ def test_devices_and_precisions_are_never_swapped_silently() -> None:
         resolve_precision("fp16", torch.device("cpu"))
     with pytest.raises(UsageError, match="fp64"):
         resolve_precision("fp64", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["gray", "gray16le", "rgb24", "yuv444p", "yuv420p", "yuv422p10le", "nv12", "yuv411p"])
+def test_a_told_sigma_is_of_the_samples(name: str) -> None:
+    """It is what the noise is found to be in the network's channels and bands, in every format."""
+    form, sigma, size = PIXEL_FORMATS[name], 12, 256
+    unit = 2.0 ** (form.bit_depth - 8 + form.msb_shift)
+    dtype = torch.uint8 if form.bit_depth == 8 else torch.uint16
+    torch.manual_seed(0)
+    shapes = [form.plane_shape(i, size, size) for i in range(len(form.layout))]
+    noise = [(torch.randn(shape) * sigma * unit).round() for shape in shapes]
+    noisy, clean = (
+        Frame(tuple((110 * unit + n * i).to(dtype) for n in noise), form, ColorInfo(matrix=1, range=1)) for i in (1, 0)
+    )
+    true = measured_sigma((to_network(noisy, 16) - to_network(clean, 16))[None], window=size).mean((0, 2, 3)) * 255
+    told = torch.tensor(sample_noise(noisy)) * sigma * 255
+    assert torch.allclose(told, true, rtol=0.03, atol=0.3)
+
+
+def test_gray_noise_is_told_as_it_is_measured() -> None:
+    """Of gray noise as much is removed when its sigma is told as when it is found."""
+    rng = torch.Generator().manual_seed(0)
+    scene = torch.full((64, 96), 120.0)
+    planes = [(scene + 20 * torch.randn(scene.shape, generator=rng)).round().clamp(0, 255) for _ in range(4)]
+    stream = [Frame((plane.to(torch.uint8),), PIXEL_FORMATS["gray"], index=i, pts=i) for i, plane in enumerate(planes)]
+
+    def error(sigma: float | None) -> float:
+        (*_, last) = Denoiser("fast", device="cpu", precision="fp32", sigma=sigma)(stream)
+        return float((last.planes[0] - scene).square().mean().sqrt())
+
+    assert error(20) < 1.2 * error(None)
+    assert error(20) < 3
 
 
 def test_known_sigma_is_reported(network: DenoiseNetwork) -> None:

@@ -20,7 +20,7 @@ LAYERS = [
     {"weights", "frame_queue", "transfer", "split", "grain", "grain_table", "export", "kernels"},
     {"sources", "sinks", "backends"},
     {"lookahead"},
-    {"strength", "resume", "conversion", "tiles"},
+    {"strength", "resume", "conversion", "tiles", "sample_noise"},
     {"denoiser"},
     {"fields", "streams"},
     {"pipeline", "pictures"},

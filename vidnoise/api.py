@@ -74,7 +74,8 @@ def denoise(
             uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); ``av.VideoFrame``; or
             :class:`Frame`. A change of size starts afresh.
         model: a name from :func:`list_models`, or a ``.safetensors`` file.
-        sigma: standard deviation of the noise in 8-bit units (25 means 25/255); ``None`` measures it.
+        sigma: standard deviation of the noise in 8-bit units (25 means 25/255), of each plane's samples as they are
+            stored: of R, G and B, of gray, or of Y, Cb and Cr; ``None`` measures it.
         strength: 0 changes nothing, 1 removes what the network takes for noise, up to 2 removes more.
         luma, chroma: 0 to 2, times it, for brightness and colour.
         zones: strengths by time, ``"0-10:0.5,60-:0"``: seconds from the first picture on, which must have times
@@ -103,7 +104,7 @@ def denoise(
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> noisy = [np.clip(rng.normal(128, 20, (48, 64)), 0, 255).astype(np.uint8) for _ in range(4)]
-    >>> clean = list(denoise(noisy))
+    >>> clean = list(denoise(noisy, sigma=20))
     >>> len(clean), clean[3].shape, clean[3].dtype
     (4, (48, 64), dtype('uint8'))
     >>> bool(clean[3].std() < 0.5 * noisy[3].std())

@@ -22,6 +22,7 @@ from .grain_table import GrainTable
 from .lookahead import MAX_LOOKAHEAD, Window
 from .model import Denoised, DenoiseNetwork, State
 from .model.network import MULTIPLE
+from .sample_noise import sample_noise
 from .split import split
 from .strength import MAX_STRENGTH, Strength
 from .tiles import Tiled
@@ -85,8 +86,8 @@ class Denoiser:
 
     Args:
         model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, or a loaded network.
-        sigma: standard deviation of the noise in 8-bit units (25 means 25/255); ``None`` estimates it,
-            per pixel, channel and frame.
+        sigma: standard deviation of the noise in 8-bit units (25 means 25/255), of each plane's samples as they are
+            stored: of R, G and B, of gray, or of Y, Cb and Cr; ``None`` estimates it, per pixel, channel and frame.
         strength: 0 returns the input bit for bit, 1 removes what the network takes for noise; values in
             between mix; values up to 2 take the noise to be that many times as strong, and some where none was found.
         luma, chroma: 0 to 2: as ``strength``, times it, for brightness and colour alone. RGB pictures: for the
@@ -194,6 +195,7 @@ class Denoiser:
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
         self._boosts: dict[tuple[float, float], Tensor] = {}
+        self._told_levels: dict[tuple[float, tuple[float, ...]], Tensor] = {}
         self.preview = preview
         self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -209,8 +211,11 @@ class Denoiser:
 
     @property
     def estimated_sigma(self) -> float | None:
-        """Noise level of the last frame, mean over the picture, 8-bit units; ``None`` before the first."""
-        return None if self._level is None else float(self._level) * 255
+        """Noise level of the last frame, mean over the picture, 8-bit units: that of R, G and B, or what was told.
+        ``None`` before the first."""
+        if self._level is None or self.sigma is not None:
+            return None if self._level is None else self.sigma
+        return float(self._level) * 255
 
     @property
     def backend_name(self) -> str:
@@ -245,7 +250,7 @@ class Denoiser:
                 self._window = Window(self.backend, self.latency_frames)
         task = self.prepare(frame)
         assert self._window is not None  # unless it is no frame, which prepare has refused
-        return done + self._finished(self._window.push(task, task.padded, self.told_sigma, task.boost, task.keep))
+        return done + self._finished(self._window.push(task, task.padded, task.sigma, task.boost, task.keep))
 
     def drain(self) -> list[Frame]:
         """The frames that wait, finished by what has come so far. What is pushed next goes on from them."""
@@ -264,9 +269,7 @@ class Denoiser:
         try:
             if self.state is None:
                 self.state = self.backend.initial_state(1, *task.padded.shape[-2:])
-            clean, level, self.state = self.backend.step(
-                task.padded, self.told_sigma, task.boost, task.keep, self.state
-            )
+            clean, level, self.state = self.backend.step(task.padded, task.sigma, task.boost, task.keep, self.state)
         except torch.OutOfMemoryError as ex:
             raise self._out_of_memory() from ex
         return clean, level[0]
@@ -301,11 +304,6 @@ class Denoiser:
         finally:
             self.close()
 
-    @property
-    def told_sigma(self) -> float | None:
-        """The noise level that was told, in [0, 1] units."""
-        return None if self.sigma is None else self.sigma / 255
-
     def prepare(self, frame: Frame) -> Task:
         """What the network is to do for the next frame; forgets the past where the frame says so.
 
@@ -332,7 +330,16 @@ class Denoiser:
                 cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
                 keep &= ~cut
                 self._cuts += cut
-            return Task(frame, noisy, padded, keep, strength, map, self._boost(strength))
+            return Task(frame, noisy, padded, self._told(frame), keep, strength, map, self._boost(strength))
+
+    def _told(self, frame: Frame) -> Tensor | None:
+        """The noise level that was told, as the network wants it for such frames."""
+        if self.sigma is None:
+            return None
+        key = self.sigma, sample_noise(frame)
+        if key not in self._told_levels:  # as with boosts
+            self._told_levels = {key: torch.tensor([[self.sigma * gain for gain in key[1]]], device=self.device)}
+        return self._told_levels[key]
 
     def _boost(self, strength: float) -> float | Tensor:
         """How many times as strong the noise is taken to be, ``(1, 2)`` where luma and chroma differ."""
@@ -371,6 +378,8 @@ class Task(NamedTuple):
     """``(1, 3, H, W)`` RGB."""
     padded: Tensor
     """The same, its size extended to what the network takes."""
+    sigma: Tensor | None
+    """``(1, 6)``: the noise level, if it was told."""
     keep: Tensor
     """``(1,)`` bool: false where a cut lies before the frame."""
     strength: float

@@ -178,7 +178,7 @@ class StreamBatch:
                 keep = keep & torch.tensor(known, device=self.device)
             clean, level, state = self.backend.step(
                 torch.cat([task.padded for task in tasks]),
-                None if sessions[0].sigma is None else self._tensor([s.told_sigma for s in sessions]),
+                None if tasks[0].sigma is None else torch.cat([task.sigma for task in tasks]),
                 self._boost([task.boost for task in tasks]),
                 keep,
                 state,

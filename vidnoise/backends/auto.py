@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..model import Denoised, DenoiseNetwork, Future, Scout, State
+from ..model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels
 from .measurements import Kind, Measurement, Measurements
-from .protocol import Backend, per_stream
+from .protocol import Backend
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ def _scene(kind: Kind) -> Iterator[Tensor]:
 
 
 def _told(kind: Kind, noisy: Tensor) -> Tensor | None:
-    return None if kind.blind else per_stream(0.08, noisy)
+    return None if kind.blind else told_levels(0.08, noisy)
 
 
 def _steps(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[Tensor]:

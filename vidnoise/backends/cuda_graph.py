@@ -38,7 +38,7 @@ from torch import Tensor
 from ..errors import BackendError
 from ..export.graph import FUTURE, KINDS, SCOUT, Size, named_state, shape_of, step_kind
 from ..kernels import enabled
-from ..model import Denoised, DenoiseNetwork, Future, Scout, State, uniform_sigma
+from ..model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
 
 WARM_UP = 3
 """Steps before recording: libraries choose their algorithms and take their workspaces in the first ones."""
@@ -163,7 +163,7 @@ class CudaGraph:
         state = self._ours(state)
         given = {"noisy": noisy, "boost": boost, "keep": keep}
         if sigma is not None:
-            given["sigma"] = sigma
+            given["sigma"] = told_levels(sigma, noisy)
         made = self._run(step_kind(blind=sigma is None), _size(noisy), state.buffers, given)
         return Denoised(state.clean, made["level"], state)
 
@@ -172,9 +172,7 @@ class CudaGraph:
         self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
     ) -> tuple[Tensor, State]:  # fmt: skip
         if sigma is not None:
-            told = torch.empty(len(noisy), device=self._device)
-            _fill(told, sigma)
-            return uniform_sigma(told, noisy), state
+            return uniform_sigma(sigma, noisy), state
         state = self._ours(state)
         made = self._run("measure", _size(noisy), state.buffers, {"noisy": noisy, "keep": keep})
         return made["levels"].clone(), state

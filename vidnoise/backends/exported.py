@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..export.graph import FUTURE, KINDS, SCOUT, Named, Size, named_state, next_state, shape_of, step_kind
-from ..model import Denoised, DenoiseNetwork, Future, Scout, State, uniform_sigma
-from .protocol import per_stream, per_stream_boost
+from ..model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
+from .protocol import per_stream_boost
 
 
 class Exported:
@@ -55,7 +55,7 @@ class Exported:
     ) -> Denoised:
         given = {"noisy": noisy, "boost": per_stream_boost(boost, noisy), "keep": keep, **named_state(state)}
         if sigma is not None:
-            given["sigma"] = per_stream(sigma, noisy)
+            given["sigma"] = told_levels(sigma, noisy)
         found = self._named(step_kind(blind=sigma is None), given)
         return Denoised(found["clean"], found["level"], next_state(state, found))
 
@@ -64,7 +64,7 @@ class Exported:
         self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
     ) -> tuple[Tensor, State]:  # fmt: skip
         if sigma is not None:
-            return uniform_sigma(per_stream(sigma, noisy), noisy), state
+            return uniform_sigma(sigma, noisy), state
         found = self._named("measure", {"noisy": noisy, "keep": keep, **named_state(state)})
         return found["levels"], next_state(state, found)
 

@@ -36,7 +36,8 @@ class Backend(Protocol):
 
         Args:
             noisy: ``(N, 3, H, W)`` float32 RGB on the device, nominally in [0, 1]; H and W multiples of 16.
-            sigma: noise level in [0, 1] units, one for all streams or ``(N,)``; ``None`` estimates it.
+            sigma: noise level in [0, 1] units: one for all streams, ``(N,)``, or ``(N, 6)`` by channel and band
+                (:func:`~vidnoise.model.noise_level.told_levels`); ``None`` estimates it.
             boost: the noise is taken to be that many times as strong: one number, or ``(N, 2)``, of the luma and the
                 chroma of each stream.
             keep: ``(N,)`` bool on the device; where it is false, the stream's past is forgotten (a cut lies before
@@ -81,11 +82,6 @@ class BackendClass(Protocol):
     """What :data:`BACKENDS` names."""
 
     def __call__(self, network: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Backend: ...
-
-
-def per_stream(value: float | Tensor, noisy: Tensor) -> Tensor:
-    """A number for all streams, or ``(N,)`` one each, as a float32 tensor ``(N,)`` beside the frames ``noisy``."""
-    return torch.as_tensor(value, dtype=torch.float32, device=noisy.device).reshape(-1).expand(noisy.shape[0])
 
 
 def per_stream_boost(value: float | Tensor, noisy: Tensor) -> Tensor:

@@ -86,7 +86,9 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 )  # fmt: skip
 @click.option("--strength", type=float, default=1.0, show_default=True, help="0 changes nothing, 2 removes most.")
 @strength_options
-@click.option("--sigma", type=float, help="Noise level in 8-bit units (25 is 25/255).  [default: measured]")
+@click.option(
+    "--sigma", type=float, help="Noise level of each plane, in 8-bit units.  [default: measured]"
+)
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
 @click.option(

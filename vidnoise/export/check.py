@@ -115,7 +115,7 @@ def _steps(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> Ite
     """Clean frames, one after the other."""
     n, _, height, width = clip[0][0].shape
     state = network.initial_state(n, height, width)
-    given = {"boost": torch.ones(n, 2), "sigma": torch.full((n,), SIGMA)}
+    given = {"boost": torch.ones(n, 2), "sigma": torch.full((n, 6), SIGMA)}
     for noisy, keep in clip:
         found = _named(run, step_kind(blind=blind), {**given, "noisy": noisy, "keep": keep, **named_state(state)})
         state = next_state(state, found)

@@ -123,8 +123,8 @@ def shape_of(name: str, network: DenoiseNetwork, size: Size) -> tuple[int, ...]:
         size: streams, height and width (multiples of 16).
     """
     n, height, width = size
-    if name == "boost":
-        return (n, 2)
+    if name in ("boost", "sigma"):
+        return (n, 2 if name == "boost" else 6)
     scale = scale_of(name)
     if scale is None:
         return (n,)

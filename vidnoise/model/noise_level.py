@@ -14,20 +14,26 @@ SIGMA_MIN = 0.25 / 255
 """Half the rounding error of 8-bit samples: no footage is cleaner, and it keeps divisions finite."""
 
 
-def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
-    """A known noise level as the network wants it.
+def told_levels(sigma: float | Tensor, noisy: Tensor) -> Tensor:
+    """A known noise level of N pictures, ``(N, 6)``: of luma and two chroma channels, low-pass band, then details.
 
     Args:
-        sigma: standard deviation in [0, 1] units: a number, or ``(N,)`` one per clip.
-        noisy: ``(N, 3, H, W)``, for size and device.
+        sigma: standard deviation in [0, 1] units: a number or ``(N,)`` for white RGB noise, which has the same level in
+            all of them; or ``(N, 6)``.
+        noisy: ``(N, 3, H, W)``, for number and device.
+    """
+    level = torch.as_tensor(sigma, dtype=torch.float32, device=noisy.device)
+    return (level if level.ndim == 2 else level.reshape(-1, 1)).expand(len(noisy), 6)
 
-    Returns:
-        ``(N, 6, H/2, W/2)``: of luma and two chroma channels, low-pass band, then details; equal, since white RGB noise
-        has the same level in all of them.
+
+def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
+    """A known noise level as the network wants it, the same all over the picture: ``(N, 6, H/2, W/2)``.
+
+    Args:
+        sigma, noisy: as for :func:`told_levels`.
     """
     n, _, h, w = noisy.shape
-    level = torch.as_tensor(sigma, dtype=torch.float32, device=noisy.device).reshape(-1, 1, 1, 1)
-    return level.clamp(min=SIGMA_MIN).expand(n, 6, h // 2, w // 2)
+    return told_levels(sigma, noisy).clamp(min=SIGMA_MIN)[..., None, None].expand(n, 6, h // 2, w // 2)
 
 
 FLAT = 0.1 / 255

@@ -1,0 +1,55 @@
+"""What noise of a frame's samples is to the network: a told sigma is of the samples, as they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+
+from .color import component, to_rgb
+from .colorimetry import resolve_color
+from .frame import ColorInfo, Frame, PixelFormat
+from .model.luma_chroma import rgb_to_bands
+
+SIZE = 32
+"""Of the picture in which one sample is changed: further than upsampled chroma reaches."""
+CELL = 4
+"""Pixels after which all that depends on a sample's place repeats itself."""
+
+
+def sample_noise(frame: Frame) -> tuple[float, ...]:
+    """The noise level that white noise of one 8-bit step in all samples makes in the network's channels.
+
+    Args:
+        frame: for its format and colours.
+
+    Returns:
+        Six numbers in [0, 1] units, as the network's levels are ordered: luma and two chroma channels in the low-pass
+        band, then in the details. RGB: 1/255 all. Gray: luma is sqrt 3 times the samples, and there is no chroma.
+    """
+    return _sample_noise(frame.format, resolve_color(frame.color, frame.format, frame.height, frame.width))
+
+
+@lru_cache(maxsize=256)
+def _sample_noise(format: PixelFormat, color: ColorInfo) -> tuple[float, ...]:
+    # All is linear, so the energies of what single samples do to the bands add up.
+    step = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
+    swing = 32
+    dtype = torch.float32 if format.is_float else torch.uint8 if format.bit_depth == 8 else torch.uint16
+    level = 64 * step
+    shapes = [format.plane_shape(i, SIZE, SIZE) for i in range(len(format.layout))]
+    energy = torch.zeros(6)
+    flat = Frame(tuple(torch.full(shape, level).to(dtype) for shape in shapes), format, color)
+    before = to_rgb(flat, centred=True)
+    for name in {name for components in format.layout for name in components} - set("ax"):
+        height, width = component(flat.planes, format, name).shape
+        down, across = SIZE // height, SIZE // width
+        for i in range(CELL // down):
+            for j in range(CELL // across):
+                changed = replace(flat, planes=tuple(plane.clone() for plane in flat.planes))
+                component(changed.planes, format, name)[height // 2 + i, width // 2 + j] = level + swing * step
+                bands = rgb_to_bands(to_rgb(changed, centred=True) - before)[0] / swing
+                low, *details = bands.square().sum((1, 2)).split(3)
+                energy += torch.cat([low, torch.stack(details).mean(0)])
+    return tuple((energy / (CELL / 2) ** 2).sqrt().tolist())
