@@ -17,7 +17,7 @@ class ModelConfig:
     hidden: int
     """Recurrent feature channels at 1/4 resolution."""
     fusion_width: int = 16
-    noise_width: int = 12
+    noise_width: int = 16
     separable: bool = False
     """Depthwise-separable convolutions in the residual blocks of the spatial core (MobileNets, arXiv:1704.04861)."""
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _initialised(layer: nn.Conv2d, gain: float) -> nn.Conv2d:
+def initialised(layer: nn.Conv2d, gain: float) -> nn.Conv2d:
     """Kaiming initialisation times ``gain``, which lets residual branches start small."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     with torch.no_grad():
@@ -26,16 +26,16 @@ def _initialised(layer: nn.Conv2d, gain: float) -> nn.Conv2d:
 def conv3(
     inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """3×3 convolution; weights as :func:`_initialised`."""
+    """3×3 convolution; weights as :func:`initialised`."""
     layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups)
-    return _initialised(layer, gain)
+    return initialised(layer, gain)
 
 
 def separable3(channels: int, *, gain: float = 1.0) -> nn.Sequential:
     """A 3×3 convolution of each channel by itself, then a 1×1 across channels; initialised as :func:`conv3`."""
     # No ReLU comes between the two, so the first must not double the variance as a layer before one does.
     depthwise = conv3(channels, channels, gain=0.5**0.5, groups=channels)
-    return nn.Sequential(depthwise, _initialised(nn.Conv2d(channels, channels, 1), gain))
+    return nn.Sequential(depthwise, initialised(nn.Conv2d(channels, channels, 1), gain))
 
 
 def typed(x: Tensor, layer: nn.Module) -> Tensor:

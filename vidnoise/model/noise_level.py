@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dncnn import conv3, typed
+from .dncnn import conv3, initialised, typed
 from .luma_chroma import GRAY
 from .pixelwise import PLAIN, Pixelwise
 
@@ -80,12 +80,28 @@ def _level(affine: Tensor, low: Tensor, noisy: Tensor) -> tuple[Tensor]:
     return ((variance.sqrt() * noisy).clamp(min=SIGMA_MIN),)
 
 
+class Block(nn.Module):
+    """A wide look at each channel, then two layers across channels, added to the input: much context for little work.
+
+    The order of layers is ConvNeXt's: Liu et al., "A ConvNet for the 2020s", arXiv:2201.03545.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels)
+        self.expand = initialised(nn.Conv2d(channels, 2 * channels, 1), 1.0)
+        self.reduce = initialised(nn.Conv2d(2 * channels, channels, 1), 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reduce(self.expand(self.depthwise(x)).relu_()).add_(x)
+
+
 class NoiseLevel(nn.Module):
     """Estimates the noise level of a frame, steadily over time.
 
     Per location and channel the variance is taken as affine in the brightness, ``(a² I + b²)`` (Foi et
     al., "Practical Poissonian-Gaussian noise modeling and fitting", 2008), with ``log a`` and ``log b`` from
-    a small network that sees the frame at 1/8 resolution and its mean over the frame, weighted by trust, so
+    a small network that sees the frame at 1/8 and 1/16 resolution and its mean over the frame, weighted by trust, so
     that flat and textured areas of one frame inform each other. What changes from one noisy frame to the next
     tells noise from texture wherever the camera holds still.
     """
@@ -94,15 +110,20 @@ class NoiseLevel(nn.Module):
         super().__init__()
         # The 35 inputs: 12 Haar bands, the magnitudes of the 9 details and of 12 differences to the past, whether there
         # is a past, and whether anything can be said of noise at all.
+        fine, coarse = 3 * width, 4 * width
         self.encoder = nn.Sequential(
             conv3(35, width, stride=2), nn.ReLU(inplace=True),
-            conv3(width, 2 * width, stride=2), nn.ReLU(inplace=True),
-            conv3(2 * width, 2 * width), nn.ReLU(inplace=True),
-            conv3(2 * width, 2 * width, dilation=2), nn.ReLU(inplace=True),
+            conv3(width, fine, stride=2), nn.ReLU(inplace=True),
+            Block(fine, 5), Block(fine, 5),
         )  # fmt: skip
-        self.trust = nn.Conv2d(2 * width, 1, 1)  # how much a place says of the whole frame: bars and panels, nothing
-        self.globally = nn.Conv2d(2 * width, 2 * width, 1)
-        self.head = nn.Conv2d(2 * width, 12, 1)
+        self.context = nn.Sequential(
+            conv3(fine, coarse, stride=2),
+            Block(coarse, 3), Block(coarse, 3), Block(coarse, 3),
+            initialised(nn.Conv2d(coarse, fine, 1), 0.0),
+        )  # fmt: skip
+        self.trust = nn.Conv2d(fine, 1, 1)  # how much a place says of the whole frame: bars and panels, nothing
+        self.globally = nn.Conv2d(fine, fine, 1)
+        self.head = nn.Conv2d(fine, 12, 1)
         nn.init.zeros_(self.trust.weight)
         nn.init.normal_(self.head.weight, std=0.01)
         with torch.no_grad():
@@ -133,6 +154,7 @@ class NoiseLevel(nn.Module):
         They depend on their surroundings only; arguments are those of :meth:`forward`.
         """
         x = self.encoder(pixelwise.stack(_evidence, (bands, past, known, noisy), self.encoder))
+        x = x + F.interpolate(self.context(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noisy, 4) + 1e-6
         return x, trust
 
