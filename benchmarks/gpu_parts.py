@@ -25,11 +25,11 @@ from vidnoise.backends import open_backend
 from vidnoise.bench.cases import noisy_frames
 from vidnoise.bench.ceilings import Probe
 from vidnoise.bench.graph import count_step
-from vidnoise.denoiser import PRECISIONS, Denoiser
 from vidnoise.errors import VidnoiseError
 from vidnoise.model import TIERS, DenoiseNetwork
 from vidnoise.model.network import MULTIPLE
-from vidnoise.transfer import make_transfer
+from vidnoise.pipeline.device_transfer import make_transfer
+from vidnoise.session.denoiser import PRECISIONS, Denoiser
 from vidnoise.weights import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,8 +170,8 @@ def tests(context: Context) -> None:
 def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[str, int, Callable, Callable]]:
     """Name, bytes that have to be moved, the kernel, its reference."""
     from vidnoise.color import apply_correction, to_rgb
-    from vidnoise.conversion import difference, extended
     from vidnoise.kernels import bands, planes_in, planes_out
+    from vidnoise.kernels.conversion import difference, extended
     from vidnoise.kernels.operations import FusedOperations
     from vidnoise.model.operations import Operations
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from vidnoise.evaluation.clips import find_data
 from vidnoise.evaluation.metrics import psnr
 from vidnoise.evaluation.protocol import centre_crops, network_method
-from vidnoise.noise import NOISES
 from vidnoise.training.codec_pool import encoded
 from vidnoise.training.config import ENCODED
 from vidnoise.training.data import as_clip
+from vidnoise.training.noise import NOISES
 from vidnoise.training.precision import Precision
 from vidnoise.weights import load_model
 

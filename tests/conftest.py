@@ -75,8 +75,8 @@ def batches_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_network_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where strength 0 makes no use of what the network finds, it need not look: most of the time of a run."""
-    from vidnoise.denoiser import Denoiser
     from vidnoise.frame import Frame
+    from vidnoise.session.denoiser import Denoiser
 
     push = Denoiser.push
 

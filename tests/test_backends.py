@@ -18,21 +18,22 @@ import tolerances
 import vidnoise.backends.auto as auto
 from test_denoiser import frames, values
 from test_model import TINY
-from vidnoise.backends import BACKENDS, cpu_operations, open_backend, steady_backend
+from vidnoise.backends import BACKENDS, open_backend, steady_backend
 from vidnoise.backends.auto import Auto
-from vidnoise.backends.cpu_operations import CpuAveraging, CpuOperations, CpuPixelwise
 from vidnoise.backends.measurements import Kind, Measurement, Measurements
 from vidnoise.backends.protocol import Backend
+from vidnoise.backends.window import Window
 from vidnoise.cache import load, store
 from vidnoise.cli import main
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import BackendError, UsageError
-from vidnoise.lookahead import Window
+from vidnoise.kernels import cpu_operations
+from vidnoise.kernels.cpu_operations import CpuAveraging, CpuOperations, CpuPixelwise
 from vidnoise.model import Denoised, DenoiseNetwork, Scout, State
 from vidnoise.model.flow import Averaging
 from vidnoise.model.luma_chroma import rgb_to_bands
 from vidnoise.model.operations import Operations
 from vidnoise.model.pixelwise import Pixelwise
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
 CPU = torch.device("cpu")

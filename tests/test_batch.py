@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from clips import Clip
-from vidnoise.batch import is_batch, plan_batch
 from vidnoise.cli import interrupt, main
+from vidnoise.cli.batch import is_batch, plan_batch
 from vidnoise.errors import SinkOpenError, SourceOpenError, UsageError
 from vidnoise.sinks import sink_kind
 from vidnoise.sources import source_kind

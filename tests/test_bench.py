@@ -27,11 +27,11 @@ from vidnoise.bench.rounds import Settings, measure
 from vidnoise.bench.session import Session
 from vidnoise.bench.worker import Worker, WorkerError
 from vidnoise.cli import main
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import DeviceError, UnknownModelError, UsageError
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.peers import PEERS
 from vidnoise.model import TIERS
+from vidnoise.session.denoiser import Denoiser
 
 TINY = Case("fast", "cpu", "eager", "fp32", 48, 64)
 

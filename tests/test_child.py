@@ -16,8 +16,8 @@ import pytest
 
 from clips import Clip
 from vidnoise import errors
-from vidnoise.batch import Job
 from vidnoise.cli import main, run
+from vidnoise.cli.batch import Job
 from vidnoise.cli.child import Child, CrashError
 from vidnoise.errors import SourceOpenError, UnknownModelError, VidnoiseError
 
@@ -97,7 +97,7 @@ def test_a_stop_finishes_the_file(tmp_path: Path) -> None:
 def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
     """After a kill -9 nothing goes on behind the user's back, nor gets its final name."""
     script = (
-        "import os, signal; from vidnoise.batch import Job; from vidnoise.cli.child import Child\n"
+        "import os, signal; from vidnoise.cli.batch import Job; from vidnoise.cli.child import Child\n"
         "child = Child('fast', 'cpu', {'strength': 0.0, 'threads': 1}); print(child._process.pid, flush=True)\n"
         f"child.denoise(Job('lavfi:testsrc2=size=64x48:rate=25', {str(tmp_path / 'a.mkv')!r}), "
         "should_stop=lambda: False, progress=lambda p: os.kill(os.getpid(), signal.SIGKILL))"

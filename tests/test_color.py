@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tolerances
-from vidnoise import color as color_module
-from vidnoise.chroma import downsample, upsample
 from vidnoise.color import apply_correction, centred, to_rgb
-from vidnoise.colorimetry import LUMA_WEIGHTS, resolve_color
+from vidnoise.color import samples as color_module
+from vidnoise.color.chroma import downsample, upsample
+from vidnoise.color.colorimetry import LUMA_WEIGHTS, resolve_color
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat
 

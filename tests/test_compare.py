@@ -15,8 +15,8 @@ import torch
 from clips import Clip, Recipe, write
 from vidnoise.cli import main
 from vidnoise.color import to_rgb
-from vidnoise.contact_sheet import Column, Moment, write_sheet
 from vidnoise.evaluation.metrics import psnr
+from vidnoise.reports.contact_sheet import Column, Moment, write_sheet
 from vidnoise.sources import open_source
 
 Clips = Callable[[str], Clip]
@@ -99,7 +99,7 @@ def test_contact_sheet(pair, tmp_path, capsys):
 
 
 def test_progress_is_told(pair, monkeypatch):
-    from vidnoise import comparison
+    from vidnoise.reports import comparison
 
     monkeypatch.setattr(comparison, "PROGRESS_SECONDS", 0)
     told = []

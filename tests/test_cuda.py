@@ -7,10 +7,10 @@ import torch
 
 from test_denoiser import frames, values
 from test_model import noisy_frames
-from vidnoise.denoiser import Denoiser
 from vidnoise.evaluation.metrics import psnr
 from vidnoise.frame import PIXEL_FORMATS, Frame
-from vidnoise.transfer import make_transfer
+from vidnoise.pipeline.device_transfer import make_transfer
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
 pytestmark = pytest.mark.needs_cuda

@@ -25,9 +25,9 @@ import tolerances
 from test_model import noisy_frames
 from vidnoise.backends.cuda_graph import CudaGraph, GraphState, _size
 from vidnoise.backends.eager import Eager
+from vidnoise.backends.window import Window
 from vidnoise.errors import BackendError
 from vidnoise.export.graph import FUTURE, KINDS, MEMORY, TRACK, shape_of
-from vidnoise.lookahead import Window
 from vidnoise.model import TIERS, DenoiseNetwork, Future, Scout, State
 from vidnoise.weights import load_model
 

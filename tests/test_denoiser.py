@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from test_model import TINY
-from vidnoise.conversion import to_network
-from vidnoise.cuts import detect_cut, thumbnail
-from vidnoise.denoiser import Denoiser, resolve_device, resolve_precision
 from vidnoise.errors import DeviceError, FormatError, UnknownModelError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.kernels.conversion import to_network
 from vidnoise.model import DenoiseNetwork
-from vidnoise.sample_noise import sample_noise
+from vidnoise.session.cuts import detect_cut, thumbnail
+from vidnoise.session.denoiser import Denoiser, resolve_device, resolve_precision
+from vidnoise.session.sample_noise import sample_noise
 from vidnoise.training.batch import measured_sigma
 
 RGB = PIXEL_FORMATS["gbrpf32le"]

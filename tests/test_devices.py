@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from vidnoise.batch import Job
 from vidnoise.cli import files, main, run
+from vidnoise.cli.batch import Job
 from vidnoise.cli.child import Child
 from vidnoise.cli.workers import outcomes, split_devices
 from vidnoise.errors import DecodeError, UsageError

@@ -18,7 +18,7 @@ from test_sinks import frame_of, info_of, write_all
 from vidnoise import disk
 from vidnoise.errors import EncodeError, SinkOpenError
 from vidnoise.locking import Lock
-from vidnoise.segments import Parts
+from vidnoise.resume.segments import Parts
 from vidnoise.sinks import check_places, open_sink
 from vidnoise.sources import open_source
 

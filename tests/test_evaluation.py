@@ -19,15 +19,7 @@ from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.evaluation.cost import kilo_macs, middle
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.evaluation.peers import PEERS
-from vidnoise.evaluation.protocol import (
-    Method,
-    clean_clips,
-    clean_stills,
-    evaluate,
-    network_method,
-    noisy_clip,
-    score,
-)
+from vidnoise.evaluation.protocol import Method, clean_clips, clean_stills, evaluate, network_method, noisy_clip, score
 from vidnoise.evaluation.results import read_references
 from vidnoise.model import TIERS, uniform_sigma
 from vidnoise.weights import list_models, load_model

@@ -19,12 +19,12 @@ import torch
 import tolerances
 from test_backends import clip
 from vidnoise.backends import open_backend
+from vidnoise.backends.window import Window
 from vidnoise.cli import main
 from vidnoise.errors import BackendError
 from vidnoise.export.check import difference, onnx_runner
 from vidnoise.export.graph import KINDS, NetworkGraph, named_state, next_state, shape_of
 from vidnoise.export.onnx import write_onnx
-from vidnoise.lookahead import Window
 from vidnoise.model import DenoiseNetwork
 from vidnoise.weights import load_model
 

@@ -15,11 +15,11 @@ from live_peers import need, with_tiny_model
 from test_container_roundtrip import through
 from test_sources import check_contract
 from vidnoise.cli import main
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import UsageError
-from vidnoise.fields import FieldDenoiser, fields, weave
 from vidnoise.frame import PIXEL_FORMATS, Frame
-from vidnoise.inspection import inspect_video
+from vidnoise.reports.inspection import inspect_video
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.fields import FieldDenoiser, fields, weave
 from vidnoise.sinks.interlacing import FieldMarker, interlaced_options
 from vidnoise.sources import open_source
 from vidnoise.sources.interlacing import field_order, is_combed

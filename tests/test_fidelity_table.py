@@ -16,7 +16,7 @@ from test_container_roundtrip import packets, through, times
 from test_fidelity_interlaced import stored_order, write_interlaced
 from test_fidelity_times import starts
 from vidnoise.errors import FormatError, SinkOpenError
-from vidnoise.passthrough import is_same_language
+from vidnoise.frame.passthrough import is_same_language
 from vidnoise.sources import open_source
 
 Clips = Callable[[str], Clip]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vidnoise.frame_queue import FrameQueue, drain, prefetch
+from vidnoise.frame.frame_queue import FrameQueue, drain, prefetch
 
 pytestmark = pytest.mark.realtime
 

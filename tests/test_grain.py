@@ -9,8 +9,8 @@ from torch import Tensor
 
 from test_denoiser import denoise, frames, network, values  # noqa: F401
 from vidnoise.errors import UsageError
-from vidnoise.grain import GrainSynthesis
 from vidnoise.model import DenoiseNetwork
+from vidnoise.session.grain import GrainSynthesis
 
 FLAT = torch.full((1, 3, 128, 192), 0.5)
 

@@ -16,8 +16,8 @@ from test_grain import noise
 from vidnoise.cli import main
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame
-from vidnoise.grain_table import WHITE, GrainParameters, GrainTable
 from vidnoise.model import DenoiseNetwork
+from vidnoise.session.grain_table import WHITE, GrainParameters, GrainTable
 
 HEIGHT, WIDTH = 288, 352
 SIGMAS = (8.0, 4.0, 3.0)

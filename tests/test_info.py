@@ -11,7 +11,7 @@ import pytest
 
 from clips import Clip, Recipe, write
 from vidnoise.cli import main
-from vidnoise.inspection import inspect_video
+from vidnoise.reports.inspection import inspect_video
 
 Clips = Callable[[str], Clip]
 

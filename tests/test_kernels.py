@@ -22,17 +22,18 @@ from torch import Tensor
 
 import tolerances
 from test_color import make_frame
-from vidnoise import conversion, kernels
+from vidnoise import kernels
 from vidnoise.color import apply_correction, to_rgb
-from vidnoise.conversion import extended
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.kernels import conversion
+from vidnoise.kernels.conversion import extended
 from vidnoise.model import DenoiseNetwork, Scout, State
 from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
 from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
 from vidnoise.model.operations import Operations
 from vidnoise.model.state import UNKNOWN, NoiseMemory, Track, keep
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -18,7 +18,7 @@ from clips import CLIPS, Clip, join_ts, write
 from vidnoise.allocator import memory_errors_explained
 from vidnoise.cli import main
 from vidnoise.errors import DeviceError, FormatError, SinkOpenError, SourceOpenError, UsageError
-from vidnoise.segments import EncodedPacket, Parts
+from vidnoise.resume.segments import EncodedPacket, Parts
 from vidnoise.sources import open_source
 
 CLIP = "lavfi:testsrc2=size=64x48:rate=25:duration=0.2"

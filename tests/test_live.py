@@ -28,9 +28,9 @@ from live_peers import CAMERA, BadLine, RtspServer, ffmpeg, free_port, need, nee
 from test_pipeline import FakeDenoiser, FakeSink, FakeSource
 from vidnoise.errors import DecodeError, SourceError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame
-from vidnoise.frame_queue import FrameQueue
-from vidnoise.pipeline import GAP_SECONDS, run
-from vidnoise.run_stats import LagMeter, Progress
+from vidnoise.frame.frame_queue import FrameQueue
+from vidnoise.pipeline.run import GAP_SECONDS, run
+from vidnoise.pipeline.stats import LagMeter, Progress
 from vidnoise.sinks import open_sink
 from vidnoise.sources import Source, open_source, source_kind
 from vidnoise.sources.address import device_address, network_options

@@ -22,7 +22,7 @@ from test_live import HICCUP_MS, PATIENT, Same
 from test_pipeline import FakeSink
 from vidnoise.errors import EncodeError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, StreamInfo
-from vidnoise.pipeline import run
+from vidnoise.pipeline.run import run
 from vidnoise.sinks import open_sink, sink_kind
 from vidnoise.sinks.codecs import low_latency_options
 from vidnoise.sinks.several import TeeSink

@@ -15,15 +15,15 @@ import tolerances
 import vidnoise
 from test_denoiser import frames, moving_scene, values
 from test_model import TINY
-from vidnoise import lookahead
+from vidnoise.backends import window as lookahead
 from vidnoise.cli import main
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import DeviceError, UsageError
 from vidnoise.evaluation.metrics import psnr
 from vidnoise.evaluation.protocol import network_method
-from vidnoise.fields import FieldDenoiser, fields, weave
 from vidnoise.frame import Frame
 from vidnoise.model import DenoiseNetwork
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.fields import FieldDenoiser, fields, weave
 
 
 @pytest.fixture

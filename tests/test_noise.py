@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidnoise.noise import NOISES, _demosaiced, add_gaussian
+from vidnoise.training.noise import NOISES, _demosaiced, add_gaussian
 
 NOISY = sorted(set(NOISES) - {"none"})
 

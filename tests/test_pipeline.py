@@ -13,9 +13,9 @@ import torch
 
 from vidnoise.errors import DecodeError, DeviceError, EncodeError, SinkOpenError
 from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
-from vidnoise.pipeline import PROGRESS_SECONDS, run
-from vidnoise.run_stats import Percentiles, Progress
-from vidnoise.transfer import HostTransfer
+from vidnoise.pipeline.device_transfer import HostTransfer
+from vidnoise.pipeline.run import PROGRESS_SECONDS, run
+from vidnoise.pipeline.stats import Percentiles, Progress
 
 pytestmark = pytest.mark.realtime
 

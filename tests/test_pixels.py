@@ -11,13 +11,13 @@ import torch
 from tolerances import RENDERED
 from training_setup import config, make_data
 from vidnoise.errors import UsageError
-from vidnoise.noise import NOISES
 from vidnoise.training.augment import Augmenter
 from vidnoise.training.batch import BatchMaker
 from vidnoise.training.colours import colour_maps, recoloured
 from vidnoise.training.config import Augment, Shape
 from vidnoise.training.data import ClipPack
 from vidnoise.training.motion import paths
+from vidnoise.training.noise import NOISES
 from vidnoise.training.pixels import PIXELS, DevicePixels, FilePixels, render_on
 from vidnoise.training.plan import Plan, Planner, draw_crops
 

@@ -21,8 +21,8 @@ from vidnoise.evaluation import real
 from vidnoise.evaluation.plane_filters import PLANE_FILTERS, PlaneFilter, Run
 from vidnoise.evaluation.scenarios import SCENARIOS, Shot, shoot, to_planes
 from vidnoise.evaluation.tables import markdown
-from vidnoise.fields import fields
 from vidnoise.frame import Frame
+from vidnoise.session.fields import fields
 from vidnoise.weights import load_model
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg binary on PATH")

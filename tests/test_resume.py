@@ -21,8 +21,8 @@ import torch
 import vidnoise
 from clips import Clip, Recipe, pictures, write
 from vidnoise.errors import EncodeError, SinkOpenError, SourceError, UsageError
-from vidnoise.resume import WARM_UP_FRAMES
-from vidnoise.segments import EncodedPacket, Parts
+from vidnoise.resume.segments import EncodedPacket, Parts
+from vidnoise.resume.source import WARM_UP_FRAMES
 
 Clips = Callable[[str], Clip]
 QUICK: dict[str, Any] = {"model": "fast", "device": "cpu", "threads": 1}
@@ -123,7 +123,7 @@ def long_clip(tmp_path_factory) -> Clip:
 @pytest.mark.parametrize("seeks", [True, False])
 def test_frames_are_the_same_bit_for_bit_where_the_source_is_sought(long_clip, tmp_path, monkeypatch, seeks, part):
     """Strength 0 and a lossless codec: each frame must be the source's own, none lost, none twice."""
-    import vidnoise.resume as resume
+    import vidnoise.resume.source as resume
 
     monkeypatch.setattr(resume, "WARM_UP_FRAMES", 8)
     if not seeks:

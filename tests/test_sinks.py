@@ -20,7 +20,7 @@ import torch
 from clips import Clip
 from vidnoise.errors import EncodeError, FormatError, SinkOpenError, UsageError, VidnoiseError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, Packet, StreamInfo
-from vidnoise.passthrough import Passthrough
+from vidnoise.frame.passthrough import Passthrough
 from vidnoise.sinks import Sink, open_sink
 from vidnoise.sinks.repack import is_lossless, lossless_target, repack
 from vidnoise.sources import open_source

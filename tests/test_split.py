@@ -11,7 +11,7 @@ from test_color import make_frame
 from vidnoise.color import gray_codes
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, Frame
-from vidnoise.split import divider_width, in_format_of, side_by_side, split
+from vidnoise.session.split import divider_width, in_format_of, side_by_side, split
 
 FORMATS = ["yuv420p", "yuv422p10le", "yuv410p", "nv12", "p010le", "gray", "rgb24", "bgra", "gbrp16le", "rgbf32le"]
 

@@ -17,11 +17,11 @@ import vidnoise
 from test_cuda_graph import RecordedGraphs
 from test_denoiser import frames, moving_scene, values
 from vidnoise.backends.cuda_graph import CudaGraph
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import DeviceError, FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame
 from vidnoise.model import Denoised, DenoiseNetwork, State
-from vidnoise.streams import StreamBatch
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.stream_batch import StreamBatch
 from vidnoise.weights import load_model
 
 RGB = PIXEL_FORMATS["gbrpf32le"]

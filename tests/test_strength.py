@@ -17,12 +17,12 @@ from clips import Clip
 from test_denoiser import denoise, frames, network, values  # noqa: F401
 from vidnoise.cli import main
 from vidnoise.color import apply_correction, weigh_correction
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import FormatError, SourceOpenError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model import DenoiseNetwork
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.strength import Mask, Strength, parse_zones
 from vidnoise.sources import open_source
-from vidnoise.strength import Mask, Strength, parse_zones
 
 Clips = Callable[[str], Clip]
 QUICK = ("--model", "fast", "--threads", "1", "--device", "cpu", "--codec", "ffv1", "-q")

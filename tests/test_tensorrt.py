@@ -23,9 +23,9 @@ import tolerances
 from test_backends import both_ways, outputs, worst_rms
 from vidnoise.backends import open_backend
 from vidnoise.backends.tensorrt import TensorRT
-from vidnoise.denoiser import Denoiser
 from vidnoise.errors import BackendError
 from vidnoise.model import DenoiseNetwork
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
 pytest.importorskip("onnx")

@@ -105,7 +105,7 @@ def test_no_secret_is_printed(
 
 
 def test_no_secret_is_in_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from vidnoise.batch import Job
+    from vidnoise.cli.batch import Job
     from vidnoise.cli.files import JsonReport
 
     report = JsonReport(str(tmp_path / "a.json"), is_batch=False)
@@ -136,7 +136,7 @@ def test_names_do_not_command_the_terminal(
 
 
 def test_languages_and_tags_do_not_command_the_terminal(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    from vidnoise.passthrough import CopiedStream
+    from vidnoise.frame.passthrough import CopiedStream
     from vidnoise.sinks.tags import container_tags, stream_tags
 
     assert str(CopiedStream(1, "audio", "aac", None, {"language": "\x1b[2J"})) == r"audio stream #1 (aac, \x1b[2J)"

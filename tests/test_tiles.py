@@ -18,12 +18,12 @@ from torch import Tensor
 
 import tolerances
 from vidnoise.backends.eager import Eager
-from vidnoise.denoiser import Denoiser
+from vidnoise.backends.tiled import Tiled, choose_tile, spans, step_bytes
+from vidnoise.backends.window import Window
 from vidnoise.errors import UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame
-from vidnoise.lookahead import Window
 from vidnoise.model import DenoiseNetwork
-from vidnoise.tiles import Tiled, choose_tile, spans, step_bytes
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
 CPU = torch.device("cpu")

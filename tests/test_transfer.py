@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vidnoise.frame import PIXEL_FORMATS, Frame
-from vidnoise.transfer import HostTransfer, RingTransfer, make_transfer
+from vidnoise.pipeline.device_transfer import HostTransfer, RingTransfer, make_transfer
 
 STREAMS = ("copy_in", "compute", "copy_out")
 

@@ -16,19 +16,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._version import __version__
-from .errors import VidnoiseError
+from vidnoise._version import __version__
+from vidnoise.errors import VidnoiseError
 
 if TYPE_CHECKING:
-    from .api import denoise, denoise_file
-    from .denoiser import Denoiser
-    from .frame import ColorInfo, Frame, Packet, PixelFormat, StreamInfo
-    from .model import State
-    from .run_stats import Progress, RunStats
-    from .sinks import Sink, open_sink
-    from .sources import Source, open_source
-    from .streams import StreamBatch
-    from .weights import ModelCard, list_models, load_model
+    from vidnoise.api import denoise, denoise_file
+    from vidnoise.frame import ColorInfo, Frame, Packet, PixelFormat, StreamInfo
+    from vidnoise.model import State
+    from vidnoise.pipeline.stats import Progress, RunStats
+    from vidnoise.session.denoiser import Denoiser
+    from vidnoise.session.stream_batch import StreamBatch
+    from vidnoise.sinks import Sink, open_sink
+    from vidnoise.sources import Source, open_source
+    from vidnoise.weights import ModelCard, list_models, load_model
 
 __all__ = [
     "ColorInfo",
@@ -56,13 +56,13 @@ __all__ = [
 
 _HOMES = {
     "api": ("denoise", "denoise_file"),
-    "denoiser": ("Denoiser",),
     "frame": ("ColorInfo", "Frame", "Packet", "PixelFormat", "StreamInfo"),
     "model": ("State",),
-    "run_stats": ("Progress", "RunStats"),
+    "pipeline.stats": ("Progress", "RunStats"),
+    "session.denoiser": ("Denoiser",),
+    "session.stream_batch": ("StreamBatch",),
     "sinks": ("Sink", "open_sink"),
     "sources": ("Source", "open_source"),
-    "streams": ("StreamBatch",),
     "weights": ("ModelCard", "list_models", "load_model"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -71,7 +71,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    value = getattr(importlib.import_module(f"vidnoise.{_HOME_OF[name]}"), name)
     globals()[name] = value  # found at once next time
     return value
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from .errors import DeviceError
+from vidnoise.errors import DeviceError
 
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4

@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from .allocator import memory_errors_explained
-from .backends import check_backend, steady_backend
-from .denoiser import Denoiser, resolve_device
-from .errors import UsageError
-from .fields import FieldDenoiser
-from .frame import Frame
-from .grain_table import GrainTable
-from .lookahead import choose_lookahead
-from .pictures import PictureAdapter, Restore
-from .pipeline import MAX_LATENCY_MS, run
-from .resume import SEGMENT_SECONDS, open_resumable
-from .run_stats import Progress, RunStats, joined
-from .sinks import check_places, keeps_clock, numbered, open_sink, sink_kind
-from .sources import SizeChange, open_source
-from .text import shown
-from .transfer import HostTransfer, make_transfer
-from .weights import load_model
+from vidnoise.allocator import memory_errors_explained
+from vidnoise.backends import check_backend, steady_backend
+from vidnoise.backends.window import choose_lookahead
+from vidnoise.errors import UsageError
+from vidnoise.frame import Frame
+from vidnoise.pictures import PictureAdapter, Restore
+from vidnoise.pipeline.device_transfer import HostTransfer, make_transfer
+from vidnoise.pipeline.run import MAX_LATENCY_MS, run
+from vidnoise.pipeline.stats import Progress, RunStats, joined
+from vidnoise.resume.source import SEGMENT_SECONDS, open_resumable
+from vidnoise.session.denoiser import Denoiser, resolve_device
+from vidnoise.session.fields import FieldDenoiser
+from vidnoise.session.grain_table import GrainTable
+from vidnoise.sinks import check_places, keeps_clock, numbered, open_sink, sink_kind
+from vidnoise.sources import SizeChange, open_source
+from vidnoise.text import shown
+from vidnoise.weights import load_model
 
 if TYPE_CHECKING:
     import av
     import numpy as np
 
-    from .model import DenoiseNetwork
-    from .strength import MaskLike, ZonesLike
-    from .weights import ModelCard
+    from vidnoise.model import DenoiseNetwork
+    from vidnoise.session.strength import MaskLike, ZonesLike
+    from vidnoise.weights import ModelCard
 
     LoadedModel = tuple[DenoiseNetwork, ModelCard]
     Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
@@ -266,7 +266,7 @@ def denoise_file(
         "keeps_clock": keeps_clock(dst, format) and all(map(keeps_clock, tee)),
     }  # fmt: skip
     if hwaccel != "none":
-        from .sources.hardware import Hardware
+        from vidnoise.sources.hardware import Hardware
 
         source_options["hardware"] = Hardware(hwaccel, resolve_device(device))
     rest = None

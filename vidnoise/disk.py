@@ -15,7 +15,7 @@ import secrets
 import stat
 from collections.abc import Iterable
 
-from .errors import SinkOpenError
+from vidnoise.errors import SinkOpenError
 
 _BINARY = getattr(os, "O_BINARY", 0)
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -348,3 +348,8 @@ class Lines:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def is_unfinished(output: str) -> bool:
+    """Whether ``output`` is an empty file: no video, but the name that a power cut may leave of one."""
+    return os.path.isfile(output) and os.path.getsize(output) == 0

@@ -7,7 +7,7 @@ matching builtin where there is one, so that ``except FileNotFoundError`` style 
 
 from __future__ import annotations
 
-from .text import safe, shown
+from vidnoise.text import safe, shown
 
 _LONGEST = 1500
 """Characters of a message; paths may have a thousand."""

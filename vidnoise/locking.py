@@ -9,8 +9,8 @@ import logging
 import os
 from typing import Protocol
 
-from .disk import NO_LINK, real_path
-from .errors import SinkOpenError
+from vidnoise.disk import NO_LINK, real_path
+from vidnoise.errors import SinkOpenError
 
 logger = logging.getLogger(__name__)
 

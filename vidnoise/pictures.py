@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import FormatError
-from .frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.errors import FormatError
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 
 if TYPE_CHECKING:
     import av
 
-    from .sources.picture import PictureReader
+    from vidnoise.sources.picture import PictureReader
 
 ALLOWED = (
     "frames may be numpy arrays (H, W, 3) RGB or (H, W) gray, torch tensors (3, H, W) RGB "
@@ -63,7 +63,7 @@ class PictureAdapter:
         raise FormatError(f"got a {type(picture).__module__}.{type(picture).__qualname__}; {ALLOWED}")
 
     def _from_av(self, picture: av.VideoFrame, index: int) -> Frame:
-        from .sources.picture import PictureReader
+        from vidnoise.sources.picture import PictureReader
 
         self._reader = self._reader or PictureReader("frame")
         format, planes = self._reader.read(picture)
@@ -113,7 +113,7 @@ def _owned(frame: Frame) -> Frame:
 def _to_av(frame: Frame, like: av.VideoFrame) -> av.VideoFrame:
     import av
 
-    from .picture_planes import plane_views
+    from vidnoise.frame.av_planes import plane_views
 
     picture = av.VideoFrame(frame.width, frame.height, frame.format.name)
     for view, plane in zip(plane_views(picture, frame.format), frame.planes, strict=True):

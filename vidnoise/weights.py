@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .disk import write_whole
-from .errors import UnknownModelError, WeightsError
+from vidnoise.disk import write_whole
+from vidnoise.errors import UnknownModelError, WeightsError
 
 if TYPE_CHECKING:
     import torch
 
-    from .model import DenoiseNetwork
+    from vidnoise.model import DenoiseNetwork
 
 FORMAT = "2"
 """1: RGB, before luma and chroma had levels and gains of their own."""
@@ -144,7 +144,7 @@ def load_model(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from .model import DenoiseNetwork, ModelConfig
+    from vidnoise.model import DenoiseNetwork, ModelConfig
 
     path = find_model(name_or_path)
     card, config = read_card(path)

@@ -25,15 +25,15 @@ from fuzz.mutate import damaged, damaged_text
 from test_model import TINY
 from vidnoise import cache
 from vidnoise.backends.measurements import FILE, Kind, Measurement, Measurements
-from vidnoise.batch import plan_batch
+from vidnoise.cli.batch import plan_batch
 from vidnoise.errors import VidnoiseError
 from vidnoise.frame import PIXEL_FORMATS, Frame
 from vidnoise.model import DenoiseNetwork
-from vidnoise.segments import EncodedPacket, Parts
+from vidnoise.resume.segments import EncodedPacket, Parts
+from vidnoise.session.strength import Strength
 from vidnoise.sinks import open_sink
 from vidnoise.sources import open_source
 from vidnoise.sources.raw import raw_options
-from vidnoise.strength import Strength
 from vidnoise.text import safe, shown
 from vidnoise.training.config import CONFIGS, load_config
 from vidnoise.weights import ModelCard, load_model, save_model

@@ -7,13 +7,13 @@ import functools
 import importlib
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from vidnoise.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-    from ..model import DenoiseNetwork
-    from .protocol import Backend
+    from vidnoise.backends.protocol import Backend
+    from vidnoise.model import DenoiseNetwork
 
 BACKENDS: dict[str, str] = {
     "eager": "vidnoise.backends.eager:Eager",
@@ -55,7 +55,7 @@ def open_backend(name: str, network: DenoiseNetwork, *, device: torch.device, dt
     """
     check_backend(name)
     if name == "auto" and device.type == "cpu":
-        from .auto import Auto
+        from vidnoise.backends.auto import Auto
 
         opener = functools.partial(open_backend, network=network, device=device, dtype=dtype)
         return Auto(network, device=device, dtype=dtype, open=opener)

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels
-from .measurements import Kind, Measurement, Measurements
-from .protocol import Backend
+from vidnoise.backends.measurements import Kind, Measurement, Measurements
+from vidnoise.backends.protocol import Backend
+from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels
 
 log = logging.getLogger(__name__)
 

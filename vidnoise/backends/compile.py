@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
-from ..export.graph import NetworkGraph, Size
-from ..model import DenoiseNetwork
-from .exported import Exported
+from vidnoise.backends.exported import Exported
+from vidnoise.errors import BackendError
+from vidnoise.export.graph import NetworkGraph, Size
+from vidnoise.model import DenoiseNetwork
 
 
 class Compile(Exported):

@@ -35,10 +35,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
-from ..export.graph import FUTURE, KINDS, SCOUT, Size, named_state, shape_of, step_kind
-from ..kernels import enabled
-from ..model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
+from vidnoise.errors import BackendError
+from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Size, named_state, shape_of, step_kind
+from vidnoise.kernels import enabled
+from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
 
 WARM_UP = 3
 """Steps before recording: libraries choose their algorithms and take their workspaces in the first ones."""
@@ -231,7 +231,7 @@ class CudaGraph:
         written = {name: self._buffer(buffers, _place(name), size) for name in outputs}
         network = copy.copy(self._network)  # its layers are shared
         if enabled(self._device):
-            from ..kernels.operations import FusedOperations
+            from vidnoise.kernels.operations import FusedOperations
 
             # What is remembered of pictures is overwritten, and read no more by then.
             network.operations = FusedOperations(

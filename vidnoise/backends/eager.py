@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from ..model import Denoised, DenoiseNetwork, Future, Scout, State
-from .cpu_operations import CpuOperations
+from vidnoise.kernels.cpu_operations import CpuOperations
+from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State
 
 
 class Eager:

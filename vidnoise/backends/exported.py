@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..export.graph import FUTURE, KINDS, SCOUT, Named, Size, named_state, next_state, shape_of, step_kind
-from ..model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
-from .protocol import per_stream_boost
+from vidnoise.backends.protocol import per_stream_boost
+from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Named, Size, named_state, next_state, shape_of, step_kind
+from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
 
 
 class Exported:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..cache import load, store
-from ..export.store import fingerprint
-from ..model import DenoiseNetwork
+from vidnoise.cache import load, store
+from vidnoise.export.store import fingerprint
+from vidnoise.model import DenoiseNetwork
 
 FILE = "backends"
 """Of the cache."""

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
-from ..export.graph import KINDS, Size
-from ..export.onnxruntime import import_onnxruntime
-from ..export.store import stored_onnx
-from ..model import DenoiseNetwork
-from .exported import Exported
+from vidnoise.backends.exported import Exported
+from vidnoise.errors import BackendError
+from vidnoise.export.graph import KINDS, Size
+from vidnoise.export.onnxruntime import import_onnxruntime
+from vidnoise.export.store import stored_onnx
+from vidnoise.model import DenoiseNetwork
 
 
 class OnnxRuntime(Exported):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
-from ..export.graph import Size
-from ..export.openvino import import_openvino, openvino_core, read_graph
-from ..export.store import stored_onnx
-from ..model import DenoiseNetwork
-from .exported import Exported
+from vidnoise.backends.exported import Exported
+from vidnoise.errors import BackendError
+from vidnoise.export.graph import Size
+from vidnoise.export.openvino import import_openvino, openvino_core, read_graph
+from vidnoise.export.store import stored_onnx
+from vidnoise.model import DenoiseNetwork
 
 _KEPT = 12
 """Compiled graphs that are kept, three for a size that is looked through both ways: changes of size are rare, batches

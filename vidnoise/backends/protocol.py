@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..model import Denoised, Future, Scout, State
+from vidnoise.model import Denoised, Future, Scout, State
 
 
 class Backend(Protocol):

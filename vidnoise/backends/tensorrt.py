@@ -16,14 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..cache import load, store
-from ..errors import BackendError
-from ..export.graph import KINDS, Size
-from ..export.store import fingerprint, stored_onnx
-from ..export.tensorrt import write_build_script
-from ..kernels import launching_on
-from ..model import DenoiseNetwork
-from .exported import Exported
+from vidnoise.backends.exported import Exported
+from vidnoise.cache import load, store
+from vidnoise.errors import BackendError
+from vidnoise.export.graph import KINDS, Size
+from vidnoise.export.store import fingerprint, stored_onnx
+from vidnoise.export.tensorrt import write_build_script
+from vidnoise.kernels import launching_on
+from vidnoise.model import DenoiseNetwork
 
 log = logging.getLogger(__name__)
 

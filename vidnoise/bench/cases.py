@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from ..backends import BACKENDS, check_backend
-from ..denoiser import PRECISIONS, resolve_device
-from ..errors import UsageError
-from ..frame import PIXEL_FORMATS, ColorInfo, Frame
-from ..model import ModelConfig
-from ..model.network import MULTIPLE
-from ..weights import find_model, read_card
+from vidnoise.backends import BACKENDS, check_backend
+from vidnoise.errors import UsageError
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.model import ModelConfig
+from vidnoise.model.network import MULTIPLE
+from vidnoise.session.denoiser import PRECISIONS, resolve_device
+from vidnoise.weights import find_model, read_card
 
 SIZES = {"540p": (540, 960), "720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}
 """Height and width by name."""

@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .cases import SIGMA, WARM_UP, Case, noisy_frames, precision_name
+from vidnoise.bench.cases import SIGMA, WARM_UP, Case, noisy_frames, precision_name
 
 RATE = 25
 
 
 def make_clip(path: Path, height: int, width: int, frames: int) -> None:
     """A noisy H.264 clip of so many frames (of even size, as H.264 wants it)."""
-    from ..sinks import open_sink
-    from ..sources import open_source
+    from vidnoise.sinks import open_sink
+    from vidnoise.sources import open_source
 
     size = f"{width - width % 2}x{height - height % 2}"
     picture = f"testsrc2=size={size}:rate={RATE}:duration={frames / RATE},noise=alls={SIGMA:g}:allf=t,format=yuv420p"
@@ -41,10 +41,10 @@ def run_clip(case: Case, clip: str, seconds: float, *, threads: int) -> dict[str
     Returns:
         Its :class:`~vidnoise.RunStats` in brief.
     """
-    from ..denoiser import Denoiser
-    from ..pipeline import run
-    from ..sinks import open_sink
-    from ..sources import open_source
+    from vidnoise.pipeline.run import run
+    from vidnoise.session.denoiser import Denoiser
+    from vidnoise.sinks import open_sink
+    from vidnoise.sources import open_source
 
     begin = time.perf_counter()
     denoiser = Denoiser(case.model, device=case.device, precision=case.precision, backend=case.backend)

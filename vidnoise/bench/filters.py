@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..color import to_rgb
-from ..errors import UsageError
-from ..evaluation.peers import PEERS, Peer
-from .cases import SIGMA, noisy_frames
+from vidnoise.bench.cases import SIGMA, noisy_frames
+from vidnoise.color import to_rgb
+from vidnoise.errors import UsageError
+from vidnoise.evaluation.peers import PEERS, Peer
 
 DEFAULT = "hqdn3d,atadenoise,vaguedenoiser,nlmeans,opencv-nlm"
 """Those that take seconds, not minutes."""

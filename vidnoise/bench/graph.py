@@ -27,12 +27,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from .. import conversion, cuts
-from ..backends.cpu_operations import CpuOperations
-from ..model import DenoiseNetwork, ModelConfig, flow, luma_chroma, wavelet
-from ..model.dncnn import DnCNN
-from ..model.fusion import TemporalFusion
-from ..model.operations import Operations
+from vidnoise.kernels import conversion
+from vidnoise.kernels.cpu_operations import CpuOperations
+from vidnoise.model import DenoiseNetwork, ModelConfig, flow, luma_chroma, wavelet
+from vidnoise.model.dncnn import DnCNN
+from vidnoise.model.fusion import TemporalFusion
+from vidnoise.model.operations import Operations
+from vidnoise.session import cuts
 
 SIZE = 256
 """Height and width of the frame on which operations are counted. All but the weights grows with the pixels."""

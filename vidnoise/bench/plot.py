@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .results import Results, name_of, size_of
+from vidnoise.bench.results import Results, name_of, size_of
 
 OURS, OTHERS = "#1f5fbf", "#c8641e"
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .results import Results, name_of, size_of, table
+from vidnoise.bench.results import Results, name_of, size_of, table
 
 TOLERANCE = 1.15
 """A case may be so many times as slow before it counts: medians of a few rounds differ by some percent."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from vidnoise.errors import UsageError
 
 Results = dict[str, Any]
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
-from ..denoiser import Denoiser, resolve_precision
-from ..model import TIERS
-from ..weights import find_model, list_models, read_card
-from .cases import Case, noisy_frames
-from .ceilings import Probe
-from .gpus import GPUS
-from .graph import Graph, count_step, time_by_part
-from .results import table
-from .rounds import describe_machine
+from vidnoise.bench.cases import Case, noisy_frames
+from vidnoise.bench.ceilings import Probe
+from vidnoise.bench.gpus import GPUS
+from vidnoise.bench.graph import Graph, count_step, time_by_part
+from vidnoise.bench.results import table
+from vidnoise.bench.rounds import describe_machine
+from vidnoise.model import TIERS
+from vidnoise.session.denoiser import Denoiser, resolve_precision
+from vidnoise.weights import find_model, list_models, read_card
 
 FRAMES = 6
 """On which times by part are measured, the first two left out."""

@@ -21,15 +21,15 @@ from typing import Any
 import cv2
 import torch
 
-from .. import __version__
-from ..denoiser import PRECISIONS
-from ..evaluation.cost import kilo_macs
-from ..evaluation.peers import Peer
-from .cases import Case, config_of
-from .ceilings import Probe
-from .filters import FilterCase, filter_clip
-from .graph import count_step
-from .worker import Worker, WorkerError
+from vidnoise import __version__
+from vidnoise.bench.cases import Case, config_of
+from vidnoise.bench.ceilings import Probe
+from vidnoise.bench.filters import FilterCase, filter_clip
+from vidnoise.bench.graph import count_step
+from vidnoise.bench.worker import Worker, WorkerError
+from vidnoise.evaluation.cost import kilo_macs
+from vidnoise.evaluation.peers import Peer
+from vidnoise.session.denoiser import PRECISIONS
 
 ROUNDS = 5
 
@@ -200,7 +200,7 @@ def _shares(case: Case, ms: float, dtype: torch.dtype, ceilings: dict[str, float
 
 def _measure_runs(cases: list[Case], settings: Settings, say: Say) -> list[dict[str, Any]]:
     """Whole runs, one after the other, each in a process of its own."""
-    from .end_to_end import make_clip
+    from vidnoise.bench.end_to_end import make_clip
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ..denoiser import Denoiser
-from ..frame import Frame
-from ..streams import StreamBatch
-from .cases import WARM_UP, Case, noisy_frames, precision_name
+from vidnoise.bench.cases import WARM_UP, Case, noisy_frames, precision_name
+from vidnoise.frame import Frame
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.stream_batch import StreamBatch
 
 PICTURES = 4
 """Pictures that are pushed in turn."""

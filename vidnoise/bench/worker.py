@@ -9,8 +9,8 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ..allocator import keep_freed_memory
-from ..errors import VidnoiseError
+from vidnoise.allocator import keep_freed_memory
+from vidnoise.errors import VidnoiseError
 
 
 class WorkerError(Exception):
@@ -83,12 +83,12 @@ def _serve(connection: Connection, threads: int) -> None:
             what, *args = connection.recv()
             try:
                 if what == "setup":
-                    from .session import Session
+                    from vidnoise.bench.session import Session
 
                     session = Session(*args)
                     answer: Any = session.facts()
                 elif what == "run":
-                    from .end_to_end import run_clip
+                    from vidnoise.bench.end_to_end import run_clip
 
                     answer = run_clip(*args, threads=threads)
                 else:

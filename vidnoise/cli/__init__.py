@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from ..allocator import keep_freed_memory
-from ..errors import ReaderClosedError, VidnoiseError
-from ..text import safe
+from vidnoise.allocator import keep_freed_memory
+from vidnoise.errors import ReaderClosedError, VidnoiseError
+from vidnoise.text import safe
 
 COMMANDS: dict[str, str] = {
     "run": "vidnoise.cli.run:run",
@@ -69,7 +69,7 @@ class Commands(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from .. import __version__
+        from vidnoise import __version__
 
         click.echo(f"vidnoise {__version__}")
         ctx.exit()

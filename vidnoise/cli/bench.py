@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ..errors import UsageError
+from vidnoise.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..bench.cases import Case
+    from vidnoise.bench.cases import Case
 
 
 def _list(text: str) -> list[str]:
@@ -112,9 +112,9 @@ def bench(
     import torch
     from rich.console import Console
 
-    from ..bench.cases import make_cases
-    from ..bench.filters import DEFAULT, choose_filters
-    from ..bench.rounds import Settings, measure
+    from vidnoise.bench.cases import make_cases
+    from vidnoise.bench.filters import DEFAULT, choose_filters
+    from vidnoise.bench.rounds import Settings, measure
 
     if roofline:
         source = click.get_current_context().get_parameter_source
@@ -145,8 +145,8 @@ def bench(
 
 
 def _write(results: dict[str, Any], output: Path | None, console: Console) -> None:
-    from ..bench.plot import plot_results
-    from ..bench.results import markdown, write_results
+    from vidnoise.bench.plot import plot_results
+    from vidnoise.bench.results import markdown, write_results
 
     if output is None:
         click.echo(markdown(results), nl=False)
@@ -162,8 +162,8 @@ def _write(results: dict[str, Any], output: Path | None, console: Console) -> No
 
 
 def _compare(old: Path, new: Path, tolerance: float) -> int:
-    from ..bench.regression import compare, markdown
-    from ..bench.results import read_results
+    from vidnoise.bench.regression import compare, markdown
+    from vidnoise.bench.results import read_results
 
     changes, lines = compare(read_results(old), read_results(new))
     click.echo(markdown(changes, lines, tolerance), nl=False)
@@ -173,8 +173,8 @@ def _compare(old: Path, new: Path, tolerance: float) -> int:
 
 
 def _roofline(case: Case, output: Path | None, console: Console) -> None:
-    from ..bench.results import write_file
-    from ..bench.roofline import make_roofline, markdown
+    from vidnoise.bench.results import write_file
+    from vidnoise.bench.roofline import make_roofline, markdown
 
     page = make_roofline(case, console.print)
     if output is None:

@@ -18,12 +18,12 @@ import threading
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from ..batch import Job
-from ..errors import VidnoiseError
-from ..weights import find_model
+from vidnoise.cli.batch import Job
+from vidnoise.errors import VidnoiseError
+from vidnoise.weights import find_model
 
 if TYPE_CHECKING:
-    from ..run_stats import Progress, RunStats
+    from vidnoise.pipeline.stats import Progress, RunStats
 
 _WAKE_SECONDS = 0.1
 """How soon a wait for the process notices that the run is to stop."""
@@ -206,9 +206,9 @@ class _LogToParent(logging.Handler):
 
 
 def _work(requests: IO[bytes], answer: _Answers) -> None:
-    from ..api import denoise_file
-    from ..denoiser import resolve_device
-    from ..weights import load_model
+    from vidnoise.api import denoise_file
+    from vidnoise.session.denoiser import resolve_device
+    from vidnoise.weights import load_model
 
     model, device, options, level = pickle.load(requests)
     logger = logging.getLogger("vidnoise")
@@ -268,7 +268,7 @@ def _portable(error: Exception) -> Exception:
 
 def main() -> None:
     """Work until standard input ends."""
-    from ..allocator import keep_freed_memory
+    from vidnoise.allocator import keep_freed_memory
 
     keep_freed_memory()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to all of a service's processes; we are told what to do

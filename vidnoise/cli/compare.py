@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..text import safe, shown
-from .run import Seconds
+from vidnoise.cli.run import Seconds
+from vidnoise.text import safe, shown
 
 if TYPE_CHECKING:
-    from ..comparison import Comparison
+    from vidnoise.reports.comparison import Comparison
 
 
 @click.command()
@@ -52,13 +52,13 @@ def compare(
     if output is None and sheet is None and reference is None:
         raise click.UsageError("nothing to do; give -o VIDEO, --sheet PICTURE.png or --reference FILE")
 
-    from .console import console_for_messages, progress_bar
+    from vidnoise.cli.console import console_for_messages, progress_bar
 
     with contextlib.ExitStack() as stack:
         console = stack.enter_context(console_for_messages(0))
         progress = stack.enter_context(progress_bar(console, "compare")) if console.is_terminal else None
 
-        from ..comparison import compare_files, default_label
+        from vidnoise.reports.comparison import compare_files, default_label
 
         result = compare_files(
             a, b, output=output, sheet=sheet, reference=reference, mode=mode, start=start, duration=duration,
@@ -79,7 +79,7 @@ def compare(
 
 def lines(result: Comparison, a: str, b: str) -> list[str]:
     """What was found, for people."""
-    from ..comparison import quality_text
+    from vidnoise.reports.comparison import quality_text
 
     frames = "1 frame" if result.frames == 1 else f"{result.frames} frames"
     found = [f"{frames} compared" + (f"; wrote {' and '.join(result.written)}" if result.written else "")]

@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
-from ..text import safe
+from vidnoise.text import safe
 
 if TYPE_CHECKING:
-    from ..run_stats import Progress
+    from vidnoise.pipeline.stats import Progress
 
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..errors import UsageError
+from vidnoise.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from ..evaluation.scenarios import Shot
-    from ..evaluation.tables import Results
+    from vidnoise.evaluation.scenarios import Shot
+    from vidnoise.evaluation.tables import Results
 
 
 SEARCH_FRAMES = 6
@@ -111,8 +111,8 @@ def evaluate(**options: Any) -> None:
     import torch
     from rich.console import Console
 
-    from ..denoiser import resolve_device
-    from ..evaluation.tables import markdown
+    from vidnoise.evaluation.tables import markdown
+    from vidnoise.session.denoiser import resolve_device
 
     given = Options(**options)
     if given.threads:
@@ -134,13 +134,13 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
     """The protocol ``awgn``, of clips and of stills."""
     import torch
 
-    from ..evaluation.cost import kilo_macs
-    from ..evaluation.peers import PEERS, choose, search
-    from ..evaluation.protocol import clean_clips, clean_stills, find_clips, network_method
-    from ..evaluation.protocol import evaluate as run_protocol
-    from ..evaluation.results import read_references, read_results
-    from ..weights import load_model
-    from .measuring import Measuring
+    from vidnoise.cli.measuring import Measuring
+    from vidnoise.evaluation.cost import kilo_macs
+    from vidnoise.evaluation.peers import PEERS, choose, search
+    from vidnoise.evaluation.protocol import clean_clips, clean_stills, find_clips, network_method
+    from vidnoise.evaluation.protocol import evaluate as run_protocol
+    from vidnoise.evaluation.results import read_references, read_results
+    from vidnoise.weights import load_model
 
     if given.scenarios:
         raise UsageError("--scenario goes with --protocol real")
@@ -199,17 +199,17 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
 
 def _real(given: Options, device: torch.device, console: Console) -> Results:
     """The protocols ``real`` and ``photos``: scenario by scenario, whose material is made where anything is missing."""
-    from ..evaluation.cost import kilo_macs
-    from ..evaluation.ffmpeg import missing_filter
-    from ..evaluation.peers import choose
-    from ..evaluation.plane_filters import PLANE_FILTERS
-    from ..evaluation.protocol import find_clips
-    from ..evaluation.real import denoising, evaluate_filter, find_photos, photo_pairs, shots
-    from ..evaluation.real import evaluate as run_protocol
-    from ..evaluation.results import read_results
-    from ..evaluation.scenarios import SCENARIOS
-    from ..weights import load_model
-    from .measuring import Measuring
+    from vidnoise.cli.measuring import Measuring
+    from vidnoise.evaluation.cost import kilo_macs
+    from vidnoise.evaluation.ffmpeg import missing_filter
+    from vidnoise.evaluation.peers import choose
+    from vidnoise.evaluation.plane_filters import PLANE_FILTERS
+    from vidnoise.evaluation.protocol import find_clips
+    from vidnoise.evaluation.real import denoising, evaluate_filter, find_photos, photo_pairs, shots
+    from vidnoise.evaluation.real import evaluate as run_protocol
+    from vidnoise.evaluation.results import read_results
+    from vidnoise.evaluation.scenarios import SCENARIOS
+    from vidnoise.weights import load_model
 
     photos = given.protocol == "photos"
     for option, value in (
@@ -270,14 +270,14 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
 
 
 def _models(given: Options) -> list[str]:
-    from ..weights import list_models
+    from vidnoise.weights import list_models
 
     return [] if given.models == ("none",) else list(given.models or list_models())
 
 
 def _weights(model: str) -> str:
     """What tells a model's weights from others of its name."""
-    from ..weights import find_model
+    from vidnoise.weights import find_model
 
     return hashlib.sha256(find_model(model).read_bytes()).hexdigest()[:16]
 
@@ -295,7 +295,7 @@ def _today() -> dict[str, str]:
 
 
 def _plot(results: Results, picture: Path, console: Console) -> None:
-    from ..evaluation.plot import plot_results
+    from vidnoise.evaluation.plot import plot_results
 
     try:
         plot_results(results, picture)

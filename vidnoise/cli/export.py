@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import SinkOpenError, UsageError, VidnoiseError
+from vidnoise.errors import SinkOpenError, UsageError, VidnoiseError
 
 _SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 
@@ -82,11 +82,11 @@ def export(
 
     import torch
 
-    from ..export.check import LIMIT, difference, onnx_runner, openvino_runner
-    from ..export.onnx import write_onnx
-    from ..export.openvino import import_openvino, write_openvino
-    from ..export.tensorrt import write_build_script
-    from ..weights import load_model
+    from vidnoise.export.check import LIMIT, difference, onnx_runner, openvino_runner
+    from vidnoise.export.onnx import write_onnx
+    from vidnoise.export.openvino import import_openvino, write_openvino
+    from vidnoise.export.tensorrt import write_build_script
+    from vidnoise.weights import load_model
 
     if kind == "openvino":
         import_openvino()
@@ -136,7 +136,7 @@ def _beside(path: Path, kind: str) -> list[Path]:
 
 def _rounded(side: int) -> int:
     """Up to what the network takes."""
-    from ..model.network import MULTIPLE
+    from vidnoise.model.network import MULTIPLE
 
     return -(-side // MULTIPLE) * MULTIPLE
 

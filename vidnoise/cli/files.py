@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from ..batch import Batch, Job, existing, finished, make_folders
-from ..disk import Lines, write_whole
-from ..errors import ReaderClosedError, SinkOpenError, VidnoiseError
-from ..text import safe, shown
-from .workers import Task, Work, outcomes
+from vidnoise.cli.batch import Batch, Job, existing, finished, make_folders
+from vidnoise.cli.workers import Task, Work, outcomes
+from vidnoise.disk import Lines, write_whole
+from vidnoise.errors import ReaderClosedError, SinkOpenError, VidnoiseError
+from vidnoise.text import safe, shown
 
 if TYPE_CHECKING:
-    from ..run_stats import RunStats
+    from vidnoise.pipeline.stats import RunStats
 
 logger = logging.getLogger(__name__)
 

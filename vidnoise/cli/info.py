@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..text import safe
+from vidnoise.text import safe
 
 if TYPE_CHECKING:
-    from ..inspection import NoiseReport, VideoReport
+    from vidnoise.reports.inspection import NoiseReport, VideoReport
 
 _COMPONENTS = {"y": "Y", "u": "Cb", "v": "Cr", "r": "R", "g": "G", "b": "B"}
 
@@ -22,11 +22,11 @@ _COMPONENTS = {"y": "Y", "u": "Cb", "v": "Cr", "r": "R", "g": "G", "b": "B"}
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def info(source: str, model: str, no_noise: bool, as_json: bool) -> None:
     """Show FILE's streams, colour and noise, and what vidnoise would do with it."""
-    from .console import console_for_messages
-    from .run import suggest_name
+    from vidnoise.cli.console import console_for_messages
+    from vidnoise.cli.run import suggest_name
 
     with console_for_messages(0):
-        from ..inspection import inspect_video
+        from vidnoise.reports.inspection import inspect_video
 
         output = suggest_name(source)
         report = inspect_video(source, model=model, noise=not no_noise, output=output)

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING
 
-from ..disk import Lines
+from vidnoise.disk import Lines
 
 if TYPE_CHECKING:
-    from ..run_stats import Progress
+    from vidnoise.pipeline.stats import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..evaluation.tables import Results
+    from vidnoise.evaluation.tables import Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Measuring:
 
     def measure_peer(self, label: str, case: str, run: Callable[[], dict[str, Any]], *, may_fail: bool) -> bool:
         """A filter; with ``may_fail`` its error is reported, and the others go on. Whether it went well."""
-        from ..errors import UsageError
+        from vidnoise.errors import UsageError
 
         try:
             self.measure(label, {}, case, run)
@@ -65,7 +65,7 @@ class Measuring:
 
     def write(self) -> None:
         """All results so far: a long comparison that is stopped loses only the case it was at."""
-        from ..evaluation.results import write_results
+        from vidnoise.evaluation.results import write_results
 
         if self.output:
             write_results(self.output, self.results)

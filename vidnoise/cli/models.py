@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from ..text import safe
+from vidnoise.text import safe
 
 
 @click.command()
@@ -15,7 +15,7 @@ from ..text import safe
 @click.option("--json", "as_json", is_flag=True, help="The whole cards, as JSON.")
 def models(names: tuple[str, ...], as_json: bool) -> None:
     """List the models."""
-    from ..weights import find_model, list_models, read_card
+    from vidnoise.weights import find_model, list_models, read_card
 
     cards = {name: read_card(find_model(name))[0] for name in names or list_models()}
     if as_json:

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..batch import Job, is_batch, plan_batch
-from ..disk import check_free
-from ..sinks import check_places
-from ..text import safe
-from .child import Child
-from .files import JsonReport, is_report, prepare, run_batch, run_file
-from .stream_options import stream_options
-from .strength_options import strength_options
-from .workers import split_devices
+from vidnoise.cli.batch import Job, is_batch, plan_batch
+from vidnoise.cli.child import Child
+from vidnoise.cli.files import JsonReport, is_report, prepare, run_batch, run_file
+from vidnoise.cli.stream_options import stream_options
+from vidnoise.cli.strength_options import strength_options
+from vidnoise.cli.workers import split_devices
+from vidnoise.disk import check_free
+from vidnoise.sinks import check_places
+from vidnoise.text import safe
 
 if TYPE_CHECKING:
-    from ..run_stats import Progress, RunStats
+    from vidnoise.pipeline.stats import Progress, RunStats
 
     Denoise = Callable[..., RunStats]
 
@@ -86,9 +86,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 )  # fmt: skip
 @click.option("--strength", type=float, default=1.0, show_default=True, help="0 changes nothing, 2 removes most.")
 @strength_options
-@click.option(
-    "--sigma", type=float, help="Noise level of each plane, in 8-bit units.  [default: measured]"
-)
+@click.option("--sigma", type=float, help="Noise level of each plane, in 8-bit units.  [default: measured]")
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
 @click.option(
@@ -191,9 +189,9 @@ def run(
     else:
         check_places([output, *others["tee"]], reads=read, writes=[*grain_table, *reports])
 
-    from .console import console_for_messages, progress_bar
-    from .interrupt import stop_on_signal
-    from .live_report import live_report
+    from vidnoise.cli.console import console_for_messages, progress_bar
+    from vidnoise.cli.interrupt import stop_on_signal
+    from vidnoise.cli.live_report import live_report
 
     with contextlib.ExitStack() as stack:
         console = stack.enter_context(console_for_messages(-1 if quiet else verbose))
@@ -232,7 +230,7 @@ def run(
             workers = [functools.partial(denoise, do=child.denoise) for child in children]
             return run_batch(batch, workers, skip=resume, say=say, report=written)
 
-        from ..api import denoise_file  # late, and not before signals are handled: it loads torch
+        from vidnoise.api import denoise_file  # late, and not before signals are handled: it loads torch
 
         def here(job: Job, **calls: Any) -> RunStats:
             return denoise_file(job.source, job.output, model=model, device=device, **calls, **options)

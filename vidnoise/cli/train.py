@@ -12,9 +12,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..training.config import TrainConfig
-    from ..training.data import Folders
-    from ..training.loop import Trainer
+    from vidnoise.training.config import TrainConfig
+    from vidnoise.training.data import Folders
+    from vidnoise.training.loop import Trainer
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -98,12 +98,12 @@ def train(
 
     import torch
 
-    from ..denoiser import resolve_device
-    from ..training.config import load_config
-    from ..training.loop import Trainer, describe
-    from ..training.parallel import processes
-    from ..training.plot import plot_log
-    from .console import clock, console_for_messages
+    from vidnoise.cli.console import clock, console_for_messages
+    from vidnoise.session.denoiser import resolve_device
+    from vidnoise.training.config import load_config
+    from vidnoise.training.loop import Trainer, describe
+    from vidnoise.training.parallel import processes
+    from vidnoise.training.plot import plot_log
 
     settings = load_config(config)
     if precision:
@@ -141,9 +141,9 @@ def train(
 
 
 def _pack(settings: TrainConfig, folders: Folders, cache: Path, out: Path, megabytes: float, console: Console) -> None:
-    from ..training.codec_pool import open_pool
-    from ..training.data import ClipPack
-    from ..training.pack import cut_down
+    from vidnoise.training.codec_pool import open_pool
+    from vidnoise.training.data import ClipPack
+    from vidnoise.training.pack import cut_down
 
     pool = open_pool(ClipPack(folders.train, cache), folders, cache, settings)
     cuts = cut_down(folders, out, megabytes=megabytes, pool=pool)
@@ -154,9 +154,9 @@ def _pack(settings: TrainConfig, folders: Folders, cache: Path, out: Path, megab
 
 
 def _folders(data: str | None, train_folder: Path | None, val_folder: Path | None) -> Folders:
-    from ..errors import SourceOpenError
-    from ..evaluation.clips import find_data
-    from ..training.data import Folders
+    from vidnoise.errors import SourceOpenError
+    from vidnoise.evaluation.clips import find_data
+    from vidnoise.training.data import Folders
 
     folders = Folders(train_folder, None) if train_folder else Folders.below(find_data(data))
     if val_folder is None:
@@ -172,7 +172,7 @@ def _bar(trainer: Trainer, console: Console) -> Iterator[Callable[[dict[str, flo
     """A bar over the whole run, with the loss and the time that is left; on a terminal only."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    from .console import clock
+    from vidnoise.cli.console import clock
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..batch import Job
-from ..errors import UsageError
+from vidnoise.cli.batch import Job
+from vidnoise.errors import UsageError
 
 if TYPE_CHECKING:
-    from ..run_stats import RunStats
+    from vidnoise.pipeline.stats import RunStats
 
 Task = tuple[int, Job]
 """A file and its number."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..model import DenoiseNetwork, ModelConfig
+from vidnoise.model import DenoiseNetwork, ModelConfig
 
 SIZE = 64
 """Height and width of the frame on which multiply-adds are counted: all that matters of it is that 16 divides it."""

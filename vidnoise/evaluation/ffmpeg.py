@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ..errors import UsageError
+from vidnoise.errors import UsageError
 
 PATIENCE_SECONDS = (60.0, 60.0)
 """Time for a call, and for each megapixel on top: 20 times what the slowest filter takes on one core.

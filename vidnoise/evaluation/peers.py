@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from .ffmpeg import call, missing_filter
-from .protocol import Method, mean_psnr
+from vidnoise.errors import UsageError
+from vidnoise.evaluation.ffmpeg import call, missing_filter
+from vidnoise.evaluation.protocol import Method, mean_psnr
 
 Run = Callable[[np.ndarray, float], np.ndarray]
 """``(noisy (T, H, W, 3), strength) -> clean`` likewise: uint8, or float32 in [0, 1] units for a ``floating`` peer."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..errors import UsageError
-from ..fields import fields, weave
-from ..frame import Frame
-from .ffmpeg import call, missing_filter
+from vidnoise.errors import UsageError
+from vidnoise.evaluation.ffmpeg import call, missing_filter
+from vidnoise.frame import Frame
+from vidnoise.session.fields import fields, weave
 
 Setting = tuple[float, ...]
 """Strengths for the planes of one kind, the main one first; 0 leaves them as they are."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .tables import Results, sigmas_of
+from vidnoise.evaluation.tables import Results, sigmas_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

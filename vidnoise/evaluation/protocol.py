@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..backends.eager import Eager
-from ..errors import SourceOpenError
-from ..lookahead import MAX_LOOKAHEAD, Window
-from ..model import DenoiseNetwork
-from ..model.network import MULTIPLE
-from .clips import CLIP_SUFFIXES, read_clip
-from .cost import middle, ms_per_megapixel, timed
-from .metrics import psnr, ssim, temporal_error
+from vidnoise.backends.eager import Eager
+from vidnoise.backends.window import MAX_LOOKAHEAD, Window
+from vidnoise.errors import SourceOpenError
+from vidnoise.evaluation.clips import CLIP_SUFFIXES, read_clip
+from vidnoise.evaluation.cost import middle, ms_per_megapixel, timed
+from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
+from vidnoise.model import DenoiseNetwork
+from vidnoise.model.network import MULTIPLE
 
 Method = Callable[[Tensor, float], Tensor]
 """``(noisy (T, 3, H, W), sigma in [0, 1] units) -> clean``: what is evaluated."""
@@ -98,7 +98,7 @@ def network_method(
         network: in evaluation mode, on ``device``.
         blind: sigma is estimated instead of told.
         frame_wise: the state is forgotten at every frame: the spatial core and its noise map alone.
-        lookahead: frames that may wait for those after them, see :class:`~vidnoise.lookahead.Window`.
+        lookahead: frames that may wait for those after them, see :class:`~vidnoise.backends.window.Window`.
         device: where it runs.
         dtype: of its convolutions.
     """

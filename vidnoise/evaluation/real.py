@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..color import component_values, to_rgb
-from ..disk import write_whole
-from ..errors import SourceOpenError, UsageError
-from ..fields import fields
-from ..frame import PIXEL_FORMATS, ColorInfo, Frame
-from ..model import DenoiseNetwork
-from .metrics import psnr, temporal_error
-from .plane_filters import PlaneFilter, Run, Setting, by_field
-from .protocol import Rows, find_clips, network_method
-from .scenarios import MATERIAL_VERSION, SCENARIOS, Scenario, Shot, read_frames, shoot
+from vidnoise.color import component_values, to_rgb
+from vidnoise.disk import write_whole
+from vidnoise.errors import SourceOpenError, UsageError
+from vidnoise.evaluation.metrics import psnr, temporal_error
+from vidnoise.evaluation.plane_filters import PlaneFilter, Run, Setting, by_field
+from vidnoise.evaluation.protocol import Rows, find_clips, network_method
+from vidnoise.evaluation.scenarios import MATERIAL_VERSION, SCENARIOS, Scenario, Shot, read_frames, shoot
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.model import DenoiseNetwork
+from vidnoise.session.fields import fields
 
 PLANES = "yuv"
 
@@ -92,7 +92,7 @@ def denoising(
         lookahead: as there; 0 is causal.
         device: as there.
     """
-    from ..api import denoise
+    from vidnoise.api import denoise
 
     def run(frames: Sequence[Frame]) -> list[Frame]:
         # The backend is named, so that a measurement does not depend on what this machine has tried before.

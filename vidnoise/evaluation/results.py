@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from .tables import Results, markdown
+from vidnoise.errors import UsageError
+from vidnoise.evaluation.tables import Results, markdown
 
 WORDS = {
     "kind": "material", "clips": "clips", "frames": "frames a clip", "blind": "blind",

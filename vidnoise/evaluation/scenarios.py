@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import torch
 
-from ..frame import Frame
-from .clips import read_clip
-from .ffmpeg import call
+from vidnoise.evaluation.clips import read_clip
+from vidnoise.evaluation.ffmpeg import call
+from vidnoise.frame import Frame
 
 Planes = tuple[np.ndarray, ...]
 """Y, U and V as uint8, ``(T, H, W)`` each, chroma at half the height and width."""
@@ -106,7 +106,7 @@ def read_frames(path: Path, *, interlaced: bool = False) -> list[Frame]:
     Raises:
         SourceError, DecodeError, FormatError: it cannot be read.
     """
-    from ..sources import open_source
+    from vidnoise.sources import open_source
 
     source = open_source(path, interlaced="tff" if interlaced else "no")
     try:

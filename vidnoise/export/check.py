@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..model import DenoiseNetwork, uniform_sigma
-from .graph import FUTURE, KINDS, SCOUT, Named, NetworkGraph, Size, named_state, next_state, step_kind
-from .onnxruntime import import_onnxruntime
+from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Named, NetworkGraph, Size, named_state, next_state, step_kind
+from vidnoise.export.onnxruntime import import_onnxruntime
+from vidnoise.model import DenoiseNetwork, uniform_sigma
 
 Run = Callable[[str, dict[str, Tensor]], Sequence[Tensor]]
 """Runs a graph of a kind: inputs by name to outputs in their order, see :data:`KINDS`."""
@@ -64,7 +64,7 @@ def openvino_runner(paths: Paths) -> Run:
     Raises:
         BackendError: OpenVINO is not installed.
     """
-    from .openvino import openvino_core
+    from vidnoise.export.openvino import openvino_core
 
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = {kind: openvino_core().compile_model(Path(path), "CPU", hint) for kind, path in paths.items()}

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..model import DenoiseNetwork, Future, Scout, State
-from ..model.state import UNKNOWN
+from vidnoise.model import DenoiseNetwork, Future, Scout, State
+from vidnoise.model.state import UNKNOWN
 
 Named = Mapping[str, Tensor]
 """Tensors by their names in a graph."""

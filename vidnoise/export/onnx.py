@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from ..disk import part_name
-from ..errors import BackendError
-from ..model import DenoiseNetwork
-from .graph import KINDS, NetworkGraph, Size, scale_of
+from vidnoise.disk import part_name
+from vidnoise.errors import BackendError
+from vidnoise.export.graph import KINDS, NetworkGraph, Size, scale_of
+from vidnoise.model import DenoiseNetwork
 
 OPSET = 20
 """The oldest whose GridSample is defined as everybody has it (16 and 18 leave corners open)."""

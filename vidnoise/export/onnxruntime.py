@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..errors import BackendError
+from vidnoise.errors import BackendError
 
 _SWITCH = "ORT_DISABLE_TELEMETRY"
 

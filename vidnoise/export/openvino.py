@@ -7,9 +7,9 @@ import os
 import sys
 from typing import Any
 
-from ..errors import BackendError
-from ..model import DenoiseNetwork
-from .graph import Size, shape_of
+from vidnoise.errors import BackendError
+from vidnoise.export.graph import Size, shape_of
+from vidnoise.model import DenoiseNetwork
 
 _TELEMETRY = "openvino_telemetry"
 

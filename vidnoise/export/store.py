@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from .._version import __version__
-from ..cache import load, store
-from ..model import DenoiseNetwork
-from ..model import network as network_module
-from .onnx import write_onnx
+from vidnoise._version import __version__
+from vidnoise.cache import load, store
+from vidnoise.export.onnx import write_onnx
+from vidnoise.model import DenoiseNetwork
+from vidnoise.model import network as network_module
 
 
 def fingerprint(network: DenoiseNetwork) -> str:

@@ -10,8 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..model import DenoiseNetwork
-from .graph import KINDS, Size, shape_of
+from vidnoise.export.graph import KINDS, Size, shape_of
+from vidnoise.model import DenoiseNetwork
 
 LARGEST = (8, 2160, 3840)
 """Streams, height and width that an engine with open sizes takes at most."""

@@ -8,9 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vidnoise.kernels import OPTIONS, launching_on
 from vidnoise.model.luma_chroma import ROTATION
-
-from . import OPTIONS, launching_on
 
 BLOCK = (4, 64)
 """Half-resolution pixels of one program, rows and columns."""

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from vidnoise.kernels.bands import bands_to_rgb, restore, rgb_to_bands
+from vidnoise.kernels.warp import forget, warp_bands, warp_ratio
 from vidnoise.model.operations import Operations
 from vidnoise.model.state import UNKNOWN, Memory, Track
-
-from .bands import bands_to_rgb, restore, rgb_to_bands
-from .warp import forget, warp_bands, warp_ratio
 
 
 class FusedOperations(Operations):

@@ -9,12 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidnoise.chroma import siting
 from vidnoise.color import component
-from vidnoise.colorimetry import coefficients
+from vidnoise.color.chroma import siting
+from vidnoise.color.colorimetry import coefficients
 from vidnoise.frame import Frame
-
-from . import OPTIONS, launching_on
+from vidnoise.kernels import OPTIONS, launching_on
 
 BLOCK = (4, 64)
 """Half-resolution pixels of one program, rows and columns."""

@@ -12,13 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidnoise.chroma import siting, taps
 from vidnoise.color import component
-from vidnoise.colorimetry import coefficients
+from vidnoise.color.chroma import siting, taps
+from vidnoise.color.colorimetry import coefficients
 from vidnoise.errors import FormatError
 from vidnoise.frame import Frame
-
-from . import OPTIONS, launching_on
+from vidnoise.kernels import OPTIONS, launching_on
 
 BLOCK = (4, 64)
 """Chroma samples of one program, rows and columns."""
@@ -94,7 +93,7 @@ def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_p
 
 @lru_cache(maxsize=64)
 def _taps(factor: int, offset: float, device: torch.device) -> tuple[int, Tensor]:
-    """The first sample of :func:`vidnoise.chroma.taps`, and the weights on the device."""
+    """The first sample of :func:`vidnoise.color.chroma.taps`, and the weights on the device."""
     found = taps(factor, offset)
     return found[0][0], torch.tensor([weight for _, weight in found], device=device)
 

@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import OPTIONS, launching_on
-from .bands import store_bands
+from vidnoise.kernels import OPTIONS, launching_on
+from vidnoise.kernels.bands import store_bands
 
 BLOCK = (4, 32)
 """Half-resolution pixels of one program, rows and columns."""

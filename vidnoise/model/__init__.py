@@ -1,9 +1,9 @@
 """The network, in torch only."""
 
-from .config import TIERS, ModelConfig
-from .network import Denoised, DenoiseNetwork
-from .noise_level import told_levels, uniform_sigma
-from .state import Future, Scout, State
+from vidnoise.model.config import TIERS, ModelConfig
+from vidnoise.model.network import Denoised, DenoiseNetwork
+from vidnoise.model.noise_level import told_levels, uniform_sigma
+from vidnoise.model.state import Future, Scout, State
 
 __all__ = [
     "TIERS",

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .dncnn import conv3
-from .luma_chroma import per_channel
-from .pixelwise import PLAIN, Pixelwise
-from .wavelet import per_band, split_bands
+from vidnoise.model.dncnn import conv3
+from vidnoise.model.luma_chroma import per_channel
+from vidnoise.model.pixelwise import PLAIN, Pixelwise
+from vidnoise.model.wavelet import per_band, split_bands
 
 LEAST_GAIN = (0.03, 0.03, 0.1, 0.1)
 """Of the fusion, for luma and chroma of the low-pass band, then of the details: how much a new frame counts at the

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .wavelet import haar, inverse_haar
+from vidnoise.model.wavelet import haar, inverse_haar
 
 GRAY = math.sqrt(1 / 3)
 """Luma times this is the mean of red, green and blue."""

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ModelConfig
-from .dncnn import DnCNN
-from .flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
-from .fusion import Filtered, TemporalFusion, smoothed
-from .luma_chroma import GRAY, bands_to_rgb, per_channel, rgb_to_bands
-from .noise_level import NoiseLevel, uniform_sigma
-from .operations import Operations
-from .state import UNKNOWN, Future, NoiseMemory, Scout, State
-from .wavelet import per_band, split_bands
+from vidnoise.model.config import ModelConfig
+from vidnoise.model.dncnn import DnCNN
+from vidnoise.model.flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
+from vidnoise.model.fusion import Filtered, TemporalFusion, smoothed
+from vidnoise.model.luma_chroma import GRAY, bands_to_rgb, per_channel, rgb_to_bands
+from vidnoise.model.noise_level import NoiseLevel, uniform_sigma
+from vidnoise.model.operations import Operations
+from vidnoise.model.state import UNKNOWN, Future, NoiseMemory, Scout, State
+from vidnoise.model.wavelet import per_band, split_bands
 
 MULTIPLE = 16
 """Heights and widths must be multiples of this: the coarsest flow level is at 1/16."""

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dncnn import conv3, initialised, typed
-from .luma_chroma import GRAY
-from .pixelwise import PLAIN, Pixelwise
+from vidnoise.model.dncnn import conv3, initialised, typed
+from vidnoise.model.luma_chroma import GRAY
+from vidnoise.model.pixelwise import PLAIN, Pixelwise
 
 SIGMA_MIN = 0.25 / 255
 """Half the rounding error of 8-bit samples: no footage is cleaner, and it keeps divisions finite."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, cat
 
-from .flow import Averaging, outside, resize_flow, sampling_grid, warp
-from .luma_chroma import bands_to_rgb, rgb_to_bands
-from .noise_level import untouched
-from .pixelwise import PLAIN, Pixelwise
-from .state import UNKNOWN, Memory, keep
-from .wavelet import per_band
+from vidnoise.model.flow import Averaging, outside, resize_flow, sampling_grid, warp
+from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
+from vidnoise.model.noise_level import untouched
+from vidnoise.model.pixelwise import PLAIN, Pixelwise
+from vidnoise.model.state import UNKNOWN, Memory, keep
+from vidnoise.model.wavelet import per_band
 
 
 class Operations:

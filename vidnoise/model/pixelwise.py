@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, cat, nn
 
-from .dncnn import typed
+from vidnoise.model.dncnn import typed
 
 PixelFunction = Callable[..., tuple[Tensor, ...]]
 """Of tensors ``(N, C, h, w)`` to others of the same N, h and w."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from vidnoise.disk import check_apart, is_node
 from vidnoise.errors import SinkOpenError, UsageError
-from vidnoise.passthrough import FORMAT_NAMES
+from vidnoise.frame.passthrough import FORMAT_NAMES
 from vidnoise.sinks.protocol import Sink
 
 SINKS: dict[str, str] = {
@@ -61,7 +61,7 @@ def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterab
     files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "hls", "node")]
     check_apart(reads, [*files, *writes])
     for playlist in (uri for uri in outputs if sink_kind(uri) == "hls"):
-        from .direct import is_segment
+        from vidnoise.sinks.direct import is_segment
 
         for path in (*reads, *files, *writes):
             if is_segment(path, playlist):
@@ -129,7 +129,7 @@ def open_sink(
     if tee:
         if audio not in ("copy", "none"):
             raise UsageError(f"audio {audio} encodes for one output; with tee use copy or none")
-        from .several import TeeSink
+        from vidnoise.sinks.several import TeeSink
 
         _check_different(text, *(os.fspath(other) for other in tee))
         first = open_sink(

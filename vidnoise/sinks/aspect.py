@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from vidnoise.frame import StreamInfo
-from vidnoise.passthrough import Passthrough
+from vidnoise.frame.passthrough import Passthrough
 
 PLACEHOLDER_ROTATION = 90
 """Of a Matroska file that is not rotated: its header gets an element of known bytes, which then give their place."""

@@ -17,7 +17,7 @@ import av.error
 import av.stream
 
 from vidnoise.errors import FormatError, UsageError
-from vidnoise.passthrough import FORMAT_NAMES, CopiedStream
+from vidnoise.frame.passthrough import FORMAT_NAMES, CopiedStream
 from vidnoise.sinks.audio import known_layout
 from vidnoise.sinks.stamps import Stamps, copy_of
 

@@ -20,8 +20,8 @@ import av.error
 from vidnoise.disk import Draft, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import MAX_THREADS, PIXEL_FORMATS, Frame, Packet, StreamInfo
+from vidnoise.frame.passthrough import Passthrough
 from vidnoise.locking import Lock
-from vidnoise.passthrough import Passthrough
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
 from vidnoise.sinks.capability import container_format, holds_video, named_format
@@ -39,11 +39,7 @@ from vidnoise.sinks.tags import (
     holds_rotation,
     timecode_as_tag,
 )
-from vidnoise.sinks.uncompressed import (
-    check_no_encoder_options,
-    is_uncompressed,
-    warn_of_losses,
-)
+from vidnoise.sinks.uncompressed import check_no_encoder_options, is_uncompressed, warn_of_losses
 from vidnoise.sinks.uncompressed import muxer_options as uncompressed_options
 from vidnoise.sinks.video_stream import VideoStreamWriter
 from vidnoise.text import shown

@@ -13,7 +13,7 @@ import av.stream
 
 from vidnoise.errors import EncodeError, SinkOpenError
 from vidnoise.frame import Packet
-from vidnoise.passthrough import CopiedStream
+from vidnoise.frame.passthrough import CopiedStream
 from vidnoise.sinks.audio import AUDIO_ENCODERS, AudioReencoder
 from vidnoise.sinks.capability import add_copy, holds_copy, refusal
 from vidnoise.sinks.stamps import Stamps

@@ -8,7 +8,7 @@ import av.codec.codec
 
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, StreamInfo
-from vidnoise.passthrough import Passthrough
+from vidnoise.frame.passthrough import Passthrough
 from vidnoise.sinks.capability import encoder_formats, holds_video
 from vidnoise.sinks.codecs import (
     NoSuchKnobError,

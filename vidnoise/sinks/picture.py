@@ -15,7 +15,7 @@ import av.filter
 
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat, StreamInfo
-from vidnoise.picture_planes import plane_views
+from vidnoise.frame.av_planes import plane_views
 from vidnoise.sinks.codecs import takes_size
 from vidnoise.sinks.interlacing import FieldMarker
 from vidnoise.sinks.repack import canonical, components, is_lossless, lossless_target, repack
@@ -138,7 +138,9 @@ def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
         return color
     if target.family == "rgb":
         return replace(color, matrix=0, range=2)
-    from vidnoise.colorimetry import resolve_color  # late: only this rare conversion needs the rule for untagged video
+    from vidnoise.color.colorimetry import (
+        resolve_color,  # late: only this rare conversion needs the rule for untagged video
+    )
 
     resolved = resolve_color(ColorInfo(range=1), target, info.height, info.width)
     # 5 and 6 are the same BT.601, but ProRes knows the name 6 only.
@@ -276,7 +278,7 @@ class PictureWriter:
         if self._choice.name == PALETTE:
             self._palette = self._palette or PaletteMaker(picture)
             return self._palette.convert(picture)
-        from vidnoise.colorimetry import resolve_color
+        from vidnoise.color.colorimetry import resolve_color
 
         info = self._info
         source = resolve_color(info.color, self._format, info.height, info.width)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from vidnoise.errors import ReaderClosedError, StalledError, VidnoiseError
 from vidnoise.frame import Frame, Packet, StreamInfo
-from vidnoise.frame_queue import FrameQueue
+from vidnoise.frame.frame_queue import FrameQueue
 from vidnoise.sinks.protocol import Sink
 from vidnoise.sinks.stamps import copy_of
 

@@ -13,7 +13,7 @@ from av.codec.context import CodecContext
 from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
-from vidnoise.passthrough import CopiedStream
+from vidnoise.frame.passthrough import CopiedStream
 
 logger = logging.getLogger(__name__)
 

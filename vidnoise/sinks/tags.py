@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from vidnoise.passthrough import Passthrough, is_same_language
+from vidnoise.frame.passthrough import Passthrough, is_same_language
 from vidnoise.text import printable
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import logging
 
 from vidnoise.errors import UsageError
 from vidnoise.frame import ColorInfo
-from vidnoise.passthrough import Passthrough
+from vidnoise.frame.passthrough import Passthrough
 from vidnoise.text import printable
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from av.codec.context import ThreadType
 from av.video.frame import PictureType
 
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
-from vidnoise.passthrough import Passthrough
+from vidnoise.frame.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
 from vidnoise.sinks.stamps import Stamps
 from vidnoise.sinks.tags import CHROMA_LOCATIONS, stream_tags

@@ -125,7 +125,7 @@ def open_source(
             raise UsageError(f"max_pixels must be 1 to 2^31 - 1, got {max_pixels}")
         options["max_pixels"] = max_pixels
     if (raw_size, raw_format, raw_rate) != (None, None, None):
-        from .raw import raw_options
+        from vidnoise.sources.raw import raw_options
 
         if format not in (None, "raw", "rawvideo"):
             raise UsageError(f"raw_size, raw_format and raw_rate are for video without a header, not for {format}")
@@ -171,7 +171,7 @@ def open_source(
         return first
     if start is not None:
         raise UsageError(f"{text}: is live, so there is no start to skip to")
-    from .live import LiveSource
+    from vidnoise.sources.live import LiveSource
 
     return LiveSource(
         text,
@@ -198,7 +198,7 @@ def _ends_cleanly(kind: str, text: str, reconnect: int) -> bool:
 
 def _kept_alive(text: str, reopen: Callable[[], Source], first: Source, **options: Any) -> Source:
     """A live source whose first connection is open already."""
-    from .live import LiveSource
+    from vidnoise.sources.live import LiveSource
 
     waiting = [first]
     return LiveSource(text, lambda: waiting.pop() if waiting else reopen(), **options)

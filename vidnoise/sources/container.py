@@ -16,7 +16,7 @@ import av.stream
 
 from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, PixelFormat, StreamInfo
-from vidnoise.passthrough import Passthrough
+from vidnoise.frame.passthrough import Passthrough
 from vidnoise.sources.beside import Beside
 from vidnoise.sources.decoding import MAX_PIXELS, DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (

@@ -17,7 +17,7 @@ import av.stream
 from av.sidedata.sidedata import SideData
 
 from vidnoise.frame import ColorInfo, FieldOrder, PixelFormat, StreamInfo
-from vidnoise.passthrough import CopiedStream, Passthrough
+from vidnoise.frame.passthrough import CopiedStream, Passthrough
 
 logger = logging.getLogger(__name__)
 

@@ -10,16 +10,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
-from vidnoise.errors import (
-    DecodeError,
-    FormatError,
-    SizeChangeError,
-    SourceLostError,
-    SourceOpenError,
-    UsageError,
-)
+from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet
-from vidnoise.passthrough import Passthrough
+from vidnoise.frame.passthrough import Passthrough
 from vidnoise.sources.protocol import SizeChange, Source
 from vidnoise.text import shown
 

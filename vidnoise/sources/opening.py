@@ -11,7 +11,7 @@ import av.container
 import av.error
 
 from vidnoise.errors import SourceOpenError
-from vidnoise.passthrough import FORMAT_NAMES
+from vidnoise.frame.passthrough import FORMAT_NAMES
 from vidnoise.sources.decoding import reason
 
 _URL_TIMEOUTS = (15.0, 30.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, PixelFormat
-from vidnoise.picture_planes import plane_views
+from vidnoise.frame.av_planes import plane_views
 from vidnoise.sources.hardware import DevicePlanes, is_on_gpu, sample_format
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import av.stream
 
 from vidnoise.errors import UsageError
-from vidnoise.passthrough import is_same_language
+from vidnoise.frame.passthrough import is_same_language
 
 _KINDS = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
 """Letters of kinds, FFmpeg's. Cover pictures count as attachments."""

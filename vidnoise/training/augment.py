@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from .config import Augment
+from vidnoise.errors import UsageError
+from vidnoise.training.config import Augment
 
 ANGLE_DEGREES = 15.0
 ALPHA, SIGMA = 30.0, 5.0

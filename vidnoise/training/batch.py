@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..color import centred
-from ..colorimetry import LUMA_WEIGHTS
-from ..errors import UsageError
-from ..model.luma_chroma import rgb_to_bands
-from ..model.noise_level import SIGMA_MIN
-from ..noise import NOISES
-from .codec_pool import CodecPool, PoolSampler
-from .config import ENCODED, Shape, TrainConfig
-from .data import ClipSampler
-from .light import with_changing_light
-from .pixels import Pack, render_on
+from vidnoise.color import centred
+from vidnoise.color.colorimetry import LUMA_WEIGHTS
+from vidnoise.errors import UsageError
+from vidnoise.model.luma_chroma import rgb_to_bands
+from vidnoise.model.noise_level import SIGMA_MIN
+from vidnoise.training.codec_pool import CodecPool, PoolSampler
+from vidnoise.training.config import ENCODED, Shape, TrainConfig
+from vidnoise.training.data import ClipSampler
+from vidnoise.training.light import with_changing_light
+from vidnoise.training.noise import NOISES
+from vidnoise.training.pixels import Pack, render_on
 
 
 class Batch(NamedTuple):

@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..color import to_rgb
-from ..colorimetry import LUMA_WEIGHTS
-from ..errors import SourceOpenError, UsageError
-from ..evaluation.clips import read_clip
-from ..frame import Frame
-from ..noise import NOISES
-from .config import ENCODED, Pool, TrainConfig
-from .data import ClipPack, ClipSampler, Folders
-from .pixels import FilePixels, Pixels
-from .plan import Crops, to_and_fro
+from vidnoise.color import to_rgb
+from vidnoise.color.colorimetry import LUMA_WEIGHTS
+from vidnoise.errors import SourceOpenError, UsageError
+from vidnoise.evaluation.clips import read_clip
+from vidnoise.frame import Frame
+from vidnoise.training.config import ENCODED, Pool, TrainConfig
+from vidnoise.training.data import ClipPack, ClipSampler, Folders
+from vidnoise.training.noise import NOISES
+from vidnoise.training.pixels import FilePixels, Pixels
+from vidnoise.training.plan import Crops, to_and_fro
 
 RECIPE = 3
 """To be raised by whoever changes what a pool is made of, so that old pools are not taken for new ones."""
@@ -79,7 +79,7 @@ def is_lost(noisy: np.ndarray, clean: np.ndarray) -> bool:
 
 def encoded(clip: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Encoded:
     """A clean clip ``(T, 3, H, W)`` in [0, 1] under noise and an encoding of random kinds; needs PyAV."""
-    from .transcode import as_stored, draw_encoding, transcode
+    from vidnoise.training.transcode import as_stored, draw_encoding, transcode
 
     name = str(rng.choice(list(BASES), p=list(BASES.values())))
     encoding = draw_encoding(rng, clip.shape[2] * clip.shape[3])
@@ -151,7 +151,7 @@ class CodecPool:
     def _build(pack: ClipPack, stem: Path, settings: Pool) -> Path:
         """Make a pool, or find another one; returns its path without suffix."""
         try:
-            from .transcode import transcode  # noqa: F401
+            from vidnoise.training.transcode import transcode  # noqa: F401
         except ImportError as ex:
             others = sorted(stem.parent.glob("pool-*.json"), key=lambda path: path.stat().st_mtime)
             if not others:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .augment import HSV
-from .config import Augment
+from vidnoise.training.augment import HSV
+from vidnoise.training.config import Augment
 
 
 def colour_maps(n: int, contrast: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from ..errors import UsageError
-from ..model import TIERS, ModelConfig
+from vidnoise.errors import UsageError
+from vidnoise.model import TIERS, ModelConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -141,7 +141,7 @@ class TrainConfig:
     """Of the model that is trained (``standard-awgn``)."""
     tier: str
     noise: dict[str, float]
-    """Weights of the noise types in :data:`vidnoise.noise.NOISES`, and of ``encoded``: clips of the :attr:`pool`."""
+    """Weights of the noise types in :data:`.noise.NOISES`, and of ``encoded``: clips of the :attr:`pool`."""
     stages: tuple[Stage, ...]
     initial: str | dict[str, str] | None = None
     """Model (name or path) to start from; or a table of modules (``core``, ``fusion``, ``noise_level``)

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from ..errors import SourceOpenError
-from ..evaluation.clips import CLIP_SUFFIXES, read_clip
-from .colours import recoloured
-from .config import Augment
-from .pixels import Pack, Pixels
-from .plan import Planner
+from vidnoise.errors import SourceOpenError
+from vidnoise.evaluation.clips import CLIP_SUFFIXES, read_clip
+from vidnoise.training.colours import recoloured
+from vidnoise.training.config import Augment
+from vidnoise.training.pixels import Pack, Pixels
+from vidnoise.training.plan import Planner
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..model.dncnn import ResidualBlock
+from vidnoise.model.dncnn import ResidualBlock
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..weights import ModelCard
+from vidnoise.weights import ModelCard
 
 Leg = dict[str, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import Augment
+from vidnoise.training.config import Augment
 
 
 def with_changing_light(clips: Tensor, augment: Augment, rng: np.random.Generator) -> Tensor:

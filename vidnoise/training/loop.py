@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DeviceError, UsageError
-from ..evaluation.protocol import quick_validation
-from ..model import DenoiseNetwork, ModelConfig
-from ..weights import ModelCard, load_model, save_model
-from .batch import Batch, BatchMaker
-from .codec_pool import open_pool
-from .config import Stage, TrainConfig
-from .data import ClipPack, Folders
-from .grow import grow
-from .legs import Leg, joined, legs_of, record
-from .log import append
-from .objectives import clip_loss, estimator_loss, look, still_loss
-from .optimizers import make_optimizers
-from .parallel import Ranks
-from .precision import Precision
-from .reparameterise import branch, fold
+from vidnoise.errors import DeviceError, UsageError
+from vidnoise.evaluation.protocol import quick_validation
+from vidnoise.model import DenoiseNetwork, ModelConfig
+from vidnoise.training.batch import Batch, BatchMaker
+from vidnoise.training.codec_pool import open_pool
+from vidnoise.training.config import Stage, TrainConfig
+from vidnoise.training.data import ClipPack, Folders
+from vidnoise.training.grow import grow
+from vidnoise.training.legs import Leg, joined, legs_of, record
+from vidnoise.training.log import append
+from vidnoise.training.objectives import clip_loss, estimator_loss, look, still_loss
+from vidnoise.training.optimizers import make_optimizers
+from vidnoise.training.parallel import Ranks
+from vidnoise.training.precision import Precision
+from vidnoise.training.reparameterise import branch, fold
+from vidnoise.weights import ModelCard, load_model, save_model
 
 SPIKE = 6.0
 """Steps whose gradient is so many times its usual norm are skipped."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..evaluation.metrics import ssim_map
+from vidnoise.evaluation.metrics import ssim_map
 
 LEAST_ERROR = 0.5 / 255
 """Root mean square error from which on ``psnr`` is content: what rounding to 8 bits makes is below it."""

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..model import DenoiseNetwork, Future, State
-from ..model.luma_chroma import bands_to_rgb
-from .batch import Batch
-from .config import TrainConfig
-from .losses import charbonnier, noise_level_loss, restoration, temporal
+from vidnoise.model import DenoiseNetwork, Future, State
+from vidnoise.model.luma_chroma import bands_to_rgb
+from vidnoise.training.batch import Batch
+from vidnoise.training.config import TrainConfig
+from vidnoise.training.losses import charbonnier, noise_level_loss, restoration, temporal
 
 PARTS = ("clean", "fused", "noise", "temporal")
 """Of the loss, as the log has them: sums over a clip's frames, divided by their number, without their weights."""

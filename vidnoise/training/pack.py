@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from ..errors import SinkOpenError, UsageError
-from ..evaluation.clips import CLIP_SUFFIXES, read_clip
-from ..evaluation.protocol import centre_crops
-from .codec_pool import ENCODED_FILE, CodecPool
-from .data import PHOTO_SUFFIXES, Folders
+from vidnoise.errors import SinkOpenError, UsageError
+from vidnoise.evaluation.clips import CLIP_SUFFIXES, read_clip
+from vidnoise.evaluation.protocol import centre_crops
+from vidnoise.training.codec_pool import ENCODED_FILE, CodecPool
+from vidnoise.training.data import PHOTO_SUFFIXES, Folders
 
 POOL_SHARE = 0.12
 """Of the room, for encoded clips."""
@@ -93,7 +93,7 @@ def _clips(folder: Path, out: Path) -> Cut:
 
 
 def _validation(folder: Path, out: Path) -> Cut:
-    from .transcode import record
+    from vidnoise.training.transcode import record
 
     out.mkdir()
     for name, crop in centre_crops(folder):
@@ -104,7 +104,7 @@ def _validation(folder: Path, out: Path) -> Cut:
 
 
 def _pool(pool: CodecPool, out: Path, room: float) -> Cut:
-    from .transcode import record
+    from vidnoise.training.transcode import record
 
     _, _, length, *_ = pool.pairs.shape
     options = {"crf": str(CRF), "preset": "medium", "g": str(length), "keyint_min": str(length), "sc_threshold": "0"}

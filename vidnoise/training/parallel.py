@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import DeviceError
+from vidnoise.errors import DeviceError
 
 
 class Ranks(NamedTuple):

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UsageError
-from .config import Augment
-from .motion import BLOB_SCALE
-from .plan import Crops, Moves, Objects, Plan
+from vidnoise.errors import UsageError
+from vidnoise.training.config import Augment
+from vidnoise.training.motion import BLOB_SCALE
+from vidnoise.training.plan import Crops, Moves, Objects, Plan
 
 CUBIC = -0.75
 """Of Keys's cubic convolution, as OpenCV and PyTorch have it."""

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .augment import Augmenter, Deformation
-from .config import Augment
-from .motion import BLOB, BLOB_SCALE, paths
+from vidnoise.training.augment import Augmenter, Deformation
+from vidnoise.training.config import Augment
+from vidnoise.training.motion import BLOB, BLOB_SCALE, paths
 
 
 class Crops(NamedTuple):

@@ -14,7 +14,7 @@ def plot_log(log: Path, picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from .objectives import PARTS
+    from vidnoise.training.objectives import PARTS
 
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..model.dncnn import ResidualBlock
+from vidnoise.errors import UsageError
+from vidnoise.model.dncnn import ResidualBlock
 
 
 class BranchedConv(nn.Module):

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..color import apply_correction, to_rgb
-from ..errors import EncodeError
-from ..frame import PIXEL_FORMATS, ColorInfo, Frame
-from ..picture_planes import plane_views
+from vidnoise.color import apply_correction, to_rgb
+from vidnoise.errors import EncodeError
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.frame.av_planes import plane_views
 
 RATE = 25
 """Frames per second, which bit rates go by."""

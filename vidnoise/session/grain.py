@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .colorimetry import BT709
-from .errors import UsageError
+from vidnoise.color.colorimetry import BT709
+from vidnoise.errors import UsageError
 
 MAX_GRAIN = 2.0
 

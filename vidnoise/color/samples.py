@@ -17,10 +17,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .chroma import downsample, upsample
-from .colorimetry import BT709, Coefficients, code_scales, coefficients, resolve_color
-from .errors import FormatError
-from .frame import Frame, PixelFormat
+from vidnoise.color.chroma import downsample, upsample
+from vidnoise.color.colorimetry import BT709, Coefficients, code_scales, coefficients, resolve_color
+from vidnoise.errors import FormatError
+from vidnoise.frame import Frame, PixelFormat
 
 
 def gray_codes(frame: Frame, level: float) -> dict[str, float]:

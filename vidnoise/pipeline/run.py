@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-from .denoiser import Denoiser
-from .errors import SizeChangeError, SourceLostError, StalledError, UsageError
-from .fields import FieldDenoiser
-from .frame import Frame, Packet
-from .frame_queue import beside, drain, prefetch
-from .run_stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
-from .sinks import Sink
-from .sources import Source
-from .transfer import Transfer, make_transfer
+from vidnoise.errors import SizeChangeError, SourceLostError, StalledError, UsageError
+from vidnoise.frame import Frame, Packet
+from vidnoise.frame.frame_queue import beside, drain, prefetch
+from vidnoise.pipeline.device_transfer import Transfer, make_transfer
+from vidnoise.pipeline.stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.fields import FieldDenoiser
+from vidnoise.sinks import Sink
+from vidnoise.sources import Source
 
 logger = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from .errors import DeviceError
-from .frame import Frame
+from vidnoise.errors import DeviceError
+from vidnoise.frame import Frame
 
 StreamName = Literal["copy_in", "compute", "copy_out"]
 Event = Any

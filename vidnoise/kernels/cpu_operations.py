@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.flow import Averaging, outside, resize_flow, sampling_grid
-from ..model.luma_chroma import rgb_to_bands
-from ..model.noise_level import FLAT
-from ..model.operations import Operations
-from ..model.pixelwise import PixelFunction, Pixelwise
-from ..model.state import UNKNOWN, Memory, keep
+from vidnoise.model.flow import Averaging, outside, resize_flow, sampling_grid
+from vidnoise.model.luma_chroma import rgb_to_bands
+from vidnoise.model.noise_level import FLAT
+from vidnoise.model.operations import Operations
+from vidnoise.model.pixelwise import PixelFunction, Pixelwise
+from vidnoise.model.state import UNKNOWN, Memory, keep
 
 
 def _bands_kernel() -> Tensor:

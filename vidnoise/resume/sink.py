@@ -11,12 +11,11 @@ from typing import Any
 
 import av
 
-from vidnoise.batch import is_unfinished
-from vidnoise.disk import layer
+from vidnoise.disk import is_unfinished, layer
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
-from vidnoise.passthrough import Passthrough
-from vidnoise.segments import EncodedPacket, Parts, SegmentFile
+from vidnoise.frame.passthrough import Passthrough
+from vidnoise.resume.segments import EncodedPacket, Parts, SegmentFile
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.uncompressed import is_uncompressed
 from vidnoise.sinks.video_stream import VideoStreamWriter

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .color import to_rgb
-from .contact_sheet import Column, Moment, check_sheet_path, write_sheet
-from .errors import FormatError, UsageError
-from .evaluation.metrics import psnr, ssim, temporal_error
-from .frame import Frame
-from .pipeline import PROGRESS_SECONDS
-from .run_stats import Progress
-from .sinks import Sink, check_places, open_sink
-from .sources import Source, open_source
-from .split import in_format_of, side_by_side, split
+from vidnoise.color import to_rgb
+from vidnoise.errors import FormatError, UsageError
+from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
+from vidnoise.frame import Frame
+from vidnoise.pipeline.run import PROGRESS_SECONDS
+from vidnoise.pipeline.stats import Progress
+from vidnoise.reports.contact_sheet import Column, Moment, check_sheet_path, write_sheet
+from vidnoise.session.split import in_format_of, side_by_side, split
+from vidnoise.sinks import Sink, check_places, open_sink
+from vidnoise.sources import Source, open_source
 
 logger = logging.getLogger(__name__)
 

@@ -24,15 +24,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .errors import UsageError
-from .kernels import enabled
-from .lookahead import WAITING_BYTES
-from .model import Denoised, DenoiseNetwork, Future, ModelConfig, Scout, State, uniform_sigma
-from .model.dncnn import typed
-from .model.flow import Motion
-from .model.network import MULTIPLE, boosted, mean_level
-from .model.state import Track
-from .model.state import keep as forgotten
+from vidnoise.backends.window import WAITING_BYTES
+from vidnoise.errors import UsageError
+from vidnoise.kernels import enabled
+from vidnoise.model import Denoised, DenoiseNetwork, Future, ModelConfig, Scout, State, uniform_sigma
+from vidnoise.model.dncnn import typed
+from vidnoise.model.flow import Motion
+from vidnoise.model.network import MULTIPLE, boosted, mean_level
+from vidnoise.model.state import Track
+from vidnoise.model.state import keep as forgotten
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Tiled:
             raise UsageError(f"max_memory must be more than 0 MB, got {max_memory:g}")
         self._network = copy.copy(network.in_precision(dtype))
         if enabled(device):
-            from .kernels.operations import FusedOperations
+            from vidnoise.kernels.operations import FusedOperations
 
             self._network.operations = FusedOperations()
         self._motion = network.motion

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .backends import FLOAT32_ONLY, open_backend
-from .color import weigh_correction
-from .conversion import add_correction, difference, from_network, to_network
-from .cuts import CutMemory, detect_cut, thumbnail
-from .errors import DeviceError, FormatError, UsageError
-from .frame import Frame
-from .grain import GrainSynthesis
-from .grain_table import GrainTable
-from .lookahead import MAX_LOOKAHEAD, Window
-from .model import Denoised, DenoiseNetwork, State
-from .model.network import MULTIPLE
-from .sample_noise import sample_noise
-from .split import split
-from .strength import MAX_STRENGTH, Strength
-from .tiles import Tiled
-from .weights import load_model
+from vidnoise.backends import FLOAT32_ONLY, open_backend
+from vidnoise.backends.tiled import Tiled
+from vidnoise.backends.window import MAX_LOOKAHEAD, Window
+from vidnoise.color import weigh_correction
+from vidnoise.errors import DeviceError, FormatError, UsageError
+from vidnoise.frame import Frame
+from vidnoise.kernels.conversion import add_correction, difference, from_network, to_network
+from vidnoise.model import Denoised, DenoiseNetwork, State
+from vidnoise.model.network import MULTIPLE
+from vidnoise.session.cuts import CutMemory, detect_cut, thumbnail
+from vidnoise.session.grain import GrainSynthesis
+from vidnoise.session.grain_table import GrainTable
+from vidnoise.session.sample_noise import sample_noise
+from vidnoise.session.split import split
+from vidnoise.session.strength import MAX_STRENGTH, Strength
+from vidnoise.weights import load_model
 
 if TYPE_CHECKING:
-    from .backends.protocol import Backend
-    from .strength import MaskLike, ZonesLike
+    from vidnoise.backends.protocol import Backend
+    from vidnoise.session.strength import MaskLike, ZonesLike
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

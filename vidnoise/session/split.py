@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .color import apply_correction, gray_codes, to_rgb
-from .errors import FormatError
-from .frame import Frame, PixelFormat
+from vidnoise.color import apply_correction, gray_codes, to_rgb
+from vidnoise.errors import FormatError
+from vidnoise.frame import Frame, PixelFormat
 
 WHITE = 1.0
 """Brightness of the divider."""

@@ -11,18 +11,18 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
-from ._version import __version__
-from .errors import SourceError, SourceOpenError, UsageError
-from .frame import Frame, Packet
-from .run_stats import RunStats
-from .segments import Parts
-from .sinks import sink_kind
-from .sources import open_source, source_kind
+from vidnoise._version import __version__
+from vidnoise.errors import SourceError, SourceOpenError, UsageError
+from vidnoise.frame import Frame, Packet
+from vidnoise.pipeline.stats import RunStats
+from vidnoise.resume.segments import Parts
+from vidnoise.sinks import sink_kind
+from vidnoise.sources import open_source, source_kind
 
 if TYPE_CHECKING:
-    from .model import DenoiseNetwork
-    from .sinks.resumable import ResumableSink
-    from .sources.container import ContainerSource
+    from vidnoise.model import DenoiseNetwork
+    from vidnoise.resume.sink import ResumableSink
+    from vidnoise.sources.container import ContainerSource
 
 WARM_UP_FRAMES = 64
 """Frames before a seam that are denoised once more, so that the network remembers what it knew. Measured at the seam
@@ -71,7 +71,7 @@ def open_resumable(
         UsageError: What was begun had other settings; or this input or output cannot be resumed.
         SourceError, SinkError, FormatError: As for :func:`open_source` and :func:`open_sink`.
     """
-    from .sinks.resumable import ResumableSink
+    from vidnoise.resume.sink import ResumableSink
 
     source, output = _path(src), _path(dst)
     if source_kind(source) != "file" or (os.path.exists(source) and not os.path.isfile(source)):

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .color import ycbcr_codes
-from .disk import check_free, write_whole
-from .frame import Frame
+from vidnoise.color import ycbcr_codes
+from vidnoise.disk import check_free, write_whole
+from vidnoise.frame import Frame
 
 LAG = 3
 """Reach of the auto-regressive filter, pixels; the largest that AV1 has."""

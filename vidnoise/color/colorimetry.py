@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from .frame import ColorInfo, Frame, PixelFormat
+from vidnoise.frame import ColorInfo, Frame, PixelFormat
 
 LIMITED, FULL = 1, 2
 

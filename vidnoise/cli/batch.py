@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SinkOpenError, SourceOpenError, UsageError
+from vidnoise.disk import is_unfinished
+from vidnoise.errors import SinkOpenError, SourceOpenError, UsageError
 
 VIDEO_SUFFIXES = frozenset(
     {
@@ -127,11 +128,6 @@ def finished(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if os.path.exists(job.output) and not is_unfinished(job.output)]
 
 
-def is_unfinished(output: str) -> bool:
-    """Whether ``output`` is an empty file: no video, but the name that a power cut may leave of one."""
-    return os.path.isfile(output) and os.path.getsize(output) == 0
-
-
 def _is_folder(output: str) -> bool:
     return os.path.isdir(output) or output.endswith(("/", os.sep))
 
@@ -237,6 +233,6 @@ def _check_names(jobs: Sequence[Job]) -> None:
 
 
 __all__ = [
-    "FIELDS", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "finished", "is_batch", "is_unfinished", "make_folders",
+    "FIELDS", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "finished", "is_batch", "make_folders",
     "plan_batch",
 ]  # fmt: skip

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import torch
 
-from .denoiser import Denoiser
-from .frame import Frame
-from .model import DenoiseNetwork
+from vidnoise.frame import Frame
+from vidnoise.model import DenoiseNetwork
+from vidnoise.session.denoiser import Denoiser
 
 
 class FieldDenoiser:

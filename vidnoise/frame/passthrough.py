@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .text import printable
+from vidnoise.text import printable
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknown"]
 

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .color import to_rgb
-from .errors import FormatError, UsageError
-from .frame import Frame
-from .sources import Source, open_source
+from vidnoise.color import to_rgb
+from vidnoise.errors import FormatError, UsageError
+from vidnoise.frame import Frame
+from vidnoise.sources import Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from .disk import Draft, fitting, layer, real_path
-from .errors import EncodeError, SinkOpenError, UsageError
+from vidnoise.disk import Draft, fitting, layer, real_path
+from vidnoise.errors import EncodeError, SinkOpenError, UsageError
 
 FORMAT = 1
 

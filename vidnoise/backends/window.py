@@ -16,8 +16,8 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from .backends.protocol import Backend
-from .model import Denoised, Future, State
+from vidnoise.backends.protocol import Backend
+from vidnoise.model import Denoised, Future, State
 
 Item = TypeVar("Item")
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, Task
-from .errors import DeviceError, UsageError
-from .frame import Frame
-from .model import DenoiseNetwork, State
+from vidnoise.errors import DeviceError, UsageError
+from vidnoise.frame import Frame
+from vidnoise.model import DenoiseNetwork, State
+from vidnoise.session.denoiser import Denoiser, Task
 
 if TYPE_CHECKING:
-    from .backends.protocol import Backend
+    from vidnoise.backends.protocol import Backend
 
 
 class _Joint(NamedTuple):

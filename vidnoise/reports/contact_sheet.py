@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .disk import check_free, write_whole
-from .errors import UsageError
+from vidnoise.disk import check_free, write_whole
+from vidnoise.errors import UsageError
 
 COLUMN = 480
 """Width of a column, pixels."""

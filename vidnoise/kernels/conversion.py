@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .color import apply_correction, to_rgb
-from .frame import Frame
-from .kernels import enabled, takes
+from vidnoise.color import apply_correction, to_rgb
+from vidnoise.frame import Frame
+from vidnoise.kernels import enabled, takes
 
 
 def _has_kernels(frame: Frame) -> bool:
@@ -40,7 +40,7 @@ def to_network(frame: Frame, multiple: int, out: Tensor | None = None) -> Tensor
         ``(1, 3, H, W)`` float32 RGB, centred, see :func:`vidnoise.color.to_rgb`, without NaN and infinities.
     """
     if _has_kernels(frame):
-        from .kernels.planes_in import to_rgb as fused
+        from vidnoise.kernels.planes_in import to_rgb as fused
 
         return fused(frame, multiple, rgb=out)
     rgb = to_rgb(frame, centred=True)
@@ -58,7 +58,7 @@ def from_network(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) ->
         strength: 0 changes nothing, bit for bit.
     """
     if _has_kernels(frame):
-        from .kernels.planes_out import apply_correction as fused
+        from vidnoise.kernels.planes_out import apply_correction as fused
 
         return fused(frame, clean, noisy, strength)
     return apply_correction(frame, difference(frame, clean, noisy, strength), centred=True)
@@ -72,7 +72,7 @@ def difference(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) -> T
 def add_correction(frame: Frame, correction: Tensor) -> Frame:
     """``frame`` with a correction of its own size added to its samples."""
     if _has_kernels(frame):
-        from .kernels.planes_out import apply_correction as fused
+        from vidnoise.kernels.planes_out import apply_correction as fused
 
         return fused(frame, correction)
     return apply_correction(frame, correction, centred=True)

@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import torch
 
-from .color import component, to_rgb
-from .colorimetry import resolve_color
-from .frame import ColorInfo, Frame, PixelFormat
-from .model.luma_chroma import rgb_to_bands
+from vidnoise.color import component, to_rgb
+from vidnoise.color.colorimetry import resolve_color
+from vidnoise.frame import ColorInfo, Frame, PixelFormat
+from vidnoise.model.luma_chroma import rgb_to_bands
 
 SIZE = 32
 """Of the picture in which one sample is changed: further than upsampled chroma reaches."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidnoise.frame import PixelFormat
+from vidnoise.frame.frame import PixelFormat
 
 _DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.float32}
 

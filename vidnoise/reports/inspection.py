@@ -12,16 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
-from .color import component_values
-from .colorimetry import FULL, resolve_color
-from .denoiser import Denoiser
-from .errors import VidnoiseError
-from .fields import FieldDenoiser
-from .frame import ColorInfo, Frame, StreamInfo
-from .passthrough import Passthrough
-from .sinks.container import ContainerSink
-from .sources import open_source
-from .text import shown
+from vidnoise.color import component_values
+from vidnoise.color.colorimetry import FULL, resolve_color
+from vidnoise.errors import VidnoiseError
+from vidnoise.frame import ColorInfo, Frame, StreamInfo
+from vidnoise.frame.passthrough import Passthrough
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.fields import FieldDenoiser
+from vidnoise.sinks.container import ContainerSink
+from vidnoise.sources import open_source
+from vidnoise.text import shown
 
 PLACES = (0.1, 0.5, 0.9)
 """Where in a video the noise is looked at, as shares of its length."""

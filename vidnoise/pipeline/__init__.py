@@ -1,0 +1,1 @@
+"""From source to sink: decode, upload, denoise, download, encode."""
