@@ -176,7 +176,7 @@ class Auto:
                 log.info("backend %s is not used: its pictures differ by %.1g", name, difference[name])
         fastest = min(ms, key=lambda name: ms[name])
         best = fastest if ms[fastest] < GAIN * eager_ms else "eager"
-        log.info("backends measured: %s; %s it is", ", ".join(f"{n} {t:.0f} ms" for n, t in ms.items()), best)
+        log.info("backends measured: %s; using %s", ", ".join(f"{n} {t:.0f} ms" for n, t in ms.items()), best)
         return Measurement(best, ms, start, difference)
 
 
