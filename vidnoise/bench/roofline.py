@@ -1,4 +1,4 @@
-"""The roofline page: what a step needs, how long machines take for that at the least, and where the time really goes.
+"""The roofline page: the work of a step, the minimum time for it on various machines, and where the time really goes.
 
 Williams et al., "Roofline: an insightful visual performance model for multicore architectures", CACM 52 (4), 2009.
 """
@@ -24,14 +24,14 @@ from vidnoise.session.denoiser import Denoiser, resolve_precision
 from vidnoise.weights import find_model, list_models, read_card
 
 FRAMES = 6
-"""On which times by part are measured, the first two left out."""
+"""Frames on which times by part are measured, of which the first two are not counted."""
 
 ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """Of a machine: FLOP/s of the convolutions and of everything else, bytes a second."""
+    """Peaks of a machine: FLOP/s of the convolutions and of everything else, and bytes per second."""
 
     convolution: float
     other: float
@@ -40,18 +40,18 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds a frame: the least, under three assumptions on what goes through main memory."""
+    """Minimum seconds per frame, under three assumptions on what goes through main memory."""
 
     fused: float
-    """The picture, the state and the weights only; arithmetic and memory overlap entirely."""
+    """Only the picture, the state and the weights; arithmetic and memory overlap entirely."""
     layered: float
-    """Also what convolutions and warps read and write; everything else is fused into them."""
+    """Also the inputs and outputs of convolutions and warps; everything else is fused into them."""
     unfused: float
-    """What every operation reads and writes."""
+    """The inputs and outputs of every operation."""
 
 
 def bounds(graph: Graph, pixels: int, peaks: Peaks) -> Bounds:
-    """The least time for a frame of so many pixels."""
+    """Return the minimum time for a frame with a number of pixels."""
 
     def seconds(op: Any) -> float:
         return max(op.flops / (peaks.convolution if op.is_convolution else peaks.other), op.bytes / peaks.memory)
@@ -68,10 +68,10 @@ def bounds(graph: Graph, pixels: int, peaks: Peaks) -> Bounds:
 
 
 def make_roofline(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
-    """Count all tiers, and measure those that are shipped on the device, in the precision and at the size of ``case``.
+    """Count all tiers, and measure the shipped ones with the device, precision and size of ``case``.
 
     Returns:
-        What :func:`markdown` shows.
+        The content for :func:`markdown`.
     """
     device = torch.device(case.device)
     dtype = resolve_precision(case.precision, device)
@@ -120,7 +120,7 @@ def _ms(found: Bounds) -> dict[str, float]:
 def _measure(
     models: Sequence[str], case: Case, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Ceilings, time of a frame, and its shares by part, operation by operation (backend ``eager``)."""
+    """Measure ceilings, the time of a frame, and its shares by part, operation by operation (backend ``eager``)."""
     probe, single = Probe(device, dtype), Probe(device, torch.float32)
     frames = noisy_frames(case.height, case.width, FRAMES, device)
     denoisers = {name: Denoiser(name, device=device, precision=case.precision, backend="eager") for name in models}
@@ -155,7 +155,7 @@ def _times(denoiser: Denoiser, frames: list[Any], device: torch.device) -> list[
 
 
 def markdown(page: dict[str, Any]) -> str:
-    """The page, with its assumptions."""
+    """Format the page, with its assumptions."""
     machine, tiers = page["machine"], page["tiers"]
     size, precision = f"{page['width']}x{page['height']}", page["precision"]
     lines = [
