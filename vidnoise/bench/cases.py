@@ -70,7 +70,7 @@ def parse_size(text: str) -> tuple[int, int]:
         return SIZES[text]
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None or min(int(match[1]), int(match[2])) < MULTIPLE:
-        raise UsageError(f"unknown size {text!r}; use {', '.join(SIZES)} or WIDTHxHEIGHT (16x16 at the least)")
+        raise UsageError(f"unknown size {text!r}; use {', '.join(SIZES)} or WIDTHxHEIGHT (at least 16x16)")
     return int(match[2]), int(match[1])
 
 
@@ -109,7 +109,7 @@ def make_cases(
         if precision not in ("auto", *PRECISIONS):
             raise UsageError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
     if any(n < 1 for n in streams):
-        raise UsageError("there must be 1 stream at the least")
+        raise UsageError("there must be at least 1 stream")
     where = str(resolve_device(device))
     parsed = [parse_size(size) for size in sizes]
     combined = itertools.product(parsed, models, ways, streams or (None,))

@@ -14,7 +14,7 @@ from vidnoise.errors import VidnoiseError
 
 
 class WorkerError(Exception):
-    """The case failed; the text is the reason."""
+    """Failure of a case; the text is the reason."""
 
 
 class Worker:

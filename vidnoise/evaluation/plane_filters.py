@@ -162,7 +162,7 @@ def _hqdn3d(luma: Setting, chroma: Setting) -> str:
 PLANE_FILTERS: dict[str, PlaneFilter] = {
     f.name: f
     for f in (
-        # Ratio of temporal to spatial strength. The default, 1.5, was the best on none of the clips tried.
+        # Ratios of temporal to spatial strength. The default, 1.5, was not the best one on any clip tried.
         PlaneFilter("hqdn3d", "hqdn3d", _hqdn3d, tuple(_rungs(0.5, 200, 1.5, t) for t in (0.5, 1.0)), (1.7, 4.5),
                     least_frames=2, search_frames=8),
         PlaneFilter("nlmeans", "nlmeans", _nlmeans, (_rungs(1, 30, 1.328),), (0.75, 0.9)),

@@ -161,7 +161,7 @@ class TrainConfig:
     noise_weight: float = 0.02
     """Weight of the loss on the logarithm of the estimated noise level."""
     picture_weight: float = 0.0
-    """When the estimator is trained alone: weight of the loss on the pictures that the core, itself unchanged, produces
+    """Weight, when the estimator is trained alone, of the loss on the pictures that the core, itself frozen, produces
     with its estimates. Errors to one side cost more than to the other, and this loss knows which."""
     both_ways: float = 0.0
     """Share of steps with a backward pass over the whole clip first; the others are causal."""
