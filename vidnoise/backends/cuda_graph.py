@@ -122,7 +122,7 @@ class GraphState(State):
 
     @property
     def noisy(self) -> Tensor:
-        """Input buffer ``(N, 3, H, W)``: preparing the next frame in it saves :meth:`CudaGraph.step` a copy."""
+        """``(N, 3, H, W)``: whoever makes the next frame here spares :meth:`CudaGraph.step` a copy."""
         return self.buffers.tensors["noisy"]
 
 

@@ -101,7 +101,7 @@ class Tiled:
         overlap: pixels that neighbours share, a multiple of 2 :data:`MULTIPLE`.
 
     Raises:
-        UsageError: ``max_memory`` is not positive.
+        UsageError: ``max_memory`` is no size.
     """
 
     name = "eager"
