@@ -160,9 +160,9 @@ def markdown(page: dict[str, Any]) -> str:
     size, precision = f"{page['width']}x{page['height']}", page["precision"]
     lines = [
         "# Roofline", "",
-        "What a step of each tier needs, counted from the running network; how long that takes at the least; where the",
+        "The work of a step of each tier, counted from the running network; the minimum time for it; and where the",
         "time goes. Written by `vidnoise bench --roofline`; the numbers are in the JSON file beside this page.", "",
-        "## What a step needs", "",
+        "## Work of a step", "",
         f"A blind step with a past, per pixel of the frame; convolutions in {precision}, all else in float32.", "",
     ]  # fmt: skip
     head = ["tier", "FLOP", "of these in convolutions", "bytes, fused", "bytes, by layer", "bytes, unfused",
@@ -180,7 +180,7 @@ def markdown(page: dict[str, Any]) -> str:
                  for c in tiers.values())]
         for part in parts
     ])  # fmt: skip
-    lines += ["", "## The least time on common GPUs", "",
+    lines += ["", "## Minimum time on common GPUs", "",
               f"Milliseconds a frame at {size}: fused / by layer / unfused, by published peaks (float16 convolutions,",
               "float32 for the rest).", ""]  # fmt: skip
     lines += table(["GPU", "TFLOP/s, half", "TFLOP/s, single", "GB/s", *tiers], [
@@ -188,7 +188,7 @@ def markdown(page: dict[str, Any]) -> str:
          *(" / ".join(f"{g['ms'][t][k]:.2f}" for k in ("fused", "layered", "unfused")) for t in tiers)]
         for g in page["gpus"]
     ])  # fmt: skip
-    lines += ["", "Sources, as public copies of these documents quote them:", ""]
+    lines += ["", "Sources, as quoted in public copies of these documents:", ""]
     lines += [*(f"- {g['name']}: {g['source']}." for g in page["gpus"]), ""]
     lines += _measured(page, machine, size)
     return "\n".join(lines) + "\n"
@@ -196,15 +196,15 @@ def markdown(page: dict[str, Any]) -> str:
 
 _ASSUMPTIONS = """\
 - *Fused*: only the picture (float32 RGB), the state (read and written) and the weights go through memory. No program
-  can need less; none comes near, as tiles of a picture would have to pass through the whole network in the caches.
-- *By layer*: besides, convolutions and warps read their inputs and write their outputs; all else is fused into them.
-  That is what a good compiler does.
-- *Unfused*: every operation reads its inputs and writes its output, as PyTorch does it operation by operation. Caches
-  make it less: on a CPU the intermediate pictures of a small frame stay in the last one.
+  can need less; none comes close, as tiles of a picture would have to pass through the whole network within the caches.
+- *By layer*: in addition, convolutions and warps read their inputs and write their outputs; all else is fused into
+  them, as by a good compiler.
+- *Unfused*: every operation reads its inputs and writes its output, as in eager PyTorch. Caches reduce this: on a CPU
+  the intermediate pictures of a small frame stay in the last-level cache.
 - A multiply-add is 2 FLOP; an addition, a logarithm or an exponential 1; a bilinear sample 8, a bicubic one 32.
-  Operations that only move data have none. Counted is the plain form of the network; backends replace some operations
-  (warps by OpenCV, fused kernels), which changes bytes, not convolutions. Starting a kernel (microseconds on a GPU, for
-  each operation) is not counted, nor are colour conversion and the detection of cuts."""
+  Operations that only move data have none. The plain form of the network is counted; backends replace some operations
+  (warps by OpenCV, fused kernels), which changes bytes, not convolutions. Kernel launches (microseconds each on a GPU),
+  colour conversion and cut detection are not counted."""
 
 
 def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[str]:
@@ -215,11 +215,11 @@ def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[
     load = f" The load was {machine['load']:g} on {machine['cores']} cores." if "load" in machine else ""
     lines = [
         "## Measured here", "",
-        f"{where}, torch {machine['torch']}, {machine['date']}.{load} Ceilings in the same minutes: "
+        f"{where}, torch {machine['torch']}, {machine['date']}.{load} Ceilings measured alongside: "
         f"{ceilings['gflops']:,.0f} GFLOP/s in {page['precision']}, {ceilings['gflops_fp32']:,.0f} in float32, "
         f"{ceilings['gbps']:,.1f} GB/s.", "",
     ]  # fmt: skip
-    head = [f"{size}, eager", "ms a frame", "least, fused", "by layer", "unfused", "unfused least / measured"]
+    head = [f"{size}, eager", "ms a frame", "minimum, fused", "by layer", "unfused", "unfused minimum / measured"]
     lines += table(head, [
         [name, f"{row['ms']:,.1f}", *(f"{row['least_ms'][k]:,.1f}" for k in ("fused", "layered", "unfused")),
          f"{100 * row['least_ms']['unfused'] / row['ms']:.0f} %"]
@@ -227,7 +227,7 @@ def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[
     ])  # fmt: skip
     lines += [
         "",
-        "Where the time goes, per cent of a frame by torch.profiler. It makes small operations dearer; the bicubic",
+        "Share of a frame's time in per cent, by torch.profiler, which makes small operations slower; the bicubic",
         "warps are OpenCV's and count as outside PyTorch.",
         "",
     ]
