@@ -11,6 +11,7 @@ project_copyright = "vidnoise contributors"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 include_patterns = ["*.md", "*/README.md", "docs/*.md", "benchmarks/*.md"]
+exclude_patterns = [".*"]
 root_doc = "README"
 
 # The pages in the order of the sidebar. The README needs no list of them where it is read in the repository.
@@ -74,7 +75,7 @@ html_theme = "furo"
 html_title = f"vidnoise {__version__}"
 templates_path = ["templates"]
 html_additional_pages = {"index": "to_readme.html"}
-html_show_sourcelink = False
+html_copy_source = False
 
 
 def setup(app):

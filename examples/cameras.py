@@ -1,7 +1,5 @@
 """Denoise several cameras (or files) with one network, whose step takes the frames of all of them together.
 
-No frame is dropped, so the model has to keep up with all of them: `vidnoise bench --streams 1,2,4` tells.
-
 python examples/cameras.py rtsp://camera/1 rtsp://camera/2 -o recordings    # until Ctrl-C
 """
 
@@ -30,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Denoise several cameras with one network.")
     parser.add_argument("cameras", nargs="+", help="addresses, devices or files")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for camera-1.mkv, camera-2.mkv, ...")
-    parser.add_argument("--model", default="fast")
+    parser.add_argument("--model", default="fast", help="one that keeps up with all cameras, as no frame is dropped")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     batch, streams = vidnoise.StreamBatch(args.model), {}
@@ -49,9 +47,8 @@ def main() -> None:
                     if arrived[session] is None:
                         sink.close(source.trailing_packets)
                         del streams[session], arrived[session]
-            for session, clean in batch.push(arrived).items():
-                for frame in clean:
-                    streams[session][1].write(frame)
+            for session, (clean,) in batch.push(arrived).items():
+                streams[session][1].write(clean)
     finally:  # also on Ctrl-C: what has come so far is kept
         for source, sink, _ in streams.values():
             source.stop()
