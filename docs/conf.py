@@ -3,13 +3,15 @@
 The source folder is the repository, so that links between its pages mean the same there and on the site.
 """
 
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
 from vidnoise import __version__
 
 project = author = "vidnoise"
 version = release = __version__
 project_copyright = "vidnoise contributors"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 include_patterns = ["*.md", "*/README.md", "docs/*.md", "benchmarks/*.md"]
 exclude_patterns = [".*"]
 root_doc = "README"
@@ -66,10 +68,8 @@ highlight_language = "text"
 
 default_role = "code"
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the docstrings say it in words, the signatures in code
-napoleon_google_docstring = True
-napoleon_numpy_docstring = False
-napoleon_custom_sections = ["Returns"]  # as it stands: what comes before a colon there is no type
+autodoc_default_options = {"members": True, "undoc-members": True}
+python_maximum_signature_line_length = 100
 
 html_theme = "furo"
 html_title = f"vidnoise {__version__}"
@@ -85,9 +85,12 @@ def setup(app):
         elif not source[0].startswith("# "):  # tables of results, which other pages quote
             source[0] = f"# {docname.rpartition('/')[2]}\n\n{source[0]}"
 
-    def keep_colons(app, what, name, obj, options, lines):
-        if what in ("attribute", "property"):
-            lines.insert(0, "")  # or napoleon takes what comes before a colon in the first line for a type
+    # Sections of docstrings are Google's. "Returns" stays as it stands, and attributes are not named to napoleon: in
+    # both it would take what comes before a colon for a type.
+    sections = Config(napoleon_custom_sections=["Returns"])
+
+    def read_sections(app, what, name, obj, options, lines):
+        lines[:] = GoogleDocstring(lines, sections).lines()
 
     app.connect("source-read", complete)
-    app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("autodoc-process-docstring", read_sections)

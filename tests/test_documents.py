@@ -157,7 +157,7 @@ def test_command_lines_are_found_and_refused() -> None:
 
 
 def test_the_reference_has_every_public_name() -> None:
-    listed = re.findall(r"^\.\. auto(?:function|class|data):: (\w+)$", text_of("docs/API.md"), re.MULTILINE)
+    listed = re.findall(r"^\.\. (?:autofunction|autoclass|data):: (\w+)$", text_of("docs/API.md"), re.MULTILINE)
     assert sorted(listed) == sorted(set(vidnoise.__all__) - {"VidnoiseError"})
     assert ".. automodule:: vidnoise.errors" in text_of("docs/API.md")
 
