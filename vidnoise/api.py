@@ -210,16 +210,17 @@ def denoise_file(
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
         overwrite: whether ``dst`` may exist.
-        model, sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, device, precision,
-            backend, max_memory, detect_cuts, lookahead, preview: see :func:`denoise` and :class:`Denoiser`. ``model``
-            may also be what :func:`load_model` returned, so that many files share it. Live inputs never pause to
-            measure backends: ``auto`` is steady there. ``lookahead`` is ``auto`` or a number: by default files are
-            looked at 8 frames ahead, or as far as the memory allows; live inputs not at all on a CPU, and on a GPU by
-            up to 3 frames, if a quarter of ``max_latency`` has room for them.
+        model: see :func:`denoise`; it may also be what :func:`load_model` returned, so that many files share it.
+        sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, preview: see :func:`denoise`.
+        device, precision, backend, max_memory, detect_cuts: see :class:`Denoiser`. Live inputs never pause to measure
+            backends: ``auto`` is steady there.
+        lookahead: ``auto`` or a number: by default files are looked at 8 frames ahead, or as far as the memory allows;
+            live inputs not at all on a CPU, and on a GPU by up to 3 frames, if a quarter of ``max_latency`` has room
+            for them.
         start, duration: seconds; the part of ``src`` that is wanted.
         codec, crf, preset, pix_fmt, audio, format, tee, grow, faststart: see :func:`open_sink`.
-        input_format, raw_size, raw_format, raw_rate, live, connect_timeout, read_timeout, reconnect, rtsp_transport,
-            input_options, interlaced, tracks, max_pixels: of the input, see :func:`open_source`.
+        input_format, raw_size, raw_format, raw_rate, interlaced, tracks, max_pixels: see :func:`open_source`.
+        live, connect_timeout, read_timeout, reconnect, rtsp_transport, input_options: see :func:`open_source`.
         hwaccel: what decodes: ``none`` the CPU; ``cuda`` an NVIDIA GPU, or an error; ``auto`` the GPU that the network
             runs on, if it knows the codec.
         max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
