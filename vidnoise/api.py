@@ -20,7 +20,8 @@ from vidnoise.errors import UsageError
 from vidnoise.frame import Frame
 from vidnoise.pictures import PictureAdapter, Restore
 from vidnoise.pipeline.device_transfer import HostTransfer, make_transfer
-from vidnoise.pipeline.run import MAX_LATENCY_MS, run
+from vidnoise.pipeline.live_policy import MAX_LATENCY_MS
+from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, joined
 from vidnoise.resume.source import SEGMENT_SECONDS, open_resumable
 from vidnoise.session.denoiser import Denoiser, resolve_device

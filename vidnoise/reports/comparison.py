@@ -19,7 +19,7 @@ from vidnoise.color import to_rgb
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.frame import Frame
-from vidnoise.pipeline.run import PROGRESS_SECONDS
+from vidnoise.pipeline.meter import PROGRESS_SECONDS
 from vidnoise.pipeline.stats import Progress
 from vidnoise.reports.contact_sheet import Column, Moment, check_sheet_path, write_sheet
 from vidnoise.session.split import in_format_of, side_by_side, split
