@@ -104,9 +104,9 @@ class LivePolicy(KeepAll):
 
     def _after_gap(self, frame: Frame) -> Frame:
         """``frame``, marked where too much is missing before it for the past to be of use."""
-        if frame.pts is None:
+        seconds, previous = frame.seconds, self._previous_seconds
+        if seconds is None:
             return frame
-        seconds, previous = frame.pts * frame.time_base, self._previous_seconds
         self._previous_seconds = seconds
         if previous is None or seconds - previous <= self._gap_seconds:
             return frame

@@ -91,9 +91,9 @@ class Meter:
             self._sigma_count += 1
 
     def _note_time(self, frame: Frame) -> None:
-        if frame.pts is None:
+        if frame.seconds is None:
             return
-        seconds = float(frame.pts * frame.time_base)
+        seconds = float(frame.seconds)
         if self._first_seconds is None:
             self._first_seconds = seconds
         length = float((frame.duration or 0) * frame.time_base)
@@ -113,10 +113,7 @@ class Meter:
         self._last_progress = time.perf_counter()
         if self._on_progress is None:
             return
-        info, seconds = self._source.info, self._last_progress - self._start
-        total = info.n_frames
-        if total is None and info.duration_seconds and info.rate:
-            total = round(info.duration_seconds * info.rate)
+        total, seconds = self._source.info.estimated_frames, self._last_progress - self._start
         fps = self._frames_pulled / max(seconds, 1e-9)
         dropped = self._policy.n_dropped + self._policy.n_late
         lag = self._policy.lag

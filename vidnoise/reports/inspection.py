@@ -102,7 +102,7 @@ def inspect_video(
             denoiser = FieldDenoiser(first, Denoiser)
             measured = _measure(text, places, denoiser) if places else None
             measured = measured or _summary([_look(iter(source), denoiser)], [0.0])
-    copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
+    copies = info.passthrough
     return VideoReport(
         path=shown(text),
         container=copies.container,

@@ -14,7 +14,7 @@ import av
 from vidnoise.disk import is_unfinished, layer
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
-from vidnoise.frame.passthrough import Passthrough
+from vidnoise.frame.stamps import decoded_at
 from vidnoise.resume.segments import EncodedPacket, Parts, SegmentFile
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.uncompressed import is_uncompressed
@@ -127,7 +127,7 @@ class ResumableSink(ContainerSink):
     def _begin_segment(self, last_pts: int | None) -> _Segment:
         info = self._info
         assert info is not None
-        copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
+        copies = info.passthrough
         with _said_before():
             encoder, choice, options = self._encoding(info, copies)
 
@@ -243,12 +243,12 @@ class _Segment:
 
     def is_full(self, frame: Frame, seconds: Fraction) -> bool:
         """Whether ``frame`` belongs into the next one."""
-        now = _seconds(frame)
+        now = frame.seconds
         return self._begin is not None and now is not None and now - self._begin >= seconds
 
     def write(self, frame: Frame, picture: av.VideoFrame) -> None:
         if self._begin is None:
-            self._begin = _seconds(frame)
+            self._begin = frame.seconds
         self.video.write(frame, picture)
         self._frames.append(frame.pts or 0)
 
@@ -271,13 +271,9 @@ class _Segment:
         self._file.add(EncodedPacket(pts, dts, packet.duration or 0, packet.is_keyframe, bytes(packet)))
 
 
-def _seconds(frame: Frame) -> Fraction | None:
-    return None if frame.pts is None else frame.pts * frame.time_base
-
-
 def _decoding_seconds(packet: Packet) -> Fraction | None:
     data = packet.data
-    stamp = data.dts if data.dts is not None else data.pts
+    stamp = decoded_at(data)
     return None if stamp is None else stamp * Fraction(data.time_base.numerator, data.time_base.denominator)
 
 

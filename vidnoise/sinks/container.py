@@ -21,6 +21,7 @@ from vidnoise.disk import Draft, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
 from vidnoise.frame import MAX_THREADS, PIXEL_FORMATS, Frame, Packet, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
+from vidnoise.frame.stamps import shift_stamps
 from vidnoise.locking import Lock
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
@@ -199,7 +200,7 @@ class ContainerSink:
             SinkOpenError: The file cannot be created, is the input, or cannot hold the input's sound.
             FormatError: The encoder does not take such pictures.
         """
-        copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
+        copies = info.passthrough
         copies = timecode_as_tag(copies, self._format_name, self.name)
         self._check_path()
         self._check_not_input(copies.uri)
@@ -329,8 +330,8 @@ class ContainerSink:
 
     def _from_zero(self, frame: Frame) -> Frame:
         """``frame`` with its packets on a clock that begins with the first one, where it would begin too late."""
-        if self._n_written == 0 and frame.pts is not None and not is_uncompressed(self._format_name):
-            begin = frame.pts * frame.time_base
+        begin = frame.seconds
+        if self._n_written == 0 and begin is not None and not is_uncompressed(self._format_name):
             latest = _LAST_START_SECONDS.get(self._format_name, None if self._video.has_free_times else _LATE_SECONDS)
             if latest is not None and begin > latest:
                 self._origin = begin
@@ -468,10 +469,7 @@ def _what_reader_did(error: BaseException) -> str:
 def _moved(packets: Sequence[Packet], origin: Fraction) -> tuple[Packet, ...]:
     """Packets whose times are ``origin`` seconds earlier; changed in place."""
     for packet in packets if origin else ():
-        data = packet.data
-        ticks = round(origin / Fraction(data.time_base))
-        data.pts = None if data.pts is None else data.pts - ticks
-        data.dts = None if data.dts is None else data.dts - ticks
+        shift_stamps(packet.data, -round(origin / Fraction(packet.data.time_base)))
     return tuple(packets)
 
 

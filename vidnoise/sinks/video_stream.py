@@ -163,7 +163,7 @@ class VideoStreamWriter:
             picture.pict_type = PictureType.I
         logger.warning(
             "at %.3f s the input's sample aspect ratio changes from %s to %s; the output %s",
-            float((frame.pts or 0) * frame.time_base), was, now,
+            float(frame.seconds or 0), was, now,
             "follows" if self._can_follow else "goes on with the first",
         )  # fmt: skip
 
@@ -194,8 +194,8 @@ class VideoStreamWriter:
         if self.last_pts is not None and pts <= self.last_pts:
             pts = self.last_pts + 1
             self.n_mended += 1
-        if frame.pts is not None and not self.has_free_times:
-            moved = abs(pts * self._time_base - frame.pts * frame.time_base)
+        if frame.seconds is not None and not self.has_free_times:
+            moved = abs(pts * self._time_base - frame.seconds)
             if self._container.format.name in _WITHOUT_GAPS and self.last_pts is not None:
                 moved = max(moved, (pts - self.last_pts - 1) * self._time_base)
             self.most_moved = max(self.most_moved, moved)
@@ -205,8 +205,8 @@ class VideoStreamWriter:
     def _count(self, frame: Frame) -> int:
         number = self._n_written
         self._n_written += 1
-        if frame.pts is not None:
-            seconds = frame.pts * frame.time_base
+        seconds = frame.seconds
+        if seconds is not None:
             if self._first_seconds is None:
                 self._first_seconds = seconds - number * self._time_base
             self.most_moved = max(self.most_moved, abs(number * self._time_base + self._first_seconds - seconds))

@@ -16,7 +16,7 @@ import av.stream
 
 from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, PixelFormat, StreamInfo
-from vidnoise.frame.passthrough import Passthrough
+from vidnoise.frame.stamps import shown_at
 from vidnoise.sources.beside import Beside
 from vidnoise.sources.decoding import MAX_PIXELS, DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
@@ -318,9 +318,9 @@ class ContainerSource:
             self._range.begin_part(seconds)
         info, picture = self.info, self._first
         format = self._reader.format_of(picture)
-        copies = info.passthrough
-        if isinstance(copies, Passthrough):
-            copies = replace(copies, display_matrix=display_matrix(picture), hdr=hdr_metadata(picture), chapters=())
+        copies = replace(
+            info.passthrough, display_matrix=display_matrix(picture), hdr=hdr_metadata(picture), chapters=()
+        )
         self.info = replace(
             info, width=picture.width, height=picture.height, format=format, n_frames=None, duration_seconds=None,
             color=self._reader.color_of(picture, format, info.codec), rotation=round(picture.rotation) % 360,
@@ -344,7 +344,7 @@ class ContainerSource:
         self._started = True
         yield from self._place(self._held)
         for packet in self._pictures.packets():
-            stamp = packet.pts if packet.pts is not None else packet.dts
+            stamp = shown_at(packet)
             if stamp is not None and self._range.is_past_end(stamp * Fraction(packet.time_base) - 5):
                 return
             yield from self._place([packet])
@@ -367,7 +367,7 @@ class ContainerSource:
         color = self._reader.color_of(picture, format, info.codec)
         if _plain(format) == _plain(info.format):
             format = info.format  # a range that changes is a matter of the tags
-        stamp = picture.pts if picture.pts is not None else picture.dts
+        stamp = shown_at(picture)
         if stamp is not None:
             pts = stamp - self._range.shift(self._time_base)
         elif previous is None or previous.pts is None:
@@ -430,7 +430,7 @@ class ContainerSource:
         return tuple(placed)
 
     def _note_time(self, packet: av.Packet) -> None:
-        stamp = packet.pts if packet.pts is not None else packet.dts
+        stamp = shown_at(packet)
         if stamp is not None:
             end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
             self._last_seconds = max(self._last_seconds, end)
@@ -441,7 +441,7 @@ class ContainerSource:
         tail: list[Packet] = []
         origin = self._range.origin_seconds or Fraction(0)
         for packet in self._pictures.packets() if waiting else ():
-            stamp = packet.pts if packet.pts is not None else packet.dts
+            stamp = shown_at(packet)
             if stamp is not None:
                 seconds = stamp * Fraction(packet.time_base)
                 if self._range.is_past_end(seconds):
@@ -477,5 +477,5 @@ def _plain(format: PixelFormat) -> str:
 
 
 def _is_before(packet: av.Packet, seconds: Fraction) -> bool:
-    stamp = packet.pts if packet.pts is not None else packet.dts
+    stamp = shown_at(packet)
     return stamp is not None and stamp * Fraction(packet.time_base) < seconds

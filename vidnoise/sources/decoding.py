@@ -21,6 +21,7 @@ import av.stream
 from av.codec.context import ThreadType
 
 from vidnoise.errors import DecodeError, SourceLostError
+from vidnoise.frame.stamps import shown_at
 from vidnoise.sources.timeline import Timeline
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class DecodedStream:
             self._decoder.flush_buffers()
         for packet in self._packets():
             if self._timeline.place(packet) and packet.stream_index == index:
-                self.jumps.append(packet.dts or 0 if packet.pts is None else packet.pts)
+                self.jumps.append(shown_at(packet) or 0)
             if packet.stream_index != index or packet.stream is not self._video:
                 if packet.size or packet.dts is not None:
                     yield packet
@@ -170,7 +171,7 @@ class DecodedStream:
                 if self._may_be_packed and (mark := _DIVX_MARK.search(bytes(packet))):
                     self._may_be_packed, self._is_packed = False, bool(mark[1])
                 yield from self._decode(packet)
-            elif packet.pts is None and packet.dts is None:
+            elif shown_at(packet) is None:
                 flushed = True
                 yield from self._drain()
             # An empty packet with a time stamp (AVI's "frame dropped") would put the decoder into draining: leave it.
@@ -238,7 +239,7 @@ class DecodedStream:
     def _note_time(self, packet: av.Packet) -> None:
         if packet.pos is not None and packet.pos >= 0 and not packet.is_corrupt:
             self.end_position = packet.pos + packet.size
-        stamp = packet.pts if packet.pts is not None else packet.dts
+        stamp = shown_at(packet)
         if stamp is not None:
             end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
             self.last_seconds = max(self.last_seconds, end)

@@ -7,6 +7,8 @@ from fractions import Fraction
 
 import av
 
+from vidnoise.frame.stamps import decoded_at, shift_stamps
+
 logger = logging.getLogger(__name__)
 
 _BACKWARD_SECONDS = 1
@@ -43,7 +45,7 @@ class Timeline:
 
     def place(self, packet: av.Packet) -> bool:
         """Move ``packet`` onto the joined clock; True where its stream begins a new part with it."""
-        stamp = packet.dts if packet.dts is not None else packet.pts
+        stamp = decoded_at(packet)
         if stamp is None:
             return False
         time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
@@ -65,8 +67,7 @@ class Timeline:
         self._last[index] = seconds
         offset = round(self._offsets[part] / time_base)
         if offset:
-            packet.dts = None if packet.dts is None else packet.dts + offset
-            packet.pts = None if packet.pts is None else packet.pts + offset
+            shift_stamps(packet, offset)
         if packet.stream.type not in _SPARSE_KINDS:
             self._end = max(self._end, (stamp + offset) * time_base + step)
         return jumped

@@ -9,6 +9,7 @@ from typing import Any
 import av
 
 from vidnoise.frame import Packet
+from vidnoise.frame.stamps import shift_stamps, shown_at
 
 
 class TimeRange:
@@ -53,7 +54,7 @@ class TimeRange:
             is_picture: A cover picture, which belongs to no time.
         """
         time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
-        stamp = packet.pts if packet.pts is not None else packet.dts
+        stamp = shown_at(packet)
         if is_picture or stamp is None or self.origin_seconds is None:
             return Packet(packet.stream_index, packet)
         if self.is_past_end(stamp * time_base):
@@ -66,8 +67,7 @@ class TimeRange:
             packet.pts = packet.dts = 0
             packet.duration = end
             return Packet(packet.stream_index, packet)
-        packet.pts = None if packet.pts is None else packet.pts - shift
-        packet.dts = None if packet.dts is None else packet.dts - shift
+        shift_stamps(packet, -shift)
         return Packet(packet.stream_index, packet)
 
     def place_chapters(self, chapters: Sequence[Any]) -> tuple[dict[str, Any], ...]:
