@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "vidnoise"
 
 LAYERS = [
-    {"text"},
+    {"text", "notices"},
     {"errors", "_version"},
     {"disk"},
     {"frame", "cache", "allocator", "locking"},

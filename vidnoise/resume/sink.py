@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +14,7 @@ from vidnoise.disk import is_unfinished, layer
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.stamps import decoded_at
+from vidnoise.notices import silent
 from vidnoise.resume.segments import EncodedPacket, Parts, SegmentFile
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.uncompressed import is_uncompressed
@@ -128,13 +128,12 @@ class ResumableSink(ContainerSink):
         info = self._info
         assert info is not None
         copies = info.passthrough
-        with _said_before():
-            encoder, choice, options = self._encoding(info, copies)
+        encoder, choice, options = self._encoding(info, copies, silent)
 
         def make(container: Any, deliver: Callable[[av.Packet], None]) -> VideoStreamWriter:
             return VideoStreamWriter(
                 container, encoder, choice.name, options, info, copies, color=self._writer.color,
-                threads=self._threads, deliver=deliver, last_pts=last_pts,
+                threads=self._threads, deliver=deliver, last_pts=last_pts, notify=silent,
             )  # fmt: skip
 
         return _Segment(self._parts.begin(), self._format_name, make)
@@ -170,8 +169,7 @@ class ResumableSink(ContainerSink):
         if not self._is_whole(self._n_taken):
             self._parts.remove_if_empty()
             return
-        with _said_before():
-            super().open(info)
+        self._open(info, silent)
         if is_unfinished(self.path):
             layer().remove(self.path)
         try:
@@ -275,15 +273,3 @@ def _decoding_seconds(packet: Packet) -> Fraction | None:
     data = packet.data
     stamp = decoded_at(data)
     return None if stamp is None else stamp * Fraction(data.time_base.numerator, data.time_base.denominator)
-
-
-@contextlib.contextmanager
-def _said_before() -> Iterator[None]:
-    """What opening an output warns of was said when it was opened for the first time."""
-    logger = logging.getLogger("vidnoise.sinks")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -23,6 +23,7 @@ from vidnoise.frame import MAX_THREADS, PIXEL_FORMATS, Frame, Packet, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
 from vidnoise.frame.stamps import shift_stamps
 from vidnoise.locking import Lock
+from vidnoise.notices import Notify
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.audio import check_audio_option
 from vidnoise.sinks.capability import container_format, holds_video, named_format
@@ -200,14 +201,17 @@ class ContainerSink:
             SinkOpenError: The file cannot be created, is the input, or cannot hold the input's sound.
             FormatError: The encoder does not take such pictures.
         """
-        copies = info.passthrough
-        copies = timecode_as_tag(copies, self._format_name, self.name)
+        self._open(info, logger.log)
+
+    def _open(self, info: StreamInfo, notify: Notify) -> None:
+        """:meth:`open`, with what a user should know of the output told to ``notify``."""
+        copies = timecode_as_tag(info.passthrough, self._format_name, self.name, notify)
         self._check_path()
         self._check_not_input(copies.uri)
         self._is_live_input = info.is_live
-        encoder, choice, options = self._encoding(info, copies)
-        aspect = self._aspect_in_header(info, encoder)
-        self._say_chroma_location(output_color(info, choice.name).chroma_location, encoder, choice.name)
+        encoder, choice, options = self._encoding(info, copies, notify)
+        aspect = self._aspect_in_header(info, encoder, notify)
+        self._say_chroma_location(output_color(info, choice.name).chroma_location, encoder, choice.name, notify)
         try:
             self._file = self._create()
         except (SinkOpenError, UsageError):
@@ -217,7 +221,7 @@ class ContainerSink:
             self._release_lock()
             raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
-            tags, muxer_options = container_tags(copies.metadata, self._format_name, self.name)
+            tags, muxer_options = container_tags(copies.metadata, self._format_name, self.name, notify)
             more = self._muxer_options(info.is_live)
             if self._puts_index_first(info):
                 # libav reads what it has written once more, by this name.
@@ -240,16 +244,17 @@ class ContainerSink:
             self._container = container
             self._writer = PictureWriter(info, choice, takes_captions=takes_captions(encoder))
             self._video = VideoStreamWriter(
-                container, encoder, choice.name, options, shape, copies, color=self._writer.color, threads=self._threads
-            )
+                container, encoder, choice.name, options, shape, copies, color=self._writer.color,
+                threads=self._threads, notify=notify,
+            )  # fmt: skip
             if is_uncompressed(self._format_name):
-                warn_of_losses(self._format_name, copies, self._writer.color, tags, self.name)
+                warn_of_losses(self._format_name, copies, self._writer.color, tags, self.name, notify)
                 copies = replace(copies, streams=(), chapters=())
-            self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.name)
+            self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.name, notify=notify)
             container.metadata.update(tags)
             chapters = [dict(c) for c in copies.chapters if c.get("time_base")]
             if chapters and self._format_name in HOLDS_NO_TAGS:
-                logger.warning("%s: %s has no place for chapters", self.name, self._format_name)
+                notify(logging.WARNING, "%s: %s has no place for chapters", self.name, self._format_name)
             elif chapters:
                 container.set_chapters(cast(Any, chapters))
             container.start_encoding()
@@ -268,7 +273,7 @@ class ContainerSink:
                 ) from ex
             raise
 
-    def _aspect_in_header(self, info: StreamInfo, encoder: av.codec.Codec) -> Changes:
+    def _aspect_in_header(self, info: StreamInfo, encoder: av.codec.Codec, notify: Notify) -> Changes:
         """What :class:`HeaderWriter` has to do for the aspect ratio, with a message where the shape gets lost."""
         is_held = holds_aspect(self._format_name, encoder.canonical_name)
         changes = header_changes(self._format_name, info) if self.writes_bytes and not is_held else ()
@@ -278,26 +283,29 @@ class ContainerSink:
         if info.sample_aspect_ratio not in (None, 1) and not is_held and not changes:
             lost.append(f"sample aspect ratio {info.sample_aspect_ratio}")
         if lost:
-            logger.warning(
-                "%s: %s with %s has no place for the %s; an .mp4 file has",
+            notify(
+                logging.WARNING, "%s: %s with %s has no place for the %s; an .mp4 file has",
                 self.name, self._format_name, encoder.name, " and the ".join(lost),
             )  # fmt: skip
         return changes
 
-    def _say_chroma_location(self, location: int, encoder: av.codec.Codec, pix_fmt: str) -> None:
+    def _say_chroma_location(self, location: int, encoder: av.codec.Codec, pix_fmt: str, notify: Notify) -> None:
         format = PIXEL_FORMATS.get(pix_fmt)
         is_8_bit = format is not None and format.bit_depth == 8
         if not holds_chroma_location(self._format_name, encoder.canonical_name, location, is_8_bit=is_8_bit):
-            logger.warning(
-                "%s: %s with %s has no place for the chroma location (%s); H.264 and HEVC have one",
+            notify(
+                logging.WARNING, "%s: %s with %s has no place for the chroma location (%s); H.264 and HEVC have one",
                 self.name, self._format_name, encoder.name, CHROMA_LOCATIONS[location],
             )  # fmt: skip
 
-    def _encoding(self, info: StreamInfo, copies: Passthrough) -> tuple[av.codec.Codec, FormatChoice, dict[str, str]]:
+    def _encoding(
+        self, info: StreamInfo, copies: Passthrough, notify: Notify
+    ) -> tuple[av.codec.Codec, FormatChoice, dict[str, str]]:
         """The encoder, the pixel format, and the encoder's options."""
-        encoder, choice = self._encoder.choose(info, is_live=self.is_live)
+        encoder, choice = self._encoder.choose(info, is_live=self.is_live, notify=notify)
         is_watched = self.is_live or (self.is_prompt and info.is_live)
-        return encoder, choice, self._encoder.options(encoder, copies, info, holds_nothing_back=is_watched)
+        options = self._encoder.options(encoder, copies, info, holds_nothing_back=is_watched, notify=notify)
+        return encoder, choice, options
 
     def plan(self, info: StreamInfo) -> tuple[str, str]:
         """Names of the encoder and the pixel format that :meth:`open` would choose, with the same messages.

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 
 from vidnoise.frame.passthrough import Passthrough, is_same_language
+from vidnoise.notices import Notify
 from vidnoise.text import printable
 
 logger = logging.getLogger(__name__)
@@ -64,25 +65,25 @@ def holds_chroma_location(container_format: str, codec: str, location: int, *, i
     return (container_format in ("matroska", "webm") and location in (2, 3)) or (codec == "av1" and location == 3)
 
 
-def stream_tags(tags: dict[str, str], container_format: str, what: str) -> dict[str, str]:
+def stream_tags(tags: dict[str, str], container_format: str, what: str, notify: Notify = logger.log) -> dict[str, str]:
     """Tags of one stream, ``what``, as a container stores them, with a warning where it has none for its language."""
     language = tags.get("language")
     if container_format != "mov" or not language or language in _QUICKTIME_LANGUAGES.split():
         return tags
     same = [code for code in _QUICKTIME_LANGUAGES.split() if is_same_language(code, language)]
     if not same:
-        logger.warning("%s: mov has no code for its language %s; an .mp4 file has", what, printable(language))
+        notify(logging.WARNING, "%s: mov has no code for its language %s; an .mp4 file has", what, printable(language))
         return tags
     return {**tags, "language": same[0]}
 
 
-def timecode_as_tag(copies: Passthrough, container_format: str, uri: str) -> Passthrough:
+def timecode_as_tag(copies: Passthrough, container_format: str, uri: str, notify: Notify = logger.log) -> Passthrough:
     """``copies`` with timecode tracks (.mov) as what they say: a tag of the video, which muxers make a track of."""
     tracks = [s for s in copies.streams if s.kind == "data" and "timecode" in s.metadata]
     if not tracks:
         return copies
     if container_format in HOLDS_NO_TAGS:
-        logger.warning("%s: %s has no place for the timecode", uri, container_format)
+        notify(logging.WARNING, "%s: %s has no place for the timecode", uri, container_format)
     tags = {"timecode": tracks[0].metadata["timecode"], **copies.video_metadata}
     return replace(copies, streams=tuple(s for s in copies.streams if s not in tracks), video_metadata=tags)
 
@@ -97,10 +98,12 @@ def holds_rotation(container_format: str) -> bool:
     return container_format in _HOLDS_ROTATION
 
 
-def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tuple[dict[str, str], dict[str, str]]:
+def container_tags(
+    tags: dict[str, str], container_format: str, uri: str, notify: Notify = logger.log
+) -> tuple[dict[str, str], dict[str, str]]:
     """The tags worth writing, and the muxer's options for them.
 
-    What cannot be written is said in a warning.
+    What cannot be written is told to ``notify``.
 
     Args:
         tags: Of the input.
@@ -109,7 +112,9 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
     """
     alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v and not v.startswith(_MUXER)}
     if container_format in HOLDS_NO_TAGS and alive:
-        logger.warning("%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(alive)))
+        notify(
+            logging.WARNING, "%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(alive))
+        )
     stored = _STORED.get(container_format)
     if stored is None:
         return alive, {}
@@ -119,5 +124,7 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
         # Apple's free-form list of tags: holds any name, but hides the classic ones from some MP4 players.
         return alive, {"movflags": "use_metadata_tags"}
     if lost:
-        logger.warning("%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(lost)))
+        notify(
+            logging.WARNING, "%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(lost))
+        )
     return alive, {}

@@ -17,6 +17,7 @@ from av.video.frame import PictureType
 
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
+from vidnoise.notices import Notify
 from vidnoise.sinks.codecs import needs_fixed_quantiser
 from vidnoise.sinks.stamps import Stamps
 from vidnoise.sinks.tags import CHROMA_LOCATIONS, stream_tags
@@ -65,6 +66,7 @@ class VideoStreamWriter:
         threads: Encoder threads; 0 lets it choose.
         deliver: Takes the packets; by default they go into ``container``.
         last_pts: Time of the frame before the first one, where another writer had it.
+        notify: Told of tags that the container cannot hold.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class VideoStreamWriter:
         threads: int,
         deliver: Callable[[av.Packet], None] | None = None,
         last_pts: int | None = None,
+        notify: Notify = logger.log,
     ) -> None:
         self._container = container
         self._deliver = deliver or self.mux_encoded
@@ -131,7 +134,7 @@ class VideoStreamWriter:
         elif info.rotation:
             stream.set_display_rotation(info.rotation)
         tags = {k: v for k, v in copies.video_metadata.items() if not k.lower().startswith(_DEAD_TAGS)}
-        stream.metadata.update(stream_tags(tags, container.format.name, "the video"))
+        stream.metadata.update(stream_tags(tags, container.format.name, "the video", notify))
         if copies.video_disposition:
             stream.disposition = av.stream.Disposition(copies.video_disposition)
         self._stream = stream

@@ -17,6 +17,7 @@ import av.stream
 from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet, PixelFormat, StreamInfo
 from vidnoise.frame.stamps import shown_at
+from vidnoise.notices import Notify
 from vidnoise.sources.beside import Beside
 from vidnoise.sources.decoding import MAX_PIXELS, DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
@@ -73,6 +74,7 @@ class ContainerSource:
         size_change: What to do where the pictures change their size or format: ``stop`` ends with an error, ``split``
             ends, and goes on after :meth:`next_part`; ``scale`` gives all the first one's.
         max_pixels: Larger pictures are refused before they are decoded.
+        notify: Told what a user should know of the input.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -101,16 +103,18 @@ class ContainerSource:
         hardware: Hardware | None = None,
         size_change: SizeChange = "stop",
         max_pixels: int = MAX_PIXELS,
+        notify: Notify = logger.log,
     ) -> None:
         self._address = uri
         self.uri = shown(uri)
+        self._notify = notify
         self.size_change = size_change
         self._next: tuple[av.VideoFrame, list[av.Packet], Fraction] | None = None
         """The first picture of another size, what came with it, and its time."""
         self._last_size: tuple[int, int, str] | None = None
         self._hardware = hardware
         self._accelerator = None if hardware is None else hardware.accelerator()
-        self._fields = FieldFinder(interlaced, self.uri)
+        self._fields = FieldFinder(interlaced, self.uri, notify)
         self._tracks = Tracks(tracks)
         self._keeps_clock = keeps_clock
         self._max_pixels = max_pixels
@@ -120,7 +124,7 @@ class ContainerSource:
         self.ended_early_seconds = 0.0
         """How much shorter than its header says the input turned out to be; 0 for a whole one."""
         self._range = TimeRange(start, duration)
-        self._reader = PictureReader(self.uri)
+        self._reader = PictureReader(self.uri, notify)
         self._lock = threading.Lock()
         self._closed = False
         self._started = False
@@ -180,8 +184,8 @@ class ContainerSource:
         self._begin = self._beginning()
         if not self._keeps_clock and has_clock(container):
             self._range.clock_seconds = self._begin
-            say = logger.warning if self._begin > _NO_PAUSE_SECONDS else logger.info
-            say("%s: its clock begins at %.3f s; the output begins at 0", self.uri, self._begin)
+            level = logging.WARNING if self._begin > _NO_PAUSE_SECONDS else logging.INFO
+            self._notify(level, "%s: its clock begins at %.3f s; the output begins at 0", self.uri, self._begin)
         told = told_by_libav(container)
         copied = copied_streams(container, chosen, video, told)
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
@@ -192,6 +196,7 @@ class ContainerSource:
             video,
             others,
             uri=self.uri,
+            notify=self._notify,
             threads=threads,
             is_live=bool(self._is_live),
             max_pixels=self._max_pixels,
@@ -213,7 +218,7 @@ class ContainerSource:
             is_live = "://" in self.uri and total is None and not self._range.start and not has_known_size(container)
             if is_live:
                 self._range.duration = None
-        check_dolby_vision(self._first, self.uri)
+        check_dolby_vision(self._first, self.uri, self._notify)
         self._fields.begin(video, self._first)
         self.info = describe(
             container,
@@ -230,7 +235,7 @@ class ContainerSource:
             is_live=is_live,
         )
         self._total_seconds = total
-        self._beside = Beside(self.uri, self._first, self._time_base, self._begin)
+        self._beside = Beside(self.uri, self._first, self._time_base, self._begin, self._notify)
 
     def _beginning(self) -> Fraction:
         """Time of the input's beginning on its own clock, in seconds."""
@@ -327,7 +332,7 @@ class ContainerSource:
             sample_aspect_ratio=self._decoded.sample_aspect_ratio, passthrough=copies,
         )  # fmt: skip
         self.trailing_packets = ()
-        self._beside = Beside(self.uri, picture, self._time_base, self._begin)
+        self._beside = Beside(self.uri, picture, self._time_base, self._begin, self._notify)
         return True
 
     def present_as(self, info: StreamInfo) -> None:
@@ -358,7 +363,8 @@ class ContainerSource:
             if self.size_change != "scale":
                 self._refuse_change(picture, count)
             if has_changed or previous is None:
-                logger.warning(
+                self._notify(
+                    logging.WARNING,
                     "%s: the picture changes to %dx%d %s at %s; it is scaled to the first size, %dx%d %s",
                     self.uri, *size, self._time_of(picture), info.width, info.height, info.format.name,
                 )  # fmt: skip
@@ -464,11 +470,14 @@ class ContainerSource:
                 missing -= 4 * float(self._pictures.ticks_per_frame() * self._time_base)
             if missing > max(0.1, 0.01 * float(self._total_seconds)):
                 self.ended_early_seconds = missing
-                logger.warning(
-                    "%s: ended %.2f s before the end that its header gives; it seems to be cut off", self.uri, missing
+                self._notify(
+                    logging.WARNING,
+                    "%s: ended %.2f s before the end that its header gives; it seems to be cut off",
+                    self.uri,
+                    missing,
                 )
         if self.n_corrupt:
-            logger.warning("%s: %d damaged packets or pictures", self.uri, self.n_corrupt)
+            self._notify(logging.WARNING, "%s: %d damaged packets or pictures", self.uri, self.n_corrupt)
 
 
 def _plain(format: PixelFormat) -> str:

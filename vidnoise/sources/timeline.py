@@ -8,8 +8,7 @@ from fractions import Fraction
 import av
 
 from vidnoise.frame.stamps import decoded_at, shift_stamps
-
-logger = logging.getLogger(__name__)
+from vidnoise.notices import Notify
 
 _BACKWARD_SECONDS = 1
 """A stream that goes back by more than this has a new clock; less is the reordering of frames, or noise."""
@@ -26,9 +25,11 @@ class Timeline:
     Args:
         has_leaps: Whether the container is one (MPEG-TS) in which clocks leap forward, too.
         uri: The input, for messages.
+        notify: Told of jumps.
     """
 
-    def __init__(self, *, has_leaps: bool, uri: str) -> None:
+    def __init__(self, *, has_leaps: bool, uri: str, notify: Notify) -> None:
+        self._notify = notify
         self._has_leaps = has_leaps
         self._uri = uri
         self._offsets = [Fraction(0)]
@@ -56,8 +57,8 @@ class Timeline:
             part = self._part[index] = part + 1
             if part == len(self._offsets):
                 self._offsets.append(self._end - seconds)
-                logger.warning(
-                    "%s: the clock jumps at %.3f s (from %.3f s to %.3f s); time runs on from there",
+                self._notify(
+                    logging.WARNING, "%s: the clock jumps at %.3f s (from %.3f s to %.3f s); time runs on from there",
                     self._uri, self._end, self._last[index], seconds,
                 )  # fmt: skip
         # Transport streams say no durations: the last step is as good.
