@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from av.codec.codec import Codec
+
+from vidnoise.frame import PIXEL_FORMATS, StreamInfo
 from vidnoise.frame.passthrough import Passthrough, is_same_language
 from vidnoise.notices import Notify
 from vidnoise.text import printable
@@ -93,9 +96,47 @@ def holds_aspect(container_format: str, codec: str) -> bool:
     return container_format in _HOLDS_SHAPE or codec in _CODEC_HOLDS_ASPECT
 
 
-def holds_rotation(container_format: str) -> bool:
-    """Whether a container stores how a picture is turned."""
-    return container_format in _HOLDS_ROTATION
+def warn_of_shape(
+    container_format: str,
+    encoder: Codec,
+    info: StreamInfo,
+    uri: str,
+    notify: Notify,
+    *,
+    holds_aspect: bool,
+) -> None:
+    """Say what the output cannot tell of the pictures' shape.
+
+    Args:
+        container_format: FFmpeg's name of the output's container.
+        encoder, info: Of the video.
+        uri: The output, for messages.
+        notify: Told what is lost.
+        holds_aspect: Whether the sample aspect ratio is stored.
+    """
+    lost = []
+    if info.rotation and container_format not in _HOLDS_ROTATION:
+        lost.append(f"rotation by {info.rotation} degrees")
+    if info.sample_aspect_ratio not in (None, 1) and not holds_aspect:
+        lost.append(f"sample aspect ratio {info.sample_aspect_ratio}")
+    if lost:
+        notify(
+            logging.WARNING, "%s: %s with %s has no place for the %s; an .mp4 file has",
+            uri, container_format, encoder.name, " and the ".join(lost),
+        )  # fmt: skip
+
+
+def warn_of_chroma_location(
+    container_format: str, encoder: Codec, pix_fmt: str, location: int, uri: str, notify: Notify
+) -> None:
+    """Say where the output cannot tell ``location``, at which its chroma samples lie; see :func:`warn_of_shape`."""
+    format = PIXEL_FORMATS.get(pix_fmt)
+    is_8_bit = format is not None and format.bit_depth == 8
+    if not holds_chroma_location(container_format, encoder.canonical_name, location, is_8_bit=is_8_bit):
+        notify(
+            logging.WARNING, "%s: %s with %s has no place for the chroma location (%s); H.264 and HEVC have one",
+            uri, container_format, encoder.name, CHROMA_LOCATIONS[location],
+        )  # fmt: skip
 
 
 def container_tags(

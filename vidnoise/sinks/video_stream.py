@@ -48,6 +48,9 @@ _WITHOUT_EDITS = ("f4v", "ismv")
 _WITHOUT_GAPS = ("mpeg", "vob", "dvd", "svcd", "vcd")
 """Containers of a constant rate that cannot leave a frame out either: only now and then they say what time it is."""
 
+_MOVED_SECONDS = 0.005
+"""Beyond what rounding to a container's ticks does."""
+
 
 def has_free_times(container: av.container.OutputContainer) -> bool:
     """Whether frames may be shown at any time, or only on the grid of a constant rate."""
@@ -188,6 +191,20 @@ class VideoStreamWriter:
         """Mux a packet that this writer, or one with the same settings, has encoded; its times are in its time base."""
         self._stamps.place(packet)
         self._container.mux_one(packet)
+
+    def warn_of_moved_times(self, uri: str) -> None:
+        """Say what became of times that the container cannot have.
+
+        Args:
+            uri: The output, for messages.
+        """
+        if self.most_moved > _MOVED_SECONDS:
+            logger.warning(
+                "%s: %s knows a constant frame rate only; frames were moved by up to %.3f s. Write an .mp4 or .mkv",
+                uri, self._container.format.name, self.most_moved,
+            )  # fmt: skip
+        elif self.n_mended:
+            logger.warning("%s: %d time stamps did not go up and were mended", uri, self.n_mended)
 
     def _time(self, frame: Frame) -> tuple[int, int]:
         """Presentation time and duration of ``frame`` in the encoder's ticks; times always go up."""
