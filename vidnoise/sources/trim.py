@@ -33,6 +33,13 @@ class TimeRange:
             return False
         return seconds - self.origin_seconds >= self.duration
 
+    def length_of(self, total: Fraction | None) -> float | None:
+        """Seconds of the range in a video of ``total`` seconds, as far as they are known."""
+        left = None if total is None else max(total - (self.start or 0), Fraction(0))
+        if self.duration is not None:
+            left = self.duration if left is None else min(left, self.duration)
+        return None if left is None else float(left)
+
     def shift(self, time_base: Fraction) -> int:
         """Ticks to take off a time stamp."""
         if self.start is None or self.origin_seconds is None:
