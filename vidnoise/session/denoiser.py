@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from vidnoise.session.grain_table import GrainTable
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.split import split
 from vidnoise.session.strength import MAX_STRENGTH, Strength
+from vidnoise.session.task import Task
 from vidnoise.weights import LoadedModel, ModelCard, load_model
 
 if TYPE_CHECKING:
@@ -385,21 +386,3 @@ class Denoiser:
         if self._grain_table is not None:
             self._grain_table.observe(frame, out)
         return out if self.preview is None else split(frame, out, rotation=self.rotation)
-
-
-class Task(NamedTuple):
-    """One frame, and what the network is asked to do with it."""
-
-    frame: Frame
-    noisy: Tensor
-    """``(1, 3, H, W)`` RGB."""
-    padded: Tensor
-    """The same, its size extended to what the network takes."""
-    sigma: Tensor | None
-    """``(1, 6)``: the noise level, if it was told."""
-    keep: Tensor
-    """``(1,)`` bool: false where a cut lies before the frame."""
-    strength: float
-    map: Tensor | None
-    boost: float | Tensor
-    """How many times as strong the noise is taken to be; see :meth:`Denoiser.prepare`."""

@@ -19,7 +19,8 @@ from torch import Tensor
 from vidnoise.errors import DeviceError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.model import DenoiseNetwork, State
-from vidnoise.session.denoiser import Denoiser, Task
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.task import Task
 
 if TYPE_CHECKING:
     from vidnoise.backends.protocol import Backend
