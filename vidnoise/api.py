@@ -20,7 +20,8 @@ from vidnoise.errors import UsageError
 from vidnoise.frame import Frame
 from vidnoise.pictures import PictureAdapter, Restore
 from vidnoise.pipeline.device_transfer import HostTransfer, make_transfer
-from vidnoise.pipeline.run import MAX_LATENCY_MS, run
+from vidnoise.pipeline.live_policy import MAX_LATENCY_MS
+from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, joined
 from vidnoise.resume.source import SEGMENT_SECONDS, open_resumable
 from vidnoise.session.denoiser import Denoiser, resolve_device
@@ -29,17 +30,14 @@ from vidnoise.session.grain_table import GrainTable
 from vidnoise.sinks import check_places, keeps_clock, numbered, open_sink, sink_kind
 from vidnoise.sources import SizeChange, open_source
 from vidnoise.text import shown
-from vidnoise.weights import load_model
+from vidnoise.weights import LoadedModel, load_model
 
 if TYPE_CHECKING:
     import av
     import numpy as np
 
-    from vidnoise.model import DenoiseNetwork
     from vidnoise.session.strength import MaskLike, ZonesLike
-    from vidnoise.weights import ModelCard
 
-    LoadedModel = tuple[DenoiseNetwork, ModelCard]
     Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
 else:
     Picture = TypeVar("Picture")
@@ -284,7 +282,7 @@ def denoise_file(
             "precision": precision, "detect_cuts": detect_cuts, "lookahead": lookahead, "preview": preview,
         }  # fmt: skip
         source, sink = open_resumable(
-            src, dst, segment_seconds=segment_seconds, network=model[0], mask=mask, looks=looks,
+            src, dst, segment_seconds=segment_seconds, network=model.network, mask=mask, looks=looks,
             source_options=source_options, sink_options=sink_options,
         )  # fmt: skip
         rest = source
@@ -318,9 +316,7 @@ def denoise_file(
             lookahead=lookahead, max_memory=max_memory, preview=preview, rotation=source.info.rotation,
             begin_seconds=start or 0.0, first_time=rest.first_time if rest else None,
         )  # fmt: skip
-        first = session(model[0] if isinstance(model, tuple) else model, grain_seed=grain_seed)
-        if isinstance(model, tuple):
-            first.model_name = model[1].name
+        first = session(model, grain_seed=grain_seed)
         second = functools.partial(session, grain_seed=grain_seed + 1, backend=first.backend)
         parts: list[RunStats] = []
         stack.enter_context(memory_errors_explained())
@@ -338,8 +334,6 @@ def denoise_file(
                 "%s: goes on as %dx%d %s in %s", shown(os.fspath(src)), info.width, info.height, info.format.name, dst
             )
             sink = open_sink(dst, tee=tee, grow=grow, **sink_options)
-            name, backend_now = first.model_name, first.backend
-            first = session(first.network, grain_seed=grain_seed, backend=backend_now, rotation=info.rotation)
-            first.model_name = name
+            first = session(first.model, grain_seed=grain_seed, backend=first.backend, rotation=info.rotation)
         stats = joined(parts)
         return rest.amend(stats) if rest else stats

@@ -84,6 +84,9 @@ class Auto:
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self._eager.initial_state(n, height, width)
 
+    def input_buffer(self, state: State) -> Tensor | None:
+        return self._now.input_buffer(state)
+
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self._eager.initial_scout(n, height, width)
 

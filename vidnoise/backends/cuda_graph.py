@@ -120,11 +120,6 @@ class GraphState(State):
         """Return a plain state, as one derived by ``_replace`` is not in the static buffers."""
         return State._make(iterable)
 
-    @property
-    def noisy(self) -> Tensor:
-        """``(N, 3, H, W)``: whoever makes the next frame here spares :meth:`CudaGraph.step` a copy."""
-        return self.buffers.tensors["noisy"]
-
 
 class CudaGraph:
     """The CUDA graph backend, see Note [Static buffers].
@@ -156,6 +151,9 @@ class CudaGraph:
         state.buffers = _Buffers({"noisy": noisy, **named_state(state)})
         state.looking = self._looking.setdefault((n, height, width), _Buffers({}))
         return state
+
+    def input_buffer(self, state: State) -> Tensor | None:
+        return state.buffers.tensors["noisy"] if isinstance(state, GraphState) else None
 
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self._network.initial_scout(n, height, width, device=self._device)

@@ -26,6 +26,9 @@ class Eager:
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self.network.initial_state(n, height, width, device=self._device)
 
+    def input_buffer(self, state: State) -> None:
+        return None
+
     @torch.inference_mode()
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State

@@ -50,6 +50,9 @@ class Exported:
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self._network.initial_scout(n, height, width, device=self._device)
 
+    def input_buffer(self, state: State) -> None:
+        return None
+
     @torch.inference_mode()
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State

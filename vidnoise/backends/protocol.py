@@ -29,6 +29,13 @@ class Backend(Protocol):
         """
         ...
 
+    def input_buffer(self, state: State) -> Tensor | None:
+        """``(N, 3, H, W)`` float32: where the next frame for ``state`` is best made, which spares :meth:`step` a copy.
+
+        The frame before lies there as well. ``None`` where one place is as good as another.
+        """
+        ...
+
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:

@@ -141,6 +141,9 @@ class Tiled:
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self._network.initial_scout(n, height, width, device=self._device)
 
+    def input_buffer(self, state: State) -> None:
+        return None
+
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from vidnoise.cli.stream_options import stream_options
 from vidnoise.cli.strength_options import strength_options
 from vidnoise.cli.workers import split_devices
 from vidnoise.disk import check_free
+from vidnoise.frame.clock import parse_clock
 from vidnoise.sinks import check_places
 from vidnoise.text import safe
 
@@ -49,12 +49,10 @@ class Seconds(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, (int, float)):
             return float(value)
-        if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", value):
+        seconds = parse_clock(value)
+        if seconds is None:
             self.fail(f"{value!r} is no time; write seconds (90.5), or [hours:]minutes:seconds (1:30.5)", param, ctx)
-        total = 0.0
-        for part in value.split(":"):
-            total = 60 * total + float(part)
-        return total
+        return seconds
 
 
 def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:

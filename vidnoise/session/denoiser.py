@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from vidnoise.session.grain_table import GrainTable
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.split import split
 from vidnoise.session.strength import MAX_STRENGTH, Strength
-from vidnoise.weights import load_model
+from vidnoise.session.task import Task
+from vidnoise.weights import LoadedModel, ModelCard, load_model
 
 if TYPE_CHECKING:
     from vidnoise.backends.protocol import Backend
@@ -85,7 +86,8 @@ class Denoiser:
     :meth:`flush` gives the last ones. Not thread-safe; a network may be shared by any number of denoisers.
 
     Args:
-        model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, or a loaded network.
+        model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, what :func:`vidnoise.load_model`
+            returned, or a network.
         sigma: standard deviation of the noise in 8-bit units (25 means 25/255), of each plane's samples as they are
             stored: of R, G and B, of gray, or of Y, Cb and Cr; ``None`` estimates it, per pixel, channel and frame.
         strength: 0 returns the input bit for bit, 1 removes what the network takes for noise; values in
@@ -126,7 +128,7 @@ class Denoiser:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | DenoiseNetwork = "standard",
+        model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
         *,
         sigma: float | None = None,
         strength: float = 1.0,
@@ -171,10 +173,12 @@ class Denoiser:
         self.dtype = torch.float32 if is_float32 else resolve_precision(precision, self.device)
         self._grain = GrainSynthesis(grain, grain_seed, self.device) if grain else None
         if isinstance(model, DenoiseNetwork):
-            self.network, self.model_name = model.to(self.device), "custom"
-        else:
-            self.network, card = load_model(model, self.device)
-            self.model_name = card.name
+            model = LoadedModel(model, ModelCard("custom", tier="custom"))
+        elif not isinstance(model, LoadedModel):
+            model = load_model(model, self.device)
+        self.model = model._replace(network=model.network.to(self.device))
+        """What another session is given to share it."""
+        self.network = self.model.network
         self.backend: Backend
         if not isinstance(backend, str):
             self.backend = backend
@@ -204,10 +208,23 @@ class Denoiser:
 
     def reset(self) -> None:
         """Forget the past: the next frame is denoised as the first of a stream."""
-        self.state: State | None = None
-        """What the network remembers of the stream."""
+        self._state: State | None = None
         self._cut_memory: CutMemory | None = None
         self._is_first = True
+
+    @property
+    def state(self) -> State | None:
+        """What the network remembers of the stream, without ``lookahead``; ``None`` before the first frame."""
+        return self._state
+
+    def go_on_from(self, state: State) -> None:
+        """Remember ``state``: the network's step for this stream was taken elsewhere, together with others."""
+        self._state = state
+
+    @property
+    def model_name(self) -> str:
+        """By its card; ``custom`` for a network without one."""
+        return self.model.card.name
 
     @property
     def estimated_sigma(self) -> float | None:
@@ -267,9 +284,9 @@ class Denoiser:
     def _step(self, task: Task) -> tuple[Tensor, Tensor]:
         """The clean picture and its noise level."""
         try:
-            if self.state is None:
-                self.state = self.backend.initial_state(1, *task.padded.shape[-2:])
-            clean, level, self.state = self.backend.step(task.padded, task.sigma, task.boost, task.keep, self.state)
+            if self._state is None:
+                self._state = self.backend.initial_state(1, *task.padded.shape[-2:])
+            clean, level, self._state = self.backend.step(task.padded, task.sigma, task.boost, task.keep, self._state)
         except torch.OutOfMemoryError as ex:
             raise self._out_of_memory() from ex
         return clean, level[0]
@@ -308,7 +325,7 @@ class Denoiser:
         """What the network is to do for the next frame; forgets the past where the frame says so.
 
         :meth:`push` is this, the backend's step and :meth:`finish`; a :class:`vidnoise.StreamBatch` takes the step for
-        several sessions at once.
+        several sessions at once, and tells each by :meth:`go_on_from` what it remembers from then on.
         """
         if not isinstance(frame, Frame):
             raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
@@ -317,8 +334,9 @@ class Denoiser:
             self._shape = (frame.height, frame.width)
         strength, map = self._amounts.at(frame)
         with torch.inference_mode():
-            # A backend may have made room for the frame beside the state; for one frame, though.
-            room = None if self.latency_frames else getattr(self.state, "noisy", None)
+            room = None
+            if self._state is not None and not self.latency_frames:  # which would keep frames that the next overwrites
+                room = self.backend.input_buffer(self._state)
             padded = to_network(frame, MULTIPLE, room)
             noisy = padded[..., : frame.height, : frame.width]
             follows = not (frame.discontinuity or self._is_first)
@@ -368,21 +386,3 @@ class Denoiser:
         if self._grain_table is not None:
             self._grain_table.observe(frame, out)
         return out if self.preview is None else split(frame, out, rotation=self.rotation)
-
-
-class Task(NamedTuple):
-    """One frame, and what the network is asked to do with it."""
-
-    frame: Frame
-    noisy: Tensor
-    """``(1, 3, H, W)`` RGB."""
-    padded: Tensor
-    """The same, its size extended to what the network takes."""
-    sigma: Tensor | None
-    """``(1, 6)``: the noise level, if it was told."""
-    keep: Tensor
-    """``(1,)`` bool: false where a cut lies before the frame."""
-    strength: float
-    map: Tensor | None
-    boost: float | Tensor
-    """How many times as strong the noise is taken to be; see :meth:`Denoiser.prepare`."""

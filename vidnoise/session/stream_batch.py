@@ -19,10 +19,12 @@ from torch import Tensor
 from vidnoise.errors import DeviceError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.model import DenoiseNetwork, State
-from vidnoise.session.denoiser import Denoiser, Task
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.task import Task
 
 if TYPE_CHECKING:
     from vidnoise.backends.protocol import Backend
+    from vidnoise.weights import LoadedModel
 
 
 class _Joint(NamedTuple):
@@ -73,7 +75,7 @@ class StreamBatch:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | DenoiseNetwork = "standard",
+        model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
         *,
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -103,9 +105,8 @@ class StreamBatch:
         """
         if shared := options.keys() & {"model", "device", "precision", "backend"}:
             raise UsageError(f"{', '.join(sorted(shared))}: all streams of a batch share it; give it to StreamBatch")
-        session = Denoiser(self.network, device=self.device, precision=self._precision, backend=self.backend, **options)
-        session.model_name = self.model_name
-        return session
+        model = self._pattern.model
+        return Denoiser(model, device=self.device, precision=self._precision, backend=self.backend, **options)
 
     def close(self, session: Denoiser) -> list[Frame]:
         """End of a stream: writes what it has measured (a grain table), and frees its place.
@@ -186,7 +187,7 @@ class StreamBatch:
             rows = tuple(_row(state, i) for i in range(len(sessions)))
         self._joints[key] = _Joint(sessions, state, rows)
         for session, row in zip(sessions, rows, strict=True):
-            session.state = row
+            session.go_on_from(row)
         if before is not None and before.members != sessions:
             self._retire(before)
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
@@ -225,7 +226,7 @@ class StreamBatch:
         with torch.inference_mode():
             for session in joint.members:
                 if joint.holds(session):
-                    session.state = State(*(t.clone() for t in session.state or ()))
+                    session.go_on_from(State(*(t.clone() for t in session.state or ())))
         self._spares.append(joint.state)
 
 

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from vidnoise.color import component_values
 from vidnoise.errors import UsageError
 from vidnoise.frame import FieldOrder, Frame
-
-logger = logging.getLogger(__name__)
+from vidnoise.notices import Notify
 
 INTERLACED = ("auto", "tff", "bff", "no")
 """What a user can say of a video: it is as marked; it has the top or the bottom field first; it is progressive."""
@@ -38,6 +37,7 @@ class FieldFinder:
     Args:
         asked: One of :data:`INTERLACED`.
         uri: The input, for messages.
+        notify: Told what the stream is taken for.
 
     Raises:
         UsageError: ``asked`` is another word.
@@ -46,11 +46,12 @@ class FieldFinder:
     order: FieldOrder | None
     """Which field the stream shows first; None for progressive video. Known from :meth:`begin` on."""
 
-    def __init__(self, asked: str, uri: str) -> None:
+    def __init__(self, asked: str, uri: str, notify: Notify) -> None:
         if asked not in INTERLACED:
             raise UsageError(f"interlaced must be {', '.join(INTERLACED[:-1])} or {INTERLACED[-1]}, got {asked!r}")
         self._asked = asked
         self._uri = uri
+        self._notify = notify
         self._n_looked_at = self._n_combed = 0
 
     def begin(self, video: av.VideoStream, first: av.VideoFrame) -> None:
@@ -59,16 +60,19 @@ class FieldFinder:
         self.order = marked if self._asked == "auto" else None if self._asked == "no" else cast(FieldOrder, self._asked)
         self._is_interlaced = self.order is not None
         if self._is_interlaced:
-            logger.info("%s: interlaced (%s): denoised field by field", self._uri, self.order)
+            self._notify(logging.INFO, "%s: interlaced (%s): denoised field by field", self._uri, self.order)
         elif marked is not None:
-            logger.warning("%s: is marked as interlaced (%s); taken as progressive, as asked", self._uri, marked)
+            self._notify(
+                logging.WARNING, "%s: is marked as interlaced (%s); taken as progressive, as asked", self._uri, marked
+            )
 
     def marked(self, frame: Frame, picture: av.VideoFrame) -> Frame:
         """``frame``, which was made of ``picture``, with ``interlaced`` set where it is."""
         if not self._is_interlaced and self._asked == "auto":
             if picture.interlaced_frame:
                 self._is_interlaced = True
-                logger.warning(
+                self._notify(
+                    logging.WARNING,
                     "%s: is interlaced from frame %d on, and denoised field by field from there; the output began as "
                     "progressive and stays marked so", self._uri, frame.index,
                 )  # fmt: skip
@@ -81,7 +85,8 @@ class FieldFinder:
         self._n_combed += is_combed(frame)
         if self._n_combed == _COMBED_PICTURES:
             self._n_looked_at = _LOOKED_AT
-            logger.warning(
+            self._notify(
+                logging.WARNING,
                 "%s: looks interlaced, but is not marked so and taken as progressive; if it is, say --interlaced tff "
                 "(or bff), else --interlaced no", self._uri,
             )  # fmt: skip
