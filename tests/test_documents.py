@@ -203,6 +203,7 @@ def test_a_frame_goes_through_all_modules_of_the_walk(clips: Any, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """By the command of `make docs`; a broken link is a warning, and a warning an error."""
     for tool in ("sphinx", "myst_parser", "furo"):

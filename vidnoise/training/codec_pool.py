@@ -143,7 +143,7 @@ class CodecPool:
         index = brought.with_suffix(".json").read_text()
         frames, shape = read_clip(brought), json.loads(index)["shape"]
         if list(frames.shape) != [math.prod(shape[:3]), *shape[3:]]:
-            raise SourceOpenError(f"{brought} does not match {brought.stem}.json", str(brought))
+            raise SourceOpenError(f"{brought} is not what {brought.stem}.json says", str(brought))
         stem.parent.mkdir(parents=True, exist_ok=True)
         stem.with_suffix(".raw").write_bytes(frames.tobytes())
         stem.with_suffix(".json").write_text(index)  # last: its presence means the rest is complete
