@@ -26,9 +26,23 @@ class VidnoiseError(Exception):
 
 
 class UsageError(VidnoiseError, ValueError):
-    """An option or argument that makes no sense, alone or beside another one."""
+    """An option or argument that makes no sense, alone or beside another one.
+
+    Args:
+        message: Names options as Python does (``max_memory``), where it advises a value as in ``device="cpu"``.
+        options: Names of the options that it is about. The command line spells them its own way.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", *options: str) -> None:
+        super().__init__(message)
+        self.options = options
+
+    @property
+    def option(self) -> str | None:
+        """The option that is wrong, by its name as an argument; None where it is no option."""
+        return self.options[0] if self.options else None
 
 
 class SourceError(VidnoiseError):
