@@ -48,6 +48,7 @@ SEGMENT_SECONDS = 60.0
 """What an interruption of a run that can be resumed costs at most by default, in seconds of video."""
 
 MAX_PIXELS = 1 << 28
+"""Of a picture, by default: 16384x16384, 400 MB as yuv420p. A few bytes can ask for more than there is memory."""
 
 _LONGEST_SECONDS = 1_000_000_000
 """What no video lasts; libav's seeking has 64 bits for it."""

@@ -21,9 +21,6 @@ from vidnoise.model import Denoised, Future, State
 
 Item = TypeVar("Item")
 
-MAX_LOOKAHEAD = 32
-"""Frames: as many as the fusion's least gain lets count, and each takes memory for some pictures."""
-
 AUTO_LOOKAHEAD = 8
 """Frames, for files: about as many as the fusion's least gain on details lets count."""
 

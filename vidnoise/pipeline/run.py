@@ -12,6 +12,7 @@ from fractions import Fraction
 from vidnoise.errors import SizeChangeError, SourceLostError, StalledError, UsageError
 from vidnoise.frame import Frame, Packet
 from vidnoise.frame.frame_queue import beside, drain, prefetch
+from vidnoise.options import MAX_LATENCY_MS
 from vidnoise.pipeline.device_transfer import Transfer, make_transfer
 from vidnoise.pipeline.stats import LagMeter, Percentiles, Progress, RunStats, Stopwatch
 from vidnoise.session.denoiser import Denoiser
@@ -26,9 +27,6 @@ PROGRESS_SECONDS = 0.1
 
 LIVE_PROGRESS_SECONDS = 1.0
 """The same for live sources."""
-
-MAX_LATENCY_MS = 1000.0
-"""How long a live frame may take from its arrival to its being written, by default."""
 
 GAP_SECONDS = 0.5
 """A live picture that comes so much after the one before (and three frames late) does not follow from it."""

@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vidnoise.checked import named_fields, takes
 from vidnoise.errors import DeviceError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.model import DenoiseNetwork, State
+from vidnoise.options import DeviceOptions
 from vidnoise.session.denoiser import Denoiser, Task
 
 if TYPE_CHECKING:
-    from vidnoise.backends.protocol import Backend
+    from typing_extensions import Unpack
+
+    from vidnoise.options import DenoiseKeywords, DeviceKeywords
 
 
 class _Joint(NamedTuple):
@@ -56,7 +60,8 @@ class StreamBatch:
     for each stream gives, up to the rounding of sums. Not thread-safe.
 
     Args:
-        model, device, precision, backend: see :class:`Denoiser`.
+        model: see :class:`Denoiser`.
+        options: of the device, which all streams share; see :meth:`__init__`.
 
     Raises:
         UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: see :class:`Denoiser`.
@@ -71,28 +76,27 @@ class StreamBatch:
     [(48, 64)]
     """
 
+    @takes(DeviceOptions)
     def __init__(
-        self,
-        model: str | os.PathLike[str] | DenoiseNetwork = "standard",
-        *,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        backend: str | Backend = "auto",
+        self, model: str | os.PathLike[str] | DenoiseNetwork = "standard", **options: Unpack[DeviceKeywords]
     ) -> None:
-        self._pattern = Denoiser(model, device=device, precision=precision, backend=backend)
+        """See above, and:"""
+        chosen = DeviceOptions.of("StreamBatch", options)
+        self._pattern = Denoiser(model, **chosen.keywords(DeviceOptions))
         self.device, self.dtype = self._pattern.device, self._pattern.dtype
         self.network, self.backend = self._pattern.network, self._pattern.backend
         self.model_name = self._pattern.model_name
-        self._precision = precision
+        self._precision = chosen.precision
         self._joints: dict[Key, _Joint] = {}
         self._spares: deque[State] = deque(maxlen=SPARES)
         self._numbers: dict[tuple[float, ...], Tensor] = {}
 
-    def open(self, **options: Any) -> Denoiser:
+    def open(self, **options: Unpack[DenoiseKeywords]) -> Denoiser:
         """A new stream.
 
         Args:
-            options: of :class:`Denoiser`, but for ``model``, ``device``, ``precision`` and ``backend``.
+            options: of :class:`Denoiser`, but for those that all streams share
+                (:class:`vidnoise.options.DeviceOptions`).
 
         Returns:
             Its session, by which :meth:`push` knows the stream. Its ``reset``, ``estimated_sigma`` and ``n_cuts`` are
@@ -101,9 +105,12 @@ class StreamBatch:
         Raises:
             UsageError: a value out of range, or an option that all streams share.
         """
-        if shared := options.keys() & {"model", "device", "precision", "backend"}:
-            raise UsageError(f"{', '.join(sorted(shared))}: all streams of a batch share it; give it to StreamBatch")
-        session = Denoiser(self.network, device=self.device, precision=self._precision, backend=self.backend, **options)
+        if shared := sorted(options.keys() & {"model", *named_fields(DeviceOptions)}):
+            raise UsageError(f"{', '.join(shared)}: all streams of a batch share it; give it to StreamBatch", *shared)
+        chosen: DenoiseKeywords = {
+            **options, "device": self.device, "precision": self._precision, "backend": self.backend,
+        }  # fmt: skip
+        session = Denoiser(self.network, **chosen)
         session.model_name = self.model_name
         return session
 

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO
 
 from vidnoise.errors import EncodeError, SinkOpenError, UsageError
 from vidnoise.frame import Packet, StreamInfo
+from vidnoise.options import SinkOptions
 from vidnoise.sinks.output_file import Output
 from vidnoise.sinks.pipe import PipeFile, PipeSink
 from vidnoise.text import shown
@@ -26,11 +27,11 @@ class ProgramSink(PipeSink):
     why = ""
     """Where it comes from or why it is needed, for the message where it is not there."""
 
-    def __init__(self, path: str, **options: Any) -> None:
+    def __init__(self, path: str, options: SinkOptions) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
         self._is_ending = False
-        super().__init__(path, **options)
+        super().__init__(path, options)
 
     def _command(self) -> list[str]:
         """The program's arguments."""
@@ -99,10 +100,10 @@ class PreviewSink(ProgramSink):
     program = "ffplay"
     why = "it comes with FFmpeg"
 
-    def __init__(self, path: str, **options: Any) -> None:
+    def __init__(self, path: str, options: SinkOptions) -> None:
         if path != "window:":
             raise UsageError(f"{path}: write window: for a preview")
-        super().__init__(path, **options)
+        super().__init__(path, options)
 
     @property
     def name(self) -> str:
