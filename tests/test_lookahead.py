@@ -162,7 +162,7 @@ def test_where_it_does_not_go(network: DenoiseNetwork) -> None:
         session(network, lookahead=33)
 
 
-@pytest.mark.parametrize(("lookahead", "advice"), [(0, "try --max-memory"), (1, "try a smaller --lookahead")])
+@pytest.mark.parametrize(("lookahead", "advice"), [(0, "try max_memory=MB"), (1, "try a smaller lookahead")])
 def test_advice_when_memory_runs_out(
     network: DenoiseNetwork, monkeypatch: pytest.MonkeyPatch, lookahead: int, advice: str
 ) -> None:

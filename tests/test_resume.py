@@ -313,7 +313,7 @@ def begun(clips: Clips, out: Path) -> None:
     ("change", "says"),
     [
         ({"strength": 1}, "strength 0, now 1"),
-        ({"codec": "ffv1"}, "output codec none, now ffv1"),
+        ({"codec": "ffv1"}, "codec none, now ffv1"),
         ({"start": 0.1}, "start"),
         ({"model": "standard"}, "model"),
     ],

@@ -17,6 +17,8 @@ class VidnoiseError(Exception):
     """Root of all errors that vidnoise raises on purpose; its text is one line for the user, without secrets."""
 
     exit_code = 1
+    options: tuple[str, ...] = ()
+    """Options that the message names, as arguments."""
 
     def __init__(self, message: str = "") -> None:
         text = safe(message)

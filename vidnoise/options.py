@@ -245,7 +245,7 @@ class SinkOptions(ThreadOptions):
         help="Pixel format of the output.  [default: the input's]")
     audio: str = option(
         "copy", """"copy", "none", or an encoder: "aac", "opus", "flac".""",
-        choices=("copy", "none", "aac", "opus", "flac"), help="copy, none, aac, opus or flac.")
+        choices=("copy", "none", "aac", "opus", "flac"), metavar="TEXT", help="copy, none, aac, opus or flac.")
     format: str | None = option(
         None, """Container: "y4m" (the default of pipes), "raw", "mkv", "ts", "nut", or FFmpeg's name.""",
         flag="-f/--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: extension]")

@@ -112,7 +112,9 @@ def _run(args: Sequence[str] | None) -> int:
     except ReaderClosedError as ex:
         return ex.exit_code
     except VidnoiseError as ex:
-        return _fail(str(ex), ex.exit_code)
+        from vidnoise.cli.options import spelled
+
+        return _fail(spelled(str(ex), ex.options), ex.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
