@@ -126,9 +126,9 @@ def test_every_option_is_explained_and_has_a_flag_of_its_own(name: str) -> None:
         ('leave it out: tracks="-a:1"', (), "leave it out: --tracks=-a:1"),
         ('input_options={"a": "1G", "b": "2"} looks', (), "--input-option a=1G --input-option b=2 looks"),
         (
-            "/crf/a.mkv: begun with others (crf 20, now 25)",
+            "/crf/a.mkv: was begun (crf 20, now 25)",
             ("crf",),
-            "/crf/a.mkv: begun with others (--crf 20, now 25)",
+            "/crf/a.mkv: was begun (--crf 20, now 25)",
         ),
         ("grain and grain_table give it twice", ("grain", "grain_table"), "--grain and --grain-table give it twice"),
         ("a.ts?threads=4: no such file", (), "a.ts?threads=4: no such file"),
