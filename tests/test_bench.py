@@ -260,7 +260,7 @@ def test_measuring_needs_neither_av_nor_click() -> None:
 import sys
 sys.modules.update(dict.fromkeys(("av", "click", "rich", "matplotlib", "ffmpeg")))
 from vidnoise.bench import {modules}
-import vidnoise.streams
+import vidnoise.session.stream_batch
 session.Session(cases.Case({TINY.model!r}, "cpu", "eager", "fp32", 48, 64)).burst(1, 1)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=110)

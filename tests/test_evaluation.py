@@ -198,7 +198,8 @@ def test_command_writes_json_table_and_plot(folder: Path, tmp_path: Path) -> Non
     assert means["fast (lookahead 2)"]["psnr"] > means["fast"]["psnr"] > means["fast (frame by frame)"]["psnr"] > 20
     assert all(mean["ms_per_megapixel"] > 0 for mean in means.values())
     macs = [written["methods"][label].get("kmac_per_pixel") for label in means]
-    assert 10 > macs[1] > macs[0] > macs[2] > 5
+    assert 10.5 > macs[1] > macs[0] > macs[2] > 5
+    assert macs[0] < 10
     assert macs[3] is None
     table = output.with_suffix(".md").read_text()
     assert f"{means['fast']['psnr']:.2f}" in table

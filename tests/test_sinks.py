@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -113,6 +115,18 @@ def test_the_input_is_never_overwritten(clips: Clips, tmp_path: Path) -> None:
             sink.open(source.info)
     source.close()
     assert target.read_bytes() == clips("cfr").path.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="scheduling is looked at as Linux has it")
+def test_encoders_do_not_turn_threads_into_real_time_ones(tmp_path: Path) -> None:
+    """SVT-AV1 does, where it runs as root: everything else on the machine then waits for the encoder."""
+    sink, before = open_sink(tmp_path / "out.mkv", codec="av1"), os.sched_getscheduler(0)
+    sink.open(info_of())
+    for i in range(3):
+        sink.write(frame_of(info_of(), i))
+        assert {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")} == {before}
+    sink.close()
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])

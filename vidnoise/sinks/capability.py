@@ -19,6 +19,7 @@ import av.stream
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame.passthrough import FORMAT_NAMES, CopiedStream
 from vidnoise.sinks.audio import known_layout
+from vidnoise.sinks.scheduling import scheduling_kept
 from vidnoise.sinks.stamps import Stamps, copy_of
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,8 @@ def _try(
     try:
         stream = add(trial)
         if header:
-            trial.start_encoding()
+            with scheduling_kept():
+                trial.start_encoding()
         if header and packet is not None:
             Stamps(trial, stream).place(packet)
             trial.mux_one(packet)

@@ -30,6 +30,7 @@ from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.encoder_choice import EncoderChoice
 from vidnoise.sinks.output_file import GrowingFile, Output
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, output_color
+from vidnoise.sinks.scheduling import scheduling_kept
 from vidnoise.sinks.tags import (
     CHROMA_LOCATIONS,
     HOLDS_NO_TAGS,
@@ -241,7 +242,8 @@ class ContainerSink:
                 logger.warning("%s: %s has no place for chapters", self.name, self._format_name)
             elif chapters:
                 container.set_chapters(cast(Any, chapters))
-            container.start_encoding()
+            with scheduling_kept():
+                container.start_encoding()
         except BaseException as ex:
             is_closed = self._is_reader_gone(ex)
             self.abort()

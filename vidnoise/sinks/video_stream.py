@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -18,6 +19,7 @@ from av.video.frame import PictureType
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
 from vidnoise.sinks.codecs import needs_fixed_quantiser
+from vidnoise.sinks.scheduling import scheduling_kept
 from vidnoise.sinks.stamps import Stamps
 from vidnoise.sinks.tags import CHROMA_LOCATIONS, stream_tags
 from vidnoise.sinks.uncompressed import is_uncompressed
@@ -148,7 +150,10 @@ class VideoStreamWriter:
         picture.pts, picture.duration = self._time(frame)
         picture.time_base = self._time_base
         self._durations[picture.pts] = picture.duration
-        self._mux(self._stream.encode(picture))
+        opening = contextlib.nullcontext() if self._stream.codec_context.is_open else scheduling_kept()
+        with opening:
+            packets = self._stream.encode(picture)
+        self._mux(packets)
 
     def _follow_aspect(self, frame: Frame, picture: av.VideoFrame) -> None:
         """Broadcasts change the shape of their pixels in the middle; some containers can say so from there on."""
