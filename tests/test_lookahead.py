@@ -235,7 +235,7 @@ def test_a_lookahead_that_is_none_is_refused(
 ) -> None:
     output = tmp_path / "out.mkv"
     assert main([str(clips("cfr").path), "-o", str(output), option]) == 2
-    assert "must be auto, or 0 to 32 frames" in capfd.readouterr().err
+    assert "must be auto, or between 0 and 32 frames" in capfd.readouterr().err
     assert not output.exists()
 
 

@@ -26,6 +26,11 @@ class VidnoiseError(Exception):
             text = f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 3 :]}"
         super().__init__(text)
 
+    @property
+    def option(self) -> str | None:
+        """The option that is to blame, by its name as an argument; None where none is."""
+        return self.options[0] if self.options else None
+
 
 class UsageError(VidnoiseError, ValueError):
     """An option or argument that makes no sense, alone or beside another one.
@@ -40,11 +45,6 @@ class UsageError(VidnoiseError, ValueError):
     def __init__(self, message: str = "", *options: str) -> None:
         super().__init__(message)
         self.options = options
-
-    @property
-    def option(self) -> str | None:
-        """The option that is wrong, by its name as an argument; None where it is no option."""
-        return self.options[0] if self.options else None
 
 
 class SourceError(VidnoiseError):

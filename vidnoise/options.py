@@ -279,7 +279,7 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
         help="Skip finished files, and go on in an interrupted one.")
     segment_seconds: Seconds = option(
         SEGMENT_SECONDS, "With resume: seconds of video from one safe place to the next.",
-        above=0, unit=" seconds", flag="--segment", may_change=True,
+        above=0, must_be="longer than 0 seconds", flag="--segment", may_change=True,
         help="With --resume: seconds of video from one safe place to the next.  [default: 60]")
     max_latency: float = option(
         MAX_LATENCY_MS, """Of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
