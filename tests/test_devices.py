@@ -14,6 +14,7 @@ from vidnoise.cli.batch import Job
 from vidnoise.cli.child import Child
 from vidnoise.cli.workers import outcomes, split_devices
 from vidnoise.errors import DecodeError, UsageError
+from vidnoise.options import FileOptions
 
 TASKS = [(i, Job(f"{i}.mp4", f"out/{i}.mp4")) for i in range(1, 9)]
 
@@ -90,8 +91,8 @@ def test_a_batch_on_two_devices(clips, tmp_path: Path, monkeypatch: pytest.Monke
     used: list[str] = []
 
     class OnCpu(Child):
-        def __init__(self, model: str, device: str, options: dict[str, Any]) -> None:
-            self.device = device
+        def __init__(self, model: str, options: FileOptions) -> None:
+            self.device = options.device
             super().__init__(model, "cpu", options)
 
         def denoise(self, job: Job, **calls: Any) -> Any:
