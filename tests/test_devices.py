@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,7 +94,7 @@ def test_a_batch_on_two_devices(clips, tmp_path: Path, monkeypatch: pytest.Monke
     class OnCpu(Child):
         def __init__(self, model: str, options: FileOptions) -> None:
             self.device = options.device
-            super().__init__(model, "cpu", options)
+            super().__init__(model, replace(options, device="cpu"))
 
         def denoise(self, job: Job, **calls: Any) -> Any:
             used.append(self.device)
