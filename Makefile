@@ -1,4 +1,4 @@
-# `make demo`, `make test`, `make fuzz`, `make lint`, `make type`, `make bench`: each sets up .venv first, once.
+# `make demo`, `make test`, `make fuzz`, `make lint`, `make type`, `make bench`, `make docs`: each sets up .venv first, once.
 # Needs Python 3.10 or newer: `make test PYTHON=python3.12` picks another one than python3.
 
 PYTHON ?= python3
@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Made anew when what is to be installed changes.
 STAMP := $(VENV)/.vidnoise-installed
+DOCS_STAMP := $(VENV)/.vidnoise-docs-installed
 
 SAMPLE := samples/city-night.mp4
 DEMO := demo/clean.mp4
 DEMO_PICTURE := demo/before-after.png
 
-.PHONY: help demo test test-all fuzz lint type bench clean
+.PHONY: help demo test test-all fuzz lint type bench docs clean
 
 help:
 	@echo "make demo    denoise $(SAMPLE) and draw a before/after picture"
@@ -20,6 +21,7 @@ help:
 	@echo "make lint    ruff: errors and formatting"
 	@echo "make type    pyright"
 	@echo "make bench   speed of each tier on this machine, beside other filters: bench/speed.md"
+	@echo "make docs    the guide and API reference as a site: build/docs/index.html"
 	@echo "make clean   remove .venv, demo and caches"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -69,6 +71,15 @@ fuzz: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/vidnoise bench --peers -o bench/speed.json
 	@cat bench/speed.md
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@
+
+# Warnings, broken links among them, are errors.
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs . build/docs
+	@echo "build/docs/index.html"
 
 clean:
 	rm -rf $(VENV) demo bench build dist .pytest_cache .ruff_cache

@@ -220,8 +220,10 @@ def test_a_frame_made_in_the_buffer_is_not_copied(network: DenoiseNetwork) -> No
     plain = eager(network)
     theirs = plain.initial_state(1, 32, 48)
     for frame in noisy_frames(3):
-        state.noisy.copy_(frame)
-        clean, _, state = backend.step(state.noisy, 0.1, 1.0, keeping(True), state)
+        place = backend.input_buffer(state)
+        assert place is not None
+        place.copy_(frame)
+        clean, _, state = backend.step(place, 0.1, 1.0, keeping(True), state)
         expected, _, theirs = plain.step(frame, 0.1, 1.0, keeping(True), theirs)
         torch.testing.assert_close(clean, expected, rtol=0, atol=tolerances.GRAPH_REPLAY)
 

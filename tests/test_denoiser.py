@@ -15,7 +15,9 @@ from vidnoise.model import DenoiseNetwork
 from vidnoise.session.cuts import detect_cut, thumbnail
 from vidnoise.session.denoiser import Denoiser, resolve_device, resolve_precision
 from vidnoise.session.sample_noise import sample_noise
+from vidnoise.session.stream_batch import StreamBatch
 from vidnoise.training.batch import measured_sigma
+from vidnoise.weights import LoadedModel, ModelCard
 
 RGB = PIXEL_FORMATS["gbrpf32le"]
 
@@ -47,6 +49,15 @@ def denoise(network: DenoiseNetwork, stream: list[Frame], **options: object) -> 
 def test_every_frame_comes_back_with_its_time(network: DenoiseNetwork) -> None:
     out = list(Denoiser(network, sigma=13, device="cpu")(frames(4)))
     assert [(f.index, f.pts) for f in out] == [(i, i) for i in range(4)]
+
+
+def test_a_loaded_model_is_known_by_its_card_wherever_it_is_shared(network: DenoiseNetwork) -> None:
+    loaded = LoadedModel(network, ModelCard("mine", tier="fast"))
+    first = Denoiser(loaded, device="cpu")
+    assert first.network is network
+    assert first.model_name == Denoiser(first.model, device="cpu", backend=first.backend).model_name == "mine"
+    assert StreamBatch(loaded, device="cpu").open(sigma=5).model_name == "mine"
+    assert Denoiser(network, device="cpu").model_name == "custom"
 
 
 def test_strength_zero_is_the_identity(network: DenoiseNetwork) -> None:

@@ -128,7 +128,7 @@ def test_a_file_server_that_dies_in_the_middle_leaves_no_half_file(tmp_path: Pat
 
 @pytest.fixture
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidnoise.pipeline.run.LIVE_PROGRESS_SECONDS", 0.05)
+    monkeypatch.setattr("vidnoise.pipeline.meter.LIVE_PROGRESS_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("_often")

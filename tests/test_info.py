@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -47,6 +48,17 @@ def test_a_long_clip_is_looked_at_in_three_places(tmp_path):
     report = inspect_video(write(tmp_path / "long.mkv", recipe), model="fast")
     assert report.noise is not None
     assert len(report.noise.sigmas) == 3
+
+
+def test_what_there_is_to_say_of_a_clip_is_said_once(tmp_path, caplog):
+    """Though it is opened again at each place."""
+    caplog.set_level(logging.INFO, "vidnoise.sources")
+    recipe = Recipe(".nut", "rawvideo", {}, pix_fmt="yuv420p16be", ticks=tuple(range(60)), time_base=Fraction(1, 25))
+    report = inspect_video(write(tmp_path / "long.nut", recipe), model="fast")
+    assert report.noise is not None
+    assert len(report.noise.sigmas) == 3
+    said = [record.getMessage() for record in caplog.records if "is processed as yuv420p16le" in record.getMessage()]
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("format", ["yuv420p", "gray", "bgr0", "yuv420p10le"])

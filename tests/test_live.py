@@ -30,7 +30,8 @@ from vidnoise.errors import DecodeError, SourceError, SourceLostError, SourceOpe
 from vidnoise.frame import Frame
 from vidnoise.frame.frame_queue import FrameQueue
 from vidnoise.options import FOREVER
-from vidnoise.pipeline.run import GAP_SECONDS, run
+from vidnoise.pipeline.live_policy import GAP_SECONDS
+from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import LagMeter, Progress
 from vidnoise.sinks import open_sink
 from vidnoise.sources import Source, open_source, source_kind

@@ -293,7 +293,7 @@ class Full:
 def test_messages_that_cannot_be_written_cost_nothing(
     clips: Callable[[str], Clip], tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
-    monkeypatch.setattr("vidnoise.pipeline.run.LIVE_PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr("vidnoise.pipeline.meter.LIVE_PROGRESS_SECONDS", 0.01)
     options = ["--model", tiny_model, "--device", "cpu", "--strength", "0", "-v"]
     out = tmp_path / "live.mkv"
     with monkeypatch.context() as patch:

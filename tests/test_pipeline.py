@@ -14,7 +14,8 @@ import torch
 from vidnoise.errors import DecodeError, DeviceError, EncodeError, SinkOpenError
 from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
 from vidnoise.pipeline.device_transfer import HostTransfer
-from vidnoise.pipeline.run import PROGRESS_SECONDS, run
+from vidnoise.pipeline.meter import PROGRESS_SECONDS
+from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Percentiles, Progress
 
 pytestmark = pytest.mark.realtime

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import signal
@@ -94,6 +95,18 @@ def test_resumed_is_as_uninterrupted(clips: Clips, tmp_path, name):
     for path in (whole, two):
         times = decoding_times(path)
         assert times == sorted(set(times))
+
+
+def test_what_an_output_loses_is_said_once(clips: Clips, tmp_path, caplog):
+    """It is opened for trial, encodes in segments, and is opened again to join them."""
+    caplog.set_level(logging.INFO, "vidnoise.sinks")
+    options = {**STILL, "pix_fmt": "gray"}
+    vidnoise.denoise_file(clips("everything"), tmp_path / "out.mp4", resume=True, segment_seconds=0.16, **options)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("vidnoise.sinks")]
+    assert any("converting to gray" in message for message in said)
+    assert any("becomes mov_text" in message for message in said)
+    assert len(said) == len(set(said))
+    assert logging.getLogger("vidnoise.sinks").level == logging.INFO
 
 
 @pytest.mark.parametrize("part", [{"start": 0.4}, {"start": 0.2, "duration": 0.64}, {"duration": 0.8}])

@@ -33,18 +33,15 @@ from vidnoise.session.grain_table import GrainTable
 from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind
 from vidnoise.sources import make_source
 from vidnoise.text import shown
-from vidnoise.weights import load_model
+from vidnoise.weights import LoadedModel, load_model
 
 if TYPE_CHECKING:
     import av
     import numpy as np
     from typing_extensions import Unpack
 
-    from vidnoise.model import DenoiseNetwork
     from vidnoise.options import DenoiseKeywords, FileKeywords
-    from vidnoise.weights import ModelCard
 
-    LoadedModel = tuple[DenoiseNetwork, ModelCard]
     Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
 else:
     Picture = TypeVar("Picture")
@@ -168,7 +165,7 @@ def denoise_file(
     if chosen.resume:
         if isinstance(model, (str, os.PathLike)):
             model = load_model(model, resolve_device(chosen.device))
-        source, sink = open_resumable(src, dst, chosen, network=model[0], device=device)
+        source, sink = open_resumable(src, dst, chosen, network=model.network, device=device)
         rest = source
     else:
         sink = make_sink(dst, chosen)
@@ -186,9 +183,7 @@ def denoise_file(
         if chosen.threads:
             torch.set_num_threads(chosen.threads)
         session = _sessions(source.info, chosen, table, rest.first_time if rest else None)
-        first = session(model[0] if isinstance(model, tuple) else model)
-        if isinstance(model, tuple):
-            first.model_name = model[1].name
+        first = session(model)
         # Fields of the second kind take their grain from another seed.
         second = functools.partial(
             session, grain_seed=chosen.grain_seed + 1, backend=first.backend, max_memory=None,
@@ -210,9 +205,7 @@ def denoise_file(
                 "%s: goes on as %dx%d %s in %s", shown(os.fspath(src)), info.width, info.height, info.format.name, dst
             )
             sink = make_sink(dst, chosen)
-            name, backend_now = first.model_name, first.backend
-            first = session(first.network, backend=backend_now, max_memory=None, rotation=info.rotation)
-            first.model_name = name
+            first = session(first.model, backend=first.backend, max_memory=None, rotation=info.rotation)
         stats = joined(parts)
         return rest.amend(stats) if rest else stats
 

@@ -163,7 +163,7 @@ def takes(kind: type[Checked]) -> Callable[[Function], Function]:
             for name, each in named_fields(kind).items() if name not in given
         ]  # fmt: skip
         function.__signature__ = plain.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
-        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nOptions:\n{documentation(kind)}"
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nKeyword Args:\n{documentation(kind)}"
         return function
 
     return shown

@@ -9,7 +9,7 @@ import os
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vidnoise.disk import write_whole
 from vidnoise.errors import UnknownModelError, WeightsError
@@ -46,6 +46,14 @@ class ModelCard:
         for name in ("training", "metrics"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} is no table")
+
+
+class LoadedModel(NamedTuple):
+    """A network with its card; any number of denoisers may share it."""
+
+    network: DenoiseNetwork
+    """In evaluation mode."""
+    card: ModelCard
 
 
 def _folders() -> list[Path]:
@@ -123,9 +131,7 @@ def read_card(path: Path) -> tuple[ModelCard, dict[str, Any]]:
     return card, config
 
 
-def load_model(
-    name_or_path: str | os.PathLike[str], device: torch.device | str = "cpu"
-) -> tuple[DenoiseNetwork, ModelCard]:
+def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> LoadedModel:
     """Load a network in evaluation mode.
 
     Args:
@@ -160,7 +166,7 @@ def load_model(
         raise
     except (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError) as ex:
         raise WeightsError(f"{path}: {ex}") from ex
-    return network.place(device).eval().requires_grad_(False), card
+    return LoadedModel(network.place(device).eval().requires_grad_(False), card)
 
 
 def checksum(weights: dict[str, torch.Tensor]) -> str:

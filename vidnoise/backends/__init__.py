@@ -1,4 +1,4 @@
-"""How a network runs. A new way is a file here and a line in :data:`BACKENDS`; docs/BACKENDS.md has them all."""
+"""Ways to run a network. A new one is a file here and a line in :data:`BACKENDS`; see docs/BACKENDS.md."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ BACKENDS: dict[str, str] = {
     "cuda-graph": "vidnoise.backends.cuda_graph:CudaGraph",
     "tensorrt": "vidnoise.backends.tensorrt:TensorRT",
 }
-"""Name to ``module:class``, imported on use."""
+"""Backend names to ``module:class``, imported on use."""
 
 
 FLOAT32_ONLY = frozenset({"onnxruntime"})
-"""Those that know no other precision: it is theirs where any will do."""
+"""Backends that run in float32 only, which is thus their default precision."""
 
 
 def steady_backend(name: str, device: torch.device) -> str:
-    """What to use in place of ``name`` where nothing may pause in mid-stream, as for live inputs: no trials there."""
+    """Return a replacement for ``name`` that never pauses in mid-stream, for live inputs: one without trials."""
     return "eager" if name == "auto" and device.type == "cpu" else name
 
 
 def check_backend(name: str) -> None:
-    """
+    """Check that a backend exists, without importing it.
+
     Raises:
         UsageError: there is no such backend.
     """
@@ -47,11 +48,11 @@ def check_backend(name: str) -> None:
 
 
 def open_backend(name: str, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> Backend:
-    """The backend of that name, for a network on ``device`` whose convolutions run in ``dtype``.
+    """Open a backend by name, for a network on ``device`` whose convolutions run in ``dtype``.
 
     Raises:
         UsageError: there is no such backend.
-        BackendError: what it needs is not installed, or it cannot run on this device in this precision.
+        BackendError: a package it needs is not installed, or it cannot run on this device in this precision.
     """
     check_backend(name)
     if name == "auto" and device.type == "cpu":

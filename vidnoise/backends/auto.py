@@ -1,10 +1,10 @@
-"""The backend that is fastest here, found out by trying, and only where that pays.
+"""Automatic choice of the fastest backend on this machine, by trials where those pay off.
 
-A stream begins on ``eager``, which costs nothing to start. When it has run for longer than any trial could delay it
-noticeably, the others that are installed are measured at its size, and the result is kept for this machine, model,
-size, precision and number of threads. Where it is known already from an earlier run, a stream goes over to the faster
-one as soon as the time that it has taken so far makes the start-up small beside it. States are the same for all
-backends, so nothing of the past is lost.
+A stream begins on ``eager``, which starts at once. When it has run for so long that a trial no longer delays it
+noticeably, the other installed backends are measured at its size, and the result is kept for this machine, model,
+size, precision and number of threads. If an earlier run has left a result, the stream switches to the fastest backend
+as soon as its start-up time is small compared with the time spent so far. All backends share one form of state, so the
+past is not lost.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ log = logging.getLogger(__name__)
 Opener = Callable[[str], Backend]
 
 CANDIDATES = ("openvino", "onnxruntime")
-"""What is tried; ``compile`` is not, as it takes minutes to start."""
+"""Backends to try; not ``compile``, which takes minutes to start."""
 
 TRIAL_AFTER_SECONDS, TRIAL_AFTER_FRAMES = 60.0, 200
-"""What a stream has taken in the network before others are tried: a trial takes about 5 s and 15 frames."""
+"""Time in the network and frames of a stream before other backends are tried: a trial takes about 5 s and 15 frames."""
 
 START_SHARE = 0.1
-"""Of the time a stream has taken already, what starting a backend that is known to be faster may take."""
+"""Maximum start-up time of a faster backend, as a share of the time that the stream has already taken."""
 
 GAIN = 0.95
-"""A backend must take less than this share of ``eager``'s time: differences of a few percent are noise."""
+"""Share of ``eager``'s time that a backend must stay below: differences of a few percent are measurement noise."""
 
 STEPS = 4
-"""Frames of a trial, after one to warm up."""
+"""Frames of a trial, after one for warm-up."""
 
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 2e-3, torch.float16: 2e-3}
-"""Difference from ``eager`` in a trial, in [0, 1] units, that a backend may have at most: the median over frames of the
-root mean square. Two computations in bfloat16 that are equally good differ by 0.6e-3 to 1.4e-3, a third of an 8-bit
-step, which costs neither anything in PSNR. Single frames differ more, where two motions explain a place alike."""
+"""Maximum difference from ``eager`` in a trial, in [0, 1] units: the median over frames of the root mean square. Two
+equally good computations in bfloat16 differ by 0.6e-3 to 1.4e-3, a third of an 8-bit step, at equal PSNR. Single frames
+differ more, where two motions explain a region equally well."""
 
 
 class Auto:
-    """See :class:`~vidnoise.backends.protocol.Backend`.
+    """The backend that starts as ``eager`` and switches to the fastest one, see the module's docstring.
 
     Args:
         network, device, dtype: as for all backends.
-        open: makes a backend by its name.
-        candidates: what to try.
-        measurements: what is known; by default this machine's cache.
+        open: opens a backend by name.
+        candidates: names of the backends to try.
+        measurements: earlier results; by default this machine's cache.
     """
 
     def __init__(
@@ -83,6 +83,9 @@ class Auto:
 
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self._eager.initial_state(n, height, width)
+
+    def input_buffer(self, state: State) -> Tensor | None:
+        return self._now.input_buffer(state)
 
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self._eager.initial_scout(n, height, width)
@@ -117,7 +120,7 @@ class Auto:
             result = getattr(self._now, work)(*given)
         except torch.OutOfMemoryError:
             raise
-        except Exception as ex:  # whatever is wrong with the fastest, the stream goes on without
+        except Exception as ex:  # whatever is wrong with the fastest, the stream continues without it
             if self._now is self._eager:
                 raise
             self._give_up(self._now.name, ex)
@@ -126,7 +129,7 @@ class Auto:
         return result
 
     def _settle(self, kind: Kind) -> None:
-        """Go over to the fastest backend, if it is time to: before each frame."""
+        """Switch to the fastest backend if it is time to; called before each frame."""
         if kind != self._kind:
             self._kind, self._now, self._is_settled = kind, self._eager, False
             self._seconds, self._frames = 0.0, 0
@@ -147,7 +150,7 @@ class Auto:
         try:
             if best not in self._others:
                 self._others[best] = self._open(best)
-        except Exception as ex:  # it was there when it was measured
+        except Exception as ex:  # it was available when it was measured
             self._give_up(best, ex)
             return
         self._now = self._others[best]
@@ -165,7 +168,7 @@ class Auto:
             try:
                 backend = self._open(name)
                 pictures, ms_here, start[name] = _trial(backend, kind)
-            except Exception as ex:  # whatever is wrong with it, the stream goes on without
+            except Exception as ex:  # whatever is wrong with it, the stream continues without it
                 log.debug("backend %s is not tried: %s", name, ex)
                 continue
             self._others[name] = backend
@@ -176,7 +179,7 @@ class Auto:
                 log.info("backend %s is not used: its pictures differ by %.1g", name, difference[name])
         fastest = min(ms, key=lambda name: ms[name])
         best = fastest if ms[fastest] < GAIN * eager_ms else "eager"
-        log.info("backends measured: %s; %s it is", ", ".join(f"{n} {t:.0f} ms" for n, t in ms.items()), best)
+        log.info("backends measured: %s; using %s", ", ".join(f"{n} {t:.0f} ms" for n, t in ms.items()), best)
         return Measurement(best, ms, start, difference)
 
 
@@ -187,7 +190,7 @@ class _Trial(NamedTuple):
 
 
 def _trial(backend: Backend, kind: Kind) -> _Trial:
-    """A few frames, with the median time of one, and what the first calls take longer."""
+    """Run a few frames; return them with the median time of one, and the extra time of the first calls."""
     seconds: dict[str, list[float]] = defaultdict(list)
 
     def timed(name: str, *given: Any) -> Any:
@@ -202,7 +205,7 @@ def _trial(backend: Backend, kind: Kind) -> _Trial:
 
 
 def _scene(kind: Kind) -> Iterator[Tensor]:
-    """Noisy frames of something that moves."""
+    """Yield noisy frames of a moving scene."""
     n, _, height, width = kind.shape
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(n, 3, height // 16 + 2, width // 16 + 4, generator=generator)
@@ -225,7 +228,7 @@ def _steps(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[
 
 
 def _window(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[Tensor]:
-    """The same, looked through both ways."""
+    """Yield the clean frames of one look-ahead window; :func:`_steps` does without one."""
     n, _, height, width = kind.shape
     keep = torch.ones(n, dtype=torch.bool)
     state, scout = backend.initial_state(n, height, width), backend.initial_scout(n, height, width)

@@ -1,6 +1,7 @@
-"""``torch.compile``: chains of small operations become loops of C++ (on a GPU, of Triton), which takes a minute or two.
+"""``torch.compile``: fuses chains of small operations into C++ loops (on a GPU, Triton kernels) in a minute or two.
 
-Never chosen by ``auto``: where it pays depends on the machine, and the first frame of each size waits for the compiler.
+``auto`` never chooses it: whether it pays off depends on the machine, and the first frame of each size has to wait for
+the compiler.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vidnoise.model import DenoiseNetwork
 
 
 class Compile(Exported):
-    """See :class:`~vidnoise.backends.protocol.Backend`. Each size and kind of graph is compiled for itself."""
+    """The ``torch.compile`` backend. Each size and kind of graph is compiled separately."""
 
     name = "compile"
 
@@ -35,7 +36,7 @@ class Compile(Exported):
     def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         key = kind, size
         if key not in self._compiled:
-            # Dynamo counts how often it compiles a function, and gives up at a limit; a copy is another function.
+            # Dynamo limits how often it compiles one function; a copy counts as another.
             forward = functools.partial(NetworkGraph.forward, NetworkGraph(self._network, kind))
             self._compiled[key] = torch.compile(forward, backend=_backend(self._device), dynamic=False, fullgraph=True)
         try:
@@ -48,7 +49,7 @@ class Compile(Exported):
 
 
 def _backend(device: torch.device) -> Any:
-    """Inductor; on the CPU without its own bicubic GridSample, which takes ten times as long as PyTorch's."""
+    """Return Inductor; on the CPU without its bicubic GridSample, which takes ten times as long as PyTorch's."""
     if device.type != "cpu":
         return "inductor"
     from torch._inductor.compile_fx import compile_fx
@@ -60,9 +61,10 @@ def _backend(device: torch.device) -> Any:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """
+    """Check that the generated code can be compiled.
+
     Raises:
-        BackendError: what turns the generated code into machine code is missing.
+        BackendError: the compiler is missing.
     """
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:

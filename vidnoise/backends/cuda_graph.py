@@ -1,26 +1,26 @@
-"""What a backend is asked for, each as one CUDA graph: recorded once for a size, replayed for every frame.
+"""CUDA graphs: each operation of a backend is recorded once per size as one graph and replayed for every frame.
 
-A step of a small network is some three hundred kernels, most of them so short that starting them one by one would take
-longer than running them. Replaying starts them all at once, allocates nothing, and never waits for the device.
+A step of a small network is some three hundred kernels, most of them so short that launching them one by one would
+take longer than running them. A replay launches them all at once, allocates nothing, and never waits for the device.
 
 Note [Static buffers]
 ---------------------
 A graph reads and writes the addresses it was recorded with. So each state from :meth:`CudaGraph.initial_state` owns a
 set of buffers, one for each name among the inputs and outputs of the graphs (:data:`~vidnoise.export.graph.KINDS`)
-that were recorded for it. An argument is copied into its buffer before the replay. What is remembered lies in its
-buffer, and the replay leaves the new memory where it found the old one; the clean frame is a part of it. What follows:
+recorded for it. Arguments are copied into their buffers before the replay. The state itself lives in its buffers, and
+the replay updates it in place; the clean frame is part of it. Consequently:
 
-- a clean frame, and the level that comes with it, are valid until the next frame with its state. Whoever needs them
-  for longer copies them. The corrected frame is made from it on the same stream before the next step is enqueued, so
-  nothing is copied for the pipeline's sake;
-- what waits for frames to come is copied out: the levels of :meth:`CudaGraph.measure`, and what :meth:`CudaGraph.look`
-  leaves. Scouts come and go with each window, so what looks belongs to a size, not to a scout, for as long as there
-  are states of that size, and a scout is copied in and out;
-- a scene cut is a matter of values (``keep``), not of another graph;
-- a state belongs to one stream (or one set of streams, stepped together). A state that was put together elsewhere is
+- a clean frame and its noise level are valid until the next frame with the same state. Callers that need them for
+  longer must copy them. The pipeline makes the corrected frame on the same stream before it enqueues the next step, so
+  it needs no copy;
+- results that wait for later frames are copied out: the levels of :meth:`CudaGraph.measure`, and the results of
+  :meth:`CudaGraph.look`. Scouts come and go with each window, so the buffers for looking belong to a size rather than a
+  scout, last as long as there are states of that size, and scouts are copied in and out;
+- a scene cut changes values (``keep``), not the graph;
+- a state belongs to one stream (or one set of streams, stepped together). A state that was assembled elsewhere is
   copied into new buffers, which costs a recording;
-- a step that fails (no memory for the recording) has not touched the state, since recording runs nothing, and what
-  warms up runs on a copy.
+- a step that fails (no memory for the recording) leaves the state as it was: recording runs nothing, and the state is
+  put back after the warm-up.
 """
 
 from __future__ import annotations
@@ -41,31 +41,34 @@ from vidnoise.kernels import enabled
 from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
 
 WARM_UP = 3
-"""Steps before recording: libraries choose their algorithms and take their workspaces in the first ones."""
+"""Steps before recording: in the first ones, libraries choose algorithms and allocate workspaces."""
 
 
 _RECORDING = threading.Lock()
-"""CUDA records one graph at a time in a process, and cuDNN's settings are the process's: devices that work on threads
-of their own take turns."""
+"""Serialises recordings by several devices on threads of their own: CUDA records one graph at a time in a process, and
+cuDNN's settings are process-wide."""
 
 
 class Graphs(Protocol):
-    """Who records; a fake one in tests."""
+    """Recorder of graphs; tests have a fake one."""
 
     def warm_up(self, run: Callable[[], None]) -> None:
-        """Run it, so that everything that is done once has been done."""
+        """Run ``run`` so often that all one-time initialisation is done."""
         ...
 
     def record(self, run: Callable[[], None]) -> Callable[[], Any]:
-        """What does again on the device, and on the same addresses, what ``run`` enqueues. Nothing is run yet."""
+        """Record the work that ``run`` enqueues, without running it; return a function that replays it on the device.
+
+        Replays use the same addresses.
+        """
         ...
 
 
 class CudaGraphs:
-    """CUDA graphs on one device; their memory between the first operation and the last is shared by all.
+    """CUDA graphs on one device, which share one pool of memory for intermediate results.
 
-    That is sound because they are replayed on one stream, one after the other, and leave nothing there that is read
-    later: what lasts are the static buffers.
+    That is sound because they are replayed on one stream, one after the other, and leave nothing in the pool that is
+    read later: persistent values are in the static buffers.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -83,7 +86,7 @@ class CudaGraphs:
 
     def record(self, run: Callable[[], None]) -> Callable[[], Any]:
         graph = torch.cuda.CUDAGraph()
-        # Other threads decode and encode meanwhile; what they ask of CUDA is no business of the recording.
+        # Other threads decode and encode meanwhile; their CUDA calls must not affect the recording.
         with torch.cuda.device(self._device), torch.cuda.graph(
             graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
         ):  # fmt: skip
@@ -93,15 +96,15 @@ class CudaGraphs:
 
 @dataclass(eq=False)
 class _Buffers:
-    """What graphs of one size read and write, by name; see Note [Static buffers]."""
+    """Tensors that graphs of one size read and write, by name; see Note [Static buffers]."""
 
     tensors: dict[str, Tensor]
     replays: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    """By kind of graph."""
+    """Replay functions by kind of graph."""
 
 
 def _place(output: str) -> str:
-    """The buffer that an output goes into: what is remembered, to where it is read from."""
+    """Return the name of an output's buffer: for state, the one that it is read from."""
     return "previous" if output == "clean" else output.removeprefix("next_")
 
 
@@ -110,27 +113,23 @@ class GraphState(State):
 
     buffers: _Buffers
     looking: _Buffers
-    """Those for :meth:`CudaGraph.look`, which all states of one size share."""
+    """Buffers of :meth:`CudaGraph.look`, shared by all states of one size."""
 
     @classmethod
     def _make(cls, iterable: Iterable[Tensor]) -> State:
-        """A plain state: what other backends make of this one (``_replace``) lies elsewhere."""
+        """Return a plain state, as one derived by ``_replace`` is not in the static buffers."""
         return State._make(iterable)
-
-    @property
-    def noisy(self) -> Tensor:
-        """``(N, 3, H, W)``: whoever makes the next frame here spares :meth:`CudaGraph.step` a copy."""
-        return self.buffers.tensors["noisy"]
 
 
 class CudaGraph:
-    """See :class:`~vidnoise.backends.protocol.Backend` and Note [Static buffers].
+    """The CUDA graph backend, see Note [Static buffers].
 
     Args:
-        graphs: who records; by default CUDA.
+        network, device, dtype: as for all backends.
+        graphs: recorder of graphs; by default CUDA.
 
     Raises:
-        BackendError: the device is no CUDA device.
+        BackendError: the device is not a CUDA device.
     """
 
     name = "cuda-graph"
@@ -152,6 +151,9 @@ class CudaGraph:
         state.buffers = _Buffers({"noisy": noisy, **named_state(state)})
         state.looking = self._looking.setdefault((n, height, width), _Buffers({}))
         return state
+
+    def input_buffer(self, state: State) -> Tensor | None:
+        return state.buffers.tensors["noisy"] if isinstance(state, GraphState) else None
 
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self._network.initial_scout(n, height, width, device=self._device)
@@ -198,7 +200,7 @@ class CudaGraph:
         return Denoised(state.clean, made["level"], state)
 
     def _ours(self, state: State) -> GraphState:
-        """The state itself, or one of ours with the values of another one's."""
+        """Return the state itself, or if it is from elsewhere, a copy of it in new buffers."""
         if isinstance(state, GraphState):
             return state
         n, _, height, width = state.fused.shape
@@ -211,7 +213,7 @@ class CudaGraph:
     def _run(
         self, kind: str, size: Size, buffers: _Buffers, given: dict[str, float | Tensor]
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Replay a graph, recorded if need be, on arguments by name; gives the buffers."""
+        """Replay a graph on arguments by name, after recording it if needed, and return the buffers."""
         for name, value in given.items():
             _fill(self._buffer(buffers, name, size), value)
         if kind not in buffers.replays:
@@ -233,7 +235,7 @@ class CudaGraph:
         if enabled(self._device):
             from vidnoise.kernels.operations import FusedOperations
 
-            # What is remembered of pictures is overwritten, and read no more by then.
+            # The pictures of the state are overwritten; they are no longer read by then.
             network.operations = FusedOperations(
                 clean=read.get("previous"), fused=read.get("fused", read.get("scout_fused"))
             )
@@ -241,16 +243,16 @@ class CudaGraph:
         def run() -> None:
             found = work(network, read)
             for name, target in written.items():
-                if target.data_ptr() != found[name].data_ptr():  # fused operations have put it there already
+                if target.data_ptr() != found[name].data_ptr():  # fused operations have written there already
                     target.copy_(found[name])
 
-        # One size for ever, so it is worth trying which algorithm is the fastest.
+        # The size never changes, so benchmarking the algorithms pays off.
         tf32 = torch.backends.cudnn.allow_tf32
         with _RECORDING, torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32):
             before = {name: read[name].clone() for name in map(_place, outputs) if name in read}
             try:
                 self._graphs.warm_up(run)
-            finally:  # also where memory ran out in the middle
+            finally:  # also when memory ran out in the middle
                 for name, values in before.items():
                     read[name].copy_(values)
             return self._graphs.record(run)

@@ -1,4 +1,4 @@
-"""PyTorch, operation by operation: runs everywhere, starts at once, and is what the others must agree with."""
+"""Plain PyTorch, operation by operation: runs everywhere, starts at once, and is the reference for all others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State
 
 
 class Eager:
-    """See :class:`~vidnoise.backends.protocol.Backend`."""
+    """The reference backend, in plain PyTorch."""
 
     name = "eager"
 
@@ -25,6 +25,9 @@ class Eager:
 
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self.network.initial_state(n, height, width, device=self._device)
+
+    def input_buffer(self, state: State) -> None:
+        return None
 
     @torch.inference_mode()
     def step(

@@ -1,4 +1,4 @@
-"""What the backends that run the exported graphs have in common."""
+"""Common base of the backends that run exported graphs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_
 
 
 class Exported:
-    """A :class:`~vidnoise.backends.protocol.Backend` but for :meth:`_run`, which knows how a graph is run."""
+    """A :class:`~vidnoise.backends.protocol.Backend` that lacks only :meth:`_run`, which runs a graph."""
 
     def __init__(self, network: DenoiseNetwork, device: torch.device) -> None:
         self._network, self._device = network, device
 
     def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> Sequence[Tensor]:
-        """
+        """Run one graph.
+
         Args:
-            kind: of the graph, see :data:`KINDS`.
+            kind: kind of the graph, see :data:`KINDS`.
             size: streams, height and width.
-            inputs: by name in their order, contiguous.
+            inputs: contiguous tensors by name, in the graph's order.
 
         Returns:
-            The outputs in their order, in memory that nothing else uses.
+            The outputs in the graph's order, in memory that nothing else uses.
         """
         raise NotImplementedError
 
     def _outputs(self, kind: str, size: Size) -> list[Tensor]:
-        """New memory for a graph's outputs."""
+        """Allocate a graph's outputs."""
         shapes = (shape_of(name, self._network, size) for name in KINDS[kind].outputs)
         return [torch.empty(shape, device=self._device) for shape in shapes]
 
@@ -41,13 +42,16 @@ class Exported:
         found = self._run(kind, (n, height, width), {name: given[name].contiguous() for name in inputs})
         return dict(zip(outputs, found, strict=True))
 
-    @torch.inference_mode()  # as what follows is: torch.compile would compile for others anew
+    @torch.inference_mode()  # as all later states are: torch.compile would recompile for other tensors
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self._network.initial_state(n, height, width, device=self._device)
 
     @torch.inference_mode()
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self._network.initial_scout(n, height, width, device=self._device)
+
+    def input_buffer(self, state: State) -> None:
+        return None
 
     @torch.inference_mode()
     def step(

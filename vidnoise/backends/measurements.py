@@ -1,4 +1,4 @@
-"""How fast backends are on this machine, kept between runs."""
+"""Measured speed of the backends on this machine, kept between runs."""
 
 from __future__ import annotations
 
@@ -17,44 +17,45 @@ from vidnoise.export.store import fingerprint
 from vidnoise.model import DenoiseNetwork
 
 FILE = "backends"
-"""Of the cache."""
+"""Name of the file in the cache."""
 
 PACKAGES = ("torch", "openvino", "onnxruntime")
-"""Whose versions matter."""
+"""Packages whose versions affect the measurements."""
 
 
 class Kind(NamedTuple):
-    """What streams have in common that are as fast as each other."""
+    """Properties of a stream on which the speed of a backend depends."""
 
     shape: torch.Size
-    """Of the frames."""
+    """Shape of the frames, ``(N, 3, H, W)``."""
     blind: bool
+    """Whether the noise level is estimated."""
     both_ways: bool
-    """Whether each frame is measured, looked at and smoothed, instead of taken in a step."""
+    """Whether frames are processed by ``measure``, ``look`` and ``smooth``, with a look-ahead, instead of ``step``."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was found for streams of one kind."""
+    """Result of a trial for streams of one kind."""
 
     best: str
     ms: dict[str, float]
-    """A frame of each backend that agrees with ``eager``."""
+    """Milliseconds a frame, of each backend that agrees with ``eager``."""
     start_seconds: dict[str, float] = field(default_factory=dict)
-    """What the first frame takes longer."""
+    """Extra time of the first frame."""
     difference: dict[str, float] = field(default_factory=dict)
-    """From ``eager``, root mean square in [0, 1] units."""
+    """Root mean square difference from ``eager``, in [0, 1] units."""
 
     def pair(self, name: str) -> tuple[float, float]:
-        """Milliseconds of that backend, and of ``eager``."""
+        """Return the milliseconds of a backend and of ``eager``."""
         return self.ms[name], self.ms["eager"]
 
 
 class Measurements:
-    """The cache of :class:`Measurement`. A file that is damaged, or cannot be read or written, holds nothing.
+    """Persistent cache of :class:`Measurement`. A file that is damaged or unreadable counts as empty.
 
     Args:
-        network, device, dtype: whose steps were measured.
+        network, device, dtype: the configuration that the measurements apply to.
     """
 
     def __init__(self, network: DenoiseNetwork, device: torch.device, dtype: torch.dtype) -> None:
@@ -64,7 +65,7 @@ class Measurements:
         self._entries: dict[str, Any] | None = None
 
     def find(self, kind: Kind) -> Measurement | None:
-        """What is known of streams of this kind."""
+        """Return the measurement for streams of this kind, if there is one."""
         if self._entries is None:
             self._entries = self._read()
         if not self._entries:
@@ -72,7 +73,7 @@ class Measurements:
         return _measurement(self._entries.get(self._key(kind)))
 
     def keep(self, kind: Kind, measurement: Measurement) -> None:
-        """Remember it, here and, if possible, in the file, beside what other runs have put there meanwhile."""
+        """Store a measurement in memory and, if possible, in the file, keeping entries that other runs have added."""
         self._entries = self._read() | {self._key(kind): asdict(measurement)}
         store(FILE, json.dumps(self._entries, indent=1).encode())
 
@@ -93,7 +94,7 @@ class Measurements:
 
 
 def _measurement(entry: Any) -> Measurement | None:
-    """What an entry of the file says, where it says what it should."""
+    """Parse an entry of the file; return ``None`` if it is malformed."""
     try:
         found = Measurement(**entry)
         numbers = [number for table in (found.ms, found.start_seconds, found.difference) for number in table.values()]
@@ -112,7 +113,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """As exactly as the system tells."""
+    """Describe the processor as exactly as the system allows."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         lines = {line for line in text.splitlines() if line.startswith(("model name", "flags", "Features", "CPU part"))}

@@ -1,4 +1,4 @@
-"""ONNX Runtime, in float32: runs on CPUs that PyTorch is slow on."""
+"""ONNX Runtime in float32, for CPUs on which PyTorch is slow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidnoise.model import DenoiseNetwork
 
 
 class OnnxRuntime(Exported):
-    """See :class:`~vidnoise.backends.protocol.Backend`. One session of each kind serves all sizes."""
+    """The ONNX Runtime backend. One session per kind of graph serves all sizes."""
 
     name = "onnxruntime"
 

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: fuses chains of small operations; convolutions in bf16 where the CPU has it."""
+"""OpenVINO on the CPU: fuses chains of small operations, and runs convolutions in bf16 where the CPU supports it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vidnoise.export.store import stored_onnx
 from vidnoise.model import DenoiseNetwork
 
 _KEPT = 12
-"""Compiled graphs that are kept, three for a size that is looked through both ways: changes of size are rare, batches
-of streams grow and shrink."""
+"""Compiled graphs kept at once. A size with look-ahead needs three; changes of size are rare, but batches of streams
+grow and shrink."""
 
 
 class OpenVino(Exported):
-    """See :class:`~vidnoise.backends.protocol.Backend`.
+    """The OpenVINO backend.
 
-    Graphs are compiled for each size when it first comes, and kept while sizes do not change: known sizes are what
-    lets memory be planned. Tensors are handed over and taken without copies.
+    Graphs are compiled for each size on first use, and the latest are kept: fixed sizes let OpenVINO plan its memory.
+    Tensors are exchanged without copies.
     """
 
     name = "openvino"
@@ -48,9 +48,9 @@ class OpenVino(Exported):
                 graph, "CPU",
                 {
                     "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                    # The graph says itself what is in halves. The hint would round coordinates, too.
+                    # The graph itself defines what is in half precision. The hint would round coordinates, too.
                     "INFERENCE_PRECISION_HINT": "f32",
-                    # Decoder and encoder have threads of their own on the same cores.
+                    # Decoder and encoder threads share the same cores.
                     "ENABLE_CPU_PINNING": False,
                 },
             )  # fmt: skip

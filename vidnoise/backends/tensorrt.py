@@ -1,4 +1,4 @@
-"""TensorRT on NVIDIA GPUs: an engine for each size, built by the script that ``vidnoise export`` writes, and kept."""
+"""TensorRT on NVIDIA GPUs: an engine per size, built by the script that ``vidnoise export`` writes, and cached."""
 
 from __future__ import annotations
 
@@ -28,25 +28,28 @@ from vidnoise.model import DenoiseNetwork
 log = logging.getLogger(__name__)
 
 _KEPT = 12
-"""Engines that are ready, three for a size that is looked through both ways: each holds memory on the device."""
+"""Engines kept loaded at once, as each holds memory on the device. A size with look-ahead needs three."""
 
 
 class Gpu(Protocol):
-    """Who runs what an engine enqueues; a fake one in tests."""
+    """Runs the work that an engine enqueues; tests have a fake one."""
 
     @property
     def kind(self) -> str:
-        """What engines are bound to, besides TensorRT's version."""
+        """Description of the GPU, to which engines are bound, besides TensorRT's version."""
         ...
 
     def run(self, enqueue: Callable[[int], bool]) -> bool:
-        """Call ``enqueue`` with the handle of a stream whose work comes between what the current one has had before
-        and what it gets later."""
+        """Call ``enqueue`` with the handle of a stream, ordered with respect to the current stream.
+
+        Its work runs after all earlier work of the current stream and before all later work. Returns the result of
+        ``enqueue``.
+        """
         ...
 
 
 class CudaGpu:
-    """A CUDA device, with a stream of its own: on the default one TensorRT waits for the device at each step."""
+    """A CUDA device with a stream of its own: on the default stream, TensorRT synchronises at each step."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -59,22 +62,23 @@ class CudaGpu:
         self._stream.wait_stream(current)
         with launching_on(self._device):
             done = enqueue(self._stream.cuda_stream)
-        # Memory of the step belongs to the current stream, which may use it again only after this.
+        # The step's memory belongs to the current stream, which may reuse it only after this.
         current.wait_stream(self._stream)
         return done
 
 
 class TensorRT(Exported):
-    """See :class:`~vidnoise.backends.protocol.Backend`.
+    """The TensorRT backend.
 
-    An engine is built, which takes minutes, when its size and kind of graph first come, and kept between runs.
-    The state a step leaves is in other memory than the one it reads: engines do not work in place.
+    An engine is built, which takes minutes, on the first use of its size and kind of graph, and kept between runs.
+    Engines do not work in place: a step writes the new state to other memory than it reads the old one from.
 
     Args:
-        gpu: who runs engines; by default the device.
+        network, device, dtype: as for all backends.
+        gpu: runs the engines; by default ``device``.
 
     Raises:
-        BackendError: TensorRT 10 or newer is not installed, or the device is no CUDA device.
+        BackendError: TensorRT 10 or newer is not installed, or the device is not a CUDA device.
     """
 
     name = "tensorrt"
@@ -101,7 +105,7 @@ class TensorRT(Exported):
         self._fingerprint = ""
 
     def _context(self, kind: str, size: Size) -> Any:
-        """What runs an engine of that size; it holds the engine."""
+        """Return an execution context for a size, which keeps its engine alive."""
         key = kind, size
         if key not in self._contexts:
             if len(self._contexts) >= _KEPT:
@@ -119,7 +123,7 @@ class TensorRT(Exported):
         kept = f"tensorrt/{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.engine"
         content = load(kept)
         engine = None if content is None else self._runtime.deserialize_cuda_engine(content)
-        if engine is None:  # not kept, or not one of this machine
+        if engine is None:  # not cached, or built on another machine
             log.info("building a TensorRT engine (%s) for %dx%d, which takes minutes", kind, size[2], size[1])
             content = self._built(kind, size)
             engine = self._runtime.deserialize_cuda_engine(content)

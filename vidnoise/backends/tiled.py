@@ -1,9 +1,9 @@
-"""Pictures too large for the memory there is: the network's step tile by tile, with one state for the whole picture.
+"""Tiled processing of pictures too large for the memory, with one state for the whole picture.
 
-What a step takes most memory for lies between its layers, and goes with the size of what is given to it at once. So
-the picture is cut into overlapping tiles of one size, one after the other. What is remembered stays whole: each tile
-gets its part of it, its overlap included, so that what moves from one tile into the next brings its past along. Results
-are blended over the middle of the overlaps; their outermost pixels, which see the tile's edge, do not count.
+Most memory of a step is for activations between its layers, in proportion to the size of its input. So the picture is
+cut into overlapping tiles of one size, which are processed one after the other. The state stays whole: each tile gets
+its part of it, overlap included, so that an object moving from one tile into the next keeps its past. Results are
+blended over the middle of the overlaps; their outermost pixels, which are affected by the tile's edge, do not count.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 OVERLAP = 128
-"""Pixels that neighbouring tiles share: what a frame may move, and what a pixel sees of its surroundings."""
+"""Pixels that neighbouring tiles share, for motion between frames and the network's receptive field."""
 
 SMALLEST = 256
-"""Of a tile's sides: below it the tiles are hardly more than their overlaps."""
+"""Minimum side of a tile: smaller tiles would be hardly more than their overlaps."""
 
 SAFETY = 1.3
-"""What libraries take beside the tensors (workspaces, fragments)."""
+"""Factor on the memory of tensors, for workspaces of libraries and fragmentation."""
 
 FRAME_BYTES = 3 * 4 * 7
-"""A pixel of the whole picture, beside the states: noisy and clean RGB, the difference, and what converts them."""
+"""Bytes per pixel of the whole picture, beside the state: noisy and clean RGB, the difference, and their conversion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a tile lies along one axis, and what its pixels count for there."""
+    """Position of a tile along one axis, and the weights of its pixels."""
 
     start: int
     weights: tuple[float, ...]
-    """One for each :data:`MULTIPLE` / 2 pixels, from 0 to 1; those of neighbours add up to 1."""
+    """One per :data:`MULTIPLE` / 2 pixels, from 0 to 1; those of neighbouring tiles add up to 1."""
 
 
 def spans(size: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
-    """Tiles of one size over an axis, evenly; ``size`` and ``tile`` are multiples of :data:`MULTIPLE`."""
+    """Distribute tiles of one size evenly over an axis; ``size`` and ``tile`` are multiples of :data:`MULTIPLE`."""
     unit = MULTIPLE // 2
     if tile >= size:
         return [Span(0, (1.0,) * (size // unit))]
@@ -87,17 +87,17 @@ def spans(size: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
 
 
 class Tiled:
-    """A :class:`~vidnoise.backends.protocol.Backend`: PyTorch, a tile at a time.
+    """A :class:`~vidnoise.backends.protocol.Backend` in plain PyTorch that processes one tile at a time.
 
-    What looks far is done for the whole picture: the noise level, for which what its places tell is gathered from all
-    tiles first, and the motion, which takes little memory. So a tile differs from its part of the whole only by what
-    convolutions see beyond its edges.
+    Global computations are done for the whole picture: the noise level, by gathering features from all tiles first, and
+    the motion, which takes little memory. So the result of a tile differs from that of the whole picture only as far as
+    convolutions reach beyond its edges.
 
     Args:
-        network: what to run.
-        device, dtype: as for every backend.
-        max_memory: MB that a stream may take on the device.
-        lookahead: frames that will wait there, in memory beside it.
+        network: the network to run.
+        device, dtype: as for all backends.
+        max_memory: memory that a stream may take on the device, in MB.
+        lookahead: frames that will wait there, whose memory is included.
         overlap: pixels that neighbours share, a multiple of 2 :data:`MULTIPLE`.
     """
 
@@ -136,6 +136,9 @@ class Tiled:
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self._network.initial_scout(n, height, width, device=self._device)
 
+    def input_buffer(self, state: State) -> None:
+        return None
+
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
@@ -167,7 +170,7 @@ class Tiled:
         return self._smaller_if_full(noisy, lambda cut: self._smoothed(cut, noisy, level, boost, keep, state, future))
 
     def _smaller_if_full(self, noisy: Tensor, work: Callable[[_Cut], Result]) -> Result:
-        """What ``work`` makes of the tiles, which become smaller where they do not fit."""
+        """Run ``work`` on the tiles, retrying with smaller ones when out of memory."""
         n, _, height, width = noisy.shape
         while True:
             tile = self._tiles[n, height, width]
@@ -181,7 +184,7 @@ class Tiled:
                 self._tiles[n, height, width] = smaller
 
     def _cut(self, height: int, width: int, tile: tuple[int, int]) -> _Cut:
-        """The same for the same, with its weights on the device."""
+        """Return the tiling of a size, cached together with its weights on the device."""
         if (height, width, tile) != self._last_cut[0]:
             self._last_cut = (height, width, tile), _Cut(height, width, tile, self._overlap)
         return self._last_cut[1]
@@ -253,7 +256,7 @@ class Tiled:
         return Denoised(following.clean, found_level, state._replace(**following._asdict()))
 
     def _places(self, cut: _Cut, noisy: Tensor, previous: Tensor, level: Tensor) -> Iterator[tuple[Span, Span]]:
-        """The tiles' places, in each of which the network finds its part of the motion of the whole picture."""
+        """Yield the places of the tiles, giving the network the matching part of the whole picture's motion at each."""
         now, before = (F.avg_pool2d(picture.mean(1, keepdim=True), 2) for picture in (noisy, previous))
         motion = self._motion(now, before, level[:, :1])
         try:
@@ -266,7 +269,7 @@ class Tiled:
 
 
 class _Cut:
-    """One picture's tiles; iterates over their places."""
+    """The tiling of a picture; iterates over the places of the tiles."""
 
     def __init__(self, height: int, width: int, tile: tuple[int, int], overlap: int) -> None:
         self._height = height
@@ -278,27 +281,27 @@ class _Cut:
         return itertools.product(self._rows, self._columns)
 
     def part(self, whole: Tensor, place: tuple[Span, Span]) -> Tensor:
-        """A tile of a tensor of 1 to 1/8 of the picture's resolution, as a view."""
+        """Return a view of one tile of a tensor at 1 to 1/8 of the picture's resolution."""
         step = self._height // whole.shape[2]
         top, left = (span.start // step for span in place)
         return whole[..., top : top + self._tile[0] // step, left : left + self._tile[1] // step]
 
     def blend(self, whole: Tensor, values: Tensor, place: tuple[Span, Span]) -> None:
-        """Add a tile's values to the whole, by their weights."""
+        """Add a tile's weighted values to the whole."""
         repeats = MULTIPLE // 2 // (self._height // whole.shape[2])
         down, across = (self._weights(span, repeats, whole.device) for span in place)
         self.part(whole, place).add_(values * (down[:, None] * across[None, :]))
 
     def _weights(self, span: Span, repeats: int, device: torch.device) -> Tensor:
-        """Made once: numbers that go to a GPU are waited for."""
-        key = id(span), repeats  # spans live as long as this does
+        """Return a span's weights on the device, cached because copying to a GPU synchronises with it."""
+        key = id(span), repeats  # spans live as long as this object
         if key not in self._made:
             self._made[key] = torch.tensor(span.weights, device=device).repeat_interleave(repeats)
         return self._made[key]
 
 
 def _halved(tile: tuple[int, int]) -> tuple[int, int]:
-    """A smaller tile: its longer side halved, in multiples of :data:`MULTIPLE`."""
+    """Return a smaller tile, with its longer side halved and rounded up to a multiple of :data:`MULTIPLE`."""
     longer = max(tile)
     half = max(SMALLEST, math.ceil(longer / 2 / MULTIPLE) * MULTIPLE)
     return (min(tile[0], half), tile[1]) if tile[0] == longer else (tile[0], min(tile[1], half))
@@ -307,17 +310,17 @@ def _halved(tile: tuple[int, int]) -> tuple[int, int]:
 def choose_tile(
     network: DenoiseNetwork, n: int, height: int, width: int, max_bytes: float, overlap: int = OVERLAP
 ) -> tuple[int, int]:
-    """Height and width of the largest tiles with which a step stays within ``max_bytes``.
+    """Return height and width of the largest tiles for which a step stays within ``max_bytes``.
 
     Raises:
-        UsageError: there are none.
+        UsageError: even the smallest tiles take more.
     """
     state = sum(t.numel() * 4 for t in network.initial_state(n, height, width, device="meta"))
     whole = n * height * width * FRAME_BYTES + state
-    apart = SAFETY * motion_bytes(network, n, height, width) + state  # beside a tile's: motion, and the next state
+    apart = SAFETY * motion_bytes(network, n, height, width) + state  # beside a tile's: motion and the next state
     tile = height, width
     while True:
-        # In one piece, both are part of the step.
+        # Without tiling, both are part of the step.
         least = whole + (0 if tile == (height, width) else apart) + SAFETY * step_bytes(network, n, *tile)
         if least <= max_bytes:
             return tile
@@ -333,11 +336,11 @@ def choose_tile(
 
 
 def step_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
-    """What a step of the network takes at most beside its input: counted on tensors without memory."""
+    """Return the peak memory of a step beside its input, counted on meta tensors."""
     return _step_bytes(network.config, next(network.parameters()).dtype, n, height, width)
 
 
-@functools.lru_cache(maxsize=256)  # a second each; sizes come again, file by file
+@functools.lru_cache(maxsize=256)  # a second each; sizes recur from file to file
 def _step_bytes(config: ModelConfig, dtype: torch.dtype, n: int, height: int, width: int) -> int:
     empty = DenoiseNetwork(config).to("meta").in_precision(dtype)
     state = empty.initial_state(n, height, width, device="meta")
@@ -348,7 +351,7 @@ def _step_bytes(config: ModelConfig, dtype: torch.dtype, n: int, height: int, wi
 
 
 def motion_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
-    """What estimating the motion of a picture takes at most, the noise level for it included."""
+    """Return the peak memory of motion estimation for a picture, including its noise level."""
     return _motion_bytes(network.motion, n, height, width)
 
 
@@ -359,14 +362,14 @@ def _motion_bytes(motion: Callable[..., Motion], n: int, height: int, width: int
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Bytes of the tensors that ``work`` makes and that are alive at once, at most."""
+    """Return the peak bytes of simultaneously live tensors that ``work`` creates."""
     with torch.inference_mode(), _PeakBytes() as counted:
         work()
     return counted.peak
 
 
 class _PeakBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive at once, those that were made before left out."""
+    """Counts the bytes of simultaneously live tensors, except those created before."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Looking both ways: frames wait for those that follow them, which are gone through backwards first.
+"""Look-ahead: frames wait for later ones, which a backward pass visits first.
 
-A scout begins at the last frame that has come and goes back to the first that waits; at each it leaves what the frames
-after it say. Then the frames are denoised from the first to the last, each by its past and by what the scout has left.
-The scout's way back is repeated for every block of frames, not for every frame, so that it costs little: with N frames
-of lookahead, the last third of those that wait are only looked at, and come out with the next block.
+The backward pass, the scout, goes from the latest frame back to the first that waits, and at each predicts the frame
+from those after it. Then the frames are denoised from the first to the last, each by its past and this prediction.
+The backward pass is repeated per block of frames rather than per frame, so that it costs little: with N frames of
+look-ahead, the last third of the waiting frames are only visited, and come out with the next block.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from vidnoise.model import Denoised, Future, State
 Item = TypeVar("Item")
 
 AUTO_LOOKAHEAD = 8
-"""Frames, for files: about as many as the fusion's least gain on details lets count."""
+"""Default look-ahead for files, in frames: about as many as the minimum gain on details lets have an effect."""
 
 LIVE_LOOKAHEAD = 3
-"""Frames, for live input on a GPU whose bound on the lag allows it."""
+"""Maximum default look-ahead for live input on a GPU, in frames, where the latency bound allows it."""
 
 LIVE_SHARE = 0.25
-"""Of the bound on a live stream's lag, what waiting for frames may take."""
+"""Maximum time spent waiting for frames, as a share of a live stream's latency bound."""
 
 MEMORY_SHARE = 0.25
-"""Of the memory that is free, what waiting frames may take."""
+"""Maximum memory of waiting frames, as a share of the free memory."""
 
 WAITING_BYTES = 60
-"""A pixel of a waiting frame, about: its samples, RGB, noise level, and what its future says of it."""
+"""Approximate bytes per pixel of a waiting frame: its samples, RGB, noise level and prediction."""
 
 
 def choose_lookahead(
@@ -45,18 +45,18 @@ def choose_lookahead(
     rate: Fraction | None = None,
     max_latency_ms: float | None = None,
 ) -> int:
-    """How far to look ahead where nobody has said it.
+    """Choose the default look-ahead of a stream, in frames.
 
     Args:
         size: width and height of the video.
-        device: where the frames wait.
-        max_memory: MB that the stream may take there.
-        rate: frames a second, of a live input.
-        max_latency_ms: bound on the lag of a live input; ``None`` for a file.
+        device: device on which frames wait.
+        max_memory: memory that the stream may take there, in MB.
+        rate: frames a second of a live input.
+        max_latency_ms: latency bound of a live input; ``None`` for a file.
 
     Returns:
-        For a file :data:`AUTO_LOOKAHEAD`, or what fits into :data:`MEMORY_SHARE` of the memory that is free; for a live
-        input none on a CPU, which has no time for it, and on a GPU :data:`LIVE_LOOKAHEAD` at the most.
+        For a file :data:`AUTO_LOOKAHEAD`, or as many as fit into :data:`MEMORY_SHARE` of the free memory; for a live
+        input 0 on a CPU, which has no time for it, and at most :data:`LIVE_LOOKAHEAD` on a GPU.
     """
     width, height = size
     room = free_bytes(device) if max_memory is None else min(free_bytes(device), max_memory * 2**20)
@@ -69,12 +69,12 @@ def choose_lookahead(
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a device that nobody uses."""
+    """Return the free memory of a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system tells
+    except (AttributeError, ValueError, OSError):  # not available on every system
         return 4 << 30
 
 
@@ -87,12 +87,12 @@ class _Waiting(NamedTuple, Generic[Item]):
 
 
 class Window(Generic[Item]):
-    """The frames of one stream (or of N that go in step) that wait, and what is remembered before them.
+    """The waiting frames of one stream (or of N in lockstep), and the state before them.
 
     Args:
-        backend: which runs the network.
-        lookahead: frames that may have to come before the first one goes out: each has seen at most so many after it,
-            and at least a third of that, but for the last ones of a scene.
+        backend: runs the network.
+        lookahead: frames that may have to arrive before the first one is returned: each frame is denoised with at most
+            this many after it, and at least a third of that, except for the last ones of a scene.
     """
 
     def __init__(self, backend: Backend, lookahead: int) -> None:
@@ -105,13 +105,13 @@ class Window(Generic[Item]):
     def push(
         self, item: Item, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor
     ) -> Iterator[tuple[Item, Denoised]]:
-        """Take the next frame; gives those that are finished, with their items.
+        """Take the next frame and yield the finished ones, with their items.
 
-        A clean frame is to be used before the next one is asked for.
+        A clean frame must be used before the next one is requested.
 
         Args:
-            item: whatever belongs to the frame.
-            noisy, sigma, boost, keep: see :meth:`Backend.step`. All frames that wait are of one size.
+            item: any object that belongs to the frame.
+            noisy, sigma, boost, keep: see :meth:`Backend.step`. All waiting frames have one size.
         """
         if self.state is None:
             self.state = self._backend.initial_state(len(noisy), *noisy.shape[-2:])
@@ -121,12 +121,12 @@ class Window(Generic[Item]):
             yield from self._release(len(self._waiting) - self._tail)
 
     def flush(self) -> Iterator[tuple[Item, Denoised]]:
-        """The frames that still wait; what follows, if anything, is another video."""
+        """Yield the frames that still wait, at the end of a video."""
         if self._waiting:
             yield from self._release(len(self._waiting))
 
     def _release(self, count: int) -> Iterator[tuple[Item, Denoised]]:
-        """Look back from the last frame, then denoise the first ``count``."""
+        """Run the backward pass from the last frame, then denoise the first ``count``."""
         futures: list[Future] = []
         scout = self._backend.initial_scout(len(self._waiting[0].noisy), *self._waiting[0].noisy.shape[-2:])
         follows = torch.zeros_like(self._waiting[0].keep)
@@ -137,7 +137,7 @@ class Window(Generic[Item]):
                 futures.append(future)
         assert self.state is not None
         for _ in range(count):
-            # Taken only once it is done: a frame for which there was no memory still waits.
+            # Removed only once it is done, so that a frame that ran out of memory still waits.
             _, noisy, boost, keep, level = self._waiting[0]
             result = self._backend.smooth(noisy, level, boost, keep, self.state, futures.pop())
             self.state = result.state

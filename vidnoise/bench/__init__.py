@@ -1,1 +1,1 @@
-"""How fast it is, and how fast it could be: what ``vidnoise bench`` measures, counts, writes and compares."""
+"""Benchmarks of ``vidnoise bench``: the speed of the network, its theoretical limits, and comparisons over time."""

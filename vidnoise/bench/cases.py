@@ -1,4 +1,4 @@
-"""What is measured: a case is a model, run somehow, on pictures of one size; and the pictures."""
+"""Benchmark cases, each a model with a way to run it on pictures of one size; and the pictures."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SIZES = {"540p": (540, 960), "720p": (720, 1280), "1080p": (1080, 1920), "2160p"
 """Height and width by name."""
 
 SIGMA = 20.0
-"""Of the pictures' noise, 8-bit units."""
+"""Standard deviation of the pictures' noise, in 8-bit units."""
 
 WARM_UP = 3
-"""Frames before anything is timed: the second is the first with a past."""
+"""Frames before timing starts; the second is the first one with a past."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing to measure, as it was asked for: what ``auto`` came to be is known when it has run."""
+    """A case to measure, as requested; what ``auto`` resolves to is known only when it has run."""
 
     model: str
     device: str
@@ -39,11 +39,11 @@ class Case:
     height: int
     width: int
     streams: int | None = None
-    """So many through one :class:`vidnoise.StreamBatch`; None: one through a :class:`vidnoise.Denoiser`."""
+    """Number of streams in one :class:`vidnoise.StreamBatch`; None for a single :class:`vidnoise.Denoiser`."""
 
     @property
     def label(self) -> str:
-        """In a few words."""
+        """Short description."""
         streams = "" if self.streams is None else f", {self.streams} stream{'s' * (self.streams > 1)}"
         return f"{self.model}, {self.backend}, {self.precision}, {self.device}, {self.width}x{self.height}{streams}"
 
@@ -53,7 +53,7 @@ class Case:
 
     @property
     def padded_pixels(self) -> int:
-        """What the network computes of a frame, its size being extended to a multiple of :data:`MULTIPLE`."""
+        """Pixels that the network computes per frame, whose size is padded to a multiple of :data:`MULTIPLE`."""
         return (-(-self.height // MULTIPLE) * MULTIPLE) * (-(-self.width // MULTIPLE) * MULTIPLE)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Case:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width of ``1080p`` or ``1920x1080``.
+    """Parse ``1080p`` or ``1920x1080`` to height and width.
 
     Raises:
         UsageError: it is neither, or smaller than 16 pixels.
@@ -70,7 +70,7 @@ def parse_size(text: str) -> tuple[int, int]:
         return SIZES[text]
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None or min(int(match[1]), int(match[2])) < MULTIPLE:
-        raise UsageError(f"unknown size {text!r}; use {', '.join(SIZES)} or WIDTHxHEIGHT (16x16 at the least)")
+        raise UsageError(f"unknown size {text!r}; use {', '.join(SIZES)} or WIDTHxHEIGHT (at least 16x16)")
     return int(match[2]), int(match[1])
 
 
@@ -83,13 +83,13 @@ def make_cases(
     sizes: Sequence[str] = ("1080p",),
     streams: Sequence[int] = (),
 ) -> list[Case]:
-    """All combinations, every name checked.
+    """Make all combinations, after checking every name.
 
     Args:
         models: names or files.
-        device: of all.
-        backends: names, ``all``, or ``name:precision`` for one that shall run in that precision only.
-        precisions: of backends that say none.
+        device: device of all cases.
+        backends: names, ``all``, or ``name:precision`` for one that runs in that precision only.
+        precisions: precisions of backends without one.
         sizes: see :func:`parse_size`.
         streams: see :attr:`Case.streams`.
 
@@ -109,7 +109,7 @@ def make_cases(
         if precision not in ("auto", *PRECISIONS):
             raise UsageError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
     if any(n < 1 for n in streams):
-        raise UsageError("there must be 1 stream at the least")
+        raise UsageError("there must be at least 1 stream")
     where = str(resolve_device(device))
     parsed = [parse_size(size) for size in sizes]
     combined = itertools.product(parsed, models, ways, streams or (None,))
@@ -117,17 +117,17 @@ def make_cases(
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """``bf16`` for ``torch.bfloat16``."""
+    """Return the name of a precision, such as ``bf16`` for ``torch.bfloat16``."""
     return next(name for name, d in PRECISIONS.items() if d is dtype)
 
 
 def config_of(model: str) -> ModelConfig:
-    """The sizes of a model, without loading its weights."""
+    """Return the configuration of a model, without loading its weights."""
     return ModelConfig.from_dict(read_card(find_model(model))[1])
 
 
 def noisy_frames(height: int, width: int, count: int, device: torch.device | str = "cpu") -> list[Frame]:
-    """8-bit 4:2:0 frames of a moving gradient under noise."""
+    """Make 8-bit 4:2:0 frames of a moving gradient with noise."""
     generator = torch.Generator().manual_seed(0)
     format = PIXEL_FORMATS["yuv420p"]
     frames = []

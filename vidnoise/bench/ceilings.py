@@ -1,7 +1,6 @@
-"""What the machine can do at best: arithmetic by large products and convolutions, memory by copies and triads.
+"""Peak performance of the machine: arithmetic by large matrix products and convolutions, memory by copies and triads.
 
-Measured beside the cases, round by round, so that a machine that has other work to do is as slow for the ceilings as
-for what is held against them.
+The ceilings are measured alongside the cases, round by round, so that other load on the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of what is computed: large enough that nothing is spent on starting it, small enough to be quick."""
+    """Problem sizes: large enough that launch overhead is negligible, small enough to be quick."""
 
     product: int
     """Rows and columns of the matrices."""
     channels: int
     pixels: int
-    """Across the convolution's picture."""
+    """Height and width of the convolution's picture."""
     floats: int
-    """In each of the arrays that are copied; well beyond any cache."""
+    """Elements of each array to copy; well beyond any cache."""
     repeats: int
 
 
@@ -34,13 +33,13 @@ SIZES = {"cpu": Sizes(768, 64, 96, 16 << 20, 1), "cuda": Sizes(8192, 256, 512, 2
 
 @dataclass(slots=True)
 class Ceilings:
-    """In each round the best of two kinds of work, in GFLOP/s and GB/s."""
+    """Ceilings in GFLOP/s and GB/s, for each round the best of two kinds of work."""
 
     gflops: list[float] = field(default_factory=list)
     gbps: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, float]:
-        """Medians over rounds, which times are held against, and the best."""
+        """Return the medians over rounds, with which times are compared, and the best values."""
         return {
             "gflops": round(statistics.median(self.gflops), 1),
             "gbps": round(statistics.median(self.gbps), 2),
@@ -50,11 +49,11 @@ class Ceilings:
 
 
 class Probe:
-    """Measures the ceilings of a device, with the threads that torch has now.
+    """Measures the ceilings of a device, with the current number of torch threads.
 
     Args:
-        device: Where.
-        dtype: Of the arithmetic. On a GPU float32 convolutions run as torch runs them by default (TF32).
+        device: The device.
+        dtype: Precision of the arithmetic. On a GPU, float32 convolutions run as by default in torch (TF32).
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -69,7 +68,7 @@ class Probe:
         self._arrays = [torch.rand(s.floats, device=device) for _ in range(3)]
 
     def round(self) -> None:
-        """Measure once more."""
+        """Measure another round."""
         s, (x, y, z) = self._sizes, self._arrays
         with torch.inference_mode():
             product = 2 * s.product**3 / self._seconds(lambda: self._a @ self._b)
@@ -81,7 +80,7 @@ class Probe:
         self.ceilings.gbps.append(max(copied, triad) / 1e9)
 
     def _seconds(self, work: Callable[[], object]) -> float:
-        """Of the best of three runs, after one that is not counted."""
+        """Return the seconds of the best of three runs, after one for warm-up."""
         work()
         best = float("inf")
         for _ in range(3):

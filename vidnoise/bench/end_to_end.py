@@ -1,4 +1,4 @@
-"""Whole runs, decoder to encoder, over a clip made for it."""
+"""Whole runs from decoder to encoder, on a generated clip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RATE = 25
 
 
 def make_clip(path: Path, height: int, width: int, frames: int) -> None:
-    """A noisy H.264 clip of so many frames (of even size, as H.264 wants it)."""
+    """Write a noisy H.264 clip, with its size rounded down to even numbers, as H.264 requires."""
     from vidnoise.sinks import open_sink
     from vidnoise.sources import open_source
 
@@ -34,12 +34,12 @@ def make_clip(path: Path, height: int, width: int, frames: int) -> None:
 
 
 def run_clip(case: Case, clip: str, seconds: float, *, threads: int) -> dict[str, Any]:
-    """``vidnoise CLIP -o OUT`` (H.264, preset ``veryfast``) in this process, as far as it comes in that time.
+    """Run ``vidnoise CLIP -o OUT`` (H.264, preset ``veryfast``) in this process, for at most ``seconds``.
 
-    What is done once for a size (compiling, choosing a backend) is done before.
+    One-time preparations for a size (compiling, choosing a backend) are done before.
 
     Returns:
-        Its :class:`~vidnoise.RunStats` in brief.
+        A summary of its :class:`~vidnoise.RunStats`.
     """
     from vidnoise.pipeline.run import run
     from vidnoise.session.denoiser import Denoiser

@@ -1,4 +1,4 @@
-"""Classic filters on the same pictures, with the same threads, in the same rounds."""
+"""Benchmark of classic filters on the same pictures, with the same threads, in the same rounds."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from vidnoise.errors import UsageError
 from vidnoise.evaluation.peers import PEERS, Peer
 
 DEFAULT = "hqdn3d,atadenoise,vaguedenoiser,nlmeans,opencv-nlm"
-"""Those that take seconds, not minutes."""
+"""Filters that take seconds, not minutes."""
 
 CLIP = 5
-"""Frames in a call."""
+"""Frames per call."""
 
 RESOLUTION = 0.2
-"""What a filter takes cannot be told below this share of what starting its program and piping the frames takes."""
+"""Shortest measurable time of a filter, as a share of the time for starting its program and piping the frames."""
 
 
 class FilterCase:
-    """A filter on a short clip of one size; it takes RGB pictures, as in ``vidnoise evaluate``.
+    """A filter on a short clip of one size, in RGB as in ``vidnoise evaluate``.
 
     Args:
-        peer: Which, at the middle one of the strengths that suit the noise.
-        height, width: Of the pictures.
-        seconds: No further call is begun after that.
+        peer: The filter, which runs at the middle one of the strengths for the noise.
+        height, width: Size of the pictures.
+        seconds: Time after which no further call is started.
     """
 
     def __init__(self, peer: Peer, height: int, width: int, seconds: float) -> None:
@@ -44,7 +44,7 @@ class FilterCase:
         self._idle_ms: list[float] = []
 
     def burst(self, clip: Tensor) -> None:
-        """One call, less the time of the same call with nothing to do in it."""
+        """Measure one call, less the time of the same call without the filter."""
         if self.reason is not None or (self._ms and self._spent > self._seconds):
             return
         try:
@@ -59,7 +59,7 @@ class FilterCase:
         self._ms.append(1e3 * (total - start_up) / CLIP)
 
     def result(self) -> dict[str, Any]:
-        """In the results file."""
+        """Return the row for the results file."""
         row: dict[str, Any] = {"filter": self.peer.name, "height": self.height, "width": self.width}
         if self.reason is not None:
             return row | {"status": "failed", "reason": self.reason}
@@ -74,7 +74,7 @@ class FilterCase:
 
 
 def choose_filters(names: str) -> list[Peer]:
-    """Filters by a comma-separated list, ``all`` or ``none``. What cannot run here is among them, to be said.
+    """Choose filters by a comma-separated list, ``all`` or ``none``; those that cannot run are kept for the report.
 
     Raises:
         UsageError: there is no such filter.
@@ -88,7 +88,7 @@ def choose_filters(names: str) -> list[Peer]:
 
 
 def filter_clip(height: int, width: int) -> Tensor:
-    """``(T, 3, H, W)`` RGB of what the models get."""
+    """Return the models' input pictures as RGB ``(T, 3, H, W)``."""
     return torch.cat([to_rgb(frame) for frame in noisy_frames(height, width, CLIP)])
 
 

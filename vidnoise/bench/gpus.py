@@ -1,4 +1,4 @@
-"""Published peak figures of common GPUs, all of them NVIDIA's own and without sparsity."""
+"""Published peak figures of common GPUs, all from NVIDIA and without sparsity."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """Peaks as the vendor states them; nobody reaches them."""
+    """Peak figures as stated by the vendor; real programs do not reach them."""
 
     name: str
     half_tflops: float
-    """float16 products with float32 sums on tensor cores, dense."""
+    """Dense float16 products with float32 accumulation on tensor cores, in TFLOP/s."""
     single_tflops: float
-    """float32 on ordinary cores."""
+    """float32 on ordinary cores, in TFLOP/s."""
     gbps: float
-    """Of memory."""
+    """Memory bandwidth, in GB/s."""
     source: str
 
 

@@ -1,12 +1,11 @@
-"""What one step of the network consists of: operations, arithmetic and memory traffic, by part; and the time of each.
+"""Operations, arithmetic and memory traffic of one step of the network, by part; and the time of each part.
 
-The network's own code is run and watched at the dispatcher, so that nothing here has to be kept in step with it. A part
-is found by looking at which of the network's functions is running.
+The network's own code is run and observed at the dispatcher, so that nothing here needs to be kept in sync with it. The
+part of an operation is found by which of the network's functions is running.
 
-Counting rules. A convolution: 2 per multiply-add. A pooling: its window, a bilinear sample: 8, a bicubic one: 32, per
-value that comes out. A reduction: 1 per value that goes in. Anything else that computes: 1 per value that comes out, a
-logarithm like an addition. What only moves data: none. Bytes: every operation reads its inputs and writes its output
-once; views cost nothing.
+Counting rules. A convolution: 2 per multiply-add. Per output value, a pooling: its window; a bilinear sample: 8; a
+bicubic one: 32. A reduction: 1 per input value. Any other computation: 1 per output value, with a logarithm counting
+like an addition. Moving data: none. Bytes: every operation reads its inputs and writes its output once; views are free.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from vidnoise.model.operations import Operations
 from vidnoise.session import cuts
 
 SIZE = 256
-"""Height and width of the frame on which operations are counted. All but the weights grows with the pixels."""
+"""Height and width of the frame on which operations are counted. Everything but the weights scales with the pixels."""
 
 _OPERATIONS = (Operations, CpuOperations)
 
@@ -54,12 +53,12 @@ PARTS: dict[str, tuple[Any, ...]] = {
         *(luma_chroma.rgb_to_bands, luma_chroma.bands_to_rgb, luma_chroma.per_channel, wavelet.per_band),
     ),
 }
-"""Functions by part. Where one calls another, the outermost counts: the warps while motion is estimated are motion."""
+"""Functions by part. In nested calls the outermost counts: warps during motion estimation belong to motion."""
 
 REST = "rest"
 
 OUTSIDE = "outside PyTorch"
-"""Python, and what OpenCV does."""
+"""Name of the part for Python and OpenCV."""
 
 _PART_OF: dict[CodeType, str] = {
     inspect.unwrap(f).__code__: part for part, functions in PARTS.items() for f in functions
@@ -84,7 +83,7 @@ def _part_of(frame: FrameType | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of a step; numbers a full-resolution pixel."""
+    """One operation of a step; figures are per full-resolution pixel."""
 
     part: str
     name: str
@@ -92,42 +91,42 @@ class Operation:
     bytes: float
     is_convolution: bool
     is_large: bool
-    """A convolution or a warp: what remains where everything small is fused into its neighbours."""
+    """Whether it is a convolution or a warp, which remain when everything small is fused into its neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One step, counted."""
+    """The counted operations of one step."""
 
     operations: tuple[Operation, ...]
     state_bytes: float
-    """A pixel, of the state."""
+    """Bytes of the state per pixel."""
     weight_bytes: int
-    """Of all weights, in the precision of the arithmetic."""
+    """Bytes of all weights, in the precision of the arithmetic."""
 
     @property
     def flops(self) -> float:
-        """A pixel."""
+        """FLOP per pixel."""
         return sum(op.flops for op in self.operations)
 
     @property
     def convolution_flops(self) -> float:
-        """A pixel."""
+        """FLOP per pixel in convolutions."""
         return sum(op.flops for op in self.operations if op.is_convolution)
 
     @property
     def unfused_bytes(self) -> float:
-        """A pixel, where every operation goes through main memory."""
+        """Bytes per pixel if every operation goes through main memory."""
         return sum(op.bytes for op in self.operations)
 
     @property
     def layered_bytes(self) -> float:
-        """A pixel, where convolutions and warps go through main memory, and the rest is fused into them."""
+        """Bytes per pixel if convolutions and warps go through main memory, and the rest is fused into them."""
         return sum(op.bytes for op in self.operations if op.is_large) + self.fused_bytes
 
     @property
     def fused_bytes(self) -> float:
-        """A pixel, where only the picture (float32 RGB) and the state are read and written: the least there can be."""
+        """Minimum bytes per pixel, if only the picture (float32 RGB) and the state are read and written."""
         return 12 + 2 * self.state_bytes
 
     def by_part(self) -> dict[str, list[Operation]]:
@@ -147,7 +146,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """What reading it costs: an expanded dimension is read once."""
+    """Return the bytes that reading a tensor takes; an expanded dimension is read once."""
     count = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         count *= size if stride else 1
@@ -155,15 +154,15 @@ def _bytes(tensor: Tensor) -> int:
 
 
 class _Counter(TorchDispatchMode):
-    """Writes down every operation while it runs."""
+    """Records every operation that runs."""
 
     def __init__(self, weights: set[int], pixels: int) -> None:
         super().__init__()
         self.operations: list[Operation] = []
         self._weights = weights
-        """Storages of the weights, and of what is made of them alone (their casts)."""
+        """Storages of the weights, and of tensors derived from them alone (their casts)."""
         self._kept: list[Tensor] = []
-        """The latter: a storage that was freed could come back as another tensor's."""
+        """The derived tensors, kept alive because a freed storage could be reused by another tensor."""
         self._pixels = pixels
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -211,13 +210,13 @@ def _flops(func: Any, name: str, args: Any, kwargs: Any, inputs: list[Tensor], o
 
 
 def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Graph:
-    """Count one blind step of a network of these sizes; ``dtype`` is that of its convolutions."""
+    """Count one blind step of a network with a configuration; ``dtype`` is the precision of its convolutions."""
     network = DenoiseNetwork(config).eval().requires_grad_(False).in_precision(dtype)
     noisy = torch.rand(1, 3, SIZE, SIZE)
     state = network.initial_state(1, SIZE, SIZE)
     keep = torch.ones(1, dtype=torch.bool)
     weights = {_storage(p) for p in network.parameters()}
-    # Not in inference mode, where composite operations reach the dispatcher whole.
+    # Not in inference mode, in which composite operations reach the dispatcher undivided.
     counter = _Counter(weights, SIZE * SIZE)
     with torch.no_grad(), counter:
         network.advance(noisy, None, 1.0, keep, state)
@@ -227,7 +226,7 @@ def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Graph
 
 
 class _Timer(TorchDispatchMode):
-    """Marks every operation for the profiler with the part it belongs to."""
+    """Labels every operation for the profiler with its part."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with record_function(f"part: {_part_of(sys._getframe(1))}"):
@@ -235,11 +234,12 @@ class _Timer(TorchDispatchMode):
 
 
 def time_by_part(push: Any, frames: list[Any], device: torch.device) -> dict[str, float]:
-    """Milliseconds a frame in each part, by torch.profiler: on the CPU of the host's time, else of the device's.
+    """Measure the milliseconds per frame in each part by torch.profiler, in host time on the CPU, else in device time.
 
     Args:
-        push: takes one frame; runs the network operation by operation (backend ``eager``).
-        frames: what is pushed; the first two are not counted.
+        push: takes one frame and runs the network operation by operation (backend ``eager``).
+        frames: the frames to push; the first two are not counted.
+        device: the device that the network runs on.
     """
     on_device = device.type != "cpu"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]

@@ -1,4 +1,4 @@
-"""The results file as a picture: a panel a size, a bar a case; with several streams, a panel of throughput."""
+"""Plot of a results file: a panel per size with a bar per case; with several streams, a panel of throughput."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OURS, OTHERS = "#1f5fbf", "#c8641e"
 
 
 def plot_results(results: Results, picture: Path) -> None:
-    """Draw a PNG.
+    """Plot a results file as a PNG.
 
     Raises:
         ImportError: matplotlib is not installed.

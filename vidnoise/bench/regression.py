@@ -1,4 +1,4 @@
-"""Whether a new results file is slower than an old one: ratios of times, after what the machine was capable of."""
+"""Detection of slowdowns between two results files, by ratios of times corrected for the speed of the machine."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from vidnoise.bench.results import Results, name_of, size_of, table
 
 TOLERANCE = 1.15
-"""A case may be so many times as slow before it counts: medians of a few rounds differ by some percent."""
+"""Ratio of times beyond which a case counts as slower: medians of a few rounds vary by several percent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One case in both files."""
+    """The change of one case between both files."""
 
     name: str
     old_ms: float
     new_ms: float | None
-    """None if it failed."""
+    """Milliseconds in the new file; None if the case failed."""
     machine: float
-    """How many times as slow the machine itself was: the geometric mean of both ceilings' ratios."""
+    """Slowdown of the machine itself: the geometric mean of the ratios of both ceilings."""
     reason: str = ""
 
     @property
     def ratio(self) -> float:
-        """How many times as slow the case became beyond that."""
+        """Slowdown of the case beyond that of the machine."""
         return math.inf if self.new_ms is None else self.new_ms / self.old_ms / self.machine
 
     def is_slower(self, tolerance: float) -> bool:
@@ -34,8 +34,12 @@ class Change:
 
 
 def compare(old: Results, new: Results) -> tuple[list[Change], list[str]]:
-    """The changes of all cases measured in ``old`` and tried in ``new``, the worst first; and a line about each case
-    that is in one file only, and what else makes the files hard to compare."""
+    """Compare two results files.
+
+    Returns:
+        The changes of all cases measured in ``old`` and tried in ``new``, the worst first; and lines about cases that
+        are in one file only, and about other obstacles to a comparison.
+    """
     lines = []
     threads = old["settings"]["threads"], new["settings"]["threads"]
     if threads[0] != threads[1]:
@@ -68,7 +72,7 @@ def _change(name: str, a: dict[str, Any], b: dict[str, Any]) -> Change:
 
 
 def markdown(changes: list[Change], lines: list[str], tolerance: float) -> str:
-    """A table, and what is to be said beside it."""
+    """Format a table with remarks."""
     rows = [
         [
             c.name, f"{c.old_ms:.2f}", "failed" if c.new_ms is None else f"{c.new_ms:.2f}", f"{c.machine:.2f}",

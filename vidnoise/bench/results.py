@@ -1,8 +1,8 @@
-"""The results file of ``vidnoise bench``, and the Markdown tables made of it.
+"""The results file of ``vidnoise bench``, and its Markdown tables.
 
-JSON: ``machine`` and ``settings`` hold for all of it; ``cases`` has a row for each case
-(:meth:`~vidnoise.bench.cases.Case.to_dict` and what was measured, or the reason why nothing was, with the ceilings of
-its rounds); ``filters`` and ``end_to_end`` likewise.
+JSON: ``machine`` and ``settings`` apply to the whole file; ``cases`` has a row for each case
+(:meth:`~vidnoise.bench.cases.Case.to_dict` and the measurements, or the reason for the lack of any, with the ceilings
+of its rounds), as have ``filters`` and ``end_to_end``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STAGES = ("decode", "wait_for_input", "upload", "denoise", "download", "wait_for
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file; the old one stays until the new one is whole."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
@@ -31,15 +31,16 @@ def write_file(path: Path, text: str) -> None:
 
 
 def write_results(path: Path, results: Results) -> None:
-    """The JSON file, and the tables beside it."""
+    """Write the JSON file, and the tables beside it."""
     write_file(path, json.dumps(results, indent=1) + "\n")
     write_file(path.with_suffix(".md"), markdown(results))
 
 
 def read_results(path: Path) -> Results:
-    """
+    """Read a results file.
+
     Raises:
-        UsageError: it cannot be read, or is no such file.
+        UsageError: it cannot be read, or is not a results file.
     """
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -51,18 +52,18 @@ def read_results(path: Path) -> Results:
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
-    """Lines of a Markdown table; all columns but the first are numbers' (to the right)."""
+    """Return the lines of a Markdown table; all columns but the first are right-aligned, for numbers."""
     lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
     return [*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]
 
 
 def size_of(row: dict[str, Any]) -> str:
-    """``1920x1080``."""
+    """Return the size of a row, such as ``1920x1080``."""
     return f"{row['width']}x{row['height']}"
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Model, backend and precision of a row, what ``auto`` came to be in brackets."""
+    """Return model, backend and precision of a row, with the choice of ``auto`` in brackets."""
 
     def with_choice(asked: str, used: str | None) -> str:
         return f"{asked} ({used})" if asked == "auto" and used else asked
@@ -90,7 +91,7 @@ def _how(results: Results) -> list[str]:
 
 
 def markdown(results: Results) -> str:
-    """A table for each size, of whole runs, and what failed."""
+    """Format a table for each size, one of whole runs, and the failures."""
     lines = _how(results)
     sizes = list(dict.fromkeys(size_of(row) for row in (*results["cases"], *results["filters"])))
     for size in sizes:

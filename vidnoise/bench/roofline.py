@@ -1,4 +1,4 @@
-"""The roofline page: what a step needs, how long machines take for that at the least, and where the time really goes.
+"""The roofline page: the work of a step, the minimum time for it on various machines, and where the time really goes.
 
 Williams et al., "Roofline: an insightful visual performance model for multicore architectures", CACM 52 (4), 2009.
 """
@@ -24,14 +24,14 @@ from vidnoise.session.denoiser import Denoiser, resolve_precision
 from vidnoise.weights import find_model, list_models, read_card
 
 FRAMES = 6
-"""On which times by part are measured, the first two left out."""
+"""Frames on which times by part are measured, of which the first two are not counted."""
 
 ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """Of a machine: FLOP/s of the convolutions and of everything else, bytes a second."""
+    """Peaks of a machine: FLOP/s of the convolutions and of everything else, and bytes per second."""
 
     convolution: float
     other: float
@@ -40,18 +40,18 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds a frame: the least, under three assumptions on what goes through main memory."""
+    """Minimum seconds per frame, under three assumptions on what goes through main memory."""
 
     fused: float
-    """The picture, the state and the weights only; arithmetic and memory overlap entirely."""
+    """Only the picture, the state and the weights; arithmetic and memory overlap entirely."""
     layered: float
-    """Also what convolutions and warps read and write; everything else is fused into them."""
+    """Also the inputs and outputs of convolutions and warps; everything else is fused into them."""
     unfused: float
-    """What every operation reads and writes."""
+    """The inputs and outputs of every operation."""
 
 
 def bounds(graph: Graph, pixels: int, peaks: Peaks) -> Bounds:
-    """The least time for a frame of so many pixels."""
+    """Return the minimum time for a frame with a number of pixels."""
 
     def seconds(op: Any) -> float:
         return max(op.flops / (peaks.convolution if op.is_convolution else peaks.other), op.bytes / peaks.memory)
@@ -68,10 +68,10 @@ def bounds(graph: Graph, pixels: int, peaks: Peaks) -> Bounds:
 
 
 def make_roofline(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
-    """Count all tiers, and measure those that are shipped on the device, in the precision and at the size of ``case``.
+    """Count all tiers, and measure the shipped ones with the device, precision and size of ``case``.
 
     Returns:
-        What :func:`markdown` shows.
+        The content for :func:`markdown`.
     """
     device = torch.device(case.device)
     dtype = resolve_precision(case.precision, device)
@@ -120,7 +120,7 @@ def _ms(found: Bounds) -> dict[str, float]:
 def _measure(
     models: Sequence[str], case: Case, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Ceilings, time of a frame, and its shares by part, operation by operation (backend ``eager``)."""
+    """Measure ceilings, the time of a frame, and its shares by part, operation by operation (backend ``eager``)."""
     probe, single = Probe(device, dtype), Probe(device, torch.float32)
     frames = noisy_frames(case.height, case.width, FRAMES, device)
     denoisers = {name: Denoiser(name, device=device, precision=case.precision, backend="eager") for name in models}
@@ -155,14 +155,14 @@ def _times(denoiser: Denoiser, frames: list[Any], device: torch.device) -> list[
 
 
 def markdown(page: dict[str, Any]) -> str:
-    """The page, with its assumptions."""
+    """Format the page, with its assumptions."""
     machine, tiers = page["machine"], page["tiers"]
     size, precision = f"{page['width']}x{page['height']}", page["precision"]
     lines = [
         "# Roofline", "",
-        "What a step of each tier needs, counted from the running network; how long that takes at the least; where the",
+        "The work of a step of each tier, counted from the running network; the minimum time for it; and where the",
         "time goes. Written by `vidnoise bench --roofline`; the numbers are in the JSON file beside this page.", "",
-        "## What a step needs", "",
+        "## Work of a step", "",
         f"A blind step with a past, per pixel of the frame; convolutions in {precision}, all else in float32.", "",
     ]  # fmt: skip
     head = ["tier", "FLOP", "of these in convolutions", "bytes, fused", "bytes, by layer", "bytes, unfused",
@@ -180,7 +180,7 @@ def markdown(page: dict[str, Any]) -> str:
                  for c in tiers.values())]
         for part in parts
     ])  # fmt: skip
-    lines += ["", "## The least time on common GPUs", "",
+    lines += ["", "## Minimum time on common GPUs", "",
               f"Milliseconds a frame at {size}: fused / by layer / unfused, by published peaks (float16 convolutions,",
               "float32 for the rest).", ""]  # fmt: skip
     lines += table(["GPU", "TFLOP/s, half", "TFLOP/s, single", "GB/s", *tiers], [
@@ -188,7 +188,7 @@ def markdown(page: dict[str, Any]) -> str:
          *(" / ".join(f"{g['ms'][t][k]:.2f}" for k in ("fused", "layered", "unfused")) for t in tiers)]
         for g in page["gpus"]
     ])  # fmt: skip
-    lines += ["", "Sources, as public copies of these documents quote them:", ""]
+    lines += ["", "Sources, as quoted in public copies of these documents:", ""]
     lines += [*(f"- {g['name']}: {g['source']}." for g in page["gpus"]), ""]
     lines += _measured(page, machine, size)
     return "\n".join(lines) + "\n"
@@ -196,15 +196,15 @@ def markdown(page: dict[str, Any]) -> str:
 
 _ASSUMPTIONS = """\
 - *Fused*: only the picture (float32 RGB), the state (read and written) and the weights go through memory. No program
-  can need less; none comes near, as tiles of a picture would have to pass through the whole network in the caches.
-- *By layer*: besides, convolutions and warps read their inputs and write their outputs; all else is fused into them.
-  That is what a good compiler does.
-- *Unfused*: every operation reads its inputs and writes its output, as PyTorch does it operation by operation. Caches
-  make it less: on a CPU the intermediate pictures of a small frame stay in the last one.
+  can need less; none comes close, as tiles of a picture would have to pass through the whole network within the caches.
+- *By layer*: in addition, convolutions and warps read their inputs and write their outputs; all else is fused into
+  them, as by a good compiler.
+- *Unfused*: every operation reads its inputs and writes its output, as in eager PyTorch. Caches reduce this: on a CPU
+  the intermediate pictures of a small frame stay in the last-level cache.
 - A multiply-add is 2 FLOP; an addition, a logarithm or an exponential 1; a bilinear sample 8, a bicubic one 32.
-  Operations that only move data have none. Counted is the plain form of the network; backends replace some operations
-  (warps by OpenCV, fused kernels), which changes bytes, not convolutions. Starting a kernel (microseconds on a GPU, for
-  each operation) is not counted, nor are colour conversion and the detection of cuts."""
+  Operations that only move data have none. The plain form of the network is counted; backends replace some operations
+  (warps by OpenCV, fused kernels), which changes bytes, not convolutions. Kernel launches (microseconds each on a GPU),
+  colour conversion and cut detection are not counted."""
 
 
 def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[str]:
@@ -215,11 +215,11 @@ def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[
     load = f" The load was {machine['load']:g} on {machine['cores']} cores." if "load" in machine else ""
     lines = [
         "## Measured here", "",
-        f"{where}, torch {machine['torch']}, {machine['date']}.{load} Ceilings in the same minutes: "
+        f"{where}, torch {machine['torch']}, {machine['date']}.{load} Ceilings measured alongside: "
         f"{ceilings['gflops']:,.0f} GFLOP/s in {page['precision']}, {ceilings['gflops_fp32']:,.0f} in float32, "
         f"{ceilings['gbps']:,.1f} GB/s.", "",
     ]  # fmt: skip
-    head = [f"{size}, eager", "ms a frame", "least, fused", "by layer", "unfused", "unfused least / measured"]
+    head = [f"{size}, eager", "ms a frame", "minimum, fused", "by layer", "unfused", "unfused minimum / measured"]
     lines += table(head, [
         [name, f"{row['ms']:,.1f}", *(f"{row['least_ms'][k]:,.1f}" for k in ("fused", "layered", "unfused")),
          f"{100 * row['least_ms']['unfused'] / row['ms']:.0f} %"]
@@ -227,7 +227,7 @@ def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[
     ])  # fmt: skip
     lines += [
         "",
-        "Where the time goes, per cent of a frame by torch.profiler. It makes small operations dearer; the bicubic",
+        "Share of a frame's time in per cent, by torch.profiler, which makes small operations slower; the bicubic",
         "warps are OpenCV's and count as outside PyTorch.",
         "",
     ]

@@ -1,7 +1,7 @@
-"""The benchmark itself: all cases of one size side by side, a few frames of each in every round.
+"""The benchmark: all cases of one size are measured in rounds, with a few frames of each case in every round.
 
-A machine is never quite at rest. Where one case is measured after the other, its moods are part of the comparison; in
-rounds they hit all alike, and the ceilings too.
+A machine is never completely idle. If cases were measured one after the other, varying load would distort the
+comparison; in rounds it affects all of them alike, and the ceilings too.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from vidnoise.session.denoiser import PRECISIONS
 ROUNDS = 5
 
 TOGETHER = 8
-"""Cases that are in memory at once; of more, each lot has rounds and ceilings of its own."""
+"""Maximum number of cases in memory at once; more are split into lots, each with its own rounds and ceilings."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What holds for all cases of a run."""
+    """Settings common to all cases of a run."""
 
     frames: int = 20
-    """Of each case, in all rounds together."""
+    """Frames of each case, over all rounds."""
     seconds: float = 10.0
-    """No more of a case once it has taken so long, in all rounds together; a frame a round is always measured."""
+    """Maximum time of each case, over all rounds; at least one frame per round is measured."""
     threads: int = 1
     patience_seconds: float = 120.0
-    """How long a case may take to be set up, or for a burst or a whole run, before it is given up."""
+    """Timeout for the set-up of a case, for a burst and for a whole run."""
     note: str = ""
-    """What a reader should know of the machine's state."""
+    """Remark on the state of the machine, for readers."""
 
 
 def measure(
@@ -62,17 +62,17 @@ def measure(
     peers: Sequence[Peer] = (),
     end_to_end: bool = False,
 ) -> dict[str, Any]:
-    """Measure everything; what fails is in the results with its reason.
+    """Measure everything; failures are part of the results, with their reasons.
 
     Args:
         cases: from :func:`~vidnoise.bench.cases.make_cases`.
         settings: frames, seconds, threads.
-        say: takes a line of progress.
+        say: called with lines of progress.
         peers: filters to measure at each size.
-        end_to_end: a whole run of one stream for each case, too.
+        end_to_end: also measure a whole run of one stream for each case.
 
     Returns:
-        What :mod:`~vidnoise.bench.results` writes.
+        Results for :mod:`~vidnoise.bench.results`.
     """
     results: dict[str, Any] = {
         "kind": "vidnoise bench",
@@ -106,7 +106,7 @@ def _lots(cases: list[Case]) -> list[list[Case]]:
 
 
 def _measure_lot(lot: list[Case], filters: list[FilterCase], settings: Settings, say: Say) -> list[dict[str, Any]]:
-    """Rows of the results, in the order of ``lot``."""
+    """Measure a lot; return the rows of the results in the order of ``lot``."""
     running: list[_Running] = []
     clip = filter_clip(filters[0].height, filters[0].width) if filters else None
     frames, seconds = math.ceil(settings.frames / ROUNDS), settings.seconds / ROUNDS
@@ -118,7 +118,7 @@ def _measure_lot(lot: list[Case], filters: list[FilterCase], settings: Settings,
             say(f"  round {round_ + 1} of {ROUNDS}")
             for probe in probes.values():
                 probe.round()
-            # There and back, so that no case always follows the same one.
+            # Alternating directions, so that no case always follows the same one.
             for r in running if round_ % 2 == 0 else reversed(running):
                 r.burst(frames, seconds)
             for filter_ in filters:
@@ -131,7 +131,7 @@ def _measure_lot(lot: list[Case], filters: list[FilterCase], settings: Settings,
 
 
 class _Running:
-    """A case in its process."""
+    """A case running in its own process."""
 
     def __init__(self, case: Case, settings: Settings, say: Say) -> None:
         self.case = case
@@ -144,7 +144,7 @@ class _Running:
         try:
             self._worker = Worker(settings.threads, settings.patience_seconds)
             self.facts = self._worker.call("setup", case)
-            # What was used, as a backend may have a say in what "auto" means.
+            # The precision that was used, as a backend may affect the meaning of "auto".
             self.arithmetic = (torch.device(case.device), PRECISIONS[self.facts["precision_used"]])
             say(f"{case.label}: ready after {self.facts['setup_seconds']:.1f} s")
         except WorkerError as ex:
@@ -184,7 +184,7 @@ class _Running:
 
 
 def _shares(case: Case, ms: float, dtype: torch.dtype, ceilings: dict[str, float]) -> dict[str, float]:
-    """What part of the ceilings a time a frame comes to."""
+    """Return the shares of the ceilings that a time per frame amounts to."""
     config = config_of(case.model)
     pixels, seconds = case.padded_pixels, ms / 1e3
     graph = count_step(config, dtype)
@@ -199,7 +199,7 @@ def _shares(case: Case, ms: float, dtype: torch.dtype, ceilings: dict[str, float
 
 
 def _measure_runs(cases: list[Case], settings: Settings, say: Say) -> list[dict[str, Any]]:
-    """Whole runs, one after the other, each in a process of its own."""
+    """Measure whole runs, one after the other, each in its own process."""
     from vidnoise.bench.end_to_end import make_clip
 
     rows = []
@@ -222,7 +222,7 @@ def _measure_runs(cases: list[Case], settings: Settings, say: Say) -> list[dict[
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Describe the machine and the software on which the figures depend."""
     machine: dict[str, Any] = {
         "vidnoise": __version__,
         "torch": torch.__version__,
@@ -241,7 +241,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name; the architecture where the system does not say."""
+    """Return the processor's name, or its architecture if the system does not provide one."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:

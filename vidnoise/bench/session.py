@@ -1,4 +1,4 @@
-"""One case, run in this process: bursts of frames, each timed."""
+"""One case run in this process, in bursts of individually timed frames."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.stream_batch import StreamBatch
 
 PICTURES = 4
-"""Pictures that are pushed in turn."""
+"""Number of pictures that are pushed in rotation."""
 
 
 class Session:
-    """A case, set up and warmed.
+    """A case, set up and warmed up.
 
-    Times are of the whole step, planes to planes on the device: colour conversion, scene cuts, noise level, network,
-    correction. On a GPU they are the device's own, from events between frames, with nothing waited for in between.
+    Times cover the whole step, from planes to planes on the device: colour conversion, scene cuts, noise level,
+    network, correction. On a GPU they are device times, from events between frames, without synchronisation in between.
 
     Args:
-        case: What to run. Without ``streams``, a :class:`Denoiser`; else so many through a :class:`StreamBatch`.
+        case: The case. Without ``streams`` it runs in a :class:`Denoiser`, otherwise in a :class:`StreamBatch`.
 
     Raises:
         VidnoiseError: It cannot be run.
@@ -61,12 +61,11 @@ class Session:
         self._setup_seconds = time.perf_counter() - start
 
     def burst(self, frames: int, seconds: float) -> list[float]:
-        """Milliseconds a frame of the next steps (with several streams: of a step, divided by the streams).
+        """Time the next steps, in milliseconds per frame (with several streams, the time of a step divided by them).
 
         Args:
-            frames: So many steps, and one before them that is not counted, as what another case left in the caches is
-                no business of this one.
-            seconds: No further step is begun after that; one is always timed.
+            frames: Number of steps, after one that is not counted, because caches are full of another case's data.
+            seconds: Time after which no further step is started; at least one is timed.
         """
         marks: list[Any] = [self._mark()]
         end = time.perf_counter() + seconds
@@ -80,7 +79,7 @@ class Session:
         return ms[1:]
 
     def facts(self) -> dict[str, Any]:
-        """What was chosen, and what memory it took at most beyond what the process had before."""
+        """Return the choices made for ``auto``, and the peak memory beyond what the process had before."""
         return {
             "backend_used": self._owner.backend.name,
             "precision_used": precision_name(self._owner.dtype),
@@ -116,14 +115,17 @@ class Session:
 
 
 def _forget_peak() -> float | None:
-    """Resident memory in MiB, which from now on is the peak; None where the system has no such thing."""
+    """Reset the peak of resident memory; return its new value in MiB, or None if the system does not support it."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")  # see proc(5); where it is refused, the peak of importing torch may count
+        file.write("5")  # see proc(5); if that is not permitted, the peak while importing torch may count
     return _status_mib("VmRSS")
 
 
 def _status_mib(field: str) -> float | None:
-    """A line of this process's status. (getrusage's peak is no substitute: a process inherits its parent's.)"""
+    """Return a field of this process's status in MiB.
+
+    getrusage is no substitute, as a process inherits its parent's peak.
+    """
     if not sys.platform.startswith("linux"):
         return None
     with open("/proc/self/status", encoding="ascii") as status:

@@ -1,4 +1,4 @@
-"""A case in a process of its own: its memory is its own, and one that hangs or dies takes nothing with it."""
+"""Worker processes for cases, so that memory is measured separately and a case that hangs or dies affects no other."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vidnoise.errors import VidnoiseError
 
 
 class WorkerError(Exception):
-    """The case failed; the text is the reason."""
+    """Failure of a case; the text is the reason."""
 
 
 class Worker:
     """A process that answers calls one at a time.
 
     Args:
-        threads: CPU threads for everything in it.
-        patience_seconds: How long an answer may take.
+        threads: CPU threads for everything in the process.
+        patience_seconds: Timeout for an answer.
     """
 
     def __init__(self, threads: int, patience_seconds: float) -> None:
@@ -34,10 +34,10 @@ class Worker:
         theirs.close()
 
     def call(self, what: str, *args: Any, patience_seconds: float | None = None) -> Any:
-        """Ask for ``setup`` (of a case), ``burst`` or ``facts`` (see :class:`Session`), or ``run`` (:func:`run_clip`).
+        """Call ``setup`` (of a case), ``burst`` or ``facts`` (see :class:`Session`), or ``run`` (:func:`run_clip`).
 
         Raises:
-            WorkerError: it failed, died or took too long; then the process has ended.
+            WorkerError: it failed, died or took too long; the process has then been ended.
         """
         patience = patience_seconds or self.patience_seconds
         try:
@@ -51,7 +51,7 @@ class Worker:
             hint = ": out of memory?" if code == -9 else ""
             self.close()
             raise WorkerError(f"the process ended during {what} (exit status {code}{hint})") from ex
-        except BaseException:  # Ctrl-C too: a process that is left would be waited for at the end
+        except BaseException:  # Ctrl-C too: a remaining process would be waited for at exit
             self.close()
             raise
         if not is_done:
@@ -68,7 +68,7 @@ class Worker:
 
 
 def _serve(connection: Connection, threads: int) -> None:
-    # Ctrl-C reaches the whole group; the parent ends us.
+    # Ctrl-C reaches the whole process group; the parent ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     keep_freed_memory()  # as the command does
@@ -95,7 +95,7 @@ def _serve(connection: Connection, threads: int) -> None:
                     answer = getattr(session, what)(*args)
             except VidnoiseError as ex:
                 connection.send((False, str(ex)))
-            except Exception as ex:  # whatever a backend's library throws is a reason, not the end of the benchmark
+            except Exception as ex:  # any error of a backend's library is reported, and the benchmark continues
                 text = " ".join(str(ex).split())
                 connection.send((False, f"{type(ex).__name__}: {text[:300]}"))
             else:

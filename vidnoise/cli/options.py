@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from vidnoise.checked import Checked, about, named_fields
+from vidnoise.frame.clock import parse_clock
 from vidnoise.options import (
     FOREVER,
     DenoiseOptions,
@@ -32,12 +33,10 @@ class Seconds(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, (int, float)):
             return float(value)
-        if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", value):
+        seconds = parse_clock(value)
+        if seconds is None:
             self.fail(f"{value!r} is no time; write seconds (90.5), or [hours:]minutes:seconds (1:30.5)", param, ctx)
-        total = 0.0
-        for part in value.split(":"):
-            total = 60 * total + float(part)
-        return total
+        return seconds
 
 
 class Attempts(click.ParamType):

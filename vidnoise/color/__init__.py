@@ -1,4 +1,4 @@
-"""Between the samples of a frame and the network's RGB."""
+"""Conversions between the samples of a frame and the network's RGB."""
 
 from vidnoise.color.samples import (
     apply_correction,

@@ -1,11 +1,11 @@
-"""Chroma planes to and from the luma's resolution, with the siting of their samples.
+"""Resampling of chroma planes to and from the luma's resolution, respecting the siting of their samples.
 
-Both directions are separable, linear, keep constants, and treat what lies outside the picture as a copy of its edge.
-The way down undoes the way up: what was found out about the noise of chroma samples at the luma's resolution comes back
-to the samples whole. An average over each sample's area would not do: it would leave half of their noise.
+Both directions are separable and linear, preserve constants, and repeat the picture's edge outside it. Downsampling
+inverts upsampling: a correction of chroma noise computed at the luma's resolution reaches the chroma samples in full,
+where an average over each sample's area would leave half of the noise.
 
-They are written as a few strided slices rather than as convolutions: on a CPU a convolution of one channel is several
-times slower, and on a GPU both are bound by memory.
+Both are written as a few strided slices rather than as convolutions: on a CPU a single-channel convolution is several
+times slower, and on a GPU both are memory-bound.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# FFmpeg's AVChromaLocation: which ones lie on the left column of a block, on its top row, on its bottom row.
+# Values of FFmpeg's AVChromaLocation sited in the left column of a block, in its top row and in its bottom row.
 _LEFT = frozenset({1, 3, 5})
 _TOP = frozenset({3, 4})
 _BOTTOM = frozenset({5, 6})
 
 
 def siting(chroma_location: int, log2_w: int, log2_h: int) -> tuple[float, float]:
-    """Where in its block of luma samples a chroma sample lies: ``(x, y)`` in luma samples from the block's first.
+    """Return the position of a chroma sample in its block: ``(x, y)`` in luma samples from the block's first.
 
     ``chroma_location`` is an AVChromaLocation (ITU-T H.273 figure 1): 1 left, 2 centre, 3 top left, 4 top,
     5 bottom left, 6 bottom.
@@ -36,9 +36,9 @@ def siting(chroma_location: int, log2_w: int, log2_h: int) -> tuple[float, float
 
 
 def upsample(plane: Tensor, height: int, width: int, log2_w: int, log2_h: int, chroma_location: int) -> Tensor:
-    """Interpolates linearly from ``(h, w)`` to ``(height, width)``; float32."""
+    """Interpolate linearly from ``(h, w)`` to ``(height, width)``; float32."""
     x, y = siting(chroma_location, log2_w, log2_h)
-    # Rows first: the strided writes along x then happen once.
+    # Rows first, so that the strided writes along x happen only once.
     plane = _interpolate(plane, 0, height, 1 << log2_h, y)
     return _interpolate(plane, 1, width, 1 << log2_w, x)
 
@@ -46,7 +46,7 @@ def upsample(plane: Tensor, height: int, width: int, log2_w: int, log2_h: int, c
 def downsample(plane: Tensor, log2_w: int, log2_h: int, chroma_location: int) -> Tensor:
     """Inverse of :func:`upsample`: from ``(H, W)`` to the chroma samples' own resolution (rounded up); float32.
 
-    For a plane that was not upsampled, a weighted average around each chroma sample.
+    For any other plane, this is a weighted average around each chroma sample.
     """
     x, y = siting(chroma_location, log2_w, log2_h)
     plane = _gather(plane, 0, 1 << log2_h, y)
@@ -63,7 +63,7 @@ def _interpolate(plane: Tensor, dim: int, size: int, factor: int, offset: float)
     n = plane.shape[dim]
     out = plane.new_empty((size, plane.shape[1]) if dim == 0 else (plane.shape[0], size))
     for phase in range(factor):
-        # Output sample factor*i + phase lies at i + position on the axis of the chroma samples.
+        # Output sample factor*i + phase lies at i + position on the chroma axis.
         position = (phase - offset) / factor
         before = math.floor(position)
         weight = position - before
@@ -88,15 +88,15 @@ def _interpolate(plane: Tensor, dim: int, size: int, factor: int, offset: float)
 
 @lru_cache(maxsize=64)
 def taps(factor: int, offset: float) -> tuple[tuple[int, float], ...]:
-    """Samples and their weights that give a chroma sample back from its interpolation (:func:`upsample`).
+    """Return the offsets and weights of samples that recover a chroma sample from its interpolation (:func:`upsample`).
 
-    Of all weights of samples at most ``factor`` from the chroma sample that do so, those that let through the least
-    noise (of least squares). Where the picture ends within a chroma sample, they come close to it only.
+    Of all such weights on samples within ``factor`` of the chroma sample, these have the least squares, hence pass the
+    least noise. Where the picture ends within a chroma sample, the recovery is only approximate.
     """
     if factor == 1:
         return ((0, 1.0),)
     samples = range(math.ceil(offset - factor), math.floor(offset + factor) + 1)
-    position = (np.array(samples)[:, None] - offset) / factor  # on the axis of the chroma samples
+    position = (np.array(samples)[:, None] - offset) / factor  # on the chroma axis
     neighbours = np.arange(math.floor(position.min()), math.ceil(position.max()) + 1)
     interpolation = np.clip(1 - np.abs(position - neighbours), 0, None)
     weights = np.linalg.pinv(interpolation.T) @ (neighbours == 0)
@@ -109,7 +109,7 @@ def _gather(plane: Tensor, dim: int, factor: int, offset: float) -> Tensor:
     n = plane.shape[dim]
     count = -(-n // factor)
     out: Tensor | None = None
-    # The middle tap first: it is inside the picture for (almost) every output, so it can start the sum.
+    # The middle tap comes first: it is inside the picture for (almost) every output, so it can start the sum.
     for k, weight in sorted(taps(factor, offset), key=lambda tap: abs(tap[0] - offset)):
         first = -(-max(0, -k) // factor)
         last = max(min(count, (n - 1 - k) // factor + 1), first)

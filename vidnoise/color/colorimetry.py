@@ -1,4 +1,4 @@
-"""What the numbers of a sample mean: matrices, ranges, chroma locations."""
+"""Interpretation of sample codes: matrices, ranges and chroma locations."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ LUMA_WEIGHTS: dict[int, tuple[float, float]] = {
 """``(Kr, Kb)`` by H.273 MatrixCoefficients."""
 
 BT709 = LUMA_WEIGHTS[1]
-"""``(Kr, Kb)``, for RGB pictures, which have no matrix of their own."""
+"""``(Kr, Kb)`` used for RGB pictures, which have no matrix of their own."""
 
-# Not linear in R'G'B' (constant luminance, ICtCp, chromaticity-derived). The correction only needs a matrix that
-# separates lightness from colour in about the same way, and this one is inverted exactly.
+# Matrices that are not linear in R'G'B' (constant luminance, ICtCp, chromaticity-derived). The correction only needs
+# one that separates lightness from colour in about the same way, and the substitute is inverted exactly.
 _NEAREST = {10: 9, 11: 9, 12: 9, 13: 9, 14: 9}
 
 
 def resolve_color(color: ColorInfo, format: PixelFormat, height: int, width: int) -> ColorInfo:
-    """Fills in what the source does not say. This is the only place where untagged video gets a rule.
+    """Fill in unspecified colour properties. All rules for untagged video are here.
 
-    - Matrix: BT.709 from 720 lines or 1280 columns up, else BT.601; RGB and gray pictures have none (0).
+    - Matrix: BT.709 from 720 lines or 1280 columns, else BT.601; RGB and gray pictures have none (0).
     - Range: full for ``yuvj*``, RGB, gray and float samples, else limited.
     - Chroma location: centre for ``yuvj*`` (JPEG), else left (MPEG-2 and everything since).
 
     Returns:
-        A :class:`ColorInfo` with a matrix that this module knows, and no unspecified matrix, range or location.
+        A :class:`ColorInfo` with a matrix known to this module and a specified range and chroma location.
     """
     matrix, range_, location = color.matrix, color.range, color.chroma_location
     is_jpeg = format.name.startswith("yuvj")
@@ -57,7 +57,10 @@ def resolve_color(color: ColorInfo, format: PixelFormat, height: int, width: int
 
 @lru_cache(maxsize=256)
 def code_scales(format: PixelFormat, range_: int) -> tuple[float, float, float, float]:
-    """``(luma offset, luma scale, chroma offset, chroma scale)``: code = offset + scale * value (H.273, eq. 20-31)."""
+    """Return ``(luma offset, luma scale, chroma offset, chroma scale)``.
+
+    A sample's code is offset + scale * value (H.273, equations 20-31).
+    """
     if format.is_float:
         return 0.0, 1.0, 0.0, 1.0
     step = float(1 << format.msb_shift)
@@ -69,26 +72,26 @@ def code_scales(format: PixelFormat, range_: int) -> tuple[float, float, float, 
 
 
 class Coefficients(NamedTuple):
-    """The numbers between the samples of a frame and R'G'B'."""
+    """Coefficients of the conversion between the samples of a frame and R'G'B'."""
 
     luma_offset: float
     luma_scale: float
     chroma_offset: float
     chroma_scale: float
-    """As :func:`code_scales` has them; the luma's are those of R'G'B' and gray samples too."""
+    """These four are from :func:`code_scales`; those of luma apply to R'G'B' and gray samples too."""
     chroma_location: int
     from_chroma: tuple[float, float, float, float]
     """R' = Y' + [0] Cr, G' = Y' + [1] Cb + [2] Cr, B' = Y' + [3] Cb."""
     mean_chroma: tuple[float, float]
     """(R' + G' + B')/3 = Y' + [0] Cb + [1] Cr."""
     to_luma: tuple[float, float, float]
-    """Y' code = [0] R' + [1] G' + [2] B', of differences."""
+    """For differences: Y' code = [0] R' + [1] G' + [2] B'."""
     to_chroma: tuple[float, float]
-    """Cb code = [0] (Y' code - B' luma_scale), Cr code = [1] (Y' code - R' luma_scale), of differences."""
+    """For differences: Cb code = [0] (Y' code - B' luma_scale), Cr code = [1] (Y' code - R' luma_scale)."""
 
 
 def coefficients(frame: Frame) -> Coefficients:
-    """Those of ``frame``; of RGB and gray pictures, which have no matrix, BT.709's."""
+    """Return the coefficients for ``frame``; RGB and gray pictures, which have no matrix, use BT.709's."""
     return _coefficients(frame.format, resolve_color(frame.color, frame.format, frame.height, frame.width))
 
 

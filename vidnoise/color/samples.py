@@ -1,13 +1,13 @@
 """Source samples to the network's RGB, and the network's correction back onto the source samples.
 
-Everything here is linear and exact up to float32: the transfer curve is left as it is, nothing is clipped on the way
-in, and what goes back is a *difference*, so no offset, siting filter or matrix can shift a picture that the network
-leaves alone.
+Everything here is linear and exact up to float32: the transfer curve is left alone, nothing is clipped on the way
+in, and what returns is a *difference*, so no offset, siting filter or matrix can shift a picture that the network
+leaves unchanged.
 
-The network takes the mean of R', G' and B' for a picture's luma. That of video, Y', is another weighted mean: in plain
-R'G'B', noise of the Cb and Cr planes would be noise of the network's luma, and a clean Y' plane would be denoised along
-with them. So video is given to it in *centred* R'G'B': each pixel shifted along gray until the mean is Y'. Then luma is
-the Y' plane, chroma the other two, and the noise of each stays with it.
+The network's luma is the mean of R', G' and B', while that of video, Y', is a weighted mean. In plain R'G'B', noise of
+the Cb and Cr planes would thus leak into the network's luma, and a clean Y' plane would be denoised along with them. So
+the network gets video in *centred* R'G'B': each pixel is shifted along the gray axis until its mean is Y'. Then its
+luma is the Y' plane, its chroma the other two, and the noise of each stays separate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vidnoise.frame import Frame, PixelFormat
 
 
 def gray_codes(frame: Frame, level: float) -> dict[str, float]:
-    """The sample codes of a gray of ``level`` (0 black, 1 white), by component; padding and alpha are left out."""
+    """Return the sample codes of a gray of ``level`` (0 black, 1 white) by component, without padding and alpha."""
     color = resolve_color(frame.color, frame.format, frame.height, frame.width)
     luma_offset, luma_scale, chroma_offset, _ = code_scales(frame.format, color.range)
     names = _picture_components(frame.format)
@@ -32,7 +32,7 @@ def gray_codes(frame: Frame, level: float) -> dict[str, float]:
 
 
 def component_values(frame: Frame) -> dict[str, Tensor]:
-    """Each component's samples, float32, in 8-bit units (code / 4 for 10 bits); padding and alpha are left out."""
+    """Return samples by component, float32 in 8-bit units (code / 4 for 10 bits), without padding and alpha."""
     format = frame.format
     unit = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
     names = _picture_components(format)
@@ -40,11 +40,11 @@ def component_values(frame: Frame) -> dict[str, Tensor]:
 
 
 def ycbcr_codes(frame: Frame) -> tuple[Tensor, ...]:
-    """Y', Cb and Cr samples as they are encoded, float32, in 8-bit units (code / 4 for 10 bits).
+    """Return Y', Cb and Cr samples as encoded, float32 in 8-bit units (code / 4 for 10 bits).
 
     Returns:
-        Three planes at their own resolutions; gray pictures have one. RGB pictures are given as BT.709, limited
-        range, 4:2:0, which is what one would encode them as.
+        Three planes at their own resolutions, or one for gray pictures. RGB pictures are converted to BT.709, limited
+        range, 4:2:0, as they would usually be encoded.
     """
     if frame.format.family == "rgb":
         r, g, b = to_rgb(frame)[0]
@@ -61,7 +61,11 @@ def _picture_components(format: PixelFormat) -> list[str]:
 
 
 def component(planes: tuple[Tensor, ...], format: PixelFormat, name: str) -> Tensor:
-    """The view ``(H, W)`` of one component, wherever it lies."""
+    """Return a view ``(H, W)`` of one component, in whichever plane it lies.
+
+    Raises:
+        FormatError: the format has no such component.
+    """
     for plane, components in zip(planes, format.layout, strict=True):
         if name in components:
             return plane if len(components) == 1 else plane[..., components.index(name)]
@@ -69,7 +73,7 @@ def component(planes: tuple[Tensor, ...], format: PixelFormat, name: str) -> Ten
 
 
 def _to_float(samples: Tensor) -> Tensor:
-    """A float32 tensor that is ours to change."""
+    """Convert to a new float32 tensor, which the caller may modify."""
     if samples.dtype == torch.float32:
         return samples.clone(memory_format=torch.contiguous_format)
     if samples.dtype == torch.uint16 and samples.device.type != "cpu":
@@ -78,7 +82,7 @@ def _to_float(samples: Tensor) -> Tensor:
 
 
 def _uint16_to_float(samples: Tensor) -> Tensor:
-    """Through int32: devices other than the CPU hardly know uint16."""
+    """Convert by way of int32, as devices other than the CPU hardly support uint16."""
     return samples.view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF).to(torch.float32)
 
 
@@ -94,16 +98,16 @@ def _to_samples(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def to_rgb(frame: Frame, *, centred: bool = False) -> Tensor:
-    """The picture in RGB.
+    """Convert a frame to RGB.
 
     Args:
-        frame: Of any format.
-        centred: Shift each pixel of Y'CbCr pictures along gray, so that the mean of its channels is Y' (see above): as
-            the network sees it.
+        frame: A frame of any format.
+        centred: Shift each pixel of Y'CbCr pictures along gray so that the mean of its channels is Y', as the network
+            expects (see the module's docstring).
 
     Returns:
         ``(1, 3, H, W)`` float32 R'G'B', nominally in [0, 1] but never clipped: super-whites, noise below black and
-        colours outside the gamut stay what they are. Gray pictures have three equal channels.
+        out-of-gamut colours are preserved. Gray pictures have three equal channels.
     """
     format, height, width = frame.format, frame.height, frame.width
     k = coefficients(frame)
@@ -140,24 +144,24 @@ def to_rgb(frame: Frame, *, centred: bool = False) -> Tensor:
 
 
 def centred(rgb: Tensor, kr: float | Tensor, kb: float | Tensor) -> Tensor:
-    """``(..., 3, H, W)`` R'G'B' as :func:`to_rgb` centres it.
+    """Centre ``(..., 3, H, W)`` R'G'B' as :func:`to_rgb` does.
 
     Args:
         rgb: Pictures.
-        kr, kb: The luma's shares of red and blue in the video that they are taken for (:data:`LUMA_WEIGHTS`).
+        kr, kb: Luma weights of red and blue of the video that the pictures stand for (:data:`LUMA_WEIGHTS`).
     """
     r, g, b = rgb.split(1, -3)
     return rgb + ((kr - 1 / 3) * r + (2 / 3 - kr - kb) * g + (kb - 1 / 3) * b)
 
 
 def weigh_correction(frame: Frame, correction: Tensor, luma: float, chroma: float) -> Tensor:
-    """The correction with its lightness and its colour scaled apart.
+    """Scale the luma and the chroma of a correction separately.
 
-    In the frame's own Y'CbCr this scales the correction of the Y' plane and of the Cb and Cr planes. RGB pictures
-    have no such planes; there the Y', Cb and Cr of the correction are BT.709's. Gray ones have lightness only.
+    In the frame's own Y'CbCr this scales the correction of the Y' plane and of the Cb and Cr planes. For RGB pictures,
+    Y', Cb and Cr of the correction are those of BT.709. Gray ones have luma only.
 
     Args:
-        frame: For its format.
+        frame: The frame to be corrected, for its format.
         correction: ``(1, 3, H, W)`` R'G'B' difference, centred.
         luma, chroma: Factors; 0 leaves those planes identical, bit for bit, in integer YUV formats.
     """
@@ -169,24 +173,27 @@ def weigh_correction(frame: Frame, correction: Tensor, luma: float, chroma: floa
         y = correction.mean(1, keepdim=True)
     else:
         k = coefficients(frame)
-        # By numbers, not by a tensor of them: a device would be waited for until it has it.
+        # Multiplied by Python numbers, as copying a tensor of weights to a device would synchronise with it.
         r, g, b = (c * (weight / k.luma_scale) for c, weight in zip(correction.split(1, 1), k.to_luma, strict=True))
         y = r + g + b
     return (correction - y).mul_(chroma).add_(y, alpha=luma)
 
 
 def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = None, *, centred: bool = False) -> Frame:
-    """Adds the network's correction to the source samples, in their own format, depth and range.
+    """Add the network's correction to the source samples, in their own format, depth and range.
 
     Args:
         frame: The noisy frame.
         correction: ``(1, 3, H, W)`` R'G'B' difference, clean - noisy, in the units of :func:`to_rgb`.
-        dither: ``(H, W)``, values strictly inside (-0.5, 0.5), in steps of the sample's code: added before rounding.
-        centred: Whether the correction is between pictures that :func:`to_rgb` has centred.
+        dither: ``(H, W)``, values strictly inside (-0.5, 0.5), in code steps: added before rounding.
+        centred: Whether the correction is a difference of centred pictures, see :func:`to_rgb`.
 
     Returns:
-        The frame with new planes: rounded, and clamped to the range of the sample's code. Float samples are not
-        clipped. Alpha and padding are untouched. A correction of zero returns the very same samples.
+        The frame with new planes, rounded and clamped to the codes of the format. Float samples are not clipped. Alpha
+        and padding are untouched. A correction of zero returns identical samples.
+
+    Raises:
+        FormatError: the correction does not have the size of the frame.
     """
     format = frame.format
     height, width = frame.height, frame.width
@@ -220,10 +227,10 @@ def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = N
 
 
 def _ycbcr(rgb: Tensor, format: PixelFormat, k: Coefficients, centred: bool) -> dict[str, Tensor]:
-    """``(3, H, W)`` R'G'B' differences as differences of Y', Cb and Cr codes, the chroma at its own resolution."""
+    """Convert ``(3, H, W)`` R'G'B' differences to those of Y', Cb and Cr codes, chroma at its own resolution."""
     red, green, blue = k.to_luma
     r, g, b = rgb
-    # In codes from the start: every pass over a full-size plane that can be folded into another one is.
+    # In codes from the start, which saves a pass over full-size planes.
     y = (g * green).add_(r, alpha=red).add_(b, alpha=blue)
     scratch = torch.empty_like(y)
 
@@ -231,7 +238,7 @@ def _ycbcr(rgb: Tensor, format: PixelFormat, k: Coefficients, centred: bool) -> 
         torch.sub(y, primary, alpha=k.luma_scale, out=scratch)
         return downsample(scratch, format.log2_chroma_w, format.log2_chroma_h, k.chroma_location) * scale
 
-    # A shift along gray changes no B' - Y' and no R' - Y', whichever mean Y' is.
+    # A shift along gray changes neither B' - Y' nor R' - Y', whichever mean Y' is.
     cb, cr = chroma(b, k.to_chroma[0]), chroma(r, k.to_chroma[1])
     if centred:
         torch.add(r, g, out=y).add_(b).mul_(k.luma_scale / 3)
@@ -239,7 +246,7 @@ def _ycbcr(rgb: Tensor, format: PixelFormat, k: Coefficients, centred: bool) -> 
 
 
 def _add(samples: Tensor, correction: Tensor, format: PixelFormat, dither: Tensor | None) -> Tensor:
-    """``samples + correction`` in whole code steps; ``correction`` is ours to change."""
+    """Return ``samples + correction`` in whole code steps; overwrites ``correction``."""
     if format.is_float:
         return correction.add_(samples)
     step = 1 << format.msb_shift

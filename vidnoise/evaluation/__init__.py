@@ -1,1 +1,1 @@
-"""Measuring: metrics, the protocols, and the peers we compare with (extra ``[bench]``)."""
+"""Evaluation of quality: metrics, protocols, and the peers we compare with (extra ``[bench]``)."""

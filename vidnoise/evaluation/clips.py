@@ -1,6 +1,6 @@
 """Clean clips from disk, for training and evaluation.
 
-Decoding is OpenCV's, so that both run where PyAV is not installed.
+OpenCV decodes them, so that both run where PyAV is not installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"}
 
 
 def find_data(option: str | os.PathLike[str] | None = None) -> Path:
-    """The data folder: the option, or the environment variable ``VIDNOISE_DATA``.
+    """Return the data folder, given by the option or the environment variable ``VIDNOISE_DATA``.
 
     Raises:
         SourceOpenError: neither is given, or it is not a folder.

@@ -1,4 +1,4 @@
-"""What a method costs: multiply-adds a pixel, which are exact, and time, which is measured."""
+"""Cost of a method: exact multiply-adds per pixel, and measured time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidnoise.model import DenoiseNetwork, ModelConfig
 
 SIZE = 64
-"""Height and width of the frame on which multiply-adds are counted: all that matters of it is that 16 divides it."""
+"""Height and width of the frame on which multiply-adds are counted; any multiple of 16 gives the same result."""
 
 
 def kilo_macs(config: ModelConfig, *, frame_wise: bool = False, both_ways: bool = False) -> float:
-    """Multiply-adds a full-resolution pixel, in thousands, noise level and flow included.
+    """Return the multiply-adds per full-resolution pixel, in thousands, including noise level and flow.
 
     Args:
         config: sizes of the network.
-        frame_wise: without motion and fusion, as :meth:`DenoiseNetwork.still` runs.
-        both_ways: with one look back at each frame.
+        frame_wise: without motion and fusion, as in :meth:`DenoiseNetwork.still`.
+        both_ways: with one backward visit of each frame.
     """
     network = DenoiseNetwork(config).requires_grad_(False)
     frame = torch.rand(1, 3, SIZE, SIZE)
@@ -39,18 +39,18 @@ def kilo_macs(config: ModelConfig, *, frame_wise: bool = False, both_ways: bool 
 
 
 def timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """What ``call`` returns, and the wall-clock seconds it took."""
+    """Return the result of ``call`` and the wall-clock seconds it took."""
     start = time.perf_counter()
     result = call()
     return result, time.perf_counter() - start
 
 
 def ms_per_megapixel(seconds: float, frames: Tensor) -> float:
-    """Milliseconds for a million pixels of a clip ``(T, C, H, W)`` that took so long."""
+    """Convert the seconds for a clip ``(T, C, H, W)`` to milliseconds per million pixels."""
     return seconds * 1e9 / (frames.shape[0] * frames.shape[2] * frames.shape[3])
 
 
 def middle(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Means over clips of all metrics, but the median of the times: one hiccup of the machine must not count."""
+    """Average metrics over clips: by the mean, but times by the median, to ignore hiccups of the machine."""
     mean = {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
     return mean | {"ms_per_megapixel": statistics.median(row["ms_per_megapixel"] for row in rows)}

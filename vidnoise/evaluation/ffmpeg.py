@@ -1,4 +1,4 @@
-"""The ``ffmpeg`` program, which the filters that we compare with and the noisy material of ``real`` are made by."""
+"""Calls of the ``ffmpeg`` program, which runs the filters to compare with and makes the material of ``real``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from functools import lru_cache
 from vidnoise.errors import UsageError
 
 PATIENCE_SECONDS = (60.0, 60.0)
-"""Time for a call, and for each megapixel on top: 20 times what the slowest filter takes on one core.
-Some filters never end on input that they did not expect."""
+"""Timeout of a call, and its extension per megapixel: 20 times what the slowest filter takes on one core.
+Some filters never terminate on unexpected input."""
 
 NO_BINARY = "there is no ffmpeg binary on PATH"
 
@@ -23,7 +23,7 @@ def _filters(binary: str) -> frozenset[str]:
 
 
 def missing_filter(name: str) -> str | None:
-    """Why a filter cannot be used here, in a few words; None if it can."""
+    """Return why a filter cannot be used here, in a few words; None if it can."""
     binary = shutil.which("ffmpeg")
     if binary is None:
         return NO_BINARY
@@ -31,19 +31,19 @@ def missing_filter(name: str) -> str | None:
 
 
 def call(command: Sequence[str], data: bytes, *, what: str, megapixels: float) -> bytes:
-    """Run a command line of ffmpeg that reads standard input.
+    """Run an ffmpeg command line on standard input.
 
     Args:
         command: the program and its arguments.
-        data: what it reads.
-        what: its purpose, for messages (``"nlmeans"``).
-        megapixels: of all frames, which it is given time for.
+        data: the standard input.
+        what: purpose of the call, for messages (``"nlmeans"``).
+        megapixels: size of all frames, which determines the timeout.
 
     Returns:
-        What it wrote to standard output.
+        The standard output.
 
     Raises:
-        UsageError: there is no such program, it failed, or it did not end.
+        UsageError: there is no such program, it failed, or it timed out.
     """
     patience = PATIENCE_SECONDS[0] + PATIENCE_SECONDS[1] * megapixels
     try:

@@ -1,4 +1,4 @@
-"""Picture quality. Clips are float tensors ``(T, 3, H, W)`` in [0, 1]."""
+"""Metrics of picture quality. Clips are float tensors ``(T, 3, H, W)`` in [0, 1]."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB over all channels, one a frame: ``(T,)``."""
+    """Return the peak signal-to-noise ratio per frame over all channels, ``(T,)`` in dB."""
     return -10 * torch.log10((a.float() - b.float()).square().mean((1, 2, 3)).clamp(min=1e-12))
 
 
 def ssim(a: Tensor, b: Tensor, sigma: float = 1.5) -> Tensor:
-    """Structural similarity (Wang et al., 2004) with a Gaussian window, mean over channels: ``(T,)``."""
+    """Return the structural similarity per frame, ``(T,)`` (Wang et al., 2004; Gaussian window, mean over channels)."""
     return ssim_map(a.float(), b.float(), sigma).mean((1, 2, 3))
 
 
 def ssim_map(a: Tensor, b: Tensor, sigma: float = 1.5) -> Tensor:
-    """SSIM at each position where the window fits whole; differentiable."""
+    """Return SSIM at each position where the window fits inside the picture; differentiable."""
     radius = int(3.5 * sigma + 0.5)
     x = torch.arange(-radius, radius + 1, dtype=a.dtype, device=a.device)
     window = torch.exp(-0.5 * (x / sigma) ** 2)
@@ -37,5 +37,5 @@ def ssim_map(a: Tensor, b: Tensor, sigma: float = 1.5) -> Tensor:
 
 
 def temporal_error(a: Tensor, reference: Tensor) -> float:
-    """Flicker: mean |(a_t - a_{t-1}) - (ref_t - ref_{t-1})| in 8-bit units."""
+    """Return the flicker, the mean of |(a_t - a_{t-1}) - (ref_t - ref_{t-1})|, in 8-bit units."""
     return ((a[1:] - a[:-1]) - (reference[1:] - reference[:-1])).abs().mean().item() * 255

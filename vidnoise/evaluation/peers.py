@@ -1,8 +1,8 @@
 """Classic filters under the same protocol, each at its best strength.
 
-FFmpeg's filters run through an ``ffmpeg`` binary (by ffmpeg-python) on 8-bit RGB converted to 4:4:4, as a
-user would run them on video; OpenCV's non-local means runs on 8-bit RGB; BM3D, by its authors' package, gets
-the unclipped floats that the networks get.
+FFmpeg's filters run in an ``ffmpeg`` binary (by ffmpeg-python) on 8-bit RGB converted to 4:4:4, as a
+user would run them on video; OpenCV's non-local means runs on 8-bit RGB; BM3D, in its authors' package, gets
+the same unclipped floats as the networks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vidnoise.evaluation.ffmpeg import call, missing_filter
 from vidnoise.evaluation.protocol import Method, mean_psnr
 
 Run = Callable[[np.ndarray, float], np.ndarray]
-"""``(noisy (T, H, W, 3), strength) -> clean`` likewise: uint8, or float32 in [0, 1] units for a ``floating`` peer."""
+"""``(noisy, strength) -> clean``, both ``(T, H, W, 3)`` uint8, or float32 in [0, 1] for a ``floating`` peer."""
 
 
 def _always() -> str | None:
@@ -32,39 +32,39 @@ def _always() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A filter with one strength and the factors of sigma (8-bit units) among which its best is searched."""
+    """A filter with one strength, and the factors of sigma (8-bit units) among which the best strength is searched."""
 
     name: str
     run: Run
     factors: tuple[float, ...]
-    """From weak to strong; a single one means that nothing is searched."""
+    """From weak to strong; a single one disables the search."""
     limits: tuple[float, float] = (0.0, math.inf)
-    """Of the strength."""
+    """Range of the strength."""
     missing: Callable[[], str | None] = _always
-    """What it needs and this machine lacks, in a few words; None if nothing."""
+    """Returns the missing prerequisite on this machine, in a few words; None if there is none."""
     idle: Run | None = None
-    """The same call with no filter in it: what starting a program and piping the frames costs."""
+    """The same call without the filter, to measure the cost of starting a program and piping the frames."""
     floating: bool = False
     least_frames: int = 1
-    """Shorter clips, or still pictures, are not for it."""
+    """Shortest clip that the filter supports."""
 
     def unusable(self, n_frames: int) -> str | None:
-        """Why it cannot run here on clips of so many frames, in a few words; None if it can."""
+        """Return why it cannot run here on clips of ``n_frames``, in a few words; None if it can."""
         if n_frames < self.least_frames:
             return f"it needs clips of at least {self.least_frames} frames"
         return self.missing()
 
     def strengths(self, sigma: float) -> list[float]:
-        """Strengths to try first at a noise level, from weak to strong."""
+        """Return the strengths to try first at a noise level, from weak to strong."""
         low, high = self.limits
         return sorted({round(min(high, max(low, f * sigma)), 2) for f in self.factors})
 
     def method(self, strength: float) -> Method:
-        """This filter at one strength, as the protocol wants it."""
+        """Return this filter at one strength as a method of the protocol."""
         return self._as_method(self.run, strength)
 
     def idle_method(self) -> Method | None:
-        """The call without the filter, if there is such a thing."""
+        """Return the call without the filter, if there is one."""
         return self._as_method(self.idle, 0.0) if self.idle else None
 
     def _as_method(self, run: Run, strength: float) -> Method:
@@ -81,11 +81,11 @@ class Peer:
 
 
 def search(peer: Peer, clips: Iterable[tuple[str, Tensor]], sigma: float) -> tuple[float, bool]:
-    """The strength with the highest PSNR at a sigma (8-bit units): the best of the table, or halfway to a neighbour.
+    """Find the strength with the highest PSNR at a sigma (8-bit units), of the table or halfway between neighbours.
 
     Returns:
         The strength, and whether it is the weakest or strongest of those tried: then a better one may lie beyond,
-        or the filter goes no further.
+        or the filter has no further range.
     """
     grid = peer.strengths(sigma)
     if len(grid) == 1:
@@ -113,7 +113,7 @@ def _ffmpeg(
     limits: tuple[float, float] = (0.0, math.inf),
     least_frames: int = 1,
 ) -> Peer:
-    """A filter of FFmpeg as a peer; ``options`` by strength."""
+    """Make a filter of FFmpeg a peer; ``options`` maps the strength to the filter's options."""
 
     def missing() -> str | None:
         return missing_filter(filter_name) or _no_module("ffmpeg", "ffmpeg-python", "bench")
@@ -160,17 +160,17 @@ def _hqdn3d(s: float) -> dict[str, float | str]:
 
 
 def _atadenoise(s: float) -> dict[str, float | str]:
-    # Thresholds are shares of the full range: A for a single pixel's difference (0.3 at most), B for their sum.
+    # Thresholds are shares of the full range: A for a single pixel's difference (at most 0.3), B for their sum.
     return {f"{plane}{k}": f * s / 255 for plane in range(3) for k, f in (("a", 1), ("b", 2))}
 
 
 def _vaguedenoiser(s: float) -> dict[str, float | str]:
-    # Better by up to 1 dB than its defaults, which stop at 85 % under one threshold for all bands.
+    # Up to 1 dB better than its defaults, which apply 85 % of one threshold for all bands.
     return {"threshold": s, "method": "garrote", "percent": 100, "type": "bayes"}
 
 
 def _opencv_nlm(pictures: np.ndarray, strength: float) -> np.ndarray:
-    """``pictures`` go in as BGR, which OpenCV takes colour pictures for."""
+    """Denoise ``pictures`` as BGR, which OpenCV expects."""
     clean = [cv2.fastNlMeansDenoisingColored(p[..., ::-1], None, strength, strength, 7, 21) for p in pictures]
     return np.stack(clean)[..., ::-1].copy()
 
@@ -179,14 +179,14 @@ def _opencv_nlm_multi(pictures: np.ndarray, strength: float) -> np.ndarray:
     frames = [np.ascontiguousarray(p[..., ::-1]) for p in pictures]
     clean = []
     for i in range(len(frames)):
-        reach = min(2, i, len(frames) - 1 - i)  # towards the ends the window shrinks to what fits
+        reach = min(2, i, len(frames) - 1 - i)  # the window shrinks towards the ends
         window = 2 * reach + 1
         clean.append(cv2.fastNlMeansDenoisingColoredMulti(frames, i, window, None, strength, strength, 7, 21))
     return np.stack(clean)[..., ::-1].copy()
 
 
 def _bm3d(pictures: np.ndarray, strength: float) -> np.ndarray:
-    """In colour by luminance-chrominance, or, where all channels are equal, as one gray picture."""
+    """Denoise in luminance-chrominance, or as one gray picture if all channels are equal."""
     import bm3d  # pyright: ignore[reportMissingImports]
 
     gray = bool((pictures == pictures[..., :1]).all())
@@ -203,7 +203,7 @@ PEERS: dict[str, Peer] = {
     p.name: p
     for p in (
         _ffmpeg("hqdn3d", _hqdn3d, (0.5, 0.8, 1.25, 2.0, 3.2)),
-        # It averages over 9 frames; on clips of less than 4, FFmpeg 5.1 hangs.
+        # It averages over 9 frames; FFmpeg 5.1 hangs on clips of fewer than 4.
         _ffmpeg("atadenoise", _atadenoise, (0.5, 1.0, 2.0, 4.0, 8.0), limits=(0.0, 0.3 * 255), least_frames=4),
         _ffmpeg("vaguedenoiser", _vaguedenoiser, (0.4, 0.6, 0.9, 1.3, 2.0)),
         _ffmpeg("owdenoise", lambda s: {"ls": s, "cs": s}, (0.25, 0.4, 0.6, 0.9, 1.4), limits=(0.0, 1000.0)),
@@ -221,7 +221,7 @@ PEERS: dict[str, Peer] = {
 
 
 class Usable(Protocol):
-    """What can be chosen as a peer."""
+    """Anything that can be chosen as a peer."""
 
     def unusable(self, n_frames: int) -> str | None: ...
 
@@ -230,15 +230,15 @@ AnyPeer = TypeVar("AnyPeer", bound=Usable)
 
 
 def choose(names: str, n_frames: int, table: Mapping[str, AnyPeer]) -> tuple[list[AnyPeer], list[str]]:
-    """Peers by a comma-separated list, by ``all`` or by ``none``, for clips of so many frames (1: still pictures).
+    """Choose peers by a comma-separated list, ``all`` or ``none``.
 
     Args:
-        names: which.
-        n_frames: of the clips.
-        table: what there is, by name.
+        names: the list.
+        n_frames: length of the clips; 1 for still pictures.
+        table: available peers by name.
 
     Returns:
-        The peers, and a line about each that ``all`` would have meant but that cannot run.
+        The peers, and a line about each that ``all`` includes but that cannot run.
 
     Raises:
         UsageError: one that was named does not exist or cannot run.

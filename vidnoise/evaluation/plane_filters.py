@@ -1,7 +1,7 @@
-"""Classic filters on the planes of a video as it is decoded, brightness and colour each at its own best strength.
+"""Classic filters on the planes of a decoded video, luma and chroma each at its own best strength.
 
-So a user of ffmpeg would run them, who had the truth to choose by: the strongest form of these filters. All of them
-treat each plane by itself. Interlaced frames are taken apart into fields before and put together after.
+This is the strongest form of these filters: as a user of ffmpeg would run them who could choose by the truth. All of
+them treat each plane by itself. Interlaced frames are split into fields before and woven again after.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from vidnoise.frame import Frame
 from vidnoise.session.fields import fields, weave
 
 Setting = tuple[float, ...]
-"""Strengths for the planes of one kind, the main one first; 0 leaves them as they are."""
+"""Strengths for the planes of one kind, the main one first; 0 leaves them unchanged."""
 
 Run = Callable[[Sequence[Frame]], list[Frame]]
-"""A clip's noisy frames to clean ones."""
+"""A function from a clip's noisy frames to clean ones."""
 
 Judge = Callable[[Run], tuple[float, float]]
-"""How good brightness is and how good colour, in dB."""
+"""Returns the quality of luma and of chroma for a run, in dB."""
 
 
 def by_field(run: Run) -> Run:
-    """``run`` on each field of interlaced frames by itself, on others as it is."""
+    """Apply ``run`` to each field of interlaced frames separately, and to other frames directly."""
 
     def fields_apart(frames: Sequence[Frame]) -> list[Frame]:
         if not frames[0].interlaced:
@@ -41,29 +41,29 @@ def by_field(run: Run) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class PlaneFilter:
-    """A filter of FFmpeg whose strengths are searched."""
+    """A filter of FFmpeg with strengths to be searched."""
 
     name: str
     filter: str
     graph: Callable[[Setting, Setting], str]
-    """FFmpeg's filter graph for settings of luma and chroma."""
+    """Returns FFmpeg's filter graph for settings of luma and chroma."""
     ladders: tuple[tuple[Setting, ...], ...]
-    """Settings from weak to strong; the best is searched on each ladder, then among them."""
+    """Settings from weak to strong; the best one is searched on each ladder, then among the ladders."""
     first: tuple[float, float]
-    """Strengths of luma and chroma to begin with, as multiples of the noise (its root mean square, 8-bit codes)."""
+    """Initial strengths of luma and chroma, as multiples of the noise (its root mean square, 8-bit codes)."""
     least_frames: int = 1
-    """Shorter clips, or still pictures, are not for it."""
+    """Shortest clip that the filter supports."""
     search_frames: int = 2
-    """Of each clip, on which the strengths are searched."""
+    """Frames of each clip on which the strengths are searched."""
 
     def unusable(self, n_frames: int) -> str | None:
-        """Why it cannot run here on clips of so many frames, in a few words; None if it can."""
+        """Return why it cannot run here on clips of ``n_frames``, in a few words; None if it can."""
         if n_frames < self.least_frames:
             return f"it needs clips of at least {self.least_frames} frames"
         return missing_filter(self.filter)
 
     def run(self, luma: Setting, chroma: Setting) -> Run:
-        """The filter at fixed strengths."""
+        """Return the filter at fixed strengths."""
         return by_field(lambda frames: self._filtered(frames, self.graph(luma, chroma)))
 
     def _filtered(self, frames: Sequence[Frame], graph: str) -> list[Frame]:
@@ -89,14 +89,14 @@ class PlaneFilter:
         ]
 
     def best(self, judge: Judge, noise: tuple[float, float]) -> tuple[Setting, Setting, bool]:
-        """The settings for luma and chroma that are judged best.
+        """Find the best settings for luma and chroma.
 
         Args:
-            judge: tries a run.
-            noise: root mean squares of the noise of luma and chroma, 8-bit codes: where the search begins.
+            judge: rates a run.
+            noise: root mean squares of the noise of luma and chroma in 8-bit codes, from which the search starts.
 
         Returns:
-            Both settings, and whether one is the strongest there is.
+            Both settings, and whether one of them is the strongest available.
         """
         found: list[tuple[float, Setting, bool]] = [(-np.inf, (), False)] * 2
         for ladder in self.ladders:
@@ -107,7 +107,7 @@ class PlaneFilter:
         return luma, chroma, luma_edge or chroma_edge
 
     def _climb(self, ladder: tuple[Setting, ...], judge: Judge, noise: tuple[float, float]) -> list[tuple[int, float]]:
-        """From the likely setting to the best one of a ladder, for luma and chroma in the same runs."""
+        """Search a ladder from the likely setting to the best one, for luma and chroma in the same runs."""
         tried: tuple[dict[int, float], dict[int, float]] = ({}, {})
         wished = [first * rms for first, rms in zip(self.first, noise, strict=True)]
         starts = [min(range(len(ladder)), key=lambda i: abs(ladder[i][0] - w)) for w in wished]
@@ -124,7 +124,7 @@ class PlaneFilter:
 
 
 def _next(tried: dict[int, float], start: int, n: int) -> int | None:
-    """The rung to try next: a neighbour of the best so far; None when both are worse."""
+    """Return the rung to try next, a neighbour of the best so far; None when both are worse."""
     if not tried:
         return start
     best = max(tried, key=lambda i: tried[i])
@@ -132,7 +132,7 @@ def _next(tried: dict[int, float], start: int, n: int) -> int | None:
 
 
 def _rungs(low: float, high: float, ratio: float, *multiples: float) -> tuple[Setting, ...]:
-    """A ladder: 0, then strengths ``ratio`` apart, each followed by its multiples."""
+    """Return a ladder: 0, then strengths ``ratio`` apart, each followed by its multiples."""
     n = round(np.log(high / low) / np.log(ratio)) + 1
     strengths = [0.0, *(low * ratio**i for i in range(n))]
     return tuple(tuple(round(s * m, 2) for m in (1.0, *multiples)) for s in strengths)
@@ -155,18 +155,18 @@ def _bm3d(luma: Setting, chroma: Setting) -> str:
 
 def _hqdn3d(luma: Setting, chroma: Setting) -> str:
     names = ("luma_spatial", "luma_tmp", "chroma_spatial", "chroma_tmp")
-    # It takes 0 for "not given".
+    # The filter takes 0 for "not given".
     return "hqdn3d=" + ":".join(f"{n}={s or 1e-3:g}" for n, s in zip(names, (*luma, *chroma), strict=True))
 
 
 PLANE_FILTERS: dict[str, PlaneFilter] = {
     f.name: f
     for f in (
-        # Temporal strength beside spatial. Its default, 1.5 times as much, was the best on none of the clips tried.
+        # Ratios of temporal to spatial strength. The default, 1.5, was not the best one on any clip tried.
         PlaneFilter("hqdn3d", "hqdn3d", _hqdn3d, tuple(_rungs(0.5, 200, 1.5, t) for t in (0.5, 1.0)), (1.7, 4.5),
                     least_frames=2, search_frames=8),
         PlaneFilter("nlmeans", "nlmeans", _nlmeans, (_rungs(1, 30, 1.328),), (0.75, 0.9)),
         PlaneFilter("bm3d-ffmpeg", "bm3d", _bm3d, (_rungs(0.5, 250, 1.4),), (3.2, 6.0)),
     )
 }  # fmt: skip
-"""From fast to slow."""
+"""Filters by name, from fast to slow."""

@@ -1,4 +1,4 @@
-"""Quality against cost as a picture: a row a sigma, time on the left, multiply-adds on the right."""
+"""Plot of quality against cost: a row per sigma, with time on the left and multiply-adds on the right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "other filters": {"color": "#c8641e", "marker": "s"},
     "given": {"color": "#666666", "marker": "D", "markerfacecolor": "white"},
 }
-"""Styles by the kind of method, which the legend names."""
+"""Styles by kind of method, as named in the legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +28,20 @@ class Point:
     group: str
     psnr: float
     ms: float | None
-    """A megapixel."""
+    """Milliseconds per megapixel."""
     kmac: float | None
-    """A pixel."""
+    """Thousands of multiply-adds per pixel."""
 
 
 def points(results: Results, sigma: str) -> list[Point]:
-    """All methods at a sigma, given ones last."""
+    """Return all methods at a sigma, those with given figures last."""
     found = []
     for label, method in results["methods"].items():
         if sigma in method["sigmas"]:
             mean, kmac = method["sigmas"][sigma]["mean"], method.get("kmac_per_pixel")
             ours = "vidnoise, frame by frame" if method.get("frame_wise") else "vidnoise"
             group = "other filters" if kmac is None else ours
-            # The marker tells what runs frame by frame.
+            # The marker already shows what runs frame by frame.
             short = label.replace(" (frame by frame)", "").replace(", frame by frame", "")
             found.append(Point(short, group, mean["psnr"], mean.get("ms_per_megapixel"), kmac))
     for label, given in results.get("given", {}).items():
@@ -51,7 +51,7 @@ def points(results: Results, sigma: str) -> list[Point]:
 
 
 def plot_results(results: Results, picture: Path) -> None:
-    """Draw a results file as a PNG."""
+    """Plot a results file as a PNG."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -68,13 +68,13 @@ def plot_results(results: Results, picture: Path) -> None:
         gray = GROUPS["given"]["color"]
         for i, p in enumerate(p for p in here if p.group == "given"):
             left.axhline(p.psnr, color=gray, linewidth=0.7, linestyle=":")
-            # Side by side, for lines that lie close together.
+            # Side by side, as the lines may be close together.
             spot = (0.01 + 0.25 * (i % 4), p.psnr)
             left.annotate(p.label, spot, xycoords=("axes fraction", "data"), fontsize=7, va="bottom", color=gray)
         scatter(right, [(p, p.kmac) for p in here if p.kmac])
     handles = [Line2D([], [], linestyle="", label=name, **style) for name, style in GROUPS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.draw_without_rendering()  # the layout has to stand before labels are placed by their extent
+    figure.draw_without_rendering()  # labels are placed by their extent, which requires a final layout
     figure.set_layout_engine("none")
     for panel in axes.flat:
         label_dots(panel)
@@ -82,7 +82,7 @@ def plot_results(results: Results, picture: Path) -> None:
 
 
 def scatter(axes: Axes, placed: list[tuple[Point, float]]) -> None:
-    """Dots at ``x`` (given beside each point) and its PSNR."""
+    """Draw a dot at the ``x`` given with each point and its PSNR."""
     axes.set_xscale("log")
     axes.grid(alpha=0.25, which="both")
     axes.margins(0.12, 0.08)
@@ -92,11 +92,11 @@ def scatter(axes: Axes, placed: list[tuple[Point, float]]) -> None:
 
 LIFTS = (0, 9, -9, 18, -18, 30, -30, 42, -42, 54, -54, 66, -66, 78, -78)
 OFFSETS = [(side * d, lift) for d in (7, 16, 30, 50) for lift in LIFTS for side in (1, -1)]
-"""Where a label may go, in points from its dot, nearest first."""
+"""Possible positions of a label relative to its dot, in points, nearest first."""
 
 
 def label_dots(axes: Axes) -> None:
-    """Write each dot's label at the nearest place where it covers neither a dot nor an earlier label."""
+    """Write each dot's label at the nearest position where it covers neither a dot nor an earlier label."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
@@ -116,8 +116,8 @@ def label_dots(axes: Axes) -> None:
         for dx, dy in OFFSETS:
             note.set_position((dx, dy))
             note.set_horizontalalignment("left" if dx > 0 else "right")
-            note.get_window_extent()  # moves it there
-            box = Text.get_window_extent(note)  # of the text without its leader
+            note.get_window_extent()  # moves the label to its position
+            box = Text.get_window_extent(note)  # extent of the text without its leader
             inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 break

@@ -1,9 +1,9 @@
-"""The protocols by which quality is judged.
+"""The evaluation protocols for Gaussian noise.
 
 ``awgn``: a clean 8-bit RGB clip, float Gaussian noise (not clipped), seeded per clip and sigma; sigma is
 given; the output is clipped to [0, 1]; PSNR and SSIM are means over frames, then over clips. ``blind`` is
-the same with sigma estimated. ``stills`` is the same on single pictures, the state forgotten at each; a gray
-picture goes in as three equal channels under equal noise, and the mean of the three that come out is judged.
+the same with sigma estimated. ``stills`` is the same on single pictures, with the state reset at each; a gray
+picture is denoised as three equal channels with equal noise, and the mean of the output channels is evaluated.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from vidnoise.model.network import MULTIPLE
 from vidnoise.options import MAX_LOOKAHEAD
 
 Method = Callable[[Tensor, float], Tensor]
-"""``(noisy (T, 3, H, W), sigma in [0, 1] units) -> clean``: what is evaluated."""
+"""A method to evaluate: ``(noisy (T, 3, H, W), sigma in [0, 1] units) -> clean``."""
 
 Rows = dict[str, dict[str, float]]
-"""By clip (and ``"mean"``), by metric."""
+"""Scores by clip (and ``"mean"``), by metric."""
 
 
 def find_clips(folder: Path, *, stills: bool = False) -> dict[str, Path]:
-    """All clips, or all PNG pictures, below a folder, by the names that seed their noise.
+    """Find all clips, or all PNG pictures, below a folder, by the names that seed their noise.
 
     Raises:
         SourceOpenError: there are none, or two clips share a name.
@@ -55,7 +55,7 @@ def find_clips(folder: Path, *, stills: bool = False) -> dict[str, Path]:
 
 
 def clean_clips(folder: Path, n_frames: int = 20) -> Iterator[tuple[str, Tensor]]:
-    """Names and frames ``(T, 3, H, W)`` in [0, 1] of all clips below a folder.
+    """Yield names and frames ``(T, 3, H, W)`` in [0, 1] of all clips below a folder.
 
     Raises:
         SourceOpenError: there are none, or one cannot be read.
@@ -65,7 +65,7 @@ def clean_clips(folder: Path, n_frames: int = 20) -> Iterator[tuple[str, Tensor]
 
 
 def clean_stills(folder: Path, limit: int | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Names and pictures ``(1, C, H, W)`` in [0, 1], gray (C = 1) or RGB, of the (first) PNG files below a folder.
+    """Yield names and pictures ``(1, C, H, W)`` in [0, 1], gray (C = 1) or RGB, of (the first) PNG files in a folder.
 
     Raises:
         SourceOpenError: there are none, or one cannot be read.
@@ -79,7 +79,7 @@ def clean_stills(folder: Path, limit: int | None = None) -> Iterator[tuple[str, 
 
 
 def noisy_clip(name: str, clean: Tensor, sigma: float) -> Tensor:
-    """``clean`` with the protocol's Gaussian noise; ``sigma`` in 8-bit units."""
+    """Add the protocol's Gaussian noise to ``clean``; ``sigma`` in 8-bit units."""
     rng = np.random.default_rng(zlib.crc32(f"{name}:{sigma:g}".encode()))
     return clean + torch.from_numpy(rng.standard_normal(clean.shape, np.float32)) * (sigma / 255)
 
@@ -93,15 +93,15 @@ def network_method(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Method:
-    """A network as a method: frame by frame, the state kept, as it runs in a stream.
+    """Make a network a method, which runs as in a stream.
 
     Args:
         network: in evaluation mode, on ``device``.
-        blind: sigma is estimated instead of told.
-        frame_wise: the state is forgotten at every frame: the spatial core and its noise map alone.
+        blind: estimate sigma instead of using the given one.
+        frame_wise: reset the state at every frame, which leaves the spatial core and its noise map.
         lookahead: frames that may wait for those after them, see :class:`~vidnoise.backends.window.Window`.
-        device: where it runs.
-        dtype: of its convolutions.
+        device: device of the network.
+        dtype: precision of the convolutions.
     """
     backend = Eager(network, device=torch.device(device), dtype=dtype)
 
@@ -135,41 +135,41 @@ def _in_stream(backend: Eager, frames: Iterable[Tensor], sigma: float | None, lo
 
 
 def _given(name: str, clean: Tensor, sigma: float) -> Tensor:
-    """What a method gets: a noisy clip, in colour."""
+    """Return a method's input: a noisy clip, in colour."""
     noisy = noisy_clip(name, clean, sigma)
     return noisy.expand(-1, 3, -1, -1).contiguous() if clean.shape[1] == 1 else noisy
 
 
 def _judged(out: Tensor, clean: Tensor) -> Tensor:
-    """What is compared with ``clean`` of what a method made."""
+    """Clip a method's output to [0, 1], with the channels of ``clean``."""
     out = out.clamp(0, 1)
     return out.mean(1, keepdim=True) if clean.shape[1] == 1 else out
 
 
 def mean_psnr(method: Method, clips: Iterable[tuple[str, Tensor]], sigma: float) -> float:
-    """PSNR in dB at one sigma (8-bit units), mean over frames, then over clips: what strengths are searched by."""
+    """Return the PSNR in dB at one sigma (8-bit units), mean over frames, then over clips, for searching strengths."""
     found = [psnr(_judged(method(_given(n, c, sigma), sigma / 255), c), c).mean().item() for n, c in clips]
     return sum(found) / len(found)
 
 
 def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method | None = None) -> dict[str, float]:
-    """All metrics of one clip at one sigma (8-bit units).
+    """Compute all metrics of one clip at one sigma (8-bit units).
 
-    PSNR and SSIM are means over frames. ``temporal_error`` and the first frame's PSNR are left out for a single
-    picture. ``ms_per_megapixel`` is the time of the method's one call.
+    PSNR and SSIM are means over frames. ``temporal_error`` and the first frame's PSNR are omitted for a single
+    picture. ``ms_per_megapixel`` is the time of the method's single call.
 
     Args:
-        method: what is judged.
-        name: of the clip; seeds the noise.
+        method: the method to evaluate.
+        name: name of the clip, which seeds the noise.
         clean: ``(T, C, H, W)``, C of 1 or 3.
         sigma: standard deviation of the noise.
-        idle: the same call with nothing to do in it; its time (the shorter of two runs) is taken off.
+        idle: the same call without the filter; its time (the shorter of two runs) is subtracted.
     """
     given = _given(name, clean, sigma)
     out, seconds = timed(partial(method, given, sigma / 255))
     if idle is not None:
         starts = [timed(partial(idle, given, sigma / 255))[1] for _ in range(2)]
-        # A filter that is lost in the noise of starting its program still took some time.
+        # A filter that is faster than the jitter of starting its program still took some time.
         seconds = max(seconds - min(starts), 0.01 * seconds)
     out = _judged(out, clean)
     frames = psnr(out, clean)
@@ -180,14 +180,14 @@ def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method |
 
 
 def evaluate(method: Method, clips: Iterable[tuple[str, Tensor]], sigma: float, *, idle: Method | None = None) -> Rows:
-    """Scores by clip at one sigma (8-bit units), and over all clips under ``"mean"``."""
+    """Compute scores by clip at one sigma (8-bit units), and over all clips under ``"mean"``."""
     rows = {name: score(method, name, clean, sigma, idle) for name, clean in clips}
     return rows | {"mean": middle(list(rows.values()))}
 
 
 @lru_cache(maxsize=1)
 def centre_crops(folder: Path, n_frames: int = 10, size: int = 192) -> list[tuple[str, Tensor]]:
-    """Names and centres ``(T, 3, size, size)`` of the first frames of all clips below a folder."""
+    """Return names and centres ``(T, 3, size, size)`` of the first frames of all clips below a folder."""
     crops = []
     for name, clip in clean_clips(folder, n_frames):
         top, left = (clip.shape[2] - size) // 2, (clip.shape[3] - size) // 2
@@ -202,8 +202,11 @@ def quick_validation(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, float]:
-    """PSNR by sigma (10, 30, 50), blind, both ways and of first frames at 30, on centre crops of the first frames: a
-    compass for training."""
+    """Compute a quick validation score, on centre crops of the first frames, as a compass for training.
+
+    Returns:
+        PSNR by sigma (10, 30, 50), and at sigma 30 blind, with look-ahead and of first frames.
+    """
     method = partial(network_method, network, device=device, dtype=dtype)
     told, blind, both, still = method(), method(blind=True), method(lookahead=MAX_LOOKAHEAD), method(frame_wise=True)
     crops = centre_crops(folder)

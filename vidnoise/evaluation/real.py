@@ -1,8 +1,8 @@
-"""The protocol ``real``: noise as video has it, through the whole product, judged by plane.
+"""The protocol ``real``: realistic video noise, denoised by the complete product and evaluated by plane.
 
-A noisy clip (:mod:`vidnoise.evaluation.scenarios`) goes through :func:`vidnoise.denoise` as a user gets it: blind, by
-default options, interlaced frames field by field. What comes out is compared with the clean clip in the same 4:2:0
-form: in RGB as the network sees it, clipped to [0, 1], and plane by plane in 8-bit codes. ``photos`` is the same on
+A noisy clip (:mod:`vidnoise.evaluation.scenarios`) goes through :func:`vidnoise.denoise` as for a user: blind, with
+default options, interlaced frames field by field. The output is compared with the clean clip in the same 4:2:0
+format: in the network's RGB, clipped to [0, 1], and plane by plane in 8-bit codes. ``photos`` is the same on
 single pictures with a measured truth. :func:`quick_real_validation` is a small part of it, for training.
 """
 
@@ -36,7 +36,7 @@ PLANES = "yuv"
 
 
 def shots(scenario: Scenario, folder: Path, n_frames: int) -> list[Shot]:
-    """All clips below a folder as a scenario has them.
+    """Make a scenario's material from all clips below a folder.
 
     Raises:
         SourceError: there are none, or one cannot be read.
@@ -46,11 +46,11 @@ def shots(scenario: Scenario, folder: Path, n_frames: int) -> list[Shot]:
 
 
 NOISY, TRUE = "_real", "_mean"
-"""How the names of a photograph and of its truth end."""
+"""Suffixes of the names of a photograph and of its truth."""
 
 
 def find_photos(folder: Path) -> dict[str, Path]:
-    """The photographs below a folder that have a truth beside them, by their names without :data:`NOISY`.
+    """Find the photographs below a folder that have a truth beside them, by their names without :data:`NOISY`.
 
     Raises:
         SourceOpenError: there are none.
@@ -66,11 +66,11 @@ def _truth(path: Path) -> Path:
 
 
 def photo_pairs(folder: Path) -> list[Shot]:
-    """Photographs and their truth, each a clip of one frame, in the planes that the JPEG files hold.
+    """Read photographs and their truth, each a clip of one frame, in the planes of the JPEG files.
 
     Raises:
         SourceError: there are none, or one cannot be read.
-        UsageError: two that belong together differ in size.
+        UsageError: a photograph and its truth differ in size or format.
     """
     pairs = []
     for name, path in find_photos(folder).items():
@@ -84,18 +84,16 @@ def photo_pairs(folder: Path) -> list[Shot]:
 def denoising(
     model: str | os.PathLike[str], *, strength: float = 1.0, lookahead: int = 0, device: str | torch.device = "cpu"
 ) -> Run:
-    """A model as a user gets it: blind, by default options.
+    """Return a run of a model as for a user: blind, with default options.
 
     Args:
-        model: as :func:`vidnoise.denoise` takes it.
-        strength: as there.
-        lookahead: as there; 0 is causal.
-        device: as there.
+        model, strength, device: as for :func:`vidnoise.denoise`.
+        lookahead: likewise; 0 is causal.
     """
     from vidnoise.api import denoise
 
     def run(frames: Sequence[Frame]) -> list[Frame]:
-        # The backend is named, so that a measurement does not depend on what this machine has tried before.
+        # The backend is explicit, so that a measurement does not depend on earlier trials on this machine.
         return list(
             denoise(frames, model=model, strength=strength, lookahead=lookahead, device=device, backend="eager")
         )
@@ -104,7 +102,7 @@ def denoising(
 
 
 def _rgb(frames: Sequence[Frame]) -> Tensor:
-    """``(T, 3, H, W)``, clipped to [0, 1]; of interlaced frames each field is converted by itself."""
+    """Convert frames to RGB ``(T, 3, H, W)``, clipped to [0, 1]; fields of interlaced frames separately."""
 
     def one(frame: Frame) -> Tensor:
         if not frame.interlaced:
@@ -116,16 +114,16 @@ def _rgb(frames: Sequence[Frame]) -> Tensor:
 
 
 def _square_errors(out: Sequence[Frame], clean: Sequence[Frame]) -> dict[str, Tensor]:
-    """Mean square error of each frame in 8-bit codes, by plane."""
+    """Return the mean square error of each frame by plane, in 8-bit codes."""
     pairs = [(component_values(a), component_values(b)) for a, b in zip(out, clean, strict=True)]
     return {p: torch.stack([(a[p] - b[p]).square().mean() for a, b in pairs]) for p in PLANES if p in pairs[0][1]}
 
 
 def score(out: Sequence[Frame], clean: Sequence[Frame]) -> dict[str, float]:
-    """All metrics of one clip.
+    """Compute all metrics of one clip.
 
     ``psnr`` (RGB) and ``psnr_y``, ``psnr_u``, ``psnr_v`` are means over frames in dB; ``rms_y`` ... are root mean
-    squares in 8-bit codes. ``temporal_error`` (RGB) and ``psnr_first`` are left out for a single picture.
+    squares in 8-bit codes. ``temporal_error`` (RGB) and ``psnr_first`` are omitted for a single picture.
     """
     rgb, truth = _rgb(out), _rgb(clean)
     frames = psnr(rgb, truth)
@@ -139,15 +137,17 @@ def score(out: Sequence[Frame], clean: Sequence[Frame]) -> dict[str, float]:
 
 
 def evaluate(run: Run, material: Iterable[Shot]) -> Rows:
-    """Scores by clip, and over all clips under ``"mean"``."""
+    """Compute scores by clip, and over all clips under ``"mean"``."""
     rows = {shot.name: score(run(shot.noisy), shot.clean) for shot in material}
     means = {key: statistics.fmean(row[key] for row in rows.values()) for key in next(iter(rows.values()))}
     return rows | {"mean": means}
 
 
 def evaluate_filter(peer: PlaneFilter, material: Sequence[Shot]) -> dict[str, object]:
-    """What :func:`evaluate` gives for a classic filter at its best, with ``strength`` (in words) and
-    ``strength_at_edge``."""
+    """Evaluate a classic filter at its best strength, as :func:`evaluate`.
+
+    The result also has ``strength`` (in words) and ``strength_at_edge``.
+    """
     n = peer.search_frames
     short = [replace(shot, noisy=shot.noisy[:n], clean=shot.clean[:n]) for shot in material]
 
@@ -174,19 +174,19 @@ QUICK = ("planes20", "chroma20", "dark", "camera")
 """Scenarios of the quick validation."""
 
 QUICK_SIZE, QUICK_FRAMES, MADE_OF = 160, 8, 20
-"""Height and width of its crops, frames that are kept, and frames that were encoded."""
+"""Height and width of its crops, number of frames kept, and number of frames encoded."""
 
 Material = dict[str, list[tuple[Tensor, Tensor]]]
-"""By scenario: of each clip noisy and clean frames, centred RGB ``(T, 3, H, W)``."""
+"""Noisy and clean frames of each clip, in centred RGB ``(T, 3, H, W)``, by scenario."""
 
 _COLOUR = ColorInfo(matrix=6, range=1)
 
 
 @lru_cache(maxsize=1)
 def centre_material(folder: Path, cache: Path) -> Material:
-    """Centres of the first frames of all clips below a folder, as the scenarios of :data:`QUICK` have them.
+    """Return the centres of the first frames of all clips below a folder, in the scenarios of :data:`QUICK`.
 
-    They are made once, which needs an ffmpeg binary and PyAV, and kept as a file in ``cache``; a machine that is given
+    They are made once, which needs an ffmpeg binary and PyAV, and kept as a file in ``cache``; a machine that has
     this file needs neither, nor the folder.
 
     Raises:
@@ -219,10 +219,10 @@ def centre_material(folder: Path, cache: Path) -> Material:
 
 
 def _centre(frame: Frame) -> list[Tensor]:
-    """The planes of the middle of a 4:2:0 frame, or of all of it where it is smaller than :data:`QUICK_SIZE`."""
+    """Return the planes of the centre of a 4:2:0 frame, or of all of it if it is smaller than :data:`QUICK_SIZE`."""
     planes = []
     for plane, size in zip(frame.planes, (QUICK_SIZE, QUICK_SIZE // 2, QUICK_SIZE // 2), strict=True):
-        # Chroma begins where luma does: offsets of luma are twice those of chroma.
+        # Chroma and luma must start at the same place, so luma offsets are twice those of chroma.
         step = 2 * size // QUICK_SIZE
         top, left = (max(0, (n * 2 // step - QUICK_SIZE) // 2 // 2 * step) for n in plane.shape)
         planes.append(plane[top : top + size, left : left + size])
@@ -238,16 +238,16 @@ def _from_planes(planes: Sequence[np.ndarray]) -> Tensor:
 def quick_real_validation(
     network: DenoiseNetwork, folder: Path, cache: Path, *, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """PSNR in centred RGB by scenario, blind and causal, on :func:`centre_material`: a compass for training.
+    """Compute PSNR in centred RGB by scenario, blind and causal, on :func:`centre_material`: a compass for training.
 
     Args:
         network: in evaluation mode, on ``device``.
         folder: clean clips.
-        cache: where the material is kept.
-        device: where it runs.
+        cache: folder where the material is kept.
+        device: device of the network.
 
     Raises:
-        SourceError, UsageError: the material is not there and cannot be made.
+        SourceError, UsageError: there is no material, and it cannot be made.
     """
     method = network_method(network, blind=True, device=device)
     return {

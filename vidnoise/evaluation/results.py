@@ -1,8 +1,8 @@
 """The results file of ``vidnoise evaluate``.
 
-JSON: ``protocol`` has the settings that all numbers in the file share; ``methods`` has, by label, ``sigmas`` or, of the
-protocols ``real`` and ``photos``, ``scenarios`` (:data:`vidnoise.evaluation.protocol.Rows` by sigma or scenario, with a
-filter's ``strength`` and ``strength_at_edge``) and what is known of the method as a whole (``kmac_per_pixel``,
+JSON: ``protocol`` has the settings that all numbers in the file share; ``methods`` has, by label, ``sigmas`` or (in the
+protocols ``real`` and ``photos``) ``scenarios`` (:data:`vidnoise.evaluation.protocol.Rows` by sigma or scenario, with a
+filter's ``strength`` and ``strength_at_edge``) and properties of the method as a whole (``kmac_per_pixel``,
 ``weights``); ``given`` has figures from elsewhere.
 """
 
@@ -21,11 +21,11 @@ WORDS = {
     "kind": "material", "clips": "clips", "frames": "frames a clip", "blind": "blind",
     "threads": "CPU threads", "device": "device",
 }  # fmt: skip
-"""Settings under which numbers, or times, may stand in one file, in words for messages."""
+"""Settings that must agree for numbers, or times, in one file, with descriptions for messages."""
 
 
 def read_results(path: Path | None, protocol: dict[str, Any]) -> Results:
-    """An earlier results file, to be added to, or an empty one; ``protocol`` has this run's settings.
+    """Read an earlier results file to add to, or return an empty one; ``protocol`` has this run's settings.
 
     Raises:
         UsageError: the file cannot be read, or was measured under other settings.
@@ -38,7 +38,7 @@ def read_results(path: Path | None, protocol: dict[str, Any]) -> Results:
     except (ValueError, KeyError, TypeError) as ex:
         raise UsageError(f"{path} is not a results file of this version: give another --output") from ex
     for key, words in WORDS.items():
-        # A setting that the file does not know (null) is one that none of its numbers depends on.
+        # None of the file's numbers depends on a setting that is null there.
         if before.get(key) is not None and before[key] != protocol[key]:
             raise UsageError(
                 f"{path} was measured with other settings ({words}: {_words(before[key])}; now: "
@@ -54,7 +54,7 @@ def _words(value: Any) -> str:
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write the JSON file and the Markdown tables beside it; the old file stays until the new one is whole."""
+    """Write the JSON file, atomically, and the Markdown tables beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(results, indent=1) + "\n")
@@ -63,7 +63,7 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def read_references(path: Path, protocol: dict[str, Any]) -> dict[str, Any]:
-    """The given figures for this run's clips, by label: ``{"psnr": {sigma: dB}, "kmac_per_pixel": ...}``.
+    """Read the given figures for this run's clips, by label: ``{"psnr": {sigma: dB}, "kmac_per_pixel": ...}``.
 
     The file is TOML: a table for each set of clips, with ``clips`` (their names), ``frames`` and ``method`` (a
     table by label).

@@ -1,8 +1,8 @@
-"""Noise as video has it, made anew from clean clips: the material of the protocol ``real``.
+"""Scenarios of realistic video noise, made from clean clips: the material of the protocol ``real``.
 
-A scenario takes clean RGB frames to planes of 8-bit 4:2:0 (BT.601, limited range), clean and noisy, and these through
-a codec. All seeds are fixed and encoders have one thread, so a machine makes the same material each time. Nothing here
-is shared with the noise that models are trained on.
+A scenario converts clean RGB frames to clean and noisy planes of 8-bit 4:2:0 (BT.601, limited range), and passes the
+noisy ones through a codec. All seeds are fixed and encoders have one thread, so a machine makes the same material each
+time. No code is shared with the noise that models are trained on.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Planes = tuple[np.ndarray, ...]
 """Y, U and V as uint8, ``(T, H, W)`` each, chroma at half the height and width."""
 
 RATE = 25
-"""Frames a second, for codecs that are given a bit rate."""
+"""Frames a second, for codecs with a bit rate."""
 
 MATERIAL_VERSION = 1
-"""Raised with every change of what a scenario makes: what is kept of it elsewhere is then made anew."""
+"""Version of the material. Raise it with every change to a scenario, so that cached material is made anew."""
 
 LOSSLESS = ("-c:v", "ffv1")
 
 
 def x264(*options: object) -> tuple[str, ...]:
-    """Arguments for libx264; with more than one thread what it writes would depend on the machine."""
+    """Return arguments for libx264, with one thread, as its output would otherwise depend on the machine."""
     return ("-c:v", "libx264", *(str(o) for o in options), "-threads", "1")
 
 
@@ -44,23 +44,23 @@ class Scenario:
 
     name: str
     about: str
-    """For tables."""
+    """Description for tables."""
     film: Callable[[np.ndarray, np.random.Generator], tuple[Planes, Planes]]
-    """Clean RGB uint8 ``(T, H, W, 3)``, H divisible by 4 and W by 2, to clean and noisy planes."""
+    """Converts clean RGB uint8 ``(T, H, W, 3)``, H divisible by 4 and W by 2, to clean and noisy planes."""
     filter: str = "null"
-    """Of ffmpeg, before the codec; ``{seed}`` in it is the clip's."""
+    """Filter of ffmpeg before the codec; ``{seed}`` is replaced by the clip's."""
     codec: tuple[str, ...] = LOSSLESS
-    """Arguments; ``{rate}`` in them is 1,500 kbit/s for 720x480 and more, less for smaller pictures."""
+    """Codec arguments; ``{rate}`` is replaced by 1,500 kbit/s for 720x480 and more, less for smaller pictures."""
     interlaced: bool = False
     strength: float = 1.0
-    """At which our models run."""
+    """Strength at which our models run."""
     source: str = ""
-    """Scenario whose material this is, if not its own; then classic filters are not measured again."""
+    """Scenario whose material is used instead of its own; classic filters are then not measured again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A clip as it is handed to a denoiser, and the truth."""
+    """A noisy clip for a denoiser, and its truth."""
 
     name: str
     noisy: list[Frame]
@@ -73,7 +73,7 @@ def _raw(width: int, height: int, pix_fmt: str) -> list[str]:
 
 
 def to_planes(rgb: np.ndarray) -> Planes:
-    """RGB frames in 4:2:0, as ffmpeg converts them when it is asked for care.
+    """Convert RGB frames to 4:2:0 by ffmpeg's accurate conversion.
 
     Raises:
         UsageError: there is no ffmpeg binary.
@@ -101,7 +101,7 @@ def _encoded(scenario: Scenario, planes: Planes, seed: int, path: Path) -> None:
 
 
 def read_frames(path: Path, *, interlaced: bool = False) -> list[Frame]:
-    """All frames of a file, decoded by the project's own source.
+    """Decode all frames of a file by the project's own source.
 
     Raises:
         SourceError, DecodeError, FormatError: it cannot be read.
@@ -119,10 +119,10 @@ def shoot(scenario: Scenario, name: str, path: Path, n_frames: int) -> Shot:
     """Make a clip of a scenario from the first frames of a clean one.
 
     Args:
-        scenario: what happens to it.
-        name: of the clip; seeds the noise.
+        scenario: the scenario.
+        name: name of the clip, which seeds the noise.
         path: the clean clip.
-        n_frames: at most; interlaced clips have half as many.
+        n_frames: maximum number of frames; interlaced clips have half as many.
 
     Raises:
         SourceError: it cannot be read.
@@ -148,13 +148,13 @@ def _rounded(values: np.ndarray, low: int = 0, high: int = 255) -> np.ndarray:
 
 
 def _untouched(rgb: np.ndarray, rng: np.random.Generator) -> tuple[Planes, Planes]:
-    """The noise is left to ffmpeg's filter."""
+    """Convert without noise, which ffmpeg's filter adds."""
     clean = to_planes(rgb)
     return clean, clean
 
 
 EXPOSURE = 0.15
-"""Light that falls on the dark scenario's sensor, as a share of the clean clip's."""
+"""Light on the dark scenario's sensor, as a share of the clean clip's."""
 
 WHITE_BALANCE = np.array([2.0, 1.0, 1.6])
 """Gains of red, green and blue in warm to neutral light."""
@@ -164,9 +164,10 @@ FULL_WELL, READ_NOISE = 600.0, 3.0
 
 
 def _dark(rgb: np.ndarray, rng: np.random.Generator) -> tuple[Planes, Planes]:
-    """A night: less light, its photons counted by a Bayer sensor, demosaicked, white-balanced.
+    """Simulate a night scene: less light, with photon noise on a Bayer sensor, demosaicked and white-balanced.
 
-    The truth is what the same sensor gives without noise: what demosaicking loses is not held against a denoiser.
+    The truth is the output of the same sensor without noise, so that demosaicking loss does not count against a
+    denoiser.
     """
     light = EXPOSURE * (rgb / 255.0) ** 2.2
 
@@ -179,7 +180,7 @@ def _dark(rgb: np.ndarray, rng: np.random.Generator) -> tuple[Planes, Planes]:
             if noise:
                 electrons = rng.poisson(mosaic * FULL_WELL) + rng.normal(0, READ_NOISE, mosaic.shape)
                 mosaic = electrons / FULL_WELL
-            # With a pedestal, as sensors have it, so that noise below black is not cut off before demosaicking.
+            # With a pedestal, as in sensors, so that noise below black is not clipped before demosaicking.
             codes = ((mosaic + 0.1) * 50000).round().clip(0, 65535).astype(np.uint16)
             colours = cv2.demosaicing(codes, cv2.COLOR_BayerBG2RGB_EA) / 50000 - 0.1
             frames.append(_rounded(255 * (colours * WHITE_BALANCE).clip(0, 1) ** (1 / 2.2)))
@@ -190,7 +191,7 @@ def _dark(rgb: np.ndarray, rng: np.random.Generator) -> tuple[Planes, Planes]:
 
 TAPE_LUMA, TAPE_CHROMA, TAPE_SMEAR = 8.0, 12.0, 3.0
 """Standard deviations of the tape's noise in 8-bit codes, and of the Gaussian that smears chroma along lines, in chroma
-samples: colour on VHS has about 40 cycles a line."""
+samples: VHS resolves about 40 cycles of colour per line."""
 
 
 def _on_tape(clean: Planes, rng: np.random.Generator) -> Planes:
@@ -210,7 +211,7 @@ def _tape(rgb: np.ndarray, rng: np.random.Generator) -> tuple[Planes, Planes]:
 
 
 def _interlaced_tape(rgb: np.ndarray, rng: np.random.Generator) -> tuple[Planes, Planes]:
-    """Each frame from two: the top field from one, the bottom field from the next."""
+    """Make each interlaced frame from two: the top field from one, the bottom field from the next."""
     pairs = rgb[: len(rgb) // 2 * 2]
     fields = [to_planes(np.ascontiguousarray(pairs[parity::2, parity::2])) for parity in (0, 1)]
 
@@ -223,12 +224,12 @@ def _interlaced_tape(rgb: np.ndarray, rng: np.random.Generator) -> tuple[Planes,
 
 
 GRAIN, GRAIN_BLUR, GRAIN_COLOUR = 9.0, 0.8, 0.4
-"""Standard deviation of film grain where it is strongest, in 8-bit codes; of the Gaussian that makes its clumps, in
-pixels; and how strong each colour's own grain is beside what all have."""
+"""Standard deviation of film grain at its strongest, in 8-bit codes; that of the Gaussian that makes its clumps, in
+pixels; and the strength of each channel's own grain relative to the common grain."""
 
 
 def _grain(rgb: np.ndarray, rng: np.random.Generator) -> tuple[Planes, Planes]:
-    """Clumps, most of them gray, strongest in the middle tones."""
+    """Add film grain: mostly gray clumps, strongest in the midtones."""
     frames = []
     for frame in rgb:
         values = frame.astype(np.float32)
@@ -262,4 +263,4 @@ SCENARIOS: dict[str, Scenario] = {
                  codec=x264("-crf", 18, "-tune", "grain"), strength=0.5, source="grain"),
     )
 }  # fmt: skip
-"""By name, as ``vidnoise evaluate --protocol real`` goes through them."""
+"""Scenarios by name, in the order of ``vidnoise evaluate --protocol real``."""

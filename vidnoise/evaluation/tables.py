@@ -1,4 +1,4 @@
-"""Results of ``vidnoise evaluate`` as Markdown."""
+"""Markdown tables of the results of ``vidnoise evaluate``."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ Results = dict[str, Any]
 
 
 def markdown(results: Results) -> str:
-    """All tables of a results file."""
+    """Format all tables of a results file."""
     return gaussian(results) if results["protocol"]["kind"] in ("video", "stills") else real(results)
 
 
 def sigmas_of(results: Results) -> list[str]:
-    """All noise levels (8-bit units) at which anything was measured, rising."""
+    """Return all measured noise levels (8-bit units), in ascending order."""
     return sorted({s for method in results["methods"].values() for s in method["sigmas"]}, key=float)
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table, line by line."""
+    """Return the lines of a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     return [*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]
 
 
 def gaussian(results: Results) -> str:
-    """Two tables: quality, one column a sigma; first frames and cost. The best at the strongest noise first."""
+    """Format two tables: quality, with a column per sigma; and first frames and cost.
+
+    The method that is best at the strongest noise comes first.
+    """
     sigmas = sigmas_of(results)
     stills = results["protocol"]["kind"] == "stills"
     means = {
@@ -57,7 +60,7 @@ def gaussian(results: Results) -> str:
 
 
 def _costs(results: Results, labels: list[str], sigmas: list[str], stills: bool) -> list[str]:
-    """The second table, of what was measured here only; times are medians over sigmas."""
+    """Format the second table, of methods measured here only; times are medians over sigmas."""
     protocol, rows, edges = results["protocol"], [], []
     for label in labels:
         method = results["methods"].get(label)
@@ -89,9 +92,9 @@ def _costs(results: Results, labels: list[str], sigmas: list[str], stills: bool)
 
 
 def real(results: Results) -> str:
-    """Of ``real`` and ``photos``: PSNR by scenario first, then a table by plane for each scenario.
+    """Format the results of ``real`` and ``photos``: PSNR by scenario, then a table by plane for each scenario.
 
-    Methods are ordered by what they gain on the noisy clips, over the scenarios that were measured.
+    Methods are ordered by their gain over the noisy clips, across the measured scenarios.
     """
     about, methods = results["protocol"]["scenarios"], results["methods"]
     photos = results["protocol"]["kind"] == "photos"

@@ -1,4 +1,4 @@
-"""Whether exported graphs give the pictures that PyTorch gives, over a few frames with a cut."""
+"""Comparison of exported graphs with PyTorch, over a few frames with a cut."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from vidnoise.export.onnxruntime import import_onnxruntime
 from vidnoise.model import DenoiseNetwork, uniform_sigma
 
 Run = Callable[[str, dict[str, Tensor]], Sequence[Tensor]]
-"""Runs a graph of a kind: inputs by name to outputs in their order, see :data:`KINDS`."""
+"""Runs a graph of the given kind on inputs by name; returns outputs in order, see :data:`KINDS`."""
 
 Paths = Mapping[str, str | os.PathLike[str]]
-"""Files by the kind of graph they hold."""
+"""Files by kind of graph."""
 
 FRAMES = 5
 CUT = 3
 SIGMA = 0.06
 
 LIMIT = {torch.float32: 1e-3, torch.float16: 3e-3, torch.bfloat16: 3e-3}
-"""Of the root mean square difference, in [0, 1] units: a quarter of an 8-bit step, and of halves, three."""
+"""Maximum root mean square difference by precision, in [0, 1] units: a quarter of an 8-bit step in float32, three
+quarters in half precision."""
 
 
 class Difference(NamedTuple):
-    """From PyTorch in float32, in [0, 1] units."""
+    """Difference from PyTorch in float32, in [0, 1] units."""
 
     largest: float
     rms: float
-    """Of the frame where it is largest."""
+    """Root mean square over the frame where that is largest."""
 
 
 def onnx_runner(paths: Paths) -> Run:
-    """Runs ONNX files by ONNX Runtime on the CPU.
+    """Return a function that runs ONNX files by ONNX Runtime on the CPU.
 
     Raises:
         BackendError: ONNX Runtime is not installed.
@@ -59,7 +60,7 @@ def onnx_runner(paths: Paths) -> Run:
 
 
 def openvino_runner(paths: Paths) -> Run:
-    """Runs OpenVINO IRs on the CPU, in float32 but for what the graphs have in halves.
+    """Return a function that runs OpenVINO IRs on the CPU, in float32 except where the graphs use half precision.
 
     Raises:
         BackendError: OpenVINO is not installed.
@@ -79,14 +80,14 @@ def openvino_runner(paths: Paths) -> Run:
 def difference(
     network: DenoiseNetwork, run: Run, *, blind: bool, size: Size, both_ways: bool = False
 ) -> Difference:  # fmt: skip
-    """Run both over the same frames, each with what it remembers itself.
+    """Run network and graphs over the same frames, each on its own state, and return the largest difference.
 
     Args:
         network: in float32, on the CPU.
-        run: of the exported graphs.
-        blind: whether they estimate the noise level.
+        run: runs the exported graphs.
+        blind: whether the noise level is estimated.
         size: streams, height and width.
-        both_ways: all frames as one window that is looked through both ways, instead of step by step.
+        both_ways: process all frames as one look-ahead window, instead of step by step.
     """
 
     def plain(kind: str, inputs: dict[str, Tensor]) -> Sequence[Tensor]:
@@ -103,7 +104,7 @@ def difference(
 
 
 Clip = Sequence[tuple[Tensor, Tensor]]
-"""Noisy frames, and which streams go on at each."""
+"""Noisy frames, each with a mask of the streams that continue there."""
 
 
 def _named(run: Run, kind: str, given: Named) -> dict[str, Tensor]:
@@ -112,7 +113,7 @@ def _named(run: Run, kind: str, given: Named) -> dict[str, Tensor]:
 
 
 def _steps(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> Iterator[Tensor]:
-    """Clean frames, one after the other."""
+    """Yield the clean frames of a causal run."""
     n, _, height, width = clip[0][0].shape
     state = network.initial_state(n, height, width)
     given = {"boost": torch.ones(n, 2), "sigma": torch.full((n, 6), SIGMA)}
@@ -123,7 +124,7 @@ def _steps(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> Ite
 
 
 def _window(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> Iterator[Tensor]:
-    """Clean frames by all that is before and after them."""
+    """Yield the clean frames of one look-ahead window over the whole clip."""
     n, _, height, width = clip[0][0].shape
     state = network.initial_state(n, height, width)
     frames: list[dict[str, Tensor]] = []
@@ -148,7 +149,7 @@ def _window(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> It
 
 
 def _clip(size: Size) -> Iterator[tuple[Tensor, Tensor]]:
-    """Frames of scenes that move under noise, and whether they follow from the one before."""
+    """Yield noisy frames of moving scenes, each with a mask of whether it continues from the one before."""
     n, height, width = size
     generator = torch.Generator().manual_seed(0)
     scene = torch.empty(0)

@@ -1,4 +1,4 @@
-"""What of a network is exported: graphs of tensors, all that they remember among their inputs and outputs."""
+"""The exported graphs of a network: functions of tensors, with the state among their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from vidnoise.model import DenoiseNetwork, Future, Scout, State
 from vidnoise.model.state import UNKNOWN
 
 Named = Mapping[str, Tensor]
-"""Tensors by their names in a graph."""
+"""Tensors by their name in a graph."""
 
 Size = tuple[int, int, int]
 """Streams, height and width."""
 
 TRACK = {"fused": "fused", "ratio": "ratio", "previous": "clean", "hidden": "hidden"}
-"""Names of the inputs that hold what is remembered of the pictures, and what they are in a :class:`State`.
+"""Names of the inputs that hold the :class:`Track`, and of the fields of :class:`State` that they stand for.
 
-``clean`` is the next step's ``previous``, too.
+The output ``clean`` is also the next step's input ``previous``.
 """
 
 MEMORY = {"noise": "noise", "past": "past"}
-"""Likewise of what is remembered of the noise."""
+"""Names of the inputs that hold the :class:`NoiseMemory`, and of the fields of :class:`State` that they stand for."""
 
 SCOUT, FUTURE = ("scout_fused", "scout_ratio"), ("future_bands", "future_ratio")
 
 
 class Kind(NamedTuple):
-    """One of the graphs that a network is exported as."""
+    """A graph that a network is exported as."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     run: Callable[[DenoiseNetwork, Named], Named]
-    """What is traced: outputs by name, of inputs by name. There may be more than :attr:`outputs`."""
+    """The function to trace, from inputs by name to outputs by name; it may return more than :attr:`outputs`."""
 
 
 def _state(given: Named) -> State:
-    """The state among a graph's inputs; what that has no use for is empty."""
+    """Assemble the state from a graph's inputs; fields that the graph does not use are empty."""
     nothing = given["noisy"].new_empty(0)
     return State(**{field: given.get(name, nothing) for name, field in (TRACK | MEMORY).items()})
 
@@ -90,13 +90,13 @@ KINDS: dict[str, Kind] = {
         ("noisy", "levels", "boost", "keep", *TRACK, *FUTURE), ("clean", "level", *_NEXT_TRACK), _smooth
     ),
 }  # fmt: skip
-"""A frame seen with the past only is ``step``, or ``step-told`` where the noise level is known. With frames ahead:
-``measure`` for each as it comes, ``look`` from the last to the first, ``smooth`` from the first to the last. A step is
-:meth:`DenoiseNetwork.advance`, the others are its methods by these names."""
+"""Graphs by kind. A causal frame takes ``step``, or ``step-told`` if the noise level is given. With a look-ahead, a
+window takes ``measure`` for each frame as it arrives, ``look`` from the last to the first, then ``smooth`` from the
+first to the last. A step is :meth:`DenoiseNetwork.advance`; the others are the methods of these names."""
 
 
 def step_kind(*, blind: bool) -> str:
-    """The kind of a step, with the noise level estimated or told."""
+    """Return the kind of a step, with the noise level estimated or given."""
     return "step" if blind else "step-told"
 
 
@@ -105,21 +105,22 @@ _LAYOUT = {
     "levels": (6, 2), "ratio": (4, 2), "scout_ratio": (4, 2), "future_ratio": (4, 2),
     "future_bands": (12, 2), "past": (12, 2), "hidden": (0, 4), "noise": (13, 8),
 }  # fmt: skip
-"""Channels (0: as many as the model has), and by what height and width of the picture are divided."""
+"""Channels of each tensor (0: as many as the model has), and the factor by which its resolution is lower than the
+picture's."""
 
 
 def scale_of(name: str) -> int | None:
-    """By what height and width of the picture are divided in that tensor; ``None`` where it has neither."""
+    """Return the factor by which a tensor's resolution is lower than the picture's; ``None`` if it has none."""
     _, scale = _LAYOUT.get(name.removeprefix("next_"), (0, None))
     return scale
 
 
 def shape_of(name: str, network: DenoiseNetwork, size: Size) -> tuple[int, ...]:
-    """Shape of an input or output by its name.
+    """Return the shape of an input or output.
 
     Args:
-        name: as in :data:`KINDS`.
-        network: whose graph it is.
+        name: a name in :data:`KINDS`.
+        network: the network of the graph.
         size: streams, height and width (multiples of 16).
     """
     n, height, width = size
@@ -133,12 +134,12 @@ def shape_of(name: str, network: DenoiseNetwork, size: Size) -> tuple[int, ...]:
 
 
 def named_state(state: State) -> dict[str, Tensor]:
-    """A state's tensors by their names as inputs."""
+    """Return a state's tensors by their names as inputs."""
     return {name: getattr(state, field) for name, field in (TRACK | MEMORY).items()}
 
 
 def next_state(before: State, outputs: Named) -> State:
-    """The state that a graph leaves: of what it does not change, that of ``before``."""
+    """Return the state after a graph's run; what the graph does not change is taken from ``before``."""
     found = dict(outputs)
     if "clean" in found:
         found["next_previous"] = found["clean"]
@@ -147,7 +148,7 @@ def next_state(before: State, outputs: Named) -> State:
 
 
 class NetworkGraph(nn.Module):
-    """A network as one of :data:`KINDS`: tensors in their order to tensors in their order."""
+    """A network as one of :data:`KINDS`: a module from tensors to tensors, in the graph's order."""
 
     def __init__(self, network: DenoiseNetwork, kind: str) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class NetworkGraph(nn.Module):
         return tuple(found[name] for name in self._outputs)
 
     def example(self, size: Size) -> tuple[Tensor, ...]:
-        """Inputs of these sizes, of a first frame of noise."""
+        """Return example inputs of a size: a first frame of noise."""
         return tuple(_example(name, shape_of(name, self.network, size)) for name in self._inputs)
 
 

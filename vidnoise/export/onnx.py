@@ -1,4 +1,4 @@
-"""ONNX: written by PyTorch's tracer, checked by ONNX Runtime."""
+"""ONNX export by PyTorch's tracer, checked with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vidnoise.export.graph import KINDS, NetworkGraph, Size, scale_of
 from vidnoise.model import DenoiseNetwork
 
 OPSET = 20
-"""The oldest whose GridSample is defined as everybody has it (16 and 18 leave corners open)."""
+"""ONNX operator set: the oldest that defines GridSample as all implementations have it (16 and 18 leave gaps)."""
 
 _EXAMPLE = (1, 48, 80)
-"""Streams, height and width while tracing: nothing of them stays in a dynamic graph."""
+"""Streams, height and width while tracing; they leave no trace in a dynamic graph."""
 
 
 def _axes(names: tuple[str, ...]) -> dict[str, dict[int, str]]:
-    """Names of the dynamic axes of tensors."""
+    """Return the names of the dynamic axes of tensors."""
     axes = {}
     for name in names:
         scale = scale_of(name)
@@ -36,7 +36,7 @@ def _axes(names: tuple[str, ...]) -> dict[str, dict[int, str]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The tracer warns of what it always does here: shapes that it takes for constants are (they count channels)."""
+    """Silence the tracer's warnings about constant shapes: those it means are constant (numbers of channels)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -57,14 +57,14 @@ def write_onnx(
     size: Size | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write one of a network's graphs as an ONNX file; nobody sees it before it is whole.
+    """Write one of a network's graphs as an ONNX file, atomically.
 
     Args:
         network: on the CPU.
-        path: where to.
-        kind: which, see :data:`KINDS`.
-        size: streams, height and width (multiples of 16); ``None`` leaves them open.
-        dtype: of the convolutions; everything else, inputs and outputs too, is float32.
+        path: file to write.
+        kind: kind of graph, see :data:`KINDS`.
+        size: streams, height and width (multiples of 16); ``None`` leaves them dynamic.
+        dtype: precision of the convolutions; everything else, including inputs and outputs, is float32.
 
     Raises:
         BackendError: the package ``onnx`` is missing.
@@ -77,7 +77,7 @@ def write_onnx(
     inputs, outputs, _ = KINDS[kind]
     part = Path(part_name(os.fspath(path)))
     with _quiet(), torch.no_grad():
-        # The newer exporter (dynamo=True) gives the same graph in thirty times the time.
+        # The newer exporter (dynamo=True) gives the same graph but takes thirty times as long.
         torch.onnx.export(
             graph, graph.example(size or _EXAMPLE), part, dynamo=False, opset_version=OPSET,
             input_names=inputs, output_names=outputs, dynamic_axes=None if size else _axes(inputs + outputs),

@@ -1,4 +1,4 @@
-"""ONNX Runtime, which from 1.32 on tells its makers of its use unless it is told not to before it is imported."""
+"""Import of ONNX Runtime without telemetry, which from 1.32 on must be disabled before the import."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _SWITCH = "ORT_DISABLE_TELEMETRY"
 
 
 def import_onnxruntime() -> Any:
-    """The package, without its telemetry.
+    """Import ONNX Runtime with its telemetry disabled.
 
     Raises:
         BackendError: it is not installed.
     """
-    os.environ[_SWITCH] = "1"  # and it stays: the library looks whenever a session is made
+    os.environ[_SWITCH] = "1"  # never unset, as the library checks whenever a session is created
     try:
         import onnxruntime
     except ImportError as ex:

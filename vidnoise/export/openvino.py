@@ -1,4 +1,4 @@
-"""OpenVINO's own form of the graph (IR)."""
+"""Export to OpenVINO's own format (IR)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TELEMETRY = "openvino_telemetry"
 
 
 def import_openvino() -> Any:
-    """The package, without its telemetry: importing it would tell its makers so, over the network and unasked.
+    """Import OpenVINO with its telemetry disabled, which would otherwise report the import over the network.
 
     Raises:
         BackendError: it is not installed.
@@ -35,11 +35,11 @@ def import_openvino() -> Any:
 
 @functools.cache
 def openvino_core() -> Any:
-    """The one ``openvino.Core`` of this process.
+    """Return the single ``openvino.Core`` of this process.
 
-    The CPU's plugin gives the thread that starts it another stack for signals, and takes it back when its ``Core``
-    ends. Of two that end in the order in which they began, the second leaves the first's, freed by then: the next
-    signal, a Ctrl-C say, would crash the process.
+    The CPU plugin installs an alternate signal stack on the thread that starts it, and restores the previous one when
+    its ``Core`` ends. If two end in the order in which they began, the second restores the stack of the first, freed by
+    then: the next signal, such as Ctrl-C, would crash the process.
 
     Raises:
         BackendError: OpenVINO is not installed.
@@ -48,12 +48,12 @@ def openvino_core() -> Any:
 
 
 def read_graph(path: str | os.PathLike[str], network: DenoiseNetwork, size: Size | None) -> Any:
-    """An ``openvino.Model`` from an ONNX file.
+    """Read an ONNX file as an ``openvino.Model``.
 
     Args:
         path: from :func:`~vidnoise.export.onnx.write_onnx`.
-        network: whose graph it is.
-        size: streams, height and width, fixed from now on; ``None`` leaves them as they are in the file.
+        network: the network of the graph.
+        size: streams, height and width to fix; ``None`` leaves them as in the file.
     """
     model = openvino_core().read_model(os.fspath(path))
     if size is not None:
@@ -62,7 +62,7 @@ def read_graph(path: str | os.PathLike[str], network: DenoiseNetwork, size: Size
 
 
 def write_openvino(onnx_path: str | os.PathLike[str], path: str | os.PathLike[str], network: DenoiseNetwork) -> None:
-    """Write ``path`` (``.xml``) and beside it the weights (``.bin``), from an ONNX file of the same network.
+    """Convert an ONNX file of the same network to ``path`` (``.xml``), with the weights beside it (``.bin``).
 
     Raises:
         BackendError: OpenVINO is not installed.

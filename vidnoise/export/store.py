@@ -1,4 +1,4 @@
-"""ONNX files of networks, kept between runs: tracing takes seconds."""
+"""Cache of ONNX files between runs, as tracing takes seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidnoise.model import network as network_module
 
 
 def fingerprint(network: DenoiseNetwork) -> str:
-    """Tells networks apart, by their weights and settings and by the program that runs them."""
+    """Return a fingerprint of a network: of its weights, its settings and the program that runs it."""
     digest = hashlib.sha256(f"{__version__} {torch.__version__} {network.config.to_dict()}".encode())
     for name, values in network.state_dict().items():
         digest.update(name.encode() + values.float().cpu().numpy().tobytes())
@@ -30,7 +30,7 @@ def fingerprint(network: DenoiseNetwork) -> str:
 
 @contextlib.contextmanager
 def stored_onnx(network: DenoiseNetwork, kind: str, dtype: torch.dtype = torch.float32) -> Iterator[Path]:
-    """An ONNX file of one of the network's graphs, all sizes open, for as long as the block runs: :func:`write_onnx`.
+    """Provide an ONNX file of one of the network's graphs, with dynamic sizes, while the block runs.
 
     Raises:
         BackendError: ``onnx`` is not installed.

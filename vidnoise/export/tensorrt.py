@@ -1,7 +1,7 @@
-"""A script that builds a TensorRT engine from the ONNX file, on the machine that will run it.
+"""Writer of scripts that build a TensorRT engine from an ONNX file.
 
-Engines are bound to a GPU and a version of TensorRT, so the build belongs there; the script needs neither vidnoise nor
-PyTorch. The network is strongly typed: what is in halves is what the ONNX file has in halves.
+Engines are bound to a GPU and a version of TensorRT, so they are built on the machine that will run them; the script
+needs neither vidnoise nor PyTorch. The network is strongly typed: precisions are those of the ONNX file.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from vidnoise.export.graph import KINDS, Size, shape_of
 from vidnoise.model import DenoiseNetwork
 
 LARGEST = (8, 2160, 3840)
-"""Streams, height and width that an engine with open sizes takes at most."""
+"""Largest streams, height and width of an engine with dynamic sizes."""
 
 TYPICAL = (1, 1088, 1920)
-"""What it is tuned for."""
+"""Streams, height and width that such an engine is tuned for."""
 
 SMALLEST = (1, 64, 64)
 
@@ -31,15 +31,15 @@ def write_build_script(
     size: Size | None,
     sizes: Sequence[Size] = (SMALLEST, TYPICAL, LARGEST),
 ) -> None:
-    """Write a Python program that makes ``<onnx_path without suffix>.engine``.
+    """Write a Python program that builds ``<onnx_path without suffix>.engine``.
 
     Args:
-        onnx_path: the model; the script looks for it beside itself.
-        path: where to.
-        network: whose graph it is.
-        kind: which graph, see :data:`KINDS`.
-        size: streams, height and width of the file; ``None``: open.
-        sizes: least, typical and greatest of an open one.
+        onnx_path: the model; the script looks for it in its own folder.
+        path: file to write.
+        network: the network of the graph.
+        kind: kind of graph, see :data:`KINDS`.
+        size: streams, height and width of the file; ``None`` if dynamic.
+        sizes: smallest, typical and largest size of a dynamic file.
     """
     profile = {
         name: [shape_of(name, network, s) for s in sizes] for name in KINDS[kind].inputs if size is None

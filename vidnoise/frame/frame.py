@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
+from vidnoise.frame.passthrough import Passthrough
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -141,8 +143,15 @@ class StreamInfo:
     codec: str | None = None
     """FFmpeg's name of the source's codec (``"h264"``)."""
     bit_rate: int | None = None
-    passthrough: Any = None
-    """What the source hands to the sink for streams that are copied (opaque to everyone else)."""
+    passthrough: Passthrough = field(default_factory=Passthrough)
+    """What the source hands to the sink beside the pictures: the streams and tags that are copied."""
+
+    @property
+    def estimated_frames(self) -> int | None:
+        """How many frames there are, as the source says or as its duration suggests."""
+        if self.n_frames is None and self.duration_seconds and self.rate:
+            return round(self.duration_seconds * self.rate)
+        return self.n_frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,6 +183,11 @@ class Frame:
     """When a live source got it, by ``time.monotonic()``."""
     side_data: Any = None
     """Per-frame data that the sink may carry on (opaque to everyone else)."""
+
+    @property
+    def seconds(self) -> Fraction | None:
+        """Presentation time, exact."""
+        return None if self.pts is None else self.pts * self.time_base
 
     @property
     def height(self) -> int:

@@ -1,7 +1,6 @@
 """What a source hands to a sink beside the pictures: the streams and tags to be copied (no av here).
 
-``StreamInfo.passthrough`` holds a :class:`Passthrough` for sources that read containers. It lives
-below sources and sinks so that neither has to import the other.
+``StreamInfo.passthrough`` holds a :class:`Passthrough`, empty where a source has nothing but pictures.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
-"""Fused Triton kernels for what is bound by memory around the convolutions.
+"""Fused Triton kernels for the memory-bound operations around the convolutions.
 
-Each does in one pass over memory what a chain of PyTorch operations does in many. That chain is the reference: what
-every other device runs, and what ``tests/test_kernels.py`` compares the kernels with, on the CPU too (by Triton's
-interpreter).
+Each does in one pass over memory what a chain of PyTorch operations does in many. That chain is the reference: other
+devices run it, and ``tests/test_kernels.py`` compares the kernels with it, on the CPU too (in Triton's interpreter).
 
 | kernel | reference |
 |---|---|
 | :func:`.planes_in.to_rgb` | :func:`vidnoise.color.to_rgb`, padded |
-| :func:`.bands.rgb_to_bands`, :func:`.bands.bands_to_rgb` | those of :mod:`vidnoise.model.luma_chroma` |
+| :func:`.bands.rgb_to_bands`, :func:`.bands.bands_to_rgb` | their namesakes in :mod:`vidnoise.model.luma_chroma` |
 | :func:`.bands.restore` | :meth:`vidnoise.model.operations.Operations.restore` |
-| :func:`.warp.warp_bands` | :func:`vidnoise.model.flow.warp`, bicubic, then the former |
+| :func:`.warp.warp_bands` | :func:`vidnoise.model.flow.warp`, bicubic, then ``rgb_to_bands`` |
 | :func:`.warp.warp_ratio` | :func:`~vidnoise.model.flow.warp` and :func:`~vidnoise.model.flow.outside` |
 | :func:`.warp.forget` | :func:`vidnoise.model.state.keep` |
 | :func:`.planes_out.apply_correction` | :func:`vidnoise.color.apply_correction` |
 
-Only integer samples: pictures of floats, which no file holds, go through the reference.
+The kernels take integer samples only: float pictures, which no file holds, go through the reference.
 """
 
 from __future__ import annotations
@@ -29,11 +28,12 @@ from vidnoise.errors import UsageError
 from vidnoise.frame import Frame
 
 OPTIONS = {"enable_fp_fusion": False}
-"""Of every launch: products and sums are rounded apart, as the reference does; all of them wait for memory anyway."""
+"""Options of every launch. Without fusion, products and sums are rounded separately, as in the reference; this costs
+nothing, as all kernels are memory-bound."""
 
 
 def enabled(device: torch.device) -> bool:
-    """Whether the kernels are used on ``device``: on CUDA where triton is installed, unless ``VIDNOISE_KERNELS=off``.
+    """Return whether the kernels are used: on CUDA where triton is installed, unless ``VIDNOISE_KERNELS=off``.
 
     Raises:
         UsageError: ``VIDNOISE_KERNELS`` is neither ``on`` nor ``off``.
@@ -45,10 +45,10 @@ def enabled(device: torch.device) -> bool:
 
 
 def takes(frame: Frame) -> bool:
-    """Whether there are kernels for the samples of ``frame``."""
+    """Return whether there are kernels for the samples of ``frame``."""
     return not frame.format.is_float
 
 
 def launching_on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be the tensors'."""
+    """Make ``device`` current, as Triton launches on the current device whatever that of the tensors is."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

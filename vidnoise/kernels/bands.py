@@ -1,6 +1,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
-# Triton compiles these functions: what types they get there, Python does not know.
-"""Pictures to the bands that the network works on, and its residual back to pictures, in one pass each."""
+# Triton compiles these functions with types that are unknown to Python.
+"""Fused conversions from pictures to the network's bands, and from bands and residual back to pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidnoise.kernels import OPTIONS, launching_on
 from vidnoise.model.luma_chroma import ROTATION
 
 BLOCK = (4, 64)
-"""Half-resolution pixels of one program, rows and columns."""
+"""Rows and columns of half-resolution pixels per program."""
 
 LUMA = tl.constexpr(ROTATION[0][0])
 SIDES = tl.constexpr(ROTATION[1][0])
@@ -35,7 +35,7 @@ def _to_rgb(luma, first, second):
 
 @triton.jit
 def _store_squares(target, band, mask, a, b, c, d):
-    """The bands of one channel from the four pixels of each square; see model.wavelet.haar."""
+    """Store the bands of one channel from the four pixels of each square; see model.wavelet.haar."""
     ab, cd, a_b, c_d = a + b, c + d, a - b, c - d
     tl.store(target, (ab + cd) * 0.5, mask=mask)
     tl.store(target + 3 * band, (a_b + c_d) * 0.5, mask=mask)
@@ -45,9 +45,9 @@ def _store_squares(target, band, mask, a, b, c, d):
 
 @triton.jit
 def store_bands(target, band, mask, ra, rb, rc, rd, ga, gb, gc, gd, ba, bb, bc, bd):
-    """All bands of a picture from red, green and blue of the four pixels of each square.
+    """Store all bands of a picture from red, green and blue of the four pixels of each square.
 
-    ``target`` is where the first band of each square lies, ``band`` how far the next one is.
+    ``target`` points to the first band of each square; ``band`` is the stride from one band to the next.
     """
     ya, fa, sa = _to_luma_chroma(ra, ga, ba)
     yb, fb, sb = _to_luma_chroma(rb, gb, bb)
@@ -81,7 +81,7 @@ def _rgb_to_bands(image, bands, height, width, ROWS: tl.constexpr, COLUMNS: tl.c
 
 
 def rgb_to_bands(rgb: Tensor) -> Tensor:
-    """:func:`vidnoise.model.luma_chroma.rgb_to_bands` of ``(N, 3, H, W)`` float32."""
+    """Compute :func:`vidnoise.model.luma_chroma.rgb_to_bands` of ``(N, 3, H, W)`` float32."""
     rgb = rgb.contiguous()
     n, _, height, width = rgb.shape
     bands = rgb.new_empty(n, 12, height // 2, width // 2)
@@ -97,7 +97,7 @@ def _grid(bands: Tensor) -> tuple[int, int, int]:
 
 @triton.jit
 def _pixels(low, horizontal, vertical, diagonal):
-    """Upper and lower rows of the squares of one channel, see model.wavelet.inverse_haar."""
+    """Return the upper and lower rows of the squares of one channel; see model.wavelet.inverse_haar."""
     low, horizontal, vertical, diagonal = low * 0.5, horizontal * 0.5, vertical * 0.5, diagonal * 0.5
     lv, hd, l_v, h_d = low + vertical, horizontal + diagonal, low - vertical, horizontal - diagonal
     return tl.interleave(lv + hd, lv - hd), tl.interleave(l_v + h_d, l_v - h_d)
@@ -111,7 +111,7 @@ def _load_channel(bands, band, mask):
 
 @triton.jit
 def _less_noise(f0, f1, f2, f3, left, residual, band, residual_c, mask):
-    """The bands of one channel without the noise that is left in them."""
+    """Subtract the remaining noise from the bands of one channel."""
     low, detail = tl.load(left, mask=mask), tl.load(left + 3 * band, mask=mask)
     r0 = tl.load(residual, mask=mask).to(tl.float32)
     r1 = tl.load(residual + 3 * residual_c, mask=mask).to(tl.float32)
@@ -130,7 +130,7 @@ def _store_row(target, plane, mask, luma, first, second):
 
 @triton.jit
 def _store_picture(target, width, plane, mask, y0, y1, y2, y3, f0, f1, f2, f3, s0, s1, s2, s3):
-    """Red, green and blue from the bands of luma and chroma."""
+    """Store red, green and blue from the bands of luma and chroma."""
     y_upper, y_lower = _pixels(y0, y1, y2, y3)
     f_upper, f_lower = _pixels(f0, f1, f2, f3)
     s_upper, s_lower = _pixels(s0, s1, s2, s3)
@@ -157,11 +157,11 @@ def _bands_to_rgb(bands, rgb, height, width, ROWS: tl.constexpr, COLUMNS: tl.con
 
 
 def bands_to_rgb(bands: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """:func:`vidnoise.model.luma_chroma.bands_to_rgb` of ``(N, 12, h, w)`` float32.
+    """Compute :func:`vidnoise.model.luma_chroma.bands_to_rgb` of ``(N, 12, h, w)`` float32.
 
     Args:
         bands: luma and chroma.
-        out: where to put the picture, ``(N, 3, 2h, 2w)`` float32, contiguous; new by default.
+        out: receives the picture, ``(N, 3, 2h, 2w)`` float32, contiguous; a new tensor by default.
     """
     out = _picture(bands) if out is None else out
     with launching_on(out.device):
@@ -211,14 +211,15 @@ def restore(
     bands: Tensor, left: Tensor, residual: Tensor, fused_bands: Tensor,
     *, clean: Tensor | None = None, fused: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """:meth:`vidnoise.model.operations.Operations.restore`.
+    """Compute :meth:`vidnoise.model.operations.Operations.restore`.
 
     Args:
         bands: ``(N, 12, h, w)`` float32.
-        left: ``(N, 6, h, w)`` float32: the level of the noise left in them.
+        left: ``(N, 6, h, w)`` float32, level of the noise remaining in them.
         residual: ``(N, 12, h, w)`` of any float type and layout: that noise in units of its level.
-        fused_bands: ``(N, 12, h, w)`` float32, what is remembered; ``bands`` itself is read once only.
-        clean, fused: where to put the results, ``(N, 3, 2h, 2w)`` float32, contiguous; new by default.
+        fused_bands: ``(N, 12, h, w)`` float32, the remembered estimate; if it is ``bands`` itself, it is read only
+            once.
+        clean, fused: receive the results, ``(N, 3, 2h, 2w)`` float32, contiguous; new tensors by default.
 
     Returns:
         The clean frame, ``bands_to_rgb(bands - per_band(left) * residual)``, and ``bands_to_rgb(fused_bands)``.

@@ -1,7 +1,7 @@
-"""Frames to what the network reads, and what it made of them back onto their samples.
+"""Conversion of frames to the network's input, and of its output back to their samples.
 
-By :mod:`vidnoise.color`, or in one pass by :mod:`vidnoise.kernels` where there are kernels for the frame; the results
-are the same but for the rounding of sums.
+Done by :mod:`vidnoise.color`, or in one pass by :mod:`vidnoise.kernels` where there are kernels for the frame; the
+results agree up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _has_kernels(frame: Frame) -> bool:
 
 
 def extended(rgb: Tensor, multiple: int) -> Tensor:
-    """Extend to multiples to the right and bottom by reflection; pictures too small for that repeat their border."""
+    """Pad at the right and bottom to a multiple, by reflection; pictures too small for that repeat their border."""
     height, width = rgb.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if not bottom and not right:
@@ -29,11 +29,11 @@ def extended(rgb: Tensor, multiple: int) -> Tensor:
 
 
 def to_network(frame: Frame, multiple: int, out: Tensor | None = None) -> Tensor:
-    """The picture as the network sees it.
+    """Convert a frame to the network's input.
 
     Args:
-        frame: of any format.
-        multiple: of height and width, to which the picture is extended.
+        frame: a frame of any format.
+        multiple: height and width are padded to multiples of this.
         out: memory of the right size, which may be used for the result.
 
     Returns:
@@ -44,18 +44,18 @@ def to_network(frame: Frame, multiple: int, out: Tensor | None = None) -> Tensor
 
         return fused(frame, multiple, rgb=out)
     rgb = to_rgb(frame, centred=True)
-    if frame.format.is_float:  # a sample that is no number stays one, but must not spread through the state
+    if frame.format.is_float:  # a NaN stays one in the output, but must not spread through the state
         rgb = rgb.nan_to_num(nan=0, posinf=1, neginf=0)
     return extended(rgb, multiple)
 
 
 def from_network(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) -> Frame:
-    """``frame`` with ``(clean - noisy) * strength`` added to its samples.
+    """Return ``frame`` with ``(clean - noisy) * strength`` added to its samples.
 
     Args:
         frame: the noisy frame.
-        clean, noisy: ``(1, 3, H, W)``, extended as :func:`to_network` gave the noisy one.
-        strength: 0 changes nothing, bit for bit.
+        clean, noisy: ``(1, 3, H, W)``, padded as by :func:`to_network`.
+        strength: factor on the correction; 0 leaves the samples identical, bit for bit.
     """
     if _has_kernels(frame):
         from vidnoise.kernels.planes_out import apply_correction as fused
@@ -65,12 +65,12 @@ def from_network(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) ->
 
 
 def difference(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) -> Tensor:
-    """The correction alone, ``(1, 3, H, W)`` of the frame's own size; see :func:`from_network`."""
+    """Return the correction alone, ``(1, 3, H, W)`` in the frame's own size; see :func:`from_network`."""
     return (clean - noisy)[..., : frame.height, : frame.width] * strength
 
 
 def add_correction(frame: Frame, correction: Tensor) -> Frame:
-    """``frame`` with a correction of its own size added to its samples."""
+    """Return ``frame`` with a correction of the same size added to its samples."""
     if _has_kernels(frame):
         from vidnoise.kernels.planes_out import apply_correction as fused
 

@@ -1,4 +1,4 @@
-"""The network's :class:`~vidnoise.model.operations.Operations` in fewer passes over main memory, without gradients."""
+"""The network's memory-bound operations on the CPU, in fewer passes over main memory; without gradients."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from vidnoise.model.state import UNKNOWN, Memory, keep
 
 
 def _bands_kernel() -> Tensor:
-    """:func:`rgb_to_bands` as a convolution, ``(12, 3, 2, 2)``: its responses to the twelve pictures with one sample of
-    1. It is orthonormal, so that its transpose is the inverse."""
+    """Return :func:`rgb_to_bands` as a convolution kernel ``(12, 3, 2, 2)``, from its responses to unit impulses.
+
+    It is orthonormal, so its transpose is the inverse.
+    """
     return rgb_to_bands(torch.eye(12).reshape(12, 3, 2, 2)).reshape(12, 12).t().reshape(12, 3, 2, 2).contiguous()
 
 
 _EXACT_REMAP = int(cv2.__version__.split(".")[0]) >= 5
-"""Before OpenCV 5, ``remap`` rounds positions to 1/32 pixel; from then on it is as exact as ``grid_sample``."""
+"""Whether ``remap`` is as exact as ``grid_sample``: before OpenCV 5, it rounds positions to 1/32 pixel."""
 
 _REMAP_LIMIT = 32767
-"""Pixels that ``remap`` takes along a side."""
+"""Maximum width and height for ``remap``, in pixels."""
 
 
 def can_remap(image: Tensor) -> bool:
-    """Whether :func:`_remap` is as exact as ``grid_sample`` for pictures of this size."""
+    """Return whether :func:`_remap` is as exact as ``grid_sample`` for pictures of this size."""
     return _EXACT_REMAP and max(image.shape[-2:]) < _REMAP_LIMIT
 
 
 def _share_threads() -> None:
     if cv2.getNumThreads() != torch.get_num_threads():
-        cv2.setNumThreads(torch.get_num_threads())  # it would take all cores
+        cv2.setNumThreads(torch.get_num_threads())  # OpenCV would otherwise use all cores
 
 
 def _by_plane(image: Tensor, height: int, width: int, work: Callable[[np.ndarray, np.ndarray], object]) -> Tensor:
-    """A new tensor ``(N, C, height, width)``, filled by ``work(plane, target)`` for each plane of ``image``."""
+    """Return a new tensor ``(N, C, height, width)``, filled by ``work(plane, target)`` for each plane of ``image``."""
     _share_threads()
     result = torch.empty(*image.shape[:2], height, width)
     for plane, target in zip(image.flatten(0, 1).numpy(), result.flatten(0, 1).numpy(), strict=True):
@@ -51,11 +53,11 @@ def _by_plane(image: Tensor, height: int, width: int, work: Callable[[np.ndarray
 
 
 def _remap(image: Tensor, flow: Tensor, interpolation: int) -> Tensor:
-    """``warp`` in a third of the time.
+    """Compute ``warp`` in a third of its time.
 
     Args:
         image: ``(N, C, H, W)``.
-        flow: ``(N, 2, H, W)``, pixels.
+        flow: ``(N, 2, H, W)``, in pixels.
         interpolation: ``cv2.INTER_LINEAR`` or ``cv2.INTER_CUBIC``.
     """
     _share_threads()
@@ -64,14 +66,14 @@ def _remap(image: Tensor, flow: Tensor, interpolation: int) -> Tensor:
     y = (flow[:, 1] + torch.arange(height, dtype=torch.float32).unsqueeze(1)).numpy()
     result = torch.empty(n, channels, height, width)
     for i, (source, target) in enumerate(zip(image.numpy(), result.numpy(), strict=True)):
-        # Colours side by side: where each pixel comes from, and its weights, are found once.
+        # Channels are interleaved, so that the source positions and weights of a pixel are computed once.
         moved = cv2.remap(cv2.merge(list(source)), x[i], y[i], interpolation, borderMode=cv2.BORDER_REPLICATE)
         cv2.split(moved, list(target))
     return result
 
 
 class CpuAveraging(Averaging):
-    """By OpenCV: sums that slide, where PyTorch adds each window anew."""
+    """Box filters and warps by OpenCV, with running sums where PyTorch sums each window anew."""
 
     def mean(self, x: Tensor, size: int) -> Tensor:
         height, width = x.shape[-2:]
@@ -94,11 +96,11 @@ class CpuAveraging(Averaging):
 
 
 _PIECE = 16384
-"""Pixels: with all that is between, a piece of a picture stays in a core's cache."""
+"""Pixels per chunk: small enough that a chunk and its intermediate results stay in a core's cache."""
 
 
 class CpuPixelwise(Pixelwise):
-    """Piece by piece, some rows each, straight to where the result shall lie."""
+    """Applies pointwise functions in chunks of rows, writing directly into the result."""
 
     def apply(self, function: PixelFunction, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         height, width = tensors[0].shape[2:]
@@ -110,7 +112,7 @@ class CpuPixelwise(Pixelwise):
         return results
 
     def stack(self, function: PixelFunction, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
-        """Channels last: by PyTorch alone it would take longer to rearrange than to compute."""
+        """Return the result in channels-last layout; rearranging it by PyTorch would take longer than computing it."""
         n, _, height, width = tensors[0].shape
         result = torch.empty(0)
         for rows, found in _pieces(function, tensors):
@@ -123,7 +125,7 @@ class CpuPixelwise(Pixelwise):
 
 
 def _pieces(function: PixelFunction, tensors: Sequence[Tensor]) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
-    """Some rows after the other, and what ``function`` makes of them."""
+    """Yield chunks of rows and the results of ``function`` on them."""
     height, width = tensors[0].shape[2:]
     step = max(1, _PIECE // width)
     for top in range(0, height, step):
@@ -141,7 +143,7 @@ _SQUARE = np.ones((5, 5), np.uint8)
 
 
 class CpuOperations(Operations):
-    """What is computed is the same, up to the order of sums."""
+    """Faster operations for the CPU; the results agree with the reference up to the order of sums."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +156,7 @@ class CpuOperations(Operations):
         return memory if bool(known.all()) else keep(memory, known)
 
     def bands(self, rgb: Tensor) -> Tensor:
-        # The noise level and the motion both begin with the bands of the noisy frame, the first one asked for.
+        # Noise level and motion both start from the bands of the noisy frame, which are the first ones requested.
         if self._noisy is not None and self._noisy[0] is rgb:
             return self._noisy[1]
         bands = F.conv2d(rgb, self._kernel, stride=2)
@@ -165,7 +167,7 @@ class CpuOperations(Operations):
         flat = (bands[:, 3:].abs().amax(1, keepdim=True) < FLAT).to(torch.uint8)
         result = torch.zeros(flat.shape)
         for picture, target in zip(flat[:, 0], result[:, 0], strict=True):
-            if picture.any():  # noisy footage has no such place
+            if picture.any():  # noisy footage has no flat areas
                 opened = cv2.morphologyEx(picture.numpy(), cv2.MORPH_OPEN, _SQUARE)
                 target.copy_(torch.from_numpy(opened))
         return result
@@ -178,7 +180,7 @@ class CpuOperations(Operations):
         return [self.bands(_remap(picture, whole, cv2.INTER_CUBIC)) for picture in pictures], ratio
 
     def picture(self, bands: Tensor) -> Tensor:
-        # Half the time of a transposed convolution.
+        # This takes half the time of a transposed convolution.
         pixels = torch.matmul(self._kernel.flatten(1).t(), bands.flatten(2)).unflatten(2, bands.shape[2:])
         return F.pixel_shuffle(pixels, 2)
 

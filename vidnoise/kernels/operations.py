@@ -1,4 +1,4 @@
-"""The memory-bound part of the network's step, fused."""
+"""The network's memory-bound operations on a GPU, fused."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from vidnoise.model.state import UNKNOWN, Memory, Track
 
 
 class FusedOperations(Operations):
-    """:class:`vidnoise.model.operations.Operations` by Triton. For one stream of work at a time.
+    """:class:`vidnoise.model.operations.Operations` by Triton kernels, for one stream of work at a time.
 
     Args:
-        clean, fused: where :meth:`restore` and :meth:`picture` put the pictures: those of the memory, which are read no
-            more by then. New ones by default.
+        clean, fused: receive the pictures of :meth:`restore` and :meth:`picture`. They may be those of the state, which
+            are no longer read by then. New tensors by default.
     """
 
     def __init__(self, *, clean: Tensor | None = None, fused: Tensor | None = None) -> None:
         super().__init__()
         self._clean, self._fused = clean, fused
         self._frame: tuple[Tensor, Tensor] | None = None
-        """The noisy picture and its bands, which noise level and network both ask for."""
+        """The noisy picture and its bands, which the noise estimator and the network both request."""
 
     def keep(self, memory: Memory, known: Tensor) -> Memory:
-        """In place."""
-        if not isinstance(memory, Track):  # by which a step goes on, others begin
+        """Reset in place."""
+        if not isinstance(memory, Track):  # a step continues with its track, but starts with any other memory
             self._frame = None
         for name, tensor in memory._asdict().items():
             forget(tensor, known, UNKNOWN if name == "ratio" else 0.0)

@@ -1,6 +1,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
-# Triton compiles these functions: what types they get there, Python does not know.
-"""Source planes to what the network reads: RGB, extended to whole blocks, in one pass."""
+# Triton compiles these functions with types that are unknown to Python.
+"""Fused conversion of source planes to the network's input: RGB, padded to whole blocks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vidnoise.frame import Frame
 from vidnoise.kernels import OPTIONS, launching_on
 
 BLOCK = (4, 64)
-"""Half-resolution pixels of one program, rows and columns."""
+"""Rows and columns of half-resolution pixels per program."""
 
 
 @triton.jit
 def _inside(i, size, reflects: tl.constexpr):
-    """Where a pixel beyond the bottom or right edge takes its value from."""
+    """Map an index beyond the bottom or right edge to the pixel that supplies its value."""
     if reflects:
         return tl.where(i < size, i, 2 * (size - 1) - i)
     return tl.minimum(i, size - 1)
@@ -34,14 +34,14 @@ def _lerp(a, b, weight):
 
 @triton.jit
 def _load(plane, row_stride, column_stride, y, x, mask):
-    # Through int32: there is no direct way from 16 unsigned bits to a float everywhere.
+    # By way of int32, as direct conversion from uint16 to float is not supported everywhere.
     return tl.load(plane + y * row_stride + x * column_stride, mask=mask, other=0).to(tl.int32).to(tl.float32)
 
 
 @triton.jit
 def _chroma(plane, row_stride, column_stride, y, x, mask, height, width, site_x, site_y, offset, scale,
             FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr):  # fmt: skip
-    """Linear interpolation of a chroma plane at luma position (y, x), as chroma.upsample does it."""
+    """Interpolate a chroma plane linearly at luma position (y, x), as chroma.upsample does."""
     at_y = ((y % FACTOR_Y).to(tl.float32) - site_y) * (1.0 / FACTOR_Y)
     at_x = ((x % FACTOR_X).to(tl.float32) - site_x) * (1.0 / FACTOR_X)
     before_y, before_x = tl.floor(at_y), tl.floor(at_x)
@@ -61,7 +61,7 @@ def _chroma(plane, row_stride, column_stride, y, x, mask, height, width, site_x,
 def _pixel(p0, p1, p2, r0, k0, r1, k1, r2, k2, y, x, mask, chroma_height, chroma_width, site_x, site_y,
            luma_scale, luma_offset, chroma_offset, chroma_scale, red_cr, green_cb, green_cr, blue_cb,
            mean_cb, mean_cr, FAMILY: tl.constexpr, FACTOR_Y: tl.constexpr, FACTOR_X: tl.constexpr):  # fmt: skip
-    """R, G and B at (y, x)."""
+    """Return R, G and B at (y, x)."""
     first = _load(p0, r0, k0, y, x, mask) * luma_scale - luma_offset
     if FAMILY == "gray":
         return first, first, first
@@ -116,16 +116,16 @@ def _planes_to_rgb(p0, p1, p2, rgb, r0, k0, r1, k1, r2, k2, height, width, padde
 
 
 def to_rgb(frame: Frame, multiple: int = 1, *, rgb: Tensor | None = None) -> Tensor:
-    """The picture as the network sees it, extended to a multiple of its blocks.
+    """Convert a frame to the network's input, padded to whole blocks.
 
     Args:
-        frame: Of integer samples, on the device.
-        multiple: Height and width are extended to multiples of this, by reflection where the picture is large enough,
+        frame: A frame of integer samples, on the device.
+        multiple: Height and width are padded to multiples of this, by reflection where the picture is large enough,
             else by repeating its border; 1 rounds up to even numbers.
-        rgb: Where to put it, ``(1, 3, H, W)`` float32, contiguous; new by default.
+        rgb: Receives the picture, ``(1, 3, H, W)`` float32, contiguous; a new tensor by default.
 
     Returns:
-        ``(1, 3, H, W)`` R'G'B' as :func:`vidnoise.color.to_rgb` gives it, centred.
+        ``(1, 3, H, W)`` centred R'G'B', as from :func:`vidnoise.color.to_rgb`.
     """
     format = frame.format
     multiple = max(2, multiple)

@@ -1,6 +1,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
-# Triton compiles these functions: what types they get there, Python does not know.
-"""The network's output onto the source's samples: difference, matrix, chroma to its size, rounding, in one pass."""
+# Triton compiles these functions with types that are unknown to Python.
+"""Fused application of the network's output to the source's samples: matrix, chroma resampling and rounding."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vidnoise.frame import Frame
 from vidnoise.kernels import OPTIONS, launching_on
 
 BLOCK = (4, 64)
-"""Chroma samples of one program, rows and columns."""
+"""Rows and columns of chroma samples per program."""
 
 
 @triton.jit
 def _difference(clean, noisy, clean_plane, clean_row, noisy_plane, noisy_row, y, x, mask, strength,
                 HAS_NOISY: tl.constexpr):  # fmt: skip
-    """Differences of R, G and B at (y, x)."""
+    """Return the differences of R, G and B at (y, x)."""
     at = clean + y * clean_row + x
     r = tl.load(at, mask=mask, other=0.0)
     g = tl.load(at + clean_plane, mask=mask, other=0.0)
@@ -41,11 +41,11 @@ def _difference(clean, noisy, clean_plane, clean_row, noisy_plane, noisy_row, y,
 
 @triton.jit
 def _add(source, target, source_row, source_column, target_row, target_column, y, x, mask, correction, step, top):
-    """``source + correction`` in whole steps of the code, clamped to it."""
+    """Store ``source + correction``, in whole code steps and clamped to the codes' range."""
     raw = tl.load(source + y * source_row + x * source_column, mask=mask, other=0).to(tl.int32).to(tl.float32)
-    # What is larger ends at the clamp anyway, and the rounding below holds up to 2**22.
+    # Larger values end at the clamp anyway, and the rounding below is valid up to 2**22.
     steps = tl.minimum(tl.maximum(correction * (1.0 / step), -2097152.0), 2097152.0)
-    whole = (steps + 12582912.0) - 12582912.0  # to the nearest, ties to even: there are no fractions above 1.5 * 2**23
+    whole = (steps + 12582912.0) - 12582912.0  # to nearest, ties to even: float32 has no fractions near 1.5 * 2**23
     value = tl.minimum(tl.maximum(whole * step + raw, 0.0), top)
     at = target + y * target_row + x * target_column
     tl.store(at, value.to(tl.int32).to(target.dtype.element_ty), mask=mask)
@@ -93,22 +93,26 @@ def _apply(clean, noisy, p0, p1, p2, q0, q1, q2, clean_plane, clean_row, noisy_p
 
 @lru_cache(maxsize=64)
 def _taps(factor: int, offset: float, device: torch.device) -> tuple[int, Tensor]:
-    """The first sample of :func:`vidnoise.color.chroma.taps`, and the weights on the device."""
+    """Return the first offset of :func:`vidnoise.color.chroma.taps`, and the weights on the device."""
     found = taps(factor, offset)
     return found[0][0], torch.tensor([weight for _, weight in found], device=device)
 
 
 def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, strength: float = 1.0) -> Frame:
-    """Adds ``(clean - noisy) * strength`` to the source samples, in their own format, depth and range.
+    """Add ``(clean - noisy) * strength`` to the source samples, in their own format, depth and range.
 
     Args:
         frame: The noisy frame, of integer samples.
-        clean: ``(1, 3, H, W)`` float32 R'G'B'; may be larger than the frame to the bottom and right.
-        noisy: Likewise, from :func:`~vidnoise.kernels.planes_in.to_rgb`. ``None``: ``clean`` is a correction already.
-        strength: What the difference is multiplied by.
+        clean: ``(1, 3, H, W)`` float32 R'G'B'; may extend beyond the frame at the bottom and right.
+        noisy: The network's input, from :func:`~vidnoise.kernels.planes_in.to_rgb`, shaped like ``clean``. ``None`` if
+            ``clean`` is already a correction.
+        strength: Factor on the difference.
 
     Returns:
-        The frame with new planes, as :func:`vidnoise.color.apply_correction` gives it, centred.
+        The frame with new planes, as from :func:`vidnoise.color.apply_correction` with ``centred``.
+
+    Raises:
+        FormatError: A picture is smaller than the frame, or its rows are not dense.
     """
     format = frame.format
     for name, image in (("clean", clean), ("noisy", noisy)):

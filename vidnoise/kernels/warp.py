@@ -1,6 +1,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
-# Triton compiles these functions: what types they get there, Python does not know.
-"""What is remembered, brought to where the current frame has it."""
+# Triton compiles these functions with types that are unknown to Python.
+"""Fused warping and resetting of the recurrent state."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vidnoise.kernels import OPTIONS, launching_on
 from vidnoise.kernels.bands import store_bands
 
 BLOCK = (4, 32)
-"""Half-resolution pixels of one program, rows and columns."""
+"""Rows and columns of half-resolution pixels per program."""
 
 
 @triton.jit
 def _cubic(distance):
-    """Weight of a sample at that distance: cubic convolution with a = -0.75, as PyTorch and OpenCV have it."""
+    """Return the weight of a sample at a distance: cubic convolution with a = -0.75, as in PyTorch and OpenCV."""
     x = tl.abs(distance)
     near = (1.25 * x - 2.25) * x * x + 1.0
     far = ((-0.75 * x + 3.75) * x - 6.0) * x + 3.0
@@ -27,11 +27,11 @@ def _cubic(distance):
 
 @triton.jit
 def _bicubic(image, plane, y, x, height, width, mask):
-    """Sample red, green and blue at (y, x) in pixels; beyond the edge its pixels are repeated."""
+    """Sample red, green and blue at (y, x) in pixels; edge pixels are repeated beyond the picture."""
     top, left = tl.floor(y), tl.floor(x)
     red, green, blue = tl.zeros_like(y), tl.zeros_like(y), tl.zeros_like(y)
-    for m in range(4):  # not unrolled, which would take the compiler a quarter of a minute
-        # The far taps of a wild flow lie outside the range of int32, so the clamping is done in floats.
+    for m in range(4):  # not unrolled, which would take the compiler 15 seconds
+        # The taps of a wild flow may lie outside the range of int32, so they are clamped as floats.
         row = tl.minimum(tl.maximum(top + (m - 1), 0.0), height - 1.0).to(tl.int32)
         r, g, b = tl.zeros_like(y), tl.zeros_like(y), tl.zeros_like(y)
         for k in tl.static_range(4):
@@ -50,7 +50,7 @@ def _bicubic(image, plane, y, x, height, width, mask):
 
 @triton.jit
 def _flow_at(flow, i, j, di: tl.constexpr, dj: tl.constexpr, half_height, half_width, mask):
-    """Flow of one of the four pixels of a square, in full-resolution pixels: bilinear from half resolution."""
+    """Return the flow of one of a square's four pixels, in full-resolution pixels: bilinear from half resolution."""
     near = flow + i * half_width + j
     i1 = tl.minimum(tl.maximum(i + 2 * di - 1, 0), half_height - 1)
     j1 = tl.minimum(tl.maximum(j + 2 * dj - 1, 0), half_width - 1)
@@ -89,10 +89,10 @@ def _warp_bands(image, flow, bands, height, width, ROWS: tl.constexpr, COLUMNS: 
 
 
 def warp_bands(image: Tensor, flow: Tensor) -> Tensor:
-    """The network's bands of a picture that was warped bicubically by a flow of half its resolution.
+    """Warp a picture bicubically by a flow of half its resolution and return its bands.
 
     Args:
-        image: ``(N, 3, H, W)`` RGB, float32, H and W even; what it holds is finite.
+        image: ``(N, 3, H, W)`` RGB, float32, H and W even; all values finite.
         flow: ``(N, 2, H/2, W/2)`` float32, in pixels of its own resolution.
 
     Returns:
@@ -136,12 +136,12 @@ def _warp_ratio(ratio, flow, out, height, width, unknown, CHANNELS: tl.constexpr
 
 
 def warp_ratio(ratio: Tensor, flow: Tensor, unknown: float) -> Tensor:
-    """A variance ratio warped bilinearly; larger by ``unknown`` where it comes from outside of the picture.
+    """Warp a variance ratio bilinearly, adding ``unknown`` where the flow points outside the picture.
 
     Args:
         ratio: ``(N, C, h, w)`` float32.
         flow: ``(N, 2, h, w)`` float32, in pixels.
-        unknown: ratio of what nothing is known of.
+        unknown: ratio that stands for no knowledge.
     """
     ratio, flow = ratio.contiguous(), flow.float().contiguous()
     n, channels, height, width = ratio.shape
@@ -162,12 +162,15 @@ def _forget(tensor, keep, size, value, BLOCK: tl.constexpr):
 
 
 def forget(tensor: Tensor, keep: Tensor, value: float) -> None:
-    """Fill the streams of a contiguous ``(N, ...)`` float32 tensor that are not to be kept; the others cost nothing.
+    """Fill the streams of a contiguous ``(N, ...)`` float32 tensor that are to be reset; the others cost nothing.
 
     Args:
         tensor: changed in place.
-        keep: ``(N,)`` bool; where false, the stream gets ``value``.
-        value: what it gets.
+        keep: ``(N,)`` bool; where false, the stream is filled.
+        value: the value to fill it with.
+
+    Raises:
+        ValueError: the tensor is not contiguous.
     """
     if not tensor.is_contiguous():
         raise ValueError(f"cannot fill a tensor with strides {tensor.stride()} in place")

@@ -1,4 +1,4 @@
-"""The network, in torch only."""
+"""The denoising network, in plain PyTorch."""
 
 from vidnoise.model.config import TIERS, ModelConfig
 from vidnoise.model.network import Denoised, DenoiseNetwork

@@ -1,4 +1,4 @@
-"""What makes one tier differ from another. Saved as JSON inside the weights, loaded strictly."""
+"""Network sizes: the configuration by which tiers differ, saved as JSON in the weights and loaded strictly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ModelConfig:
     widths: tuple[int, int, int]
     """Channels of the spatial core at 1/2, 1/4 and 1/8 resolution."""
     blocks: tuple[int, int, int, int, int]
-    """Residual blocks: down the scales at 1/2 and 1/4, at 1/8, and up again at 1/4 and 1/2."""
+    """Residual blocks per stage: at 1/2 and 1/4 on the way down, at 1/8, then at 1/4 and 1/2 on the way up."""
     hidden: int
     """Recurrent feature channels at 1/4 resolution."""
     fusion_width: int = 16
@@ -46,4 +46,4 @@ TIERS: dict[str, ModelConfig] = {
     "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 3, 1, 1), hidden=16, fusion_width=8),
     "quality": ModelConfig(widths=(48, 96, 160), blocks=(2, 2, 4, 2, 2), hidden=32),
 }  # fmt: skip
-"""The tiers by name. A new tier is one entry here and a training configuration."""
+"""Tiers by name. A new tier needs one entry here and a training configuration."""

@@ -1,8 +1,8 @@
-"""The spatial core: a multi-scale DnCNN under a map of the noise that is left.
+"""The spatial core: a multi-scale DnCNN conditioned on a map of the remaining noise.
 
 Residual learning (the network predicts noise, not the picture) is DnCNN's: Zhang et al., "Beyond a
 Gaussian Denoiser", arXiv:1608.03981. The noise map as an input is FFDNet's: Zhang et al.,
-arXiv:1710.04026. No normalisation layers: batch statistics mean nothing to a stream of one.
+arXiv:1710.04026. There are no normalisation layers: batch statistics are meaningless for a single stream.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def initialised(layer: nn.Conv2d, gain: float) -> nn.Conv2d:
-    """Kaiming initialisation times ``gain``, which lets residual branches start small."""
+    """Apply Kaiming initialisation scaled by ``gain``, so that residual branches can start small."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     with torch.no_grad():
         layer.weight.mul_(gain)
@@ -26,28 +26,28 @@ def initialised(layer: nn.Conv2d, gain: float) -> nn.Conv2d:
 def conv3(
     inputs: int, outputs: int, *, gain: float = 1.0, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """3×3 convolution; weights as :func:`initialised`."""
+    """Return a 3×3 convolution with the weights of :func:`initialised`."""
     layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups)
     return initialised(layer, gain)
 
 
 def separable3(channels: int, *, gain: float = 1.0) -> nn.Sequential:
-    """A 3×3 convolution of each channel by itself, then a 1×1 across channels; initialised as :func:`conv3`."""
-    # No ReLU comes between the two, so the first must not double the variance as a layer before one does.
+    """Return a depthwise 3×3 convolution followed by a pointwise 1×1; initialised as :func:`conv3`."""
+    # There is no ReLU between the two, so the first must not double the variance as a layer before a ReLU does.
     depthwise = conv3(channels, channels, gain=0.5**0.5, groups=channels)
     return nn.Sequential(depthwise, initialised(nn.Conv2d(channels, channels, 1), gain))
 
 
 def typed(x: Tensor, layer: nn.Module) -> Tensor:
-    """``x`` in the type of the layer's weights: halves, where :meth:`DenoiseNetwork.in_precision` made them so."""
+    """Return ``x`` in the dtype of the layer's weights, which :meth:`DenoiseNetwork.in_precision` may have halved."""
     dtype = next(layer.parameters()).dtype
-    # Half-precision convolutions want channels last. Left to itself, a convolution takes three times as long to
-    # rearrange its input on a CPU.
+    # Half-precision convolutions want channels last. On a CPU, a convolution that has to rearrange its own input takes
+    # three times as long over it.
     return x if x.dtype is dtype else x.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 class ResidualBlock(nn.Module):
-    """conv, ReLU, conv, added to the input."""
+    """Convolution, ReLU and convolution, added to the input."""
 
     def __init__(self, channels: int, *, separable: bool = False) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = separable3(channels, gain=0.1) if separable else conv3(channels, channels, gain=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place where nothing else needs what a convolution gave: a pass over memory, and memory, less.
+        # In place, as nothing else needs the outputs of the convolutions: saves memory and a pass over it.
         return self.conv2(self.conv1(x).relu_()).add_(x)
 
 
@@ -71,7 +71,7 @@ class CoreOutput(NamedTuple):
 
 
 class DnCNN(nn.Module):
-    """Residual blocks at three scales with skips, in a half-resolution domain.
+    """A U-shaped network of residual blocks at three scales with skip connections, on half-resolution bands.
 
     Args:
         inputs: channels of the input at 1/2 resolution.
@@ -109,7 +109,12 @@ class DnCNN(nn.Module):
         self.head = conv3(c1, outputs, gain=0.3)
 
     def forward(self, x: Tensor, hidden: Tensor) -> CoreOutput:
-        """``x``: ``(N, inputs, h, w)``, h and w multiples of 4; ``hidden``: ``(N, hidden, h/2, w/2)``."""
+        """Predict the residual and the next hidden features.
+
+        Args:
+            x: ``(N, inputs, h, w)``, h and w multiples of 4.
+            hidden: ``(N, hidden, h/2, w/2)``.
+        """
         x1 = self.down1(self.stem(typed(x, self.stem)).relu_())
         x2 = self.down2(self.to2(x1).add_(self.recall(typed(hidden, self.recall))).relu_())
         x3 = self.middle(self.to3(x2).relu_())

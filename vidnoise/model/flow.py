@@ -1,12 +1,12 @@
-"""Motion: optical flow from the current noisy frame to the previous clean one, and warping by it.
+"""Motion estimation: optical flow from the current noisy frame to the previous clean one, and warping by it.
 
-Pyramidal Lucas-Kanade (Lucas and Kanade, IJCAI 1981; Bouguet, 2000) in closed form: at each pixel the flow that
-explains best, by least squares under the known noise, a window around it. No learned parts: a small network that
-searched a cost volume was beaten by it by 0.3 to 0.4 dB in what comes out (sigma 30), cost more, and had to be trained.
+Pyramidal Lucas-Kanade (Lucas and Kanade, IJCAI 1981; Bouguet, 2000) in closed form: each pixel gets the flow that best
+explains the window around it, by least squares under the known noise. Nothing is learned: a small network searching a
+cost volume gave an output 0.3 to 0.4 dB worse (sigma 30), cost more, and had to be trained.
 
 Note [Flow convention]. A flow is ``(N, 2, h, w)``, in pixels of its own resolution, channel 0 = x.
-``flow[:, :, i, j]`` says how far from ``(i, j)`` to sample in the *previous* frame. Pixel centres
-are integers (``align_corners=False`` after normalising); :func:`warp` is the only place that knows.
+``flow[:, :, i, j]`` is the offset from ``(i, j)`` at which to sample the *previous* frame. Pixel centres
+are integers (``align_corners=False`` after normalising); only :func:`warp` depends on that.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from torch import Tensor
 
 class Motion(NamedTuple):
     found: Tensor
-    """``(N, 2, h, w)``: what the search found."""
+    """``(N, 2, h, w)``: the flow as estimated."""
     flow: Tensor
-    """``(N, 2, h, w)``: the same, zero where it explains the frame no better than standing still."""
+    """``(N, 2, h, w)``: the same, but zero where it explains the frame no better than no motion does."""
 
 
 class Window(NamedTuple):
-    """What shares a flow."""
+    """The neighbourhood of pixels assumed to share one flow, for one pass of the search."""
 
     pool: int
-    """Equations are summed over so many pixels each way, and solved once for them."""
+    """Side of the squares of pixels whose equations are summed and solved once."""
     radius: int
-    """And then over windows of (2 radius + 1)² of those, twice."""
+    """The sums are then averaged, twice, over windows of (2 radius + 1)² such squares."""
     spread: float
-    """Standard deviation of flows around their mean in a window, pixels: what is believed without evidence."""
+    """Prior standard deviation of the flow around its mean in a window, in pixels."""
     doubt: float = math.inf
-    """A pixel whose difference from the aligned frame is so many times the noise's variance counts half. Not before the
-    flow is nearly right: where nothing fits yet, everything is doubtful."""
+    """Squared difference from the aligned frame at which a pixel counts half, as a multiple of the noise variance.
+    Finite only once the flow is nearly right: before, everything would be doubted."""
 
 
 LEVELS = (
@@ -50,14 +50,14 @@ LEVELS = (
 none of the numbers matters much; smaller windows follow small objects better, but lose 1 dB where the camera pans."""
 
 STRIDE = 2.0
-"""Pixels of its level that a pass may change a flow by."""
+"""Largest change of the flow in one pass, in pixels of its pyramid level."""
 
 ROUNDING = 1 / 255
-"""Noise that even a clean picture has."""
+"""Standard deviation of the noise that even a clean picture is assumed to have."""
 
 
 def sampling_grid(flow: Tensor) -> Tensor:
-    """Normalised coordinates ``(N, h, w, 2)`` for ``grid_sample`` (Note [Flow convention])."""
+    """Return normalised coordinates ``(N, h, w, 2)`` for ``grid_sample`` (Note [Flow convention])."""
     _, _, h, w = flow.shape
     flow = flow.float()
     x = torch.arange(w, device=flow.device, dtype=torch.float32)
@@ -74,51 +74,51 @@ def warp(image: Tensor, grid: Tensor, *, mode: str = "bilinear") -> Tensor:
 
 
 def outside(grid: Tensor) -> Tensor:
-    """``(N, 1, h, w)`` float mask, 1 where :func:`warp` samples beyond the frame."""
+    """Return a float mask ``(N, 1, h, w)``: 1 where :func:`warp` samples outside the frame, else 0."""
     return (grid.abs().amax(dim=-1, keepdim=True) > 1).permute(0, 3, 1, 2).float()
 
 
 def resize_flow(flow: Tensor, scale: float) -> Tensor:
-    """Resample a flow to ``scale`` times its resolution, its vectors scaled alike."""
+    """Resample a flow to ``scale`` times its resolution, scaling its vectors accordingly."""
     if scale < 1:
         return F.avg_pool2d(flow, round(1 / scale)) * scale
     return F.interpolate(flow, scale_factor=scale, mode="bilinear", align_corners=False) * scale
 
 
 class Averaging:
-    """The means and samples that the search spends its time on; a backend may have quicker ones."""
+    """Box filters and warps, where the motion search spends its time; a backend may substitute faster ones."""
 
     def mean(self, x: Tensor, size: int) -> Tensor:
-        """Of ``(N, C, h, w)`` over ``size`` × ``size`` pixels around each (``size`` is odd); borders are repeated."""
+        """Box-filter ``(N, C, h, w)`` with a ``size`` × ``size`` window (``size`` odd); borders are repeated."""
         padded = F.pad(x, [size // 2] * 4, mode="replicate")
-        if size > 5:  # by columns and rows, which is quicker then
+        if size > 5:  # separably, which is faster at these sizes
             return F.avg_pool2d(F.avg_pool2d(padded, (size, 1), stride=1), (1, size), stride=1)
         return F.avg_pool2d(padded, size, stride=1)
 
     def shrink(self, x: Tensor, factor: int) -> Tensor:
-        """Means of squares of ``factor`` × ``factor`` pixels: ``(N, C, h, w)`` to ``(N, C, h/factor, w/factor)``."""
+        """Downsample by block averages: ``(N, C, h, w)`` to ``(N, C, h/factor, w/factor)``."""
         return F.avg_pool2d(x, factor) if factor > 1 else x
 
     def follow(self, image: Tensor, flow: Tensor) -> Tensor:
-        """``image`` sampled where ``flow`` points to, bilinearly."""
+        """Warp ``image`` by ``flow``, with bilinear interpolation."""
         return warp(image, sampling_grid(flow))
 
 
 def lucas_kanade(
     noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, window: Window, averaging: Averaging
 ) -> Tensor:
-    """A better flow: one step of Gauss-Newton, regularised towards the mean flow of each window.
+    """Refine a flow by one Gauss-Newton step, regularised towards the mean flow of each window.
 
     Each pixel gives a weighted equation, ``g · u = noisy − aligned + g · flow`` with the gradient ``g`` of the aligned
-    previous frame, for a flow ``u`` that is the same all over the window. (Solving for the change of the flow instead
-    would keep the jitter that the flow has within it.)
+    previous frame, for a flow ``u`` that is constant over the window. (Solving for the change of the flow instead
+    would keep the jitter of the flow within the window.)
 
     Args:
         noisy, previous: ``(N, 1, h, w)``, gray.
-        flow: ``(N, 2, h, w)``, where to begin.
-        variance: ``(N, 1, h, w)``, of the noise.
-        window: over which pixels.
-        averaging: how means are taken.
+        flow: ``(N, 2, h, w)``, the initial flow.
+        variance: ``(N, 1, h, w)``, noise variance.
+        window: the neighbourhood that shares a flow.
+        averaging: implementation of the box filters and warps.
     """
     aligned = averaging.follow(previous, flow)
     padded = F.pad(aligned, [1] * 4, mode="replicate")
@@ -126,16 +126,16 @@ def lucas_kanade(
     gy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
     residual = noisy - aligned
     value = residual + gx * flow[:, :1] + gy * flow[:, 1:]
-    # What does not fit (another object, what was hidden) must not pull the flow away: Cauchy's weights.
+    # Cauchy weights, so that outliers (another object, disoccluded background) do not pull the flow away.
     weight = 1 / (1 + residual.square() / (window.doubt * variance))
     wx, wy = weight * gx, weight * gy
     terms = torch.cat([wx * gx, wx * gy, wy * gy, wx * value, wy * value, variance, flow], 1)
     sums, size = averaging.shrink(terms, window.pool), 2 * window.radius + 1
-    # Twice, which weights the middle of a window more.
+    # Filtered twice, which gives the middle of a window more weight.
     xx, xy, yy, xv, yv, noise, u, v = averaging.mean(averaging.mean(sums, size), size).split(1, dim=1)
-    # Independent equations in the window, roughly: its pixels, as the second mean adds about half.
+    # The window has roughly 1.5 independent equations per pixel, as the second filter widens it by about half.
     prior = noise / (1.5 * (size * window.pool) ** 2 * window.spread**2)
-    # Solved for the difference from the mean flow; a step beyond STRIDE goes further than the gradient tells.
+    # Solved for the difference from the mean flow. Beyond STRIDE, the linearisation no longer holds.
     xx, yy, xv, yv = xx + prior, yy + prior, xv - xx * u - xy * v, yv - xy * u - yy * v
     change = torch.cat([yy * xv - xy * yv, xx * yv - xy * xv], 1) / (xx * yy - xy * xy)
     found = torch.cat([u, v], 1) + change.clamp(-STRIDE, STRIDE)
@@ -145,20 +145,20 @@ def lucas_kanade(
 
 
 STILL_MARGIN, STILL_SOFTNESS = 0.02, 0.01
-"""Of :func:`moving`, in units of the noise variance; chosen on the validation clips."""
+"""Threshold and width of the sigmoid in :func:`moving`, in noise variances; chosen on the validation clips."""
 
 
 def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor, averaging: Averaging) -> Tensor:
-    """How surely the flow explains the frame better than no motion does: ``(N, 1, h, w)`` in [0, 1].
+    """Return the confidence that the flow explains the frame better than no motion: ``(N, 1, h, w)`` in [0, 1].
 
-    A flow that was measured is never exactly zero. Where nothing moves its jitter would blur, frame after frame, what
-    the recurrence could keep for ever; so motion must prove itself over a 9×9 neighbourhood.
+    A measured flow is never exactly zero. Where nothing moves, its jitter would blur, frame after frame, detail that
+    the recurrence could keep indefinitely; so motion needs evidence over a 9×9 neighbourhood.
 
     Args:
-        noisy: ``(N, 1, h, w)``, current frame.
-        still, aligned: the previous clean frame, as it was and warped.
-        variance: of the noise.
-        averaging: how means are taken.
+        noisy: ``(N, 1, h, w)``, the current frame.
+        still, aligned: the previous clean frame, unwarped and warped.
+        variance: noise variance.
+        averaging: implementation of the box filters.
     """
     gain = ((noisy - still).square() - (noisy - aligned).square()) / variance
     return torch.sigmoid((averaging.mean(gain, 9) - STILL_MARGIN) / STILL_SOFTNESS)
@@ -166,18 +166,18 @@ def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor, aver
 
 @torch.no_grad()
 def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor, averaging: Averaging | None = None) -> Motion:
-    """Flow at 1/2 resolution.
+    """Estimate the flow at 1/2 resolution.
 
     Args:
         noisy: ``(N, 1, h, w)``, brightness (the mean of red, green and blue) of the current frame at 1/2 resolution; h
             and w multiples of 8.
-        previous: likewise, of what is known of the frame before (or after).
-        sigma: ``(N, 1, h, w)``, level of the noise of luma in the low-pass band.
-        averaging: how means are taken; by default in PyTorch.
+        previous: the same of the best estimate of the frame before (or after).
+        sigma: ``(N, 1, h, w)``, noise level of luma in the low-pass band.
+        averaging: implementation of the box filters and warps; by default plain PyTorch.
     """
     averaging = averaging or Averaging()
     now, before = noisy.float(), previous.float()
-    # Of luma at half resolution, three times that of its brightness: a prior that much stronger does no harm.
+    # This is the variance of luma at half resolution, three times that of brightness: the stronger prior does no harm.
     variance = (sigma.float() / 2).square() + ROUNDING**2
     pyramid = [(now, before, variance)]
     for _ in LEVELS[1:]:

@@ -1,4 +1,4 @@
-"""Temporal fusion: what is remembered of the frames before (or after) a frame, and the frame itself, by variance."""
+"""Temporal fusion: combines a frame with the estimate from the frames before (or after) it, weighted by variance."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from vidnoise.model.pixelwise import PLAIN, Pixelwise
 from vidnoise.model.wavelet import per_band, split_bands
 
 LEAST_GAIN = (0.03, 0.03, 0.1, 0.1)
-"""Of the fusion, for luma and chroma of the low-pass band, then of the details: how much a new frame counts at the
-least. Training sees a dozen frames; over hundreds, small misalignments that the filter does not notice would blur the
-estimate. Chosen on the validation clips and a long pan."""
+"""Minimum gain, that is, weight of a new frame: for luma and chroma of the low-pass band, then of the details. Training
+sees a dozen frames; over hundreds, small misalignments that the filter does not notice would blur the estimate. Chosen
+on the validation clips and a long pan."""
 
 LEAST_PREDICTED = 0.05
-"""Variance ratio that a prediction from the future has at the least, for the same reason."""
+"""Minimum variance ratio of a prediction from the future, for the same reason."""
 
 
 class Filtered(NamedTuple):
-    """What the fusion makes of one frame; see :class:`TemporalFusion`."""
+    """Result of one step of the temporal filter; see :class:`TemporalFusion`."""
 
     predicted: Tensor
-    """``(N, 12, h, w)``: what was remembered, where the frame has it, before the frame was seen."""
+    """``(N, 12, h, w)``: the motion-compensated estimate before the frame was taken in."""
     uncertainty: Tensor
-    """``(N, 4, h, w)``: its variance ratio."""
+    """``(N, 4, h, w)``: variance ratio of ``predicted``."""
     estimate: Tensor
-    """``(N, 12, h, w)``: what is known now."""
+    """``(N, 12, h, w)``: the updated estimate."""
     gain: Tensor
-    """``(N, 4, h, w)``: its variance ratio."""
+    """``(N, 4, h, w)``: variance ratio of ``estimate``."""
 
 
 class TemporalFusion(nn.Module):
-    """A learned Kalman filter per pixel, over motion-compensated noisy frames.
+    """A learned per-pixel Kalman filter over motion-compensated noisy frames.
 
     In units of one frame's noise variance: the warped estimate has variance ``ratio``; a small network
     predicts the variance ``e`` that misalignment adds; then ``p = ratio + e``, gain ``k = p / (p + 1)``,
-    and the new ratio, ``(1 - k) p``, is ``k`` itself, but for :data:`LEAST_GAIN`. Luma and chroma, low-pass and detail
-    bands have gains of their own: a slight misalignment ruins details long before it harms the low-pass band, and
+    and the new ratio, ``(1 - k) p``, equals ``k``, apart from :data:`LEAST_GAIN`. Luma and chroma, low-pass and detail
+    bands have separate gains: a slight misalignment ruins details long before it harms the low-pass band, and
     chroma is smoother and noisier than luma.
     """
 
@@ -63,14 +63,14 @@ class TemporalFusion(nn.Module):
         ratio: Tensor,
         pixelwise: Pixelwise = PLAIN,
     ) -> Filtered:
-        """One filter step.
+        """Run one filter step.
 
         Args:
             noisy, fused: ``(N, 12, h, w)`` bands of the current frame and the warped estimate.
             clean: ``(N, 3, h, w)`` low-pass band of the warped previous output.
             sigma: ``(N, 6, h, w)`` noise level of one frame.
             ratio: ``(N, 4, h, w)`` warped variance ratio.
-            pixelwise: applies functions of each pixel.
+            pixelwise: implementation of the pointwise functions.
         """
         evidence = pixelwise.stack(_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment)
         misalignment = self.misalignment(evidence).float()
@@ -78,7 +78,7 @@ class TemporalFusion(nn.Module):
 
 
 def _evidence(noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor) -> tuple[Tensor, ...]:
-    """Of misalignment; arguments are those of :meth:`TemporalFusion.forward`."""
+    """Return the evidence of misalignment; arguments as for :meth:`TemporalFusion.forward`."""
     known = ratio.clamp(max=1.0)
     low_deviation, deviation = (sigma * per_channel((1 + known).sqrt())).chunk(2, dim=1)
     low, details = split_bands((noisy - fused).abs())
@@ -91,7 +91,7 @@ def _evidence(noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio:
 
 
 def _filtered(noisy: Tensor, fused: Tensor, ratio: Tensor, misalignment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The prediction's ratio, the new estimate and its ratio; ``misalignment`` is the logarithm of its variance."""
+    """Return the prediction's ratio, the new estimate and its ratio; ``misalignment`` is a log variance."""
     p = ratio + torch.exp(misalignment.clamp(-8.0, 6.0))
     gains = (p / (p + 1)).split(1, dim=1)
     gain = torch.cat([k.clamp(min=least) for k, least in zip(gains, LEAST_GAIN, strict=True)], 1)
@@ -99,10 +99,10 @@ def _filtered(noisy: Tensor, fused: Tensor, ratio: Tensor, misalignment: Tensor)
 
 
 def smoothed(estimate: Tensor, gain: Tensor, bands: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
-    """Two estimates of one frame, from what is before and what is after it, by their variances, and the new ratio.
+    """Combine the estimates of a frame from its past and its future by their variances; return it and its new ratio.
 
-    The two-filter form of smoothing (Fraser and Potter, "The optimum linear smoother as a combination of two optimum
-    linear filters", IEEE Transactions on Automatic Control, 1969).
+    This is the two-filter form of smoothing (Fraser and Potter, "The optimum linear smoother as a combination of two
+    optimum linear filters", IEEE Transactions on Automatic Control, 1969).
     """
     ratio = ratio.clamp(min=LEAST_PREDICTED)
     share = gain / (gain + ratio)

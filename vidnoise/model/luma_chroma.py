@@ -1,9 +1,9 @@
-"""The network's colour space: RGB turned, without any scaling, into one luma and two chroma axes.
+"""The network's colour space: RGB rotated, without scaling, onto one luma and two chroma axes.
 
-Noise of video is rarely alike in red, green and blue, and never independent: cameras make it gray or make it colourful,
-files store its colour at half the resolution, codecs blur that again. Along these axes its levels are numbers of their
-own. The turn is orthonormal, so white RGB noise stays white, with the same standard deviation. It is the opponent space
-of colour BM3D (Dabov et al., ICIP 2007).
+Video noise is rarely equal in red, green and blue, and never independent: cameras make it gray or colourful, files
+store chroma at half the resolution, and codecs blur it further. Along these axes each component has its own noise
+level. The rotation is orthonormal, so white RGB noise stays white with the same standard deviation. It is the opponent
+space of colour BM3D (Dabov et al., ICIP 2007).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor
 from vidnoise.model.wavelet import haar, inverse_haar
 
 GRAY = math.sqrt(1 / 3)
-"""Luma times this is the mean of red, green and blue."""
+"""Factor from luma to the mean of red, green and blue."""
 
 ROTATION = (
     (GRAY, GRAY, GRAY),
     (math.sqrt(1 / 2), 0.0, -math.sqrt(1 / 2)),
     (math.sqrt(1 / 6), -math.sqrt(2 / 3), math.sqrt(1 / 6)),
 )
-"""Rows: luma, red minus blue, and red and blue minus green, of RGB."""
+"""Rows: luma, red minus blue, and red plus blue minus green, as weights of R, G and B."""
 
 
 def rgb_to_luma_chroma(rgb: Tensor) -> Tensor:
-    """``(N, 3, H, W)`` to the same size: luma and two chroma channels."""
+    """Rotate RGB ``(N, 3, H, W)`` to luma and two chroma channels of the same shape."""
     red, green, blue = rgb.unbind(1)
     (y, _, _), (a, _, _), (b, c, _) = ROTATION
     sides = red + blue
@@ -43,13 +43,13 @@ def luma_chroma_to_rgb(picture: Tensor) -> Tensor:
 
 
 def rgb_to_bands(rgb: Tensor) -> Tensor:
-    """What the network works on.
+    """Transform RGB pictures to the bands that the network works on.
 
     Args:
         rgb: ``(N, 3, H, W)``, H and W even.
 
     Returns:
-        ``(N, 12, H/2, W/2)``: the Haar bands of luma and chroma: three low-pass channels, then three each of the
+        ``(N, 12, H/2, W/2)``, the Haar bands of luma and chroma: three low-pass channels, then three each of the
         horizontal, vertical and diagonal details.
     """
     return haar(rgb_to_luma_chroma(rgb))
@@ -61,7 +61,7 @@ def bands_to_rgb(bands: Tensor) -> Tensor:
 
 
 def per_channel(groups: Tensor) -> Tensor:
-    """Spread values of luma and chroma over the channels.
+    """Expand values for (luma, chroma) to the three channels.
 
     Args:
         groups: ``(N, 4, h, w)``: luma and chroma of the low-pass band, then of the details.

@@ -1,4 +1,4 @@
-"""The recurrent network: noise level, motion, temporal fusion, spatial core; and its explicit state."""
+"""The recurrent network: noise level, motion, temporal fusion and spatial core, with explicit state."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ MULTIPLE = 16
 """Heights and widths must be multiples of this: the coarsest flow level is at 1/16."""
 
 LIMIT = 50.0
-"""Of the spatial core's inputs, in units of the noise: beyond it, what an edge is like no longer matters."""
+"""Clipping limit of the spatial core's inputs, in units of the noise: beyond it, an edge's height is irrelevant."""
 
 
 REFUSED = (0.85, 0.97)
-"""Gain of the low-pass band from which on the past counts less, and not at all. Gradually, lest what differs a little
-between devices, precisions or tiles shows."""
+"""Gains of the low-pass band at which the past starts to lose weight, and has none. The transition is gradual so that
+small differences between devices, precisions or tiles do not show."""
 
 
 class Trace(NamedTuple):
-    """What happened inside one step; training and diagnosis look at it."""
+    """Intermediate results of one step, for training and diagnosis."""
 
     motion: Motion
-    """Flows at 1/2 resolution, in its pixels."""
+    """Flows at 1/2 resolution, in pixels of that resolution."""
     fused: Tensor
-    """``(N, 12, H/2, W/2)``: bands of what the core was given: of the frame and all that was seen before, and after."""
+    """``(N, 12, H/2, W/2)``: bands of the core's input, fused from the frame, its past and, if known, its future."""
     ratio: Tensor
-    """``(N, 4, H/2, W/2)``, of ``fused``."""
+    """``(N, 4, H/2, W/2)``: variance ratio of ``fused``."""
 
 
 class Denoised(NamedTuple):
-    """What one step of N streams gives."""
+    """Result of one step for N streams."""
 
     clean: Tensor
-    """``(N, 3, H, W)``."""
+    """``(N, 3, H, W)``: the denoised pictures."""
     level: Tensor
     """``(N,)``: the noise level, mean over the picture, in [0, 1] units."""
     state: State
 
 
 def mean_level(level: Tensor) -> Tensor:
-    """Noise level of whole pictures, ``(N,)``, of one by place, channel and band, ``(N, 6, h, w)``."""
-    # Of a pixel's variance the low-pass band holds a quarter, the three detail bands the rest.
+    """Average a noise level over place, channel and band: ``(N, 6, h, w)`` to ``(N,)``."""
+    # The low-pass band holds a quarter of a pixel's variance, the three detail bands the rest.
     low, detail = level.float().square().mean((2, 3)).unflatten(1, (2, 3)).mean(2).unbind(1)
     return ((low + 3 * detail) / 4).sqrt()
 
@@ -65,8 +65,8 @@ class DenoiseNetwork(nn.Module):
 
     The network holds no state, so it serves any number of streams. The design follows EMVD (Maggioni
     et al., CVPR 2021: recursive fusion, then spatial denoising), with an optical flow, a Kalman gain
-    and a DnCNN as the spatial stage. It is causal, or looks ahead: then :meth:`scout` has gone through the frames that
-    follow, backwards, before :meth:`step` takes what they predict.
+    and a DnCNN as the spatial stage. It is causal unless it looks ahead: then :meth:`scout` goes backwards through the
+    frames that follow before :meth:`step` uses their prediction.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -78,11 +78,11 @@ class DenoiseNetwork(nn.Module):
             12 + 12 + 12 + 6 + 3, 12, config.widths, config.blocks, config.hidden, separable=config.separable
         )
         self.operations = Operations()
-        """A backend may put fused ones in their place."""
+        """A backend may substitute fused ones."""
         self.motion: Callable[..., Motion] = estimate_motion
 
     def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
-        """A state that knows nothing: the first frame is denoised as a still picture."""
+        """Return an empty state: from it, the first frame is denoised as a still picture."""
         return State(
             *self.initial_scout(n, height, width, device=device),
             torch.zeros(n, 3, height, width, device=device),
@@ -92,28 +92,28 @@ class DenoiseNetwork(nn.Module):
         )
 
     def initial_scout(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> Scout:
-        """A scout that has seen nothing."""
+        """Return an empty scout, for the last frame of the look-ahead."""
         return Scout(
             torch.zeros(n, 3, height, width, device=device),
             torch.full((n, 4, height // 2, width // 2), UNKNOWN, device=device),
         )
 
     def place(self, device: torch.device | str) -> DenoiseNetwork:
-        """Move to a device, weights laid out channels-last, as fast convolutions want them."""
+        """Move to a device, with the weights in the channels-last layout that fast convolutions need."""
         return self.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def in_precision(self, dtype: torch.dtype) -> DenoiseNetwork:
-        """A network whose convolutions run in ``dtype``; this one if they do. The rest is float32 always."""
+        """Return a network whose convolutions run in ``dtype``: this one if they already do. The rest stays float32."""
         if all(parameter.dtype is dtype for parameter in self.parameters()):
             return self
         return copy.deepcopy(self).to(dtype)
 
     def estimate_sigma(self, noisy: Tensor, memory: NoiseMemory) -> tuple[Tensor, NoiseMemory]:
-        """Blind noise level of one frame, and what is remembered of the noise for the next one.
+        """Estimate the noise level of one frame blindly, and update the memory of the noise.
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB.
-            memory: of the previous frame, or of :meth:`initial_state`.
+            memory: after the previous frame, or that of :meth:`initial_state`.
 
         Returns:
             ``(N, 6, H/2, W/2)`` in [0, 1] units: the levels of luma and two chroma channels in the low-pass band, then
@@ -133,7 +133,7 @@ class DenoiseNetwork(nn.Module):
         Args:
             noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
             sigma: ``(N, 6, H/2, W/2)``: from :meth:`estimate_sigma` or ``uniform_sigma``.
-            state: of the previous frame, or :meth:`initial_state`.
+            state: after the previous frame, or :meth:`initial_state`.
 
         Returns:
             The clean frame ``(N, 3, H, W)`` and the next state.
@@ -144,24 +144,24 @@ class DenoiseNetwork(nn.Module):
     def advance(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
-        """One frame of N streams, from noise level to picture, seeing the past only: what a backend runs.
+        """Process one frame of N streams causally, from noise level to picture: the step that backends run.
 
         Args:
             noisy: as for :meth:`forward`.
             sigma: noise level in [0, 1] units, see :func:`~.noise_level.told_levels`; ``None`` estimates it.
-            boost: by what the level is multiplied: a number, or ``(N, 2)`` for the luma and chroma of each stream.
-            keep: ``(N,)`` bool; where false, the stream's past is forgotten first.
-            state: of the previous frame, or :meth:`initial_state`.
+            boost: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+            keep: ``(N,)`` bool; where false, the stream's past is reset first.
+            state: after the previous frame, or :meth:`initial_state`.
         """
         level, state = self.measure(noisy, sigma, keep, state)
         return self.smooth(noisy, level, boost, keep, state, None)
 
     def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
-        """The first half of :meth:`advance`: the noise level as of :meth:`estimate_sigma`, and what was learnt of it.
+        """Run the first half of :meth:`advance`: the noise level, and the state with its :attr:`State.memory` updated.
 
         Args:
             noisy, sigma, keep: as for :meth:`advance`.
-            state: whose :attr:`State.memory` is of the previous frame.
+            state: its :attr:`State.memory` must be that after the previous frame.
         """
         if sigma is not None:
             return uniform_sigma(sigma, noisy), state
@@ -177,13 +177,13 @@ class DenoiseNetwork(nn.Module):
         state: State,
         future: Future | None,
     ) -> Denoised:
-        """The second half of :meth:`advance`: the picture, by what is before it and, if it was looked at, after it.
+        """Run the second half of :meth:`advance`: denoise the picture by its past and, with a look-ahead, its future.
 
         Args:
             noisy, boost, keep: as for :meth:`advance`.
             level: from :meth:`measure`.
-            state: whose :attr:`State.track` is of the previous frame.
-            future: from :meth:`look`.
+            state: its :attr:`State.track` must be that after the previous frame.
+            future: from :meth:`look`; ``None`` without a look-ahead.
         """
         state = state._replace(**self.operations.keep(state.track, keep)._asdict())
         clean, state, _ = self.step(noisy, boosted(level, boost), state, future)
@@ -192,17 +192,17 @@ class DenoiseNetwork(nn.Module):
     def look(
         self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
-        """One frame of N streams on the way back: :meth:`scout` with a boost and cuts.
+        """Run the backward pass for one frame of N streams: :meth:`scout` with a boost and cuts.
 
         Args:
             noisy, level, boost: as for :meth:`smooth`.
-            keep: ``(N,)`` bool, that of the frame after this one: where false, nothing is known of this one from there.
-            scout: of the frame after this one, or :meth:`initial_scout`.
+            keep: ``(N,)`` bool, that of the frame after this one; where false, the scout is reset first.
+            scout: after the frame that follows this one, or :meth:`initial_scout`.
         """
         return self.scout(noisy, boosted(level, boost), self.operations.keep(scout, keep))
 
     def still(self, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """Denoise single pictures: what :meth:`forward` does from an initial state, without motion and fusion.
+        """Denoise single pictures: :meth:`forward` from an initial state, without the cost of motion and fusion.
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB, H and W multiples of 16.
@@ -218,10 +218,10 @@ class DenoiseNetwork(nn.Module):
         return bands_to_rgb(bands - per_band(sigma) * residual.float())
 
     def _standardised(self, fused: Tensor, noisy: Tensor, guide: Tensor, left: Tensor, sigma: Tensor) -> Tensor:
-        """The spatial core's input: bands less their local mean, in units of their noise.
+        """Return the spatial core's input: bands less their local mean, in units of their noise.
 
-        Denoising scales with the picture: ``D(c x; c σ) = c D(x; σ)``. Layers do not divide, so a network that is
-        given pictures has to learn each noise level by itself. In units of the noise all levels are one problem;
+        Denoising scales with the picture: ``D(c x; c σ) = c D(x; σ)``. Layers cannot divide, so a network that is
+        given raw pictures must learn each noise level separately. In units of the noise all levels are one problem;
         the loss on single frames falls several times as fast.
         """
         local = F.avg_pool2d(fused[:, :3] * 0.5, 8)
@@ -231,18 +231,18 @@ class DenoiseNetwork(nn.Module):
     def filter(
         self, bands: Tensor, previous: Tensor, sigma: Tensor, pictures: tuple[Tensor, ...], ratio: Tensor
     ) -> tuple[Filtered, list[Tensor], Motion]:
-        """Motion and fusion of one frame: one Kalman step.
+        """Estimate the motion of one frame and fuse it with the past: one Kalman step.
 
         Args:
-            bands: ``(N, 12, h, w)``, of the frame.
-            previous: ``(N, 3, H, W)``, in which motion is sought: the best picture of the frame before.
-            sigma: ``(N, 6, h, w)``.
-            pictures: what is remembered, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it is
-                another one.
-            ratio: of the fused frame.
+            bands: ``(N, 12, h, w)`` of the frame.
+            previous: ``(N, 3, H, W)``, the best picture of the frame before, against which motion is estimated.
+            sigma: ``(N, 6, h, w)`` noise level of the frame.
+            pictures: remembered pictures, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it
+                differs from that.
+            ratio: ``(N, 4, h, w)`` variance ratio of the fused frame.
 
         Returns:
-            What the fusion made of it, the bands of the moved pictures, and the motion.
+            The fusion's result, the bands of the warped pictures, and the motion.
         """
         averaging = self.operations.averaging
         before = averaging.shrink(previous.mean(1, keepdim=True), 2)
@@ -252,11 +252,11 @@ class DenoiseNetwork(nn.Module):
         return filtered, moved, motion
 
     def scout(self, noisy: Tensor, sigma: Tensor, scout: Scout) -> tuple[Future, Scout]:
-        """What the frames after this one say of it; then the frame is taken in, for the one before it.
+        """Predict a frame from those after it, then take the frame in for the one before it.
 
         Args:
             noisy, sigma: as for :meth:`forward`.
-            scout: that has gone through the frames after this one, or :meth:`initial_scout`.
+            scout: after the frames that follow this one, or :meth:`initial_scout`.
         """
         bands = self.operations.bands(noisy)
         found, _, _ = self.filter(bands, scout.fused, sigma, (scout.fused,), scout.ratio)
@@ -266,7 +266,7 @@ class DenoiseNetwork(nn.Module):
     def step(
         self, noisy: Tensor, sigma: Tensor, state: State, future: Future | None = None
     ) -> tuple[Tensor, State, Trace]:
-        """As :meth:`forward`, with what :meth:`scout` found, and with a :class:`Trace` of the inside."""
+        """Run :meth:`forward` with the prediction of :meth:`scout`, if any, and return a :class:`Trace` as well."""
         bands = self.operations.bands(noisy)
         found, (_, clean_bands), motion = self.filter(
             bands, state.clean, sigma, (state.fused, state.clean), state.ratio
@@ -275,8 +275,8 @@ class DenoiseNetwork(nn.Module):
         estimate, ratio = found.estimate, found.gain
         if future is not None:
             estimate, ratio = self.operations.pixelwise.apply(smoothed, (estimate, ratio, *future))
-        # Where nothing is known of the past, or the fusion refuses it, the fused frame stands in for the previous
-        # output: what is wrong there, the core would let show through behind moving objects.
+        # Where the past is unknown or the fusion refuses it, the fused frame stands in for the previous output, whose
+        # errors the core would let show through behind moving objects.
         refused = found.gain[:, :2].amax(1, keepdim=True)
         trust = ((REFUSED[1] - refused) / (REFUSED[1] - REFUSED[0])).clamp(0, 1)
         guide = torch.lerp(estimate, clean_bands, trust)
@@ -289,15 +289,15 @@ class DenoiseNetwork(nn.Module):
 
 
 BOOST_FLOOR = 2 / 255
-"""Noise level that a boost of 2 supposes at the least: what codecs leave of noise is often taken for next to none."""
+"""Minimum noise level assumed by a boost of 2: what codecs leave of the noise is often estimated as next to none."""
 
 
 def boosted(level: Tensor, boost: float | Tensor) -> Tensor:
-    """A noise level that is taken to be higher than it was found.
+    """Raise a noise level above its estimate.
 
     Args:
         level: ``(N, 6, h, w)``.
-        boost: how many times as high, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+        boost: factor, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
     """
     if isinstance(boost, Tensor):
         luma, chroma = boost.reshape(-1, 2, 1, 1).split(1, dim=1)
@@ -310,7 +310,7 @@ def boosted(level: Tensor, boost: float | Tensor) -> Tensor:
 def _centred(
     fused: Tensor, noisy: Tensor, guide: Tensor, left: Tensor, sigma: Tensor, local: Tensor
 ) -> tuple[Tensor, ...]:
-    """See :meth:`DenoiseNetwork._standardised`; ``local`` is the local mean, ``(N, 3, h, w)``."""
+    """Compute the channels of :meth:`DenoiseNetwork._standardised`; ``local`` is the local mean, ``(N, 3, h, w)``."""
     scaled = []
     for bands, level in ((fused, left), (noisy, sigma), (guide, left)):
         low, details = split_bands(bands)

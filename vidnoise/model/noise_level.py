@@ -1,4 +1,4 @@
-"""Blind noise level: how strong the noise is, per pixel, channel (luma and two of chroma) and Haar band."""
+"""Blind noise level estimation, per pixel, channel (luma and two of chroma) and Haar band."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vidnoise.model.luma_chroma import GRAY
 from vidnoise.model.pixelwise import PLAIN, Pixelwise
 
 SIGMA_MIN = 0.25 / 255
-"""Half the rounding error of 8-bit samples: no footage is cleaner, and it keeps divisions finite."""
+"""Lowest noise level: half the rounding error of 8-bit samples, as no footage is cleaner; keeps divisions finite."""
 
 
 def told_levels(sigma: float | Tensor, noisy: Tensor) -> Tensor:
-    """A known noise level of N pictures, ``(N, 6)``: of luma and two chroma channels, low-pass band, then details.
+    """Expand a known noise level to ``(N, 6)``: luma and two chroma channels in the low-pass band, then in the details.
 
     Args:
         sigma: standard deviation in [0, 1] units: a number or ``(N,)`` for white RGB noise, which has the same level in
-            all of them; or ``(N, 6)``.
-        noisy: ``(N, 3, H, W)``, for number and device.
+            every channel and band; or ``(N, 6)``.
+        noisy: ``(N, 3, H, W)``, for its N and device.
     """
     level = torch.as_tensor(sigma, dtype=torch.float32, device=noisy.device)
     return (level if level.ndim == 2 else level.reshape(-1, 1)).expand(len(noisy), 6)
 
 
 def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
-    """A known noise level as the network wants it, the same all over the picture: ``(N, 6, H/2, W/2)``.
+    """Expand a known noise level to a map that is uniform over the picture: ``(N, 6, H/2, W/2)``.
 
     Args:
         sigma, noisy: as for :func:`told_levels`.
@@ -37,36 +37,39 @@ def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
 
 
 FLAT = 0.1 / 255
-"""Haar details below this are none: a fraction of the smallest step of 8-bit samples."""
+"""Haar details below this count as zero: a fraction of the smallest step of 8-bit samples."""
 
 MEMORY = 8
-"""Frames over which the estimate is averaged: steady, yet quick to follow a change of gain."""
+"""Frames over which the estimate is averaged: steady, yet quick to follow a change of the camera's gain."""
 
 
 def _spread(mask: Tensor) -> Tensor:
-    """The largest value of each 5×5 neighbourhood, by rows and by columns, which is quicker."""
+    """Dilate by 5×5: the maximum over rows, then over columns, which is faster."""
     return F.max_pool2d(F.max_pool2d(mask, (5, 1), stride=1, padding=(2, 0)), (1, 5), stride=1, padding=(0, 2))
 
 
 def untouched(bands: Tensor) -> Tensor:
-    """Where a picture is exactly flat: ``(N, 1, h, w)``, 1 or 0, from its Haar bands ``(N, 12, h, w)``.
+    """Return a mask ``(N, 1, h, w)``, 1 where a picture is exactly flat, else 0, from its Haar bands ``(N, 12, h, w)``.
 
     Noise leaves no flat square of 10 pixels. Letterbox bars, panels and blown highlights are flat: they hold
-    no noise, and say nothing of the noise around them.
+    no noise, and carry no information about the noise around them.
     """
     flat = (bands[:, 3:].abs().amax(1, keepdim=True) < FLAT).float()
     return _spread(1 - _spread(1 - flat))
 
 
 def _log_magnitude(x: Tensor) -> Tensor:
-    """About -1 to 1 for differences of 0.2 of a step of 8 bits to 100: the mean of logarithms is a noise level's."""
+    """Compress magnitudes logarithmically: about -1 to 1 for 0.2 to 100 steps of 8-bit samples.
+
+    The mean of such logarithms is a measure of the noise level.
+    """
     return (x.abs() + 1e-3).log().mul_(0.3).add_(1.1)
 
 
 def _evidence(bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor) -> tuple[Tensor, ...]:
-    """What the encoder sees; arguments are those of :meth:`NoiseLevel.forward`."""
+    """Return the encoder's input channels; arguments as for :meth:`NoiseLevel.forward`."""
     low, detail = bands[:, :3], bands[:, 3:]
-    # Details are tiny numbers in [0, 1] units; times 4 they are of the size that layers expect.
+    # Details are tiny in [0, 1] units; a factor of 4 brings them to the magnitude that layers expect.
     evidence = low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known
     return *(e * noisy for e in evidence), noisy
 
@@ -75,13 +78,13 @@ def _level(affine: Tensor, low: Tensor, noisy: Tensor) -> tuple[Tensor]:
     slope, offset = affine.exp().chunk(2, dim=1)
     # Brightness in [0, 1]: the low-pass band of a constant c is 2c.
     signal = (low[:, :1].float() * (GRAY / 2)).clamp(0, 1)
-    # Squares, so that both parts are positive and small levels are learnt as well as large ones.
+    # Squared, so that both terms are positive and small levels are learnt as well as large ones.
     variance = slope.square() * signal + offset.square()
     return ((variance.sqrt() * noisy).clamp(min=SIGMA_MIN),)
 
 
 class Block(nn.Module):
-    """A wide look at each channel, then two layers across channels, added to the input: much context for little work.
+    """A residual block of a wide depthwise convolution and two pointwise ones: much context at little cost.
 
     The order of layers is ConvNeXt's: Liu et al., "A ConvNet for the 2020s", arXiv:2201.03545.
     """
@@ -97,19 +100,19 @@ class Block(nn.Module):
 
 
 class NoiseLevel(nn.Module):
-    """Estimates the noise level of a frame, steadily over time.
+    """Estimator of a frame's noise level, averaged over time.
 
-    Per location and channel the variance is taken as affine in the brightness, ``(a² I + b²)`` (Foi et
+    The variance at each location and channel is modelled as affine in the brightness, ``(a² I + b²)`` (Foi et
     al., "Practical Poissonian-Gaussian noise modeling and fitting", 2008), with ``log a`` and ``log b`` from
-    a small network that sees the frame at 1/8 and 1/16 resolution and its mean over the frame, weighted by trust, so
-    that flat and textured areas of one frame inform each other. What changes from one noisy frame to the next
-    tells noise from texture wherever the camera holds still.
+    a small network that sees the frame at 1/8 and 1/16 resolution and, weighted by trust, the mean of its features over
+    the frame, so that flat and textured areas inform each other. The difference between consecutive noisy frames
+    separates noise from texture wherever the camera holds still.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The 35 inputs: 12 Haar bands, the magnitudes of the 9 details and of 12 differences to the past, whether there
-        # is a past, and whether anything can be said of noise at all.
+        # The 35 inputs: 12 Haar bands, the magnitudes of the 9 details and of the 12 differences to the past, whether
+        # there is a past, and the mask of pixels that can hold noise.
         fine, coarse = 3 * width, 4 * width
         self.encoder = nn.Sequential(
             conv3(35, width, stride=2), nn.ReLU(inplace=True),
@@ -121,7 +124,7 @@ class NoiseLevel(nn.Module):
             Block(coarse, 3), Block(coarse, 3), Block(coarse, 3),
             initialised(nn.Conv2d(coarse, fine, 1), 0.0),
         )  # fmt: skip
-        self.trust = nn.Conv2d(fine, 1, 1)  # how much a place says of the whole frame: bars and panels, nothing
+        self.trust = nn.Conv2d(fine, 1, 1)  # weight of a location in the frame's mean: none for bars and panels
         self.globally = nn.Conv2d(fine, fine, 1)
         self.head = nn.Conv2d(fine, 12, 1)
         nn.init.zeros_(self.trust.weight)
@@ -132,14 +135,14 @@ class NoiseLevel(nn.Module):
     def forward(
         self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN
     ) -> Tensor:
-        """Parameters of the noise of one frame: :meth:`features`, then :meth:`conclude`, which sees the whole of it.
+        """Return the noise parameters of one frame: the local :meth:`features`, then the global :meth:`conclude`.
 
         Args:
             bands: ``(N, 12, h, w)`` from :func:`~vidnoise.model.luma_chroma.rgb_to_bands`.
-            past: likewise, of the noisy frame before, not motion-compensated.
+            past: bands of the previous noisy frame, not motion-compensated.
             known: ``(N, 1, h, w)``, 1 where there is a past, else 0.
             noisy: ``(N, 1, h, w)``, 1 where there can be noise: not where the frame is :func:`untouched`.
-            pixelwise: applies functions of each pixel.
+            pixelwise: implementation of the pointwise functions.
 
         Returns:
             ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for the low-pass band and the details of the channels.
@@ -149,9 +152,9 @@ class NoiseLevel(nn.Module):
     def features(
         self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN
     ) -> tuple[Tensor, Tensor]:
-        """What places tell of the noise, and how much they can be trusted: ``(N, C, h/4, w/4)``, ``(N, 1, h/4, w/4)``.
+        """Return local noise features ``(N, C, h/4, w/4)`` and their trust ``(N, 1, h/4, w/4)``.
 
-        They depend on their surroundings only; arguments are those of :meth:`forward`.
+        They depend on their surroundings only; arguments as for :meth:`forward`.
         """
         x = self.encoder(pixelwise.stack(_evidence, (bands, past, known, noisy), self.encoder))
         x = x + F.interpolate(self.context(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
@@ -159,17 +162,17 @@ class NoiseLevel(nn.Module):
         return x, trust
 
     def conclude(self, x: Tensor, trust: Tensor) -> Tensor:
-        """What all :meth:`features` of a frame together say of each place."""
+        """Return the noise parameters from the :meth:`features` of the whole frame."""
         overall = (x * trust).sum((2, 3), keepdim=True) / trust.sum((2, 3), keepdim=True)
         overall = F.relu(self.globally(typed(overall, self.globally)))
         return self.head(x + overall).float().clamp(-12, 2)
 
     @staticmethod
     def remember(memory: Tensor, parameters: Tensor) -> Tensor:
-        """Running mean of the parameters.
+        """Update the running mean of the parameters.
 
         Args:
-            memory: ``(N, 13, h, w)``: the mean so far, and over how many frames; zeros at first.
+            memory: ``(N, 13, h, w)``: the mean so far and its number of frames; zeros initially.
             parameters: ``(N, 12, h, w)`` of the new frame.
 
         Returns:
@@ -181,7 +184,7 @@ class NoiseLevel(nn.Module):
 
     @staticmethod
     def level(parameters: Tensor, bands: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN) -> Tensor:
-        """Noise level ``(N, 6, h, w)`` of a frame, from its bands and where there can be noise."""
+        """Return the noise level ``(N, 6, h, w)`` of a frame, from its bands and the mask of possible noise."""
         low = bands[:, :3]
         affine = F.interpolate(parameters, size=low.shape[-2:], mode="bilinear", align_corners=False)
         return pixelwise.apply(_level, (affine, low, noisy))[0]

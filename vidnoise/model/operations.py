@@ -1,4 +1,4 @@
-"""What of a step waits for memory rather than for arithmetic, apart, so that a backend may do it in fewer passes."""
+"""The memory-bound operations of a step, separate so that a backend can fuse them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from vidnoise.model.wavelet import per_band
 
 
 class Operations:
-    """In PyTorch: what every other form must agree with."""
+    """The reference implementation in PyTorch, with which every other one must agree."""
 
     def __init__(self) -> None:
         self.averaging = Averaging()
-        """For the motion search."""
+        """Box filters and warps of the motion search."""
         self.pixelwise: Pixelwise = PLAIN
 
     def keep(self, memory: Memory, known: Tensor) -> Memory:
-        """:func:`~vidnoise.model.state.keep`; what is left of ``memory`` itself is undefined."""
+        """See :func:`~vidnoise.model.state.keep`; may overwrite ``memory``, which is undefined afterwards."""
         return keep(memory, known)
 
     def untouched(self, bands: Tensor) -> Tensor:
-        """:func:`~vidnoise.model.noise_level.untouched`."""
+        """See :func:`~vidnoise.model.noise_level.untouched`."""
         return untouched(bands)
 
     def bands(self, rgb: Tensor) -> Tensor:
-        """:func:`~vidnoise.model.luma_chroma.rgb_to_bands`."""
+        """See :func:`~vidnoise.model.luma_chroma.rgb_to_bands`."""
         return rgb_to_bands(rgb)
 
     def recall(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What is remembered of the frame before, moved to where the current frame has it.
+        """Warp remembered pictures and their variance ratio to the current frame.
 
         Args:
             pictures: ``(N, 3, H, W)`` RGB each.
@@ -43,8 +43,8 @@ class Operations:
             flow: ``(N, 2, H/2, W/2)``, in pixels of its own resolution.
 
         Returns:
-            Bands of the pictures, ``(N, 12, H/2, W/2)`` each, and the ratio, larger by :data:`UNKNOWN` where it comes
-            from outside of the picture.
+            Bands of the pictures, ``(N, 12, H/2, W/2)`` each, and the ratio, larger by :data:`UNKNOWN` where the flow
+            points outside the picture.
         """
         half_grid = sampling_grid(flow)
         grid = sampling_grid(resize_flow(flow, 2))
@@ -53,17 +53,17 @@ class Operations:
         return [self.bands(p) for p in moved], warp(ratio, half_grid) + UNKNOWN * outside(half_grid)
 
     def picture(self, bands: Tensor) -> Tensor:
-        """:func:`~vidnoise.model.luma_chroma.bands_to_rgb`."""
+        """See :func:`~vidnoise.model.luma_chroma.bands_to_rgb`."""
         return bands_to_rgb(bands)
 
     def restore(self, bands: Tensor, left: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
-        """From bands to pictures.
+        """Subtract the residual noise and transform bands back to pictures.
 
         Args:
-            bands: ``(N, 12, h, w)``, of which the clean frame is made.
-            left: ``(N, 6, h, w)``, the level of the noise left in them.
+            bands: ``(N, 12, h, w)`` of the fused frame, from which the clean one is made.
+            left: ``(N, 6, h, w)``, level of the noise remaining in them.
             residual: ``(N, 12, h, w)``, that noise in units of its level.
-            fused: ``(N, 12, h, w)``, what is remembered.
+            fused: ``(N, 12, h, w)`` of the causal estimate, which is remembered.
 
         Returns:
             The clean and the fused frame, ``(N, 3, 2h, 2w)`` RGB.

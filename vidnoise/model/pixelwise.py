@@ -1,4 +1,4 @@
-"""Functions of each pixel by itself: what a step computes between its convolutions."""
+"""Pointwise functions, which a step computes between its convolutions."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor, cat, nn
 from vidnoise.model.dncnn import typed
 
 PixelFunction = Callable[..., tuple[Tensor, ...]]
-"""Of tensors ``(N, C, h, w)`` to others of the same N, h and w."""
+"""A function from tensors ``(N, C, h, w)`` to others of the same N, h and w, each pixel by itself."""
 
 
 class Pixelwise:
-    """Applies them to whole pictures; a backend may do it piece by piece, so that what is between stays in caches."""
+    """Applies pointwise functions to whole pictures; a backend may do so in chunks that stay in cache."""
 
     def apply(self, function: PixelFunction, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What ``function`` makes of ``tensors``."""
+        """Return ``function(*tensors)``."""
         return function(*tensors)
 
     def stack(self, function: PixelFunction, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
-        """The same, side by side as channels, in the type and layout that ``layer`` wants."""
+        """Return the results concatenated along the channels, in the dtype and layout that ``layer`` expects."""
         return typed(cat(function(*tensors), 1), layer)
 
 

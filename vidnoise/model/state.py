@@ -1,4 +1,4 @@
-"""What the network remembers from frame to frame: explicit, so that one network serves many streams."""
+"""The network's recurrent state, explicit so that one network serves many streams."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 UNKNOWN = 1e4
-"""A variance ratio so large that the fusion takes the current frame only."""
+"""A variance ratio so large that the fusion uses the current frame only."""
 
 
 class NoiseMemory(NamedTuple):
-    """What is remembered of the noise."""
+    """The noise estimator's part of the state."""
 
     noise: Tensor
-    """``(N, 13, H/8, W/8)``: its parameters, see :meth:`NoiseLevel.remember`."""
+    """``(N, 13, H/8, W/8)``: running mean of the noise parameters, see :meth:`NoiseLevel.remember`."""
     past: Tensor
-    """``(N, 12, H/2, W/2)``: bands of the previous noisy frame, by which noise is told from texture."""
+    """``(N, 12, H/2, W/2)``: bands of the previous noisy frame, which separate noise from texture."""
 
 
 class Track(NamedTuple):
-    """What is remembered of the pictures."""
+    """The picture's part of the state."""
 
     fused: Tensor
     """``(N, 3, H, W)`` RGB: motion-compensated running estimate of the noisy frames."""
@@ -35,60 +35,60 @@ class Track(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that the network remembers of a stream. Only :class:`vidnoise.Denoiser` holds one for long."""
+    """The complete recurrent state of N streams. Only :class:`vidnoise.Denoiser` keeps one between frames."""
 
     fused: Tensor
-    """See :class:`Track`, as of the next three."""
+    """See :class:`Track` for this and the next three."""
     ratio: Tensor
     clean: Tensor
     hidden: Tensor
     noise: Tensor
-    """See :class:`NoiseMemory`, as of the next. Neither changes where the noise level is told."""
+    """See :class:`NoiseMemory` for this and the next. Neither changes while the noise level is given."""
     past: Tensor
 
     @property
     def memory(self) -> NoiseMemory:
-        """The part that :meth:`DenoiseNetwork.measure` reads and renews."""
+        """The part that :meth:`DenoiseNetwork.measure` reads and updates."""
         return NoiseMemory(self.noise, self.past)
 
     @property
     def track(self) -> Track:
-        """The part that :meth:`DenoiseNetwork.smooth` reads and renews."""
+        """The part that :meth:`DenoiseNetwork.smooth` reads and updates."""
         return Track(self.fused, self.ratio, self.clean, self.hidden)
 
     def detach(self) -> State:
-        """The same values without their history, for truncated back-propagation through time."""
+        """Return the state detached from the autograd graph, for truncated back-propagation through time."""
         return State(*(t.detach() for t in self))
 
 
 class Scout(NamedTuple):
-    """What a scout remembers, which goes through the frames ahead from the last to the first, by fusion alone."""
+    """State of the backward pass, which fuses the frames ahead from the last to the first."""
 
     fused: Tensor
-    """As of :class:`Track`, estimated from the frames that follow."""
+    """``(N, 3, H, W)`` RGB: running estimate from the frames that follow, as :attr:`Track.fused`."""
     ratio: Tensor
-    """Likewise."""
+    """``(N, 4, H/2, W/2)``: its variance ratio, as :attr:`Track.ratio`."""
 
 
 class Future(NamedTuple):
-    """What the frames that follow say of a frame, before it is looked at itself."""
+    """A frame as predicted from the frames that follow it."""
 
     bands: Tensor
-    """``(N, 12, H/2, W/2)``: the frame as they predict it."""
+    """``(N, 12, H/2, W/2)``: bands of the prediction."""
     ratio: Tensor
-    """``(N, 4, H/2, W/2)``: variance of that prediction, relative to the noise of one frame; ``UNKNOWN`` where they say
-    nothing."""
+    """``(N, 4, H/2, W/2)``: variance of the prediction, relative to the noise of one frame; ``UNKNOWN`` where there is
+    none."""
 
 
 Memory = TypeVar("Memory", NoiseMemory, Track, State, Scout)
 
 
 def keep(memory: Memory, known: Tensor) -> Memory:
-    """``memory`` where ``known`` is true, else one that knows nothing (without a branch).
+    """Reset ``memory`` to its initial values where ``known`` is false, without a branch.
 
     Args:
-        memory: of N streams.
-        known: bool, ``(N,)`` one per stream, or a scalar for all.
+        memory: state of N streams.
+        known: bool, ``(N,)`` for one per stream, or a scalar for all.
     """
     known = known.reshape(-1, 1, 1, 1)
     kept = {

@@ -1,4 +1,4 @@
-"""Space to depth: pictures to half-resolution bands and back, by the orthonormal Haar transform.
+"""The orthonormal Haar transform: pictures to half-resolution bands and back.
 
 White noise stays white with the same standard deviation in every band, so a noise level means the same before and
 after, and noise that is *not* white (compressed, demosaicked) shows as a difference between bands.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def haar(image: Tensor) -> Tensor:
-    """Forward transform.
+    """Transform pictures to bands.
 
     Args:
         image: ``(N, C, H, W)``, H and W even.
@@ -36,10 +36,10 @@ def inverse_haar(bands: Tensor) -> Tensor:
 
 
 def per_band(levels: Tensor) -> Tensor:
-    """Spread values for (low-pass, details) over the channels of :func:`haar`.
+    """Expand values for (low-pass, details) to the channels of :func:`haar`.
 
     Args:
-        levels: ``(N, 2 * channels, h, w)``: of each channel of the low-pass band, then of the details.
+        levels: ``(N, 2 * channels, h, w)``: for each channel of the low-pass band, then of the details.
 
     Returns:
         ``(N, 4 * channels, h, w)``.
@@ -49,8 +49,8 @@ def per_band(levels: Tensor) -> Tensor:
 
 
 def split_bands(bands: Tensor) -> tuple[Tensor, Tensor]:
-    """Views of the low-pass bands, ``(N, 3, h, w)``, and of the three details, ``(N, 3, 3, h, w)``, of colour pictures.
+    """Return views of the low-pass band ``(N, 3, h, w)`` and of the three details ``(N, 3, 3, h, w)``.
 
-    Levels for low-pass and details are broadcast over them, where :func:`per_band` would copy them.
+    Levels of the details broadcast over these views, where :func:`per_band` would copy them.
     """
     return bands[:, :3], bands[:, 3:].unflatten(1, (3, 3))

@@ -19,7 +19,7 @@ from vidnoise.color import to_rgb
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.frame import Frame
-from vidnoise.pipeline.run import PROGRESS_SECONDS
+from vidnoise.pipeline.meter import PROGRESS_SECONDS
 from vidnoise.pipeline.stats import Progress
 from vidnoise.reports.contact_sheet import Column, Moment, check_sheet_path, write_sheet
 from vidnoise.session.split import in_format_of, side_by_side, split
@@ -158,9 +158,7 @@ class _Run:
         self._mode = mode
         info = sources[0].info
         self._rotation = info.rotation
-        self.total = info.n_frames
-        if self.total is None and info.duration_seconds and info.rate:
-            self.total = round(info.duration_seconds * info.rate)
+        self.total = info.estimated_frames
         self._wanted = {int(share * (self.total or UNKNOWN_LENGTH)) for share in MOMENTS} if wants_moments else set()
         self._moments: list[list[Tensor]] = []
         self._row: list[Frame] = []
@@ -205,7 +203,7 @@ class _Run:
 
     def _swing(self, frame: Frame) -> float:
         rate = self._sources[0].info.rate
-        seconds = self.n / float(rate or 25) if frame.pts is None else float(frame.pts * frame.time_base)
+        seconds = self.n / float(rate or 25) if frame.seconds is None else float(frame.seconds)
         self._first_seconds = seconds if self._first_seconds is None else self._first_seconds
         phase = (seconds - self._first_seconds) / WIPE_SECONDS % 1
         return 0.05 + 0.9 * (1 - abs(2 * phase - 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from vidnoise.color.colorimetry import FULL, resolve_color
 from vidnoise.errors import VidnoiseError
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
+from vidnoise.notices import silent
 from vidnoise.options import SinkOptions
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
@@ -103,7 +103,7 @@ def inspect_video(
             denoiser = FieldDenoiser(first, Denoiser)
             measured = _measure(text, places, denoiser) if places else None
             measured = measured or _summary([_look(iter(source), denoiser)], [0.0])
-    copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
+    copies = info.passthrough
     return VideoReport(
         path=shown(text),
         container=copies.container,
@@ -176,23 +176,11 @@ def _measure(path: str, places: list[float], denoiser: FieldDenoiser) -> NoiseRe
     found: list[tuple[float, dict[str, float]]] = []
     for seconds in places:
         try:
-            with _silence(), contextlib.closing(open_source(path, start=seconds)) as source:
+            with contextlib.closing(open_source(path, start=seconds, notify=silent)) as source:
                 found.append(_look(iter(source), denoiser))
         except VidnoiseError:  # a header that promises more than there is; the caller looks at the beginning
             return None
     return _summary(found, places)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """What there is to warn of was said when the video was opened first."""
-    logger = logging.getLogger("vidnoise.sources")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _look(frames: Iterator[Frame], denoiser: FieldDenoiser) -> tuple[float, dict[str, float]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +13,8 @@ import av
 from vidnoise.disk import is_unfinished, layer
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
-from vidnoise.frame.passthrough import Passthrough
+from vidnoise.frame.stamps import decoded_at
+from vidnoise.notices import silent
 from vidnoise.options import SinkOptions
 from vidnoise.resume.segments import EncodedPacket, Parts, SegmentFile
 from vidnoise.sinks.container import ContainerSink
@@ -127,14 +127,13 @@ class ResumableSink(ContainerSink):
     def _begin_segment(self, last_pts: int | None) -> _Segment:
         info = self._info
         assert info is not None
-        copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
-        with _said_before():
-            encoder, choice, options = self._encoding(info, copies)
+        copies = info.passthrough
+        encoder, choice, options = self._encoding(info, copies, silent)
 
         def make(container: Any, deliver: Callable[[av.Packet], None]) -> VideoStreamWriter:
             return VideoStreamWriter(
                 container, encoder, choice.name, options, info, copies, color=self._writer.color,
-                threads=self._threads, deliver=deliver, last_pts=last_pts,
+                threads=self._threads, deliver=deliver, last_pts=last_pts, notify=silent,
             )  # fmt: skip
 
         return _Segment(self._parts.begin(), self._format_name, make)
@@ -170,8 +169,7 @@ class ResumableSink(ContainerSink):
         if not self._is_whole(self._n_taken):
             self._parts.remove_if_empty()
             return
-        with _said_before():
-            super().open(info)
+        self._open(info, silent)
         if is_unfinished(self.path):
             layer().remove(self.path)
         try:
@@ -243,12 +241,12 @@ class _Segment:
 
     def is_full(self, frame: Frame, seconds: Fraction) -> bool:
         """Whether ``frame`` belongs into the next one."""
-        now = _seconds(frame)
+        now = frame.seconds
         return self._begin is not None and now is not None and now - self._begin >= seconds
 
     def write(self, frame: Frame, picture: av.VideoFrame) -> None:
         if self._begin is None:
-            self._begin = _seconds(frame)
+            self._begin = frame.seconds
         self.video.write(frame, picture)
         self._frames.append(frame.pts or 0)
 
@@ -271,23 +269,7 @@ class _Segment:
         self._file.add(EncodedPacket(pts, dts, packet.duration or 0, packet.is_keyframe, bytes(packet)))
 
 
-def _seconds(frame: Frame) -> Fraction | None:
-    return None if frame.pts is None else frame.pts * frame.time_base
-
-
 def _decoding_seconds(packet: Packet) -> Fraction | None:
     data = packet.data
-    stamp = data.dts if data.dts is not None else data.pts
+    stamp = decoded_at(data)
     return None if stamp is None else stamp * Fraction(data.time_base.numerator, data.time_base.denominator)
-
-
-@contextlib.contextmanager
-def _said_before() -> Iterator[None]:
-    """What opening an output warns of was said when it was opened for the first time."""
-    logger = logging.getLogger("vidnoise.sinks")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

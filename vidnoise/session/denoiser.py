@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ from vidnoise.session.grain_table import GrainTable
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.split import split
 from vidnoise.session.strength import Strength
-from vidnoise.weights import load_model
+from vidnoise.session.task import Task
+from vidnoise.weights import LoadedModel, ModelCard, load_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -87,7 +88,8 @@ class Denoiser:
     :meth:`flush` gives the last ones. Not thread-safe; a network may be shared by any number of denoisers.
 
     Args:
-        model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, or a loaded network.
+        model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, what :func:`vidnoise.load_model`
+            returned, or a network.
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
             the mask lies.
         begin_seconds: where in the video the first frame is, for zones and mask.
@@ -106,7 +108,7 @@ class Denoiser:
     @takes(DenoiseOptions)
     def __init__(
         self,
-        model: str | os.PathLike[str] | DenoiseNetwork = "standard",
+        model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
         *,
         rotation: int = 0,
         begin_seconds: float = 0.0,
@@ -131,10 +133,12 @@ class Denoiser:
         self.dtype = torch.float32 if is_float32 else resolve_precision(chosen.precision, self.device)
         self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
         if isinstance(model, DenoiseNetwork):
-            self.network, self.model_name = model.to(self.device), "custom"
-        else:
-            self.network, card = load_model(model, self.device)
-            self.model_name = card.name
+            model = LoadedModel(model, ModelCard("custom", tier="custom"))
+        elif not isinstance(model, LoadedModel):
+            model = load_model(model, self.device)
+        self.model = model._replace(network=model.network.to(self.device))
+        """What another session is given to share it."""
+        self.network = self.model.network
         self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
         self.sigma = chosen.sigma
         self.luma = chosen.luma
@@ -170,10 +174,23 @@ class Denoiser:
 
     def reset(self) -> None:
         """Forget the past: the next frame is denoised as the first of a stream."""
-        self.state: State | None = None
-        """What the network remembers of the stream."""
+        self._state: State | None = None
         self._cut_memory: CutMemory | None = None
         self._is_first = True
+
+    @property
+    def state(self) -> State | None:
+        """What the network remembers of the stream, without ``lookahead``; ``None`` before the first frame."""
+        return self._state
+
+    def go_on_from(self, state: State) -> None:
+        """Remember ``state``: the network's step for this stream was taken elsewhere, together with others."""
+        self._state = state
+
+    @property
+    def model_name(self) -> str:
+        """By its card; ``custom`` for a network without one."""
+        return self.model.card.name
 
     @property
     def estimated_sigma(self) -> float | None:
@@ -233,9 +250,9 @@ class Denoiser:
     def _step(self, task: Task) -> tuple[Tensor, Tensor]:
         """The clean picture and its noise level."""
         try:
-            if self.state is None:
-                self.state = self.backend.initial_state(1, *task.padded.shape[-2:])
-            clean, level, self.state = self.backend.step(task.padded, task.sigma, task.boost, task.keep, self.state)
+            if self._state is None:
+                self._state = self.backend.initial_state(1, *task.padded.shape[-2:])
+            clean, level, self._state = self.backend.step(task.padded, task.sigma, task.boost, task.keep, self._state)
         except torch.OutOfMemoryError as ex:
             raise self._out_of_memory() from ex
         return clean, level[0]
@@ -274,7 +291,7 @@ class Denoiser:
         """What the network is to do for the next frame; forgets the past where the frame says so.
 
         :meth:`push` is this, the backend's step and :meth:`finish`; a :class:`vidnoise.StreamBatch` takes the step for
-        several sessions at once.
+        several sessions at once, and tells each by :meth:`go_on_from` what it remembers from then on.
         """
         if not isinstance(frame, Frame):
             raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
@@ -283,8 +300,9 @@ class Denoiser:
             self._shape = (frame.height, frame.width)
         strength, map = self._amounts.at(frame)
         with torch.inference_mode():
-            # A backend may have made room for the frame beside the state; for one frame, though.
-            room = None if self.latency_frames else getattr(self.state, "noisy", None)
+            room = None
+            if self._state is not None and not self.latency_frames:  # which would keep frames that the next overwrites
+                room = self.backend.input_buffer(self._state)
             padded = to_network(frame, MULTIPLE, room)
             noisy = padded[..., : frame.height, : frame.width]
             follows = not (frame.discontinuity or self._is_first)
@@ -334,21 +352,3 @@ class Denoiser:
         if self._grain_table is not None:
             self._grain_table.observe(frame, out)
         return out if self.preview is None else split(frame, out, rotation=self.rotation)
-
-
-class Task(NamedTuple):
-    """One frame, and what the network is asked to do with it."""
-
-    frame: Frame
-    noisy: Tensor
-    """``(1, 3, H, W)`` RGB."""
-    padded: Tensor
-    """The same, its size extended to what the network takes."""
-    sigma: Tensor | None
-    """``(1, 6)``: the noise level, if it was told."""
-    keep: Tensor
-    """``(1,)`` bool: false where a cut lies before the frame."""
-    strength: float
-    map: Tensor | None
-    boost: float | Tensor
-    """How many times as strong the noise is taken to be; see :meth:`Denoiser.prepare`."""

@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 
 from vidnoise.frame import Frame
-from vidnoise.model import DenoiseNetwork
 from vidnoise.session.denoiser import Denoiser
+from vidnoise.weights import LoadedModel
 
 
 class FieldDenoiser:
@@ -25,11 +25,11 @@ class FieldDenoiser:
 
     Args:
         first: Denoises whole frames, and top fields.
-        make: A denoiser for the bottom fields, with the network and the ``lookahead`` of ``first``; called where a
+        make: A denoiser for the bottom fields, with the model and the ``lookahead`` of ``first``; called where a
             field comes.
     """
 
-    def __init__(self, first: Denoiser, make: Callable[[DenoiseNetwork], Denoiser]) -> None:
+    def __init__(self, first: Denoiser, make: Callable[[LoadedModel], Denoiser]) -> None:
         self._first = first
         self._make = make
         self._second: Denoiser | None = None
@@ -64,7 +64,7 @@ class FieldDenoiser:
             return [*self._drain(), *self._first.push(frame)]
         done = [] if self._waiting else self._first.drain()
         if self._second is None:
-            self._second = self._make(self._first.network)
+            self._second = self._make(self._first.model)
         top, bottom = fields(frame)
         self._waiting.append(frame)
         return [*done, *self._woven(self._first.push(top), self._second.push(bottom))]

@@ -21,12 +21,14 @@ from vidnoise.errors import DeviceError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.model import DenoiseNetwork, State
 from vidnoise.options import DeviceOptions
-from vidnoise.session.denoiser import Denoiser, Task
+from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.task import Task
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vidnoise.options import DenoiseKeywords, DeviceKeywords
+    from vidnoise.weights import LoadedModel
 
 
 class _Joint(NamedTuple):
@@ -78,7 +80,9 @@ class StreamBatch:
 
     @takes(DeviceOptions)
     def __init__(
-        self, model: str | os.PathLike[str] | DenoiseNetwork = "standard", **options: Unpack[DeviceKeywords]
+        self,
+        model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
+        **options: Unpack[DeviceKeywords],
     ) -> None:
         """See above, and:"""
         chosen = DeviceOptions.of("StreamBatch", options)
@@ -110,9 +114,7 @@ class StreamBatch:
         chosen: DenoiseKeywords = {
             **options, "device": self.device, "precision": self._precision, "backend": self.backend,
         }  # fmt: skip
-        session = Denoiser(self.network, **chosen)
-        session.model_name = self.model_name
-        return session
+        return Denoiser(self._pattern.model, **chosen)
 
     def close(self, session: Denoiser) -> list[Frame]:
         """End of a stream: writes what it has measured (a grain table), and frees its place.
@@ -193,7 +195,7 @@ class StreamBatch:
             rows = tuple(_row(state, i) for i in range(len(sessions)))
         self._joints[key] = _Joint(sessions, state, rows)
         for session, row in zip(sessions, rows, strict=True):
-            session.state = row
+            session.go_on_from(row)
         if before is not None and before.members != sessions:
             self._retire(before)
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
@@ -232,7 +234,7 @@ class StreamBatch:
         with torch.inference_mode():
             for session in joint.members:
                 if joint.holds(session):
-                    session.state = State(*(t.clone() for t in session.state or ()))
+                    session.go_on_from(State(*(t.clone() for t in session.state or ())))
         self._spares.append(joint.state)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from vidnoise.color import to_rgb
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import Frame
+from vidnoise.frame.clock import parse_clock
 from vidnoise.options import MAX_STRENGTH
 from vidnoise.sources import Source, open_source
 
@@ -109,7 +110,7 @@ class Strength:
 
     def _seconds(self, frame: Frame) -> Fraction | None:
         """Since the first frame."""
-        seconds = _time(frame)
+        seconds = frame.seconds
         if seconds is None:
             return None
         if self._first is None:
@@ -142,14 +143,7 @@ def _exact(seconds: float) -> Fraction | float:
 
 
 def _clock(text: str, default: float) -> float | None:
-    if not text:
-        return default
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
-        return None
-    total = 0.0
-    for part in text.split(":"):
-        total = 60 * total + float(part)
-    return total
+    return parse_clock(text) if text else default
 
 
 def _sorted(zones: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
@@ -204,7 +198,7 @@ class Mask:
             first, second = next(pictures), next(pictures, None)
         self._source, self._pictures, self._next = source, pictures, second
         self._current = _weights(first)
-        self._first_seconds = _time(first)
+        self._first_seconds = first.seconds
         if second is None:
             self.close()
         return source.info.rotation
@@ -233,7 +227,7 @@ class Mask:
             self._take(self._next)
 
     def _is_due(self, picture: Frame, seconds: Fraction) -> bool:
-        time = _time(picture)
+        time = picture.seconds
         if time is None or self._first_seconds is None:
             return True
         return time - self._first_seconds <= seconds + TOLERANCE_SECONDS
@@ -265,10 +259,6 @@ class Mask:
         """Release the file. May be called twice."""
         if self._source is not None:
             self._source.close()
-
-
-def _time(frame: Frame) -> Fraction | None:
-    return None if frame.pts is None else frame.pts * frame.time_base
 
 
 def _weights(frame: Frame) -> Tensor:

@@ -29,10 +29,10 @@ SINKS: dict[str, str] = {
     "url": "vidnoise.sinks.direct:NetworkSink",
     "hls": "vidnoise.sinks.direct:HlsSink",
     "camera": "vidnoise.sinks.direct:CameraSink",
-    "window": "vidnoise.sinks.program:PreviewSink",
-    "srt": "vidnoise.sinks.program:SrtSink",
+    "window": "vidnoise.sinks.program:preview_sink",
+    "srt": "vidnoise.sinks.program:srt_sink",
 }
-"""Kind of address to ``module:class``; imported on use."""
+"""Kind of address to ``module:class`` (or a function that makes one); imported on use."""
 
 
 def sink_kind(uri: str) -> str:

@@ -6,7 +6,6 @@ import struct
 from typing import Any
 
 from vidnoise.frame import StreamInfo
-from vidnoise.frame.passthrough import Passthrough
 
 PLACEHOLDER_ROTATION = 90
 """Of a Matroska file that is not rotated: its header gets an element of known bytes, which then give their place."""
@@ -43,8 +42,7 @@ def header_changes(container_format: str, info: StreamInfo) -> Changes:
 
 
 def _has_room(info: StreamInfo) -> bool:
-    is_turned = isinstance(info.passthrough, Passthrough) and info.passthrough.display_matrix is not None
-    return not info.rotation and not is_turned
+    return not info.rotation and info.passthrough.display_matrix is None
 
 
 def _display(width: int, height: int) -> bytes:

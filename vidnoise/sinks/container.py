@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, cast
 
 import av
@@ -19,65 +17,36 @@ import av.error
 
 from vidnoise.disk import Draft, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
-from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, StreamInfo
+from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
 from vidnoise.locking import Lock
+from vidnoise.notices import Notify
 from vidnoise.options import SinkOptions
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.capability import container_format, holds_video, named_format
 from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, takes_captions, what_it_needs
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.encoder_choice import EncoderChoice
+from vidnoise.sinks.first_time import FirstTime
+from vidnoise.sinks.muxer import GROWING, MOVIES, joined_options, movie_options, output_options, wants_index_first
 from vidnoise.sinks.output_file import GrowingFile, Output
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, output_color
 from vidnoise.sinks.scheduling import scheduling_kept
 from vidnoise.sinks.tags import (
-    CHROMA_LOCATIONS,
     HOLDS_NO_TAGS,
     container_tags,
     holds_aspect,
-    holds_chroma_location,
-    holds_rotation,
     timecode_as_tag,
+    warn_of_chroma_location,
+    warn_of_shape,
 )
 from vidnoise.sinks.uncompressed import check_no_encoder_options, is_uncompressed, warn_of_losses
-from vidnoise.sinks.uncompressed import muxer_options as uncompressed_options
 from vidnoise.sinks.video_stream import VideoStreamWriter
 from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
 
 _BUFFER_SIZE = 1 << 20
-
-GROWING: dict[str, dict[str, str]] = {
-    "matroska": {"cluster_time_limit": "500"},
-    "mpegts": {}, "nut": {}, "flv": {}, "yuv4mpegpipe": {}, "rawvideo": {},
-    "mp4": {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"},
-    "mov": {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"},
-}  # fmt: skip
-"""Containers that can be read while they are written, and what their muxers have to be told for it."""
-
-_MOVIES = ("mp4", "mov", "ipod")
-_MOST_TICKS = 10_000_000
-
-_RECORDED_MOVIE = {
-    "movflags": "hybrid_fragmented+delay_moov", "frag_duration": "2000000", "flush_packets": "1",
-}  # fmt: skip
-"""For what will not come again: the draft can be read at any moment, and becomes a plain file at the end."""
-
-_INDEX_FIRST = ("mp4", "ipod")
-_ORDINARY_SECONDS = 2 * 3600
-"""Length up to which a file's data is moved for its index unasked: it takes as long as copying the file."""
-
-_LATE_SECONDS = 60
-"""Containers that know a constant rate only would fill the time before a first frame later than that with nothing."""
-
-_LAST_START_SECONDS = {"mpegts": Fraction(2**33, 90_000) - 60}
-"""Containers whose clock begins anew after so long (26.5 hours), so that no first frame can be later. Readers take one
-in the last minute for what comes before zero."""
-
-_MOVED_SECONDS = 0.005
-"""Beyond what rounding to a container's ticks does."""
 
 
 class ContainerSink:
@@ -100,8 +69,6 @@ class ContainerSink:
         self.path = path
         codec, crf, preset, pix_fmt = options.codec, options.crf, options.preset, options.pix_fmt
         self._faststart = options.faststart
-        self._origin = Fraction(0)
-        """Seconds that are taken off all times."""
         self._overwrite = options.overwrite
         self._threads = options.threads
         self._audio = options.audio
@@ -122,7 +89,8 @@ class ContainerSink:
             raise UsageError(
                 f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4", "grow"
             )
-        if options.faststart and (self._format_name not in _MOVIES or options.grow):
+        self._first_time = FirstTime(self._format_name, self.name)
+        if options.faststart and (self._format_name not in MOVIES or options.grow):
             raise UsageError(
                 f"{path}: only whole .mp4, .m4v and .mov files have an index that can be put first", "faststart"
             )
@@ -164,21 +132,13 @@ class ContainerSink:
         return av.open(file, "w", format=self._format_name, container_options=options, buffer_size=_BUFFER_SIZE)
 
     def _muxer_options(self, is_live: bool) -> dict[str, str]:
-        options = uncompressed_options(self._format_name)
-        if self.is_prompt:
-            options |= {"flush_packets": "1", **GROWING.get(self._format_name, {})}
-        if self.is_prompt and is_live:
-            options["max_interleave_delta"] = "500000"  # or silent sound would hold the pictures back for 10 s
-        if is_live and not self.is_prompt and self._format_name in _MOVIES:
-            options |= _RECORDED_MOVIE
-        return options
+        return output_options(self._format_name, is_prompt=self.is_prompt, is_live=is_live)
 
     def _puts_index_first(self, info: StreamInfo) -> bool:
         """Whether an .mp4 can be played while it is fetched; its data is moved once for that when it is whole."""
         if self._faststart is not None or not self.writes_bytes or self.is_prompt or info.is_live:
             return bool(self._faststart)
-        seconds = info.duration_seconds
-        return self._format_name in _INDEX_FIRST and seconds is not None and seconds <= _ORDINARY_SECONDS
+        return wants_index_first(self._format_name, info.duration_seconds)
 
     def _check_path(self) -> None:
         check_free(self.path, overwrite=self._overwrite)
@@ -190,14 +150,18 @@ class ContainerSink:
             SinkOpenError: The file cannot be created, is the input, or cannot hold the input's sound.
             FormatError: The encoder does not take such pictures.
         """
-        copies = info.passthrough if isinstance(info.passthrough, Passthrough) else Passthrough()
-        copies = timecode_as_tag(copies, self._format_name, self.name)
+        self._open(info, logger.log)
+
+    def _open(self, info: StreamInfo, notify: Notify) -> None:
+        """:meth:`open`, with what a user should know of the output told to ``notify``."""
+        copies = timecode_as_tag(info.passthrough, self._format_name, self.name, notify)
         self._check_path()
         self._check_not_input(copies.uri)
         self._is_live_input = info.is_live
-        encoder, choice, options = self._encoding(info, copies)
-        aspect = self._aspect_in_header(info, encoder)
-        self._say_chroma_location(output_color(info, choice.name).chroma_location, encoder, choice.name)
+        encoder, choice, options = self._encoding(info, copies, notify)
+        aspect = self._aspect_in_header(info, encoder, notify)
+        location = output_color(info, choice.name).chroma_location
+        warn_of_chroma_location(self._format_name, encoder, choice.name, location, self.name, notify)
         try:
             self._file = self._create()
         except (SinkOpenError, UsageError):
@@ -207,18 +171,13 @@ class ContainerSink:
             self._release_lock()
             raise SinkOpenError(f"{self.name}: cannot be created: {ex.strerror or ex}", self.path) from ex
         try:
-            tags, muxer_options = container_tags(copies.metadata, self._format_name, self.name)
-            more = self._muxer_options(info.is_live)
+            tags, tag_options = container_tags(copies.metadata, self._format_name, self.name, notify)
+            told = [tag_options, self._muxer_options(info.is_live), movie_options(self._format_name, info, copies)]
             if self._puts_index_first(info):
                 # libav reads what it has written once more, by this name.
                 self._file.name = os.path.abspath(self._file.part_path)  # type: ignore[attr-defined]
-                more = {**more, "movflags": "+".join(filter(None, [more.get("movflags"), "faststart"]))}
-            flags = [options["movflags"] for options in (muxer_options, more) if "movflags" in options]
-            muxer_options |= more
-            if flags:
-                muxer_options["movflags"] = "+".join(flags)
-            if self._format_name in _MOVIES:
-                muxer_options["movie_timescale"] = str(_movie_timescale(info, copies))
+                told.append({"movflags": "faststart"})
+            muxer_options = joined_options(told)
             target: Any = self._file
             shape = info
             if aspect:
@@ -230,16 +189,17 @@ class ContainerSink:
             self._container = container
             self._writer = PictureWriter(info, choice, takes_captions=takes_captions(encoder))
             self._video = VideoStreamWriter(
-                container, encoder, choice.name, options, shape, copies, color=self._writer.color, threads=self._threads
-            )
+                container, encoder, choice.name, options, shape, copies, color=self._writer.color,
+                threads=self._threads, notify=notify,
+            )  # fmt: skip
             if is_uncompressed(self._format_name):
-                warn_of_losses(self._format_name, copies, self._writer.color, tags, self.name)
+                warn_of_losses(self._format_name, copies, self._writer.color, tags, self.name, notify)
                 copies = replace(copies, streams=(), chapters=())
-            self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.name)
+            self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.name, notify=notify)
             container.metadata.update(tags)
             chapters = [dict(c) for c in copies.chapters if c.get("time_base")]
             if chapters and self._format_name in HOLDS_NO_TAGS:
-                logger.warning("%s: %s has no place for chapters", self.name, self._format_name)
+                notify(logging.WARNING, "%s: %s has no place for chapters", self.name, self._format_name)
             elif chapters:
                 container.set_chapters(cast(Any, chapters))
             with scheduling_kept():
@@ -259,36 +219,21 @@ class ContainerSink:
                 ) from ex
             raise
 
-    def _aspect_in_header(self, info: StreamInfo, encoder: av.codec.Codec) -> Changes:
+    def _aspect_in_header(self, info: StreamInfo, encoder: av.codec.Codec, notify: Notify) -> Changes:
         """What :class:`HeaderWriter` has to do for the aspect ratio, with a message where the shape gets lost."""
         is_held = holds_aspect(self._format_name, encoder.canonical_name)
         changes = header_changes(self._format_name, info) if self.writes_bytes and not is_held else ()
-        lost = []
-        if info.rotation and not holds_rotation(self._format_name):
-            lost.append(f"rotation by {info.rotation} degrees")
-        if info.sample_aspect_ratio not in (None, 1) and not is_held and not changes:
-            lost.append(f"sample aspect ratio {info.sample_aspect_ratio}")
-        if lost:
-            logger.warning(
-                "%s: %s with %s has no place for the %s; an .mp4 file has",
-                self.name, self._format_name, encoder.name, " and the ".join(lost),
-            )  # fmt: skip
+        warn_of_shape(self._format_name, encoder, info, self.name, notify, holds_aspect=is_held or bool(changes))
         return changes
 
-    def _say_chroma_location(self, location: int, encoder: av.codec.Codec, pix_fmt: str) -> None:
-        format = PIXEL_FORMATS.get(pix_fmt)
-        is_8_bit = format is not None and format.bit_depth == 8
-        if not holds_chroma_location(self._format_name, encoder.canonical_name, location, is_8_bit=is_8_bit):
-            logger.warning(
-                "%s: %s with %s has no place for the chroma location (%s); H.264 and HEVC have one",
-                self.name, self._format_name, encoder.name, CHROMA_LOCATIONS[location],
-            )  # fmt: skip
-
-    def _encoding(self, info: StreamInfo, copies: Passthrough) -> tuple[av.codec.Codec, FormatChoice, dict[str, str]]:
+    def _encoding(
+        self, info: StreamInfo, copies: Passthrough, notify: Notify
+    ) -> tuple[av.codec.Codec, FormatChoice, dict[str, str]]:
         """The encoder, the pixel format, and the encoder's options."""
-        encoder, choice = self._encoder.choose(info, is_live=self.is_live)
+        encoder, choice = self._encoder.choose(info, is_live=self.is_live, notify=notify)
         is_watched = self.is_live or (self.is_prompt and info.is_live)
-        return encoder, choice, self._encoder.options(encoder, copies, info, holds_nothing_back=is_watched)
+        options = self._encoder.options(encoder, copies, info, holds_nothing_back=is_watched, notify=notify)
+        return encoder, choice, options
 
     def plan(self, info: StreamInfo) -> tuple[str, str]:
         """Names of the encoder and the pixel format that :meth:`open` would choose, with the same messages.
@@ -314,26 +259,12 @@ class ContainerSink:
         with self._failing_cleanly():
             if self._container is None:
                 raise EncodeError(f"{self.name}: the output is not open", self.path)
-            frame = self._from_zero(frame)
+            if self._n_written == 0:
+                self._first_time.begin(frame, has_free_times=self._video.has_free_times)
+            frame = self._first_time.place(frame)
             self._copies.mux(frame.packets)
             self._video.write(frame, self._writer.picture(frame))
             self._n_written += 1
-
-    def _from_zero(self, frame: Frame) -> Frame:
-        """``frame`` with its packets on a clock that begins with the first one, where it would begin too late."""
-        if self._n_written == 0 and frame.pts is not None and not is_uncompressed(self._format_name):
-            begin = frame.pts * frame.time_base
-            latest = _LAST_START_SECONDS.get(self._format_name, None if self._video.has_free_times else _LATE_SECONDS)
-            if latest is not None and begin > latest:
-                self._origin = begin
-                logger.warning(
-                    "%s: the first frame is at %.3f s; %s cannot begin so late, so the output begins at 0",
-                    self.name, begin, self._format_name,
-                )  # fmt: skip
-        if not self._origin:
-            return frame
-        pts = None if frame.pts is None else frame.pts - round(self._origin / frame.time_base)
-        return replace(frame, pts=pts, packets=_moved(frame.packets, self._origin))
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
         """Finish the file and give it its final name.
@@ -348,7 +279,7 @@ class ContainerSink:
             self.abort()
             raise EncodeError(f"{self.name}: no frame was written, so no file", self.path)
         with self._failing_cleanly(keeps=True):
-            self._copies.mux(_moved(trailing_packets, self._origin))
+            self._copies.mux(self._first_time.place_packets(trailing_packets))
             self._video.finish()
             self._copies.finish()
             self._container.close()
@@ -363,13 +294,7 @@ class ContainerSink:
             ) from ex
         finally:
             self._release_lock()
-        if self._video.most_moved > _MOVED_SECONDS:
-            logger.warning(
-                "%s: %s knows a constant frame rate only; frames were moved by up to %.3f s. Write an .mp4 or .mkv",
-                self.name, self._format_name, self._video.most_moved,
-            )  # fmt: skip
-        elif self._video.n_mended:
-            logger.warning("%s: %d time stamps did not go up and were mended", self.name, self._video.n_mended)
+        self._video.warn_of_moved_times(self.name)
 
     def is_ready(self) -> bool:
         """Whether :meth:`open` has to wait for nobody."""
@@ -410,7 +335,7 @@ class ContainerSink:
         return f"; what was written stays as {file.part_path}{self._how_to_finish(file.part_path)}"
 
     def _how_to_finish(self, part: str) -> str:
-        if self._format_name in _MOVIES and not self._is_live_input:
+        if self._format_name in MOVIES and not self._is_live_input:
             return ": its index is missing; untrunc makes one, with a finished file of the same kind beside it"
         if is_uncompressed(self._format_name):
             return ", whole up to there"
@@ -455,23 +380,6 @@ class ContainerSink:
 
 def _what_reader_did(error: BaseException) -> str:
     return "its reader takes nothing any more" if isinstance(error, TimeoutError) else "its reader has closed it"
-
-
-def _moved(packets: Sequence[Packet], origin: Fraction) -> tuple[Packet, ...]:
-    """Packets whose times are ``origin`` seconds earlier; changed in place."""
-    for packet in packets if origin else ():
-        data = packet.data
-        ticks = round(origin / Fraction(data.time_base))
-        data.pts = None if data.pts is None else data.pts - ticks
-        data.dts = None if data.dts is None else data.dts - ticks
-    return tuple(packets)
-
-
-def _movie_timescale(info: StreamInfo, copies: Passthrough) -> int:
-    """Ticks a second in which .mp4 files say when a track begins: exact for each of them, if that can be."""
-    rates = [s.template.time_base.denominator for s in copies.streams if s.kind == "audio" and s.template is not None]
-    exact = math.lcm(info.time_base.denominator, *rates)
-    return exact if exact <= _MOST_TICKS else min(info.time_base.denominator, _MOST_TICKS)
 
 
 __all__ = ["CODECS", "ContainerSink"]

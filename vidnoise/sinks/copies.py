@@ -14,6 +14,7 @@ import av.stream
 from vidnoise.errors import EncodeError, SinkOpenError
 from vidnoise.frame import Packet
 from vidnoise.frame.passthrough import CopiedStream
+from vidnoise.notices import Notify
 from vidnoise.sinks.audio import AUDIO_ENCODERS, AudioReencoder
 from vidnoise.sinks.capability import add_copy, holds_copy, refusal
 from vidnoise.sinks.stamps import Stamps
@@ -45,13 +46,20 @@ class CopiedStreams:
         streams: What the source has beside the video.
         audio: ``copy``, ``none``, or an encoder's name.
         uri: The output, for messages.
+        notify: Told what is left out from the beginning, or changed.
 
     Raises:
         SinkOpenError: An audio stream does not fit; nothing of the sound is ever dropped unasked.
     """
 
     def __init__(
-        self, container: av.container.OutputContainer, streams: Sequence[CopiedStream], *, audio: str, uri: str
+        self,
+        container: av.container.OutputContainer,
+        streams: Sequence[CopiedStream],
+        *,
+        audio: str,
+        uri: str,
+        notify: Notify = logger.log,
     ) -> None:
         self._container = container
         self._outputs: dict[int, av.stream.Stream] = {}
@@ -65,43 +73,43 @@ class CopiedStreams:
         for stream in streams:
             if stream.kind == "audio":
                 number = [s.index for s in streams if s.kind == "audio"].index(stream.index)
-                self._add_audio(stream, audio, uri, number)
+                self._add_audio(stream, audio, uri, number, notify)
             elif name == "matroska" and stream.picture and stream.codec in _COVERS:
                 self._attach(stream)
             elif holds_copy(name, stream):
-                self._add(stream)
+                self._add(stream, notify)
             elif converted_codec(stream, name):
-                self._add_converted(stream, uri)
+                self._add_converted(stream, uri, notify)
             else:
                 remedy = "" if name == "matroska" else "; an .mkv file holds most kinds"
-                logger.warning("%s: %s is left out: %s cannot hold it%s", uri, stream, name, remedy)
+                notify(logging.WARNING, "%s: %s is left out: %s cannot hold it%s", uri, stream, name, remedy)
 
-    def _add(self, stream: CopiedStream) -> None:
+    def _add(self, stream: CopiedStream, notify: Notify) -> None:
         output = add_copy(self._container, stream)
-        self._tag(output, stream)
+        self._tag(output, stream, notify)
         self._outputs[stream.index] = output
         self._copied[stream.index] = stream
         self._untried.add(stream.index)
         if stream.kind == "video" and not stream.is_cover:
-            logger.warning("%s is copied as it is, not denoised", stream)
+            notify(logging.WARNING, "%s is copied as it is, not denoised", stream)
 
     def _attach(self, stream: CopiedStream) -> None:
         """Matroska's cover pictures are attachments of this name."""
         extension, mime_type = _COVERS[stream.codec]
         self._container.add_attachment(f"cover.{extension}", mime_type, stream.picture)
 
-    def _add_converted(self, stream: CopiedStream, uri: str) -> None:
+    def _add_converted(self, stream: CopiedStream, uri: str, notify: Notify) -> None:
         codec = converted_codec(stream, self._container.format.name)
         assert codec is not None
         converter = SubtitleConverter(self._container, stream.template, codec)
-        self._tag(converter.stream, stream)
+        self._tag(converter.stream, stream, notify)
         self._converters[stream.index] = converter
         lost = "; styles and positions are lost" if stream.codec in ("ass", "ssa") else ""
-        logger.warning("%s: %s becomes %s: its text and times are kept%s", uri, stream, codec, lost)
+        notify(logging.WARNING, "%s: %s becomes %s: its text and times are kept%s", uri, stream, codec, lost)
 
-    def _add_audio(self, stream: CopiedStream, audio: str, uri: str, number: int) -> None:
+    def _add_audio(self, stream: CopiedStream, audio: str, uri: str, number: int, notify: Notify) -> None:
         if audio == "none":
-            logger.info("%s is left out, as asked", stream)
+            notify(logging.INFO, "%s is left out, as asked", stream)
             return
         name = self._container.format.name
         if not can_decode(stream) and (audio in AUDIO_ENCODERS or not holds_copy(name, stream)):
@@ -115,15 +123,15 @@ class CopiedStreams:
                 reencoder = AudioReencoder(self._container, stream.template, audio)
             except (av.error.FFmpegError, ValueError, OSError) as ex:
                 raise SinkOpenError(f"{uri}: {stream} cannot be encoded as {audio} in {name}: {ex}", uri) from ex
-            self._tag(reencoder.stream, stream)
+            self._tag(reencoder.stream, stream, notify)
             self._reencoders[stream.index] = reencoder
         elif holds_copy(name, stream):
-            self._add(stream)
+            self._add(stream, notify)
         else:
             raise SinkOpenError(f"{uri}: {name} cannot hold {stream}; {_remedy(name)}", uri)
 
-    def _tag(self, output: av.stream.Stream, stream: CopiedStream) -> None:
-        output.metadata.update(stream_tags(stream.metadata, self._container.format.name, str(stream)))
+    def _tag(self, output: av.stream.Stream, stream: CopiedStream, notify: Notify) -> None:
+        output.metadata.update(stream_tags(stream.metadata, self._container.format.name, str(stream), notify))
         output.disposition = av.stream.Disposition(stream.disposition)
 
     def mux(self, packets: Sequence[Packet]) -> None:

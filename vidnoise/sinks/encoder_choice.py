@@ -9,6 +9,7 @@ import av.codec.codec
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
+from vidnoise.notices import Notify
 from vidnoise.sinks.capability import encoder_formats, holds_video
 from vidnoise.sinks.codecs import (
     NoSuchKnobError,
@@ -48,12 +49,15 @@ class EncoderChoice:
         self._format_name, self._container_codec = format_name, container_codec
         self._codec_name, self._crf, self._preset, self._pix_fmt = codec, crf, preset, pix_fmt
 
-    def choose(self, info: StreamInfo, *, is_live: bool) -> tuple[av.codec.Codec, FormatChoice]:
+    def choose(
+        self, info: StreamInfo, *, is_live: bool, notify: Notify = logger.log
+    ) -> tuple[av.codec.Codec, FormatChoice]:
         """The encoder and the pixel format, with a message where anything changes.
 
         Args:
             info: the video.
             is_live: whether someone watches, who can play H.264 for certain.
+            notify: told what changes.
 
         Raises:
             FormatError: No encoder takes such pictures.
@@ -67,19 +71,19 @@ class EncoderChoice:
                     f"{info.format.name}; use codec ffv1 or vp9, or pix_fmt yuv444p"
                 )
         else:
-            encoder, choice = self._choose_default(info, is_live)
+            encoder, choice = self._choose_default(info, is_live, notify)
         source = info.format.name
         holder = UNCOMPRESSED.get(self._format_name, encoder.name)
         if not choice.is_lossless:
-            logger.warning(
-                "%s: %s cannot hold %s; converting to %s, which loses %s",
+            notify(
+                logging.WARNING, "%s: %s cannot hold %s; converting to %s, which loses %s",
                 self._name, holder, source, choice.name, choice.loss,
             )  # fmt: skip
         elif choice.name != source:
-            logger.info("%s: %s is stored as %s (same samples)", self._name, source, choice.name)
+            notify(logging.INFO, "%s: %s is stored as %s (same samples)", self._name, source, choice.name)
         return encoder, choice
 
-    def _choose_default(self, info: StreamInfo, is_live: bool) -> tuple[av.codec.Codec, FormatChoice]:
+    def _choose_default(self, info: StreamInfo, is_live: bool, notify: Notify) -> tuple[av.codec.Codec, FormatChoice]:
         found: list[tuple[str, av.codec.Codec, FormatChoice]] = []
         names = default_codecs("h264" if is_live else info.codec, self._format_name, self._container_codec)
         why_not = ""
@@ -107,9 +111,9 @@ class EncoderChoice:
             raise FormatError(f"{self._name}: nothing that {self._format_name} holds takes such video; write an .mkv")
         name, encoder, choice = next((f for f in found if _keeps_picture(f[2])), found[0])
         if why_not and name != names[0]:
-            logger.warning("%s: encoding as %s instead of %s: %s", self._name, name, names[0], why_not)
+            notify(logging.WARNING, "%s: encoding as %s instead of %s: %s", self._name, name, names[0], why_not)
         elif name != info.codec:
-            logger.info("%s: encoding as %s (the input is %s)", self._name, name, info.codec or "not encoded")
+            notify(logging.INFO, "%s: encoding as %s (the input is %s)", self._name, name, info.codec or "not encoded")
         return encoder, choice
 
     def _for_family(self, encoder: av.codec.Codec, info: StreamInfo) -> av.codec.Codec:
@@ -136,31 +140,40 @@ class EncoderChoice:
         return forced_format(info, encoder, self._pix_fmt, allowed, holder)
 
     def options(
-        self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo, *, holds_nothing_back: bool
+        self,
+        encoder: av.codec.Codec,
+        copies: Passthrough,
+        info: StreamInfo,
+        *,
+        holds_nothing_back: bool,
+        notify: Notify = logger.log,
     ) -> dict[str, str]:
         """What the encoder is told: quality, speed, HDR, fields, and to hold nothing back where someone watches."""
         if is_uncompressed(self._format_name):
             options = {}
         else:
-            options = self._encoder_options(encoder, copies, info, holds_nothing_back)
+            options = self._encoder_options(encoder, copies, info, holds_nothing_back, notify)
         if info.field_order is None:
             return options
         if not codes_fields(encoder.name):
-            logger.warning(
+            notify(
+                logging.WARNING,
                 "%s: %s has no interlaced coding: the fields are kept woven, and only the container's header says so",
                 self._name, encoder.name,
             )  # fmt: skip
         return interlaced_options(encoder.name, info.field_order, options)
 
     def _encoder_options(
-        self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo, holds_nothing_back: bool
+        self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo, holds_nothing_back: bool, notify: Notify
     ) -> dict[str, str]:
         options = encoder_options(encoder, self._crf, self._preset)
         if holds_nothing_back:
             options = low_latency_options(encoder.name, options, info.rate, keeps_preset=self._preset is not None)
         with_hdr = hdr_options(encoder.name, copies.hdr, options)
         if with_hdr is None:
-            logger.warning("%s: %s cannot carry the HDR mastering metadata of the input", self._name, encoder.name)
+            notify(
+                logging.WARNING, "%s: %s cannot carry the HDR mastering metadata of the input", self._name, encoder.name
+            )
             return options
         return with_hdr
 

@@ -243,7 +243,7 @@ class PictureWriter:
             if getattr(now, name) != getattr(was, name):
                 logger.warning(
                     "at %.3f s the input's colour %s changes from %d to %d (H.273); the output goes on saying %d",
-                    float((frame.pts or 0) * frame.time_base), name, getattr(was, name), getattr(now, name),
+                    float(frame.seconds or 0), name, getattr(was, name), getattr(now, name),
                     getattr(first, name),
                 )  # fmt: skip
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from av.codec.codec import Codec
+
+from vidnoise.frame import PIXEL_FORMATS, StreamInfo
 from vidnoise.frame.passthrough import Passthrough, is_same_language
+from vidnoise.notices import Notify
 from vidnoise.text import printable
 
 logger = logging.getLogger(__name__)
@@ -64,25 +68,25 @@ def holds_chroma_location(container_format: str, codec: str, location: int, *, i
     return (container_format in ("matroska", "webm") and location in (2, 3)) or (codec == "av1" and location == 3)
 
 
-def stream_tags(tags: dict[str, str], container_format: str, what: str) -> dict[str, str]:
+def stream_tags(tags: dict[str, str], container_format: str, what: str, notify: Notify = logger.log) -> dict[str, str]:
     """Tags of one stream, ``what``, as a container stores them, with a warning where it has none for its language."""
     language = tags.get("language")
     if container_format != "mov" or not language or language in _QUICKTIME_LANGUAGES.split():
         return tags
     same = [code for code in _QUICKTIME_LANGUAGES.split() if is_same_language(code, language)]
     if not same:
-        logger.warning("%s: mov has no code for its language %s; an .mp4 file has", what, printable(language))
+        notify(logging.WARNING, "%s: mov has no code for its language %s; an .mp4 file has", what, printable(language))
         return tags
     return {**tags, "language": same[0]}
 
 
-def timecode_as_tag(copies: Passthrough, container_format: str, uri: str) -> Passthrough:
+def timecode_as_tag(copies: Passthrough, container_format: str, uri: str, notify: Notify = logger.log) -> Passthrough:
     """``copies`` with timecode tracks (.mov) as what they say: a tag of the video, which muxers make a track of."""
     tracks = [s for s in copies.streams if s.kind == "data" and "timecode" in s.metadata]
     if not tracks:
         return copies
     if container_format in HOLDS_NO_TAGS:
-        logger.warning("%s: %s has no place for the timecode", uri, container_format)
+        notify(logging.WARNING, "%s: %s has no place for the timecode", uri, container_format)
     tags = {"timecode": tracks[0].metadata["timecode"], **copies.video_metadata}
     return replace(copies, streams=tuple(s for s in copies.streams if s not in tracks), video_metadata=tags)
 
@@ -92,15 +96,55 @@ def holds_aspect(container_format: str, codec: str) -> bool:
     return container_format in _HOLDS_SHAPE or codec in _CODEC_HOLDS_ASPECT
 
 
-def holds_rotation(container_format: str) -> bool:
-    """Whether a container stores how a picture is turned."""
-    return container_format in _HOLDS_ROTATION
+def warn_of_shape(
+    container_format: str,
+    encoder: Codec,
+    info: StreamInfo,
+    uri: str,
+    notify: Notify,
+    *,
+    holds_aspect: bool,
+) -> None:
+    """Say what the output cannot tell of the pictures' shape.
+
+    Args:
+        container_format: FFmpeg's name of the output's container.
+        encoder, info: Of the video.
+        uri: The output, for messages.
+        notify: Told what is lost.
+        holds_aspect: Whether the sample aspect ratio is stored.
+    """
+    lost = []
+    if info.rotation and container_format not in _HOLDS_ROTATION:
+        lost.append(f"rotation by {info.rotation} degrees")
+    if info.sample_aspect_ratio not in (None, 1) and not holds_aspect:
+        lost.append(f"sample aspect ratio {info.sample_aspect_ratio}")
+    if lost:
+        notify(
+            logging.WARNING, "%s: %s with %s has no place for the %s; an .mp4 file has",
+            uri, container_format, encoder.name, " and the ".join(lost),
+        )  # fmt: skip
 
 
-def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tuple[dict[str, str], dict[str, str]]:
+def warn_of_chroma_location(
+    container_format: str, encoder: Codec, pix_fmt: str, location: int, uri: str, notify: Notify
+) -> None:
+    """Say where the output cannot tell ``location``, at which its chroma samples lie; see :func:`warn_of_shape`."""
+    format = PIXEL_FORMATS.get(pix_fmt)
+    is_8_bit = format is not None and format.bit_depth == 8
+    if not holds_chroma_location(container_format, encoder.canonical_name, location, is_8_bit=is_8_bit):
+        notify(
+            logging.WARNING, "%s: %s with %s has no place for the chroma location (%s); H.264 and HEVC have one",
+            uri, container_format, encoder.name, CHROMA_LOCATIONS[location],
+        )  # fmt: skip
+
+
+def container_tags(
+    tags: dict[str, str], container_format: str, uri: str, notify: Notify = logger.log
+) -> tuple[dict[str, str], dict[str, str]]:
     """The tags worth writing, and the muxer's options for them.
 
-    What cannot be written is said in a warning.
+    What cannot be written is told to ``notify``.
 
     Args:
         tags: Of the input.
@@ -109,7 +153,9 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
     """
     alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v and not v.startswith(_MUXER)}
     if container_format in HOLDS_NO_TAGS and alive:
-        logger.warning("%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(alive)))
+        notify(
+            logging.WARNING, "%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(alive))
+        )
     stored = _STORED.get(container_format)
     if stored is None:
         return alive, {}
@@ -119,5 +165,7 @@ def container_tags(tags: dict[str, str], container_format: str, uri: str) -> tup
         # Apple's free-form list of tags: holds any name, but hides the classic ones from some MP4 players.
         return alive, {"movflags": "use_metadata_tags"}
     if lost:
-        logger.warning("%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(lost)))
+        notify(
+            logging.WARNING, "%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(lost))
+        )
     return alive, {}

@@ -7,9 +7,8 @@ import logging
 from vidnoise.errors import UsageError
 from vidnoise.frame import ColorInfo
 from vidnoise.frame.passthrough import Passthrough
+from vidnoise.notices import Notify
 from vidnoise.text import printable
-
-logger = logging.getLogger(__name__)
 
 Y4M_FORMATS: tuple[str, ...] = (
     *("gray", "gray9le", "gray10le", "gray12le", "gray16le", "yuv411p", "yuva444p"),
@@ -55,7 +54,7 @@ def muxer_options(container_format: str) -> dict[str, str]:
 
 
 def warn_of_losses(
-    container_format: str, copies: Passthrough, color: ColorInfo, tags: dict[str, str], uri: str
+    container_format: str, copies: Passthrough, color: ColorInfo, tags: dict[str, str], uri: str, notify: Notify
 ) -> None:
     """Say what is left out beside the pictures."""
     lost = [str(stream) for stream in copies.streams]
@@ -64,10 +63,16 @@ def warn_of_losses(
     if copies.hdr:
         lost.append("HDR mastering metadata")
     if lost:
-        logger.warning("%s: %s holds pictures only; left out: %s", uri, UNCOMPRESSED[container_format], ", ".join(lost))
+        notify(
+            logging.WARNING,
+            "%s: %s holds pictures only; left out: %s",
+            uri,
+            UNCOMPRESSED[container_format],
+            ", ".join(lost),
+        )
     # What nobody expects of bare pictures is told to those who ask.
     untold = [printable(f"tags {', '.join(tags)}")] if tags else []
     if (color.matrix, color.primaries, color.transfer) != (2, 2, 2):
         untold.append(f"colour tags (matrix {color.matrix}, primaries {color.primaries}, transfer {color.transfer})")
     if untold:
-        logger.info("%s: left out: %s", uri, ", ".join(untold))
+        notify(logging.INFO, "%s: left out: %s", uri, ", ".join(untold))

@@ -18,6 +18,7 @@ from av.video.frame import PictureType
 
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
+from vidnoise.notices import Notify
 from vidnoise.sinks.codecs import needs_fixed_quantiser
 from vidnoise.sinks.scheduling import scheduling_kept
 from vidnoise.sinks.stamps import Stamps
@@ -47,6 +48,9 @@ _WITHOUT_EDITS = ("f4v", "ismv")
 _WITHOUT_GAPS = ("mpeg", "vob", "dvd", "svcd", "vcd")
 """Containers of a constant rate that cannot leave a frame out either: only now and then they say what time it is."""
 
+_MOVED_SECONDS = 0.005
+"""Beyond what rounding to a container's ticks does."""
+
 
 def has_free_times(container: av.container.OutputContainer) -> bool:
     """Whether frames may be shown at any time, or only on the grid of a constant rate."""
@@ -67,6 +71,7 @@ class VideoStreamWriter:
         threads: Encoder threads; 0 lets it choose.
         deliver: Takes the packets; by default they go into ``container``.
         last_pts: Time of the frame before the first one, where another writer had it.
+        notify: Told of tags that the container cannot hold.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class VideoStreamWriter:
         threads: int,
         deliver: Callable[[av.Packet], None] | None = None,
         last_pts: int | None = None,
+        notify: Notify = logger.log,
     ) -> None:
         self._container = container
         self._deliver = deliver or self.mux_encoded
@@ -133,7 +139,7 @@ class VideoStreamWriter:
         elif info.rotation:
             stream.set_display_rotation(info.rotation)
         tags = {k: v for k, v in copies.video_metadata.items() if not k.lower().startswith(_DEAD_TAGS)}
-        stream.metadata.update(stream_tags(tags, container.format.name, "the video"))
+        stream.metadata.update(stream_tags(tags, container.format.name, "the video", notify))
         if copies.video_disposition:
             stream.disposition = av.stream.Disposition(copies.video_disposition)
         self._stream = stream
@@ -168,7 +174,7 @@ class VideoStreamWriter:
             picture.pict_type = PictureType.I
         logger.warning(
             "at %.3f s the input's sample aspect ratio changes from %s to %s; the output %s",
-            float((frame.pts or 0) * frame.time_base), was, now,
+            float(frame.seconds or 0), was, now,
             "follows" if self._can_follow else "goes on with the first",
         )  # fmt: skip
 
@@ -186,6 +192,20 @@ class VideoStreamWriter:
         self._stamps.place(packet)
         self._container.mux_one(packet)
 
+    def warn_of_moved_times(self, uri: str) -> None:
+        """Say what became of times that the container cannot have.
+
+        Args:
+            uri: The output, for messages.
+        """
+        if self.most_moved > _MOVED_SECONDS:
+            logger.warning(
+                "%s: %s knows a constant frame rate only; frames were moved by up to %.3f s. Write an .mp4 or .mkv",
+                uri, self._container.format.name, self.most_moved,
+            )  # fmt: skip
+        elif self.n_mended:
+            logger.warning("%s: %d time stamps did not go up and were mended", uri, self.n_mended)
+
     def _time(self, frame: Frame) -> tuple[int, int]:
         """Presentation time and duration of ``frame`` in the encoder's ticks; times always go up."""
         if self._is_counted:
@@ -199,8 +219,8 @@ class VideoStreamWriter:
         if self.last_pts is not None and pts <= self.last_pts:
             pts = self.last_pts + 1
             self.n_mended += 1
-        if frame.pts is not None and not self.has_free_times:
-            moved = abs(pts * self._time_base - frame.pts * frame.time_base)
+        if frame.seconds is not None and not self.has_free_times:
+            moved = abs(pts * self._time_base - frame.seconds)
             if self._container.format.name in _WITHOUT_GAPS and self.last_pts is not None:
                 moved = max(moved, (pts - self.last_pts - 1) * self._time_base)
             self.most_moved = max(self.most_moved, moved)
@@ -210,8 +230,8 @@ class VideoStreamWriter:
     def _count(self, frame: Frame) -> int:
         number = self._n_written
         self._n_written += 1
-        if frame.pts is not None:
-            seconds = frame.pts * frame.time_base
+        seconds = frame.seconds
+        if seconds is not None:
             if self._first_seconds is None:
                 self._first_seconds = seconds - number * self._time_base
             self.most_moved = max(self.most_moved, abs(number * self._time_base + self._first_seconds - seconds))

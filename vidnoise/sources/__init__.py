@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
+    from vidnoise.notices import Notify
     from vidnoise.options import SourceKeywords
     from vidnoise.sources.container import ContainerSource
 
@@ -56,6 +57,7 @@ def open_source(
     keeps_clock: bool = True,
     live_size_change: SizeChange | None = None,
     device: str | torch.device = "cpu",
+    notify: Notify | None = None,
     **options: Unpack[SourceKeywords],
 ) -> Source:
     """Open a video for reading.
@@ -67,6 +69,7 @@ def open_source(
             its clock says. Other inputs keep their times in any case.
         live_size_change: As ``size_change``, for live inputs where that is not given.
         device: Where the network runs: what ``hwaccel`` decodes on that GPU stays there.
+        notify: Told what a user should know of the input; by default the logger is.
         options: See below, and :class:`vidnoise.options.SourceOptions`.
 
     Raises:
@@ -80,7 +83,7 @@ def open_source(
         options["input_format"] = format
     return make_source(
         uri, SourceOptions.of("open_source", options),
-        keeps_clock=keeps_clock, live_size_change=live_size_change, device=device,
+        keeps_clock=keeps_clock, live_size_change=live_size_change, device=device, notify=notify,
     )  # fmt: skip
 
 
@@ -91,6 +94,7 @@ def make_source(
     keeps_clock: bool = True,
     live_size_change: SizeChange | None = None,
     device: str | torch.device = "cpu",
+    notify: Notify | None = None,
 ) -> Source:
     """What :func:`open_source` does, from options that are checked already."""
     text = os.fspath(uri)
@@ -107,6 +111,8 @@ def make_source(
         raise UsageError(f"{text}: is live, so there is no start to skip to", "start")
     format, given = _reader(options)
     more: dict[str, Any] = {"keeps_clock": keeps_clock, "is_live": is_live or options.live}
+    if notify is not None:
+        more["notify"] = notify
     if options.hwaccel != "none":
         import torch
 

@@ -7,9 +7,8 @@ from fractions import Fraction
 
 import av
 
+from vidnoise.notices import Notify
 from vidnoise.sources.description import hdr_metadata, side_data
-
-logger = logging.getLogger(__name__)
 
 _LOST_SIDE_DATA = {
     "DYNAMIC_HDR_PLUS": "HDR10+ data",
@@ -37,9 +36,11 @@ class Beside:
         first: The first picture, whose HDR metadata the output gets.
         time_base: Of the pictures.
         begin: Seconds at which the input begins on its own clock.
+        notify: Told what is lost.
     """
 
-    def __init__(self, uri: str, first: av.VideoFrame, time_base: Fraction, begin: Fraction) -> None:
+    def __init__(self, uri: str, first: av.VideoFrame, time_base: Fraction, begin: Fraction, notify: Notify) -> None:
+        self._notify = notify
         self._uri, self._time_base, self._begin = uri, time_base, begin
         self._hdr = hdr_metadata(first)
         self._told: set[str] = set()
@@ -55,9 +56,13 @@ class Beside:
             since = f" (from {float(picture.pts * self._time_base - self._begin):.3f} s on)"
         for kind in sorted((kinds - self._told) & _LOST_SIDE_DATA.keys()):
             what = _LOST_SIDE_DATA[kind]
-            logger.warning("%s: the %s inside the pictures are not carried over%s", self._uri, what, since)
+            self._notify(
+                logging.WARNING, "%s: the %s inside the pictures are not carried over%s", self._uri, what, since
+            )
         self._told |= kinds
         if "HDR metadata" not in self._told and hdr_metadata(picture) not in ({}, self._hdr):
             self._told.add("HDR metadata")
-            logger.warning("%s: the HDR mastering metadata changes%s; the output has the first", self._uri, since)
+            self._notify(
+                logging.WARNING, "%s: the HDR mastering metadata changes%s; the output has the first", self._uri, since
+            )
         return picture if CAPTIONS in kinds else None

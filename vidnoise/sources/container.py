@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,19 +13,21 @@ import av.container
 import av.error
 import av.stream
 
-from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceError, SourceOpenError, UsageError
-from vidnoise.frame import Frame, Packet, PixelFormat, StreamInfo
-from vidnoise.frame.passthrough import Passthrough
+from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError
+from vidnoise.frame import Frame, Packet, StreamInfo
+from vidnoise.frame.stamps import shown_at
+from vidnoise.notices import Notify
 from vidnoise.options import MAX_PIXELS, SizeChange, SourceOptions
 from vidnoise.sources.beside import Beside
+from vidnoise.sources.copied import CopiedPackets, shown_seconds
 from vidnoise.sources.decoding import DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
     chroma_location,
     copied_streams,
     describe,
-    display_matrix,
-    hdr_metadata,
+    describe_part,
     main_video,
+    missing_seconds,
     to_fraction,
     told_by_libav,
     total_seconds,
@@ -37,6 +38,7 @@ from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.seeking import Pictures
+from vidnoise.sources.size_change import change_refused, is_same_format
 from vidnoise.sources.tracks import Tracks
 from vidnoise.sources.trim import TimeRange
 from vidnoise.text import shown
@@ -45,8 +47,6 @@ logger = logging.getLogger(__name__)
 
 _NO_PAUSE_SECONDS = 60
 """A transport stream that begins later shows the time of a broadcast's clock."""
-
-_HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
 
 
 class ContainerSource:
@@ -64,6 +64,7 @@ class ContainerSource:
             end are taken for live; ``duration`` is then left to whoever keeps them going.
         keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0.
         hardware: What decodes; by default the CPU.
+        notify: Told what a user should know of the input.
 
     Raises:
         SourceOpenError: Missing, unreadable, or no video in it.
@@ -84,16 +85,18 @@ class ContainerSource:
         is_live: bool | None = None,
         keeps_clock: bool = True,
         hardware: Hardware | None = None,
+        notify: Notify = logger.log,
     ) -> None:
         self._address = uri
         self.uri = shown(uri)
+        self._notify = notify
         self.size_change: SizeChange = options.size_change or "stop"
         self._next: tuple[av.VideoFrame, list[av.Packet], Fraction] | None = None
         """The first picture of another size, what came with it, and its time."""
         self._last_size: tuple[int, int, str] | None = None
         self._hardware = hardware
         self._accelerator = None if hardware is None else hardware.accelerator()
-        self._fields = FieldFinder(options.interlaced, self.uri)
+        self._fields = FieldFinder(options.interlaced, self.uri, notify)
         self._tracks = Tracks(options.tracks)
         self._keeps_clock = keeps_clock
         self._max_pixels = options.max_pixels or MAX_PIXELS
@@ -103,12 +106,11 @@ class ContainerSource:
         self.ended_early_seconds = 0.0
         """How much shorter than its header says the input turned out to be; 0 for a whole one."""
         self._range = TimeRange(options.start, options.duration)
-        self._reader = PictureReader(self.uri)
+        self._reader = PictureReader(self.uri, notify)
         self._lock = threading.Lock()
         self._closed = False
         self._started = False
         self._stopped = False
-        self._last_seconds = Fraction(0)
         self._container = self._open(options.input_format, options.input_options, timeout)
         try:
             self._prepare(options.threads)
@@ -163,23 +165,18 @@ class ContainerSource:
         self._begin = self._beginning()
         if not self._keeps_clock and has_clock(container):
             self._range.clock_seconds = self._begin
-            say = logger.warning if self._begin > _NO_PAUSE_SECONDS else logger.info
-            say("%s: its clock begins at %.3f s; the output begins at 0", self.uri, self._begin)
+            level = logging.WARNING if self._begin > _NO_PAUSE_SECONDS else logging.INFO
+            self._notify(level, "%s: its clock begins at %.3f s; the output begins at 0", self.uri, self._begin)
         told = told_by_libav(container)
         copied = copied_streams(container, chosen, video, told)
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
-        self._kinds = {s.index: (s.kind, s.is_cover) for s in wanted}
+        self._copied = CopiedPackets(wanted, self._range)
         others = [container.streams[s.index] for s in wanted]
         self._decoded = DecodedStream(
-            container,
-            video,
-            others,
-            uri=self.uri,
-            threads=threads,
-            is_live=bool(self._is_live),
-            max_pixels=self._max_pixels,
-        )
-        covers = {index for index, (_, is_cover) in self._kinds.items() if is_cover}
+            container, video, others, uri=self.uri, notify=self._notify, threads=threads,
+            is_live=bool(self._is_live), max_pixels=self._max_pixels,
+        )  # fmt: skip
+        covers = self._copied.covers
         self._pictures = Pictures(
             container, video, self._decoded, uri=self.uri, time_base=self._time_base, begin=self._begin, covers=covers
         )
@@ -196,36 +193,22 @@ class ContainerSource:
             is_live = "://" in self.uri and total is None and not self._range.start and not has_known_size(container)
             if is_live:
                 self._range.duration = None
-        check_dolby_vision(self._first, self.uri)
+        check_dolby_vision(self._first, self.uri, self._notify)
         self._fields.begin(video, self._first)
         self.info = describe(
-            container,
-            video,
-            self._first,
-            format,
-            color,
-            uri=self._address,
-            others=copied,
-            chapters=self._range.place_chapters(container.chapters()),
-            trimmed_seconds=self._trimmed_seconds(total),
+            container, video, self._first, format, color, uri=self._address, others=copied,
+            chapters=self._range.place_chapters(container.chapters()), trimmed_seconds=self._range.length_of(total),
             is_trimmed=self._range.start is not None or self._range.duration is not None,
-            field_order=self._fields.order,
-            is_live=is_live,
-        )
+            field_order=self._fields.order, is_live=is_live,
+        )  # fmt: skip
         self._total_seconds = total
-        self._beside = Beside(self.uri, self._first, self._time_base, self._begin)
+        self._beside = Beside(self.uri, self._first, self._time_base, self._begin, self._notify)
 
     def _beginning(self) -> Fraction:
         """Time of the input's beginning on its own clock, in seconds."""
         if self._container.start_time is not None:
             return Fraction(self._container.start_time, av.time_base)
         return (self._video.start_time or 0) * self._time_base
-
-    def _trimmed_seconds(self, total: Fraction | None) -> float | None:
-        left = None if total is None else max(total - (self._range.start or 0), Fraction(0))
-        if self._range.duration is not None:
-            left = self._range.duration if left is None else min(left, self._range.duration)
-        return None if left is None else float(left)
 
     def _find_first(self) -> tuple[av.VideoFrame, list[av.Packet]]:
         """The first wanted picture, and the packets of other streams that came before it."""
@@ -262,17 +245,17 @@ class ContainerSource:
                     if picture is None:
                         picture, held = self._pictures.next()
                     if picture is None:
-                        self._finish(self._place(held), n_frames)
+                        self._finish(self._copied.place(held), n_frames)
                         return
                     seconds = self._pictures.seconds(picture, seconds)
                     if self.size_change == "split" and self._is_other(picture):
                         before = [p for p in held if _is_before(p, seconds)]
                         self._next = picture, [p for p in held if p not in before], seconds
-                        self.trailing_packets = self._place(before)
+                        self.trailing_packets = self._copied.place(before)
                         return
-                    packets = self._place(held)
+                    packets = self._copied.place(held)
                     if self._range.is_past_end(seconds):
-                        self.trailing_packets = packets + self._read_tail()
+                        self.trailing_packets = packets + self._copied.tail(self._pictures.packets())
                         return
                     frame = self._frame(picture, packets, previous, n_frames)
                     picture, held = None, []
@@ -299,18 +282,12 @@ class ContainerSource:
         self._started = self._stopped = False  # whoever read the part before has stopped it at its end
         if not self._keeps_clock:
             self._range.begin_part(seconds)
-        info, picture = self.info, self._first
+        picture = self._first
         format = self._reader.format_of(picture)
-        copies = info.passthrough
-        if isinstance(copies, Passthrough):
-            copies = replace(copies, display_matrix=display_matrix(picture), hdr=hdr_metadata(picture), chapters=())
-        self.info = replace(
-            info, width=picture.width, height=picture.height, format=format, n_frames=None, duration_seconds=None,
-            color=self._reader.color_of(picture, format, info.codec), rotation=round(picture.rotation) % 360,
-            sample_aspect_ratio=self._decoded.sample_aspect_ratio, passthrough=copies,
-        )  # fmt: skip
+        color = self._reader.color_of(picture, format, self.info.codec)
+        self.info = describe_part(self.info, picture, format, color, self._decoded.sample_aspect_ratio)
         self.trailing_packets = ()
-        self._beside = Beside(self.uri, picture, self._time_base, self._begin)
+        self._beside = Beside(self.uri, picture, self._time_base, self._begin, self._notify)
         return True
 
     def present_as(self, info: StreamInfo) -> None:
@@ -325,12 +302,8 @@ class ContainerSource:
     def copied_packets(self) -> Iterator[Packet]:
         """Instead of the frames: what would ride on them and come behind them. Nothing is decoded, so it is quick."""
         self._started = True
-        yield from self._place(self._held)
-        for packet in self._pictures.packets():
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is not None and self._range.is_past_end(stamp * Fraction(packet.time_base) - 5):
-                return
-            yield from self._place([packet])
+        yield from self._copied.place(self._held)
+        yield from self._copied.all(self._pictures.packets())
 
     def _frame(self, picture: av.VideoFrame, packets: tuple[Packet, ...], previous: Frame | None, count: int) -> Frame:
         info = self.info
@@ -339,18 +312,19 @@ class ContainerSource:
         side_data = self._beside.look(picture)
         if self._is_other(picture):
             if self.size_change != "scale":
-                self._refuse_change(picture, count)
+                raise change_refused(self.uri, info, picture, count, self._since_begin(picture))
             if has_changed or previous is None:
-                logger.warning(
-                    "%s: the picture changes to %dx%d %s at %s; it is scaled to the first size, %dx%d %s",
-                    self.uri, *size, self._time_of(picture), info.width, info.height, info.format.name,
+                self._notify(
+                    logging.WARNING,
+                    "%s: the picture changes to %dx%d %s at %.3f s; it is scaled to the first size, %dx%d %s",
+                    self.uri, *size, self._since_begin(picture), info.width, info.height, info.format.name,
                 )  # fmt: skip
             picture = picture.reformat(info.width, info.height, info.format.name)
         format, planes = self._reader.read(picture)
         color = self._reader.color_of(picture, format, info.codec)
-        if _plain(format) == _plain(info.format):
-            format = info.format  # a range that changes is a matter of the tags
-        stamp = picture.pts if picture.pts is not None else picture.dts
+        if is_same_format(format, info.format):
+            format = info.format
+        stamp = shown_at(picture)
         if stamp is not None:
             pts = stamp - self._range.shift(self._time_base)
         elif previous is None or previous.pts is None:
@@ -384,81 +358,25 @@ class ContainerSource:
         """Whether ``picture`` has another size or format than the output."""
         info = self.info
         is_same = (picture.width, picture.height) == (info.width, info.height)
-        return not is_same or _plain(self._reader.format_of(picture)) != _plain(info.format)
+        return not is_same or not is_same_format(self._reader.format_of(picture), info.format)
 
-    def _time_of(self, picture: av.VideoFrame) -> str:
-        return f"{float(self._pictures.seconds(picture, None) - self._begin):.3f} s"
-
-    def _refuse_change(self, picture: av.VideoFrame, count: int) -> None:
-        info = self.info
-        # Rounded down, so that both parts are cut before this frame.
-        seconds = math.floor((self._pictures.seconds(picture, None) - self._begin) * 1000) / 1000
-        apart = f"process the parts apart (duration {seconds:.3f} for this one, start {seconds:.3f} for the next)"
-        if seconds <= 0:  # streams that were put one behind the other, each with a clock of its own
-            apart = "take the parts apart first, with the program that joined them: the clock begins anew there"
-        raise SizeChangeError(
-            f"{self.uri}: frame {count} (at {seconds:.3f} s) changes from {info.width}x{info.height} "
-            f"{info.format.name} to {picture.width}x{picture.height} {picture.format.name}; one output holds one size, "
-            f'so {apart}; or give size_change="split" or "scale"'
-        )
-
-    def _place(self, held: list[av.Packet]) -> tuple[Packet, ...]:
-        placed = []
-        for packet in held:
-            self._note_time(packet)
-            kind, is_picture = self._kinds[packet.stream_index]
-            moved = self._range.place(packet, kind, is_picture=is_picture)
-            if moved is not None:
-                placed.append(moved)
-        return tuple(placed)
-
-    def _note_time(self, packet: av.Packet) -> None:
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None:
-            end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
-            self._last_seconds = max(self._last_seconds, end)
-
-    def _read_tail(self) -> tuple[Packet, ...]:
-        """Packets of the other streams up to the end of the range; pictures behind it are not decoded."""
-        waiting = {index for index, (kind, _) in self._kinds.items() if kind == "audio"}
-        tail: list[Packet] = []
-        origin = self._range.origin_seconds or Fraction(0)
-        for packet in self._pictures.packets() if waiting else ():
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is not None:
-                seconds = stamp * Fraction(packet.time_base)
-                if self._range.is_past_end(seconds):
-                    waiting.discard(packet.stream_index)
-                if not waiting or (self._range.duration and seconds - origin > self._range.duration + 5):
-                    break
-            tail.extend(self._place([packet]))
-        return tuple(tail)
+    def _since_begin(self, picture: av.VideoFrame) -> Fraction:
+        return self._pictures.seconds(picture, None) - self._begin
 
     def _finish(self, packets: tuple[Packet, ...], n_frames: int) -> None:
         self.trailing_packets = packets
-        end = max(self._last_seconds, self._decoded.last_seconds)
-        if (
-            self._total_seconds
-            and not self._stopped
-            and any(k in self._container.format.name for k in _HEADER_KNOWS_DURATION)
-        ):
-            missing = float(self._total_seconds - (end - self._begin))
-            if "flv" in self._container.format.name:  # whose header counts from the first time of decoding
-                missing -= 4 * float(self._pictures.ticks_per_frame() * self._time_base)
-            if missing > max(0.1, 0.01 * float(self._total_seconds)):
-                self.ended_early_seconds = missing
-                logger.warning(
-                    "%s: ended %.2f s before the end that its header gives; it seems to be cut off", self.uri, missing
-                )
+        read = max(self._copied.last_seconds, self._decoded.last_seconds) - self._begin
+        if self._total_seconds and not self._stopped:
+            frame = self._pictures.ticks_per_frame() * self._time_base
+            self.ended_early_seconds = missing_seconds(self._container.format.name, self._total_seconds, read, frame)
+        if self.ended_early_seconds:
+            self._notify(
+                logging.WARNING, "%s: ended %.2f s before the end that its header gives; it seems to be cut off",
+                self.uri, self.ended_early_seconds,
+            )  # fmt: skip
         if self.n_corrupt:
-            logger.warning("%s: %d damaged packets or pictures", self.uri, self.n_corrupt)
-
-
-def _plain(format: PixelFormat) -> str:
-    """The name without the letter that old formats have for the full range."""
-    return "yuv" + format.name[len("yuvj") :] if format.name.startswith("yuvj") else format.name
+            self._notify(logging.WARNING, "%s: %d damaged packets or pictures", self.uri, self.n_corrupt)
 
 
 def _is_before(packet: av.Packet, seconds: Fraction) -> bool:
-    stamp = packet.pts if packet.pts is not None else packet.dts
-    return stamp is not None and stamp * Fraction(packet.time_base) < seconds
+    return (shown := shown_seconds(packet)) is not None and shown < seconds

@@ -21,6 +21,8 @@ import av.stream
 from av.codec.context import ThreadType
 
 from vidnoise.errors import DecodeError, SourceLostError
+from vidnoise.frame.stamps import shown_at
+from vidnoise.notices import Notify
 from vidnoise.options import MAX_PIXELS
 from vidnoise.sources.timeline import Timeline
 
@@ -69,7 +71,7 @@ def has_known_size(container: av.container.InputContainer) -> bool:
         return False
 
 
-def decoder_of(video: av.VideoStream) -> av.VideoCodecContext:
+def decoder_of(video: av.VideoStream, notify: Notify) -> av.VideoCodecContext:
     """What decodes ``video``: its own decoder, unless that one would drop transparency without a word."""
     context = video.codec_context
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.codec.canonical_name)
@@ -78,7 +80,7 @@ def decoder_of(video: av.VideoStream) -> av.VideoCodecContext:
     try:
         return cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
     except (ValueError, av.error.FFmpegError):
-        logger.warning("the transparency of %s is lost: this build of FFmpeg has no %s", context.name, name)
+        notify(logging.WARNING, "the transparency of %s is lost: this build of FFmpeg has no %s", context.name, name)
         return context
 
 
@@ -95,16 +97,18 @@ class DecodedStream:
         others: Sequence[av.stream.Stream],
         *,
         uri: str,
+        notify: Notify,
         threads: int,
         is_live: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._container = container
         self._video = video
-        self._decoder = decoder_of(video)
+        self._decoder = decoder_of(video, notify)
         self._decoder.options = {**self._decoder.options, "max_pixels": str(max_pixels)}
         self._streams = [video, *others]
         self._uri = uri
+        self._notify = notify
         self.n_corrupt = 0
         self.n_lost = 0
         """Packets that gave no picture because they could not be decoded."""
@@ -116,7 +120,7 @@ class DecodedStream:
         """Bytes up to the end of the last video packet read, where the container tells."""
         self.jumps: deque[int] = deque()
         """Times at which the input's clock jumped: what comes from there does not follow from what was."""
-        self._timeline = Timeline(has_leaps=has_clock(container), uri=uri)
+        self._timeline = Timeline(has_leaps=has_clock(container), uri=uri, notify=notify)
         self._failures = 0
         self._n_said_late = 0
         self._counted: deque[int] = deque(maxlen=64)
@@ -157,7 +161,7 @@ class DecodedStream:
             self._decoder.flush_buffers()
         for packet in self._packets():
             if self._timeline.place(packet) and packet.stream_index == index:
-                self.jumps.append(packet.dts or 0 if packet.pts is None else packet.pts)
+                self.jumps.append(shown_at(packet) or 0)
             if packet.stream_index != index or packet.stream is not self._video:
                 if packet.size or packet.dts is not None:
                     yield packet
@@ -168,7 +172,7 @@ class DecodedStream:
                 if self._may_be_packed and (mark := _DIVX_MARK.search(bytes(packet))):
                     self._may_be_packed, self._is_packed = False, bool(mark[1])
                 yield from self._decode(packet)
-            elif packet.pts is None and packet.dts is None:
+            elif shown_at(packet) is None:
                 flushed = True
                 yield from self._drain()
             # An empty packet with a time stamp (AVI's "frame dropped") would put the decoder into draining: leave it.
@@ -195,7 +199,7 @@ class DecodedStream:
                 failures += 1
                 self._count_failure(ex, lost=False)
                 if failures >= 8:
-                    logger.warning("%s: stopped at unreadable data", self._uri)
+                    self._notify(logging.WARNING, "%s: stopped at unreadable data", self._uri)
                     return
             except (av.error.ExitError, TimeoutError) as ex:
                 raise SourceLostError(f"{self._uri}: no data came in time", self._uri) from ex
@@ -222,7 +226,8 @@ class DecodedStream:
         late = listed[len(self._container.streams) + self._n_said_late :]
         self._n_said_late += len(late)
         for stream in late:
-            logger.warning(
+            self._notify(
+                logging.WARNING,
                 "%s: a stream that began late is left out: #%s; "
                 'input_options={"probesize": "1G", "analyzeduration": "1G"} looks for such ones longer',
                 self._uri, stream.strip(),
@@ -237,7 +242,7 @@ class DecodedStream:
     def _note_time(self, packet: av.Packet) -> None:
         if packet.pos is not None and packet.pos >= 0 and not packet.is_corrupt:
             self.end_position = packet.pos + packet.size
-        stamp = packet.pts if packet.pts is not None else packet.dts
+        stamp = shown_at(packet)
         if stamp is not None:
             end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
             self.last_seconds = max(self.last_seconds, end)

@@ -6,6 +6,7 @@ import logging
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
@@ -35,6 +36,8 @@ _BARE = ("h264", "hevc", "vvc", "evc", "cavsvideo", "m4v", "vc1", "mpegvideo", "
 _SAY_WHEN_THE_END_IS = ("matroska", "nut")
 """Containers whose headers say when the end is, from time 0, and not how long the video is."""
 
+_HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
+
 _READERS_OWN_RATE = 25
 """What FFmpeg takes for their rate unless it is told another one."""
 
@@ -61,6 +64,23 @@ def total_seconds(container: av.container.InputContainer, video: av.VideoStream)
     if total is not None and any(name in container.format.name for name in _SAY_WHEN_THE_END_IS):
         total -= Fraction(max(container.start_time or 0, 0), av.time_base)
     return total if total is None or total > 0 else None
+
+
+def missing_seconds(container_format: str, total: Fraction, read: Fraction, frame: Fraction) -> float:
+    """How much shorter than its header says an input turned out to be; 0 where that may be right.
+
+    Args:
+        container_format: FFmpeg's name.
+        total: Seconds by the header.
+        read: Seconds up to the end of the last packet.
+        frame: Seconds of a frame.
+    """
+    if not any(name in container_format for name in _HEADER_KNOWS_DURATION):
+        return 0.0
+    missing = float(total - read)
+    if "flv" in container_format:  # whose header counts from the first time of decoding
+        missing -= 4 * float(frame)
+    return missing if missing > max(0.1, 0.01 * float(total)) else 0.0
 
 
 def main_video(streams: Sequence[av.stream.Stream]) -> av.VideoStream | None:
@@ -226,3 +246,19 @@ def describe(
         bit_rate=video.codec_context.bit_rate or container.bit_rate or None,
         passthrough=passthrough,
     )
+
+
+def describe_part(
+    info: StreamInfo, first: av.VideoFrame, format: PixelFormat, color: ColorInfo, aspect: Fraction | None
+) -> StreamInfo:
+    """``info`` of the pictures before, made that of the video that goes on with the picture ``first``, another one.
+
+    Args:
+        format, color: Of ``first``.
+        aspect: Its sample aspect ratio.
+    """
+    copies = replace(info.passthrough, display_matrix=display_matrix(first), hdr=hdr_metadata(first), chapters=())
+    return replace(
+        info, width=first.width, height=first.height, format=format, n_frames=None, duration_seconds=None,
+        color=color, rotation=round(first.rotation) % 360, sample_aspect_ratio=aspect, passthrough=copies,
+    )  # fmt: skip

@@ -8,9 +8,8 @@ import struct
 import av
 
 from vidnoise.errors import FormatError
+from vidnoise.notices import Notify
 from vidnoise.sources.description import side_data
-
-logger = logging.getLogger(__name__)
 
 
 def dolby_vision_profile(picture: av.VideoFrame) -> int | None:
@@ -32,7 +31,7 @@ def dolby_vision_profile(picture: av.VideoFrame) -> int | None:
     return 0
 
 
-def check_dolby_vision(picture: av.VideoFrame, uri: str) -> None:
+def check_dolby_vision(picture: av.VideoFrame, uri: str, notify: Notify) -> None:
     """Say what gets lost of a Dolby Vision video, which ``picture`` begins.
 
     Raises:
@@ -48,4 +47,6 @@ def check_dolby_vision(picture: av.VideoFrame, uri: str) -> None:
             f"format=yuv420p10 -c:v ffv1 OUTPUT.mkv"
         )
     name = f"Dolby Vision profile {profile}" if profile else "Dolby Vision"
-    logger.warning("%s: %s: only its base layer is kept, with that layer's own colours and HDR10 data", uri, name)
+    notify(
+        logging.WARNING, "%s: %s: only its base layer is kept, with that layer's own colours and HDR10 data", uri, name
+    )

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 
 from vidnoise.color import component_values
 from vidnoise.frame import FieldOrder, Frame
-
-logger = logging.getLogger(__name__)
+from vidnoise.notices import Notify
 
 _ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 """FFmpeg's AVFieldOrder, as displayed; 0 is unknown, 1 progressive."""
@@ -35,14 +34,16 @@ class FieldFinder:
         asked: ``auto`` believes the video's marks; ``tff`` and ``bff``: the top or the bottom field comes first;
             ``no``: it is progressive.
         uri: The input, for messages.
+        notify: Told what the stream is taken for.
     """
 
     order: FieldOrder | None
     """Which field the stream shows first; None for progressive video. Known from :meth:`begin` on."""
 
-    def __init__(self, asked: str, uri: str) -> None:
+    def __init__(self, asked: str, uri: str, notify: Notify) -> None:
         self._asked = asked
         self._uri = uri
+        self._notify = notify
         self._n_looked_at = self._n_combed = 0
 
     def begin(self, video: av.VideoStream, first: av.VideoFrame) -> None:
@@ -51,16 +52,19 @@ class FieldFinder:
         self.order = marked if self._asked == "auto" else None if self._asked == "no" else cast(FieldOrder, self._asked)
         self._is_interlaced = self.order is not None
         if self._is_interlaced:
-            logger.info("%s: interlaced (%s): denoised field by field", self._uri, self.order)
+            self._notify(logging.INFO, "%s: interlaced (%s): denoised field by field", self._uri, self.order)
         elif marked is not None:
-            logger.warning("%s: is marked as interlaced (%s); taken as progressive, as asked", self._uri, marked)
+            self._notify(
+                logging.WARNING, "%s: is marked as interlaced (%s); taken as progressive, as asked", self._uri, marked
+            )
 
     def marked(self, frame: Frame, picture: av.VideoFrame) -> Frame:
         """``frame``, which was made of ``picture``, with ``interlaced`` set where it is."""
         if not self._is_interlaced and self._asked == "auto":
             if picture.interlaced_frame:
                 self._is_interlaced = True
-                logger.warning(
+                self._notify(
+                    logging.WARNING,
                     "%s: is interlaced from frame %d on, and denoised field by field from there; the output began as "
                     "progressive and stays marked so", self._uri, frame.index,
                 )  # fmt: skip
@@ -73,7 +77,8 @@ class FieldFinder:
         self._n_combed += is_combed(frame)
         if self._n_combed == _COMBED_PICTURES:
             self._n_looked_at = _LOOKED_AT
-            logger.warning(
+            self._notify(
+                logging.WARNING,
                 "%s: looks interlaced, but is not marked so and taken as progressive; if it is, say "
                 'interlaced="tff" (or "bff"), else interlaced="no"', self._uri,
             )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceLostError, SourceOpenError
 from vidnoise.frame import Frame, Packet
-from vidnoise.frame.passthrough import Passthrough
+from vidnoise.frame.stamps import shift_stamps
 from vidnoise.options import FOREVER, SizeChange
 from vidnoise.sources.protocol import Source
 from vidnoise.text import shown
@@ -47,7 +47,7 @@ class _Visit:
     n_frames: int = 0
 
     def note(self, frame: Frame) -> None:
-        self.last = (frame.pts or 0) * frame.time_base
+        self.last = frame.seconds or Fraction(0)
         self.first = self.last if self.first is None else self.first
         self.n_frames += 1
 
@@ -114,7 +114,7 @@ class LiveSource:
         self._is_other = False
         """Whether it came back as another video, which a new part begins with."""
         self._source = reopen()
-        self._is_paced = is_paced or self._container_name() in _COMES_IN_PIECES
+        self._is_paced = is_paced or self._source.info.passthrough.container in _COMES_IN_PIECES
         self.info = replace(self._source.info, is_live=True, n_frames=None, duration_seconds=None)
         self._streams = self._signature(self._source)
 
@@ -145,7 +145,7 @@ class LiveSource:
         if self._last is not None:
             self._n_frames_before = self._last.index + 1
             if self._duration is not None and self._first_seconds is not None:
-                self._duration -= float((self._last.pts or 0) * self._last.time_base - self._first_seconds)
+                self._duration -= float((self._last.seconds or 0) - self._first_seconds)
         self._last = self._first_seconds = None
         self._offset = Fraction(0)
         self.trailing_packets = ()
@@ -203,7 +203,7 @@ class LiveSource:
     def _place(self, frame: Frame, *, is_new: bool) -> Frame:
         """``frame`` on our clock, which goes on across outages."""
         time_base = self.info.time_base
-        seconds = (frame.pts or 0) * frame.time_base
+        seconds = frame.seconds or Fraction(0)
         if is_new and self._last is not None:
             assert self._last.arrived is not None
             length = (self._last.duration or 0) * time_base or self._frame_seconds()
@@ -230,14 +230,11 @@ class LiveSource:
     def _moved(self, packets: tuple[Packet, ...]) -> tuple[Packet, ...]:
         if self._offset:
             for packet in packets:
-                data = packet.data
-                ticks = round(self._offset / Fraction(data.time_base))
-                data.pts = None if data.pts is None else data.pts + ticks
-                data.dts = None if data.dts is None else data.dts + ticks
+                shift_stamps(packet.data, round(self._offset / Fraction(packet.data.time_base)))
         return packets
 
     def _is_past_end(self, frame: Frame) -> bool:
-        seconds = (frame.pts or 0) * frame.time_base
+        seconds = frame.seconds or Fraction(0)
         if self._first_seconds is None:
             self._first_seconds, self._begin = seconds, time.monotonic()
         return self._duration is not None and seconds - self._first_seconds >= self._duration
@@ -245,7 +242,7 @@ class LiveSource:
     def _sleep_until(self, frame: Frame) -> bool:
         """Wait for the frame's time; True where a stop came first."""
         assert self._first_seconds is not None
-        due = self._begin + float((frame.pts or 0) * frame.time_base - self._first_seconds)
+        due = self._begin + float((frame.seconds or 0) - self._first_seconds)
         return self._stopped.wait(max(0.0, due - time.monotonic()))
 
     # --- reconnecting -------------------------------------------------------------------------------------------------
@@ -299,11 +296,6 @@ class LiveSource:
         source.close()
         raise SourceLostError(f"{self.uri}: came back with {what}; one output holds one kind of video", self.uri)
 
-    def _container_name(self) -> str:
-        copies = self._source.info.passthrough
-        return copies.container if isinstance(copies, Passthrough) else ""
-
     @staticmethod
     def _signature(source: Source) -> list[tuple[int, str, str]]:
-        copies = source.info.passthrough
-        return [(s.index, s.kind, s.codec) for s in copies.streams] if isinstance(copies, Passthrough) else []
+        return [(s.index, s.kind, s.codec) for s in source.info.passthrough.streams]

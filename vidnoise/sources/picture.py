@@ -10,6 +10,7 @@ from torch import Tensor
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, PixelFormat
 from vidnoise.frame.av_planes import plane_views
+from vidnoise.notices import Notify
 from vidnoise.sources.hardware import DevicePlanes, is_on_gpu, sample_format
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,9 @@ def target_format(name: str) -> PixelFormat | None:
 class PictureReader:
     """Turns the pictures of one stream into planes; passive, not thread-safe."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, notify: Notify = logger.log) -> None:
         self._uri = uri
+        self._notify = notify
         self._source_name: str | None = None
         self._format: PixelFormat | None = None
         self._color = ColorInfo()
@@ -68,7 +70,9 @@ class PictureReader:
                     f"with: ffmpeg -i INPUT -pix_fmt yuv444p16le -c:v ffv1 OUTPUT.mkv"
                 )
             if format.name != name:
-                logger.info("%s: pixel format %s is processed as %s (same samples)", self._uri, name, format.name)
+                self._notify(
+                    logging.INFO, "%s: pixel format %s is processed as %s (same samples)", self._uri, name, format.name
+                )
             self._source_name, self._format = name, format
         return self._format
 

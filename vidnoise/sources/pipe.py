@@ -15,8 +15,6 @@ from vidnoise.frame import Packet
 from vidnoise.sources.container import ContainerSource
 from vidnoise.sources.opening import LONG_LOOK, open_container
 
-logger = logging.getLogger(__name__)
-
 _WAKE_SECONDS = 0.2
 """How soon a wait for data notices that nobody wants any more."""
 
@@ -128,7 +126,7 @@ class PipeSource(ContainerSource):
         missing = self._pipe.n_bytes - self._decoded.end_position
         if self._container.format.name in _COUNTS_PICTURES and missing and not self._pipe.stopped:
             self.ended_early_seconds = float(self._pictures.ticks_per_frame() * self._time_base)
-            logger.warning("%s: ended early, in the middle of frame %d", self.uri, n_frames)
+            self._notify(logging.WARNING, "%s: ended early, in the middle of frame %d", self.uri, n_frames)
 
 
 def _pipe_number(uri: str) -> int:

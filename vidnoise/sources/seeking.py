@@ -11,6 +11,7 @@ import av.container
 import av.error
 import av.stream
 
+from vidnoise.frame.stamps import shown_at
 from vidnoise.sources.decoding import DecodedStream, reason
 from vidnoise.sources.description import frame_rate
 
@@ -94,7 +95,7 @@ class Pictures:
 
     def seconds(self, picture: av.VideoFrame, previous: Fraction | None) -> Fraction:
         """Time of a picture on the input's clock; one without a time stamp follows ``previous``."""
-        stamp = picture.pts if picture.pts is not None else picture.dts
+        stamp = shown_at(picture)
         if stamp is None:
             return self._begin if previous is None else previous + self.ticks_per_frame() * self._time_base
         return stamp * self._time_base
@@ -106,7 +107,7 @@ class Pictures:
 
 
 def _ends_after(packet: av.Packet, seconds: Fraction) -> bool:
-    stamp = packet.pts if packet.pts is not None else packet.dts
+    stamp = shown_at(packet)
     if stamp is None:
         return True
     return (stamp + (packet.duration or 0)) * Fraction(packet.time_base) >= seconds

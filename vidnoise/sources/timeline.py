@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import av
 
-logger = logging.getLogger(__name__)
+from vidnoise.frame.stamps import decoded_at, shift_stamps
+from vidnoise.notices import Notify
 
 _BACKWARD_SECONDS = 1
 """A stream that goes back by more than this has a new clock; less is the reordering of frames, or noise."""
@@ -24,9 +25,11 @@ class Timeline:
     Args:
         has_leaps: Whether the container is one (MPEG-TS) in which clocks leap forward, too.
         uri: The input, for messages.
+        notify: Told of jumps.
     """
 
-    def __init__(self, *, has_leaps: bool, uri: str) -> None:
+    def __init__(self, *, has_leaps: bool, uri: str, notify: Notify) -> None:
+        self._notify = notify
         self._has_leaps = has_leaps
         self._uri = uri
         self._offsets = [Fraction(0)]
@@ -43,7 +46,7 @@ class Timeline:
 
     def place(self, packet: av.Packet) -> bool:
         """Move ``packet`` onto the joined clock; True where its stream begins a new part with it."""
-        stamp = packet.dts if packet.dts is not None else packet.pts
+        stamp = decoded_at(packet)
         if stamp is None:
             return False
         time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
@@ -54,8 +57,8 @@ class Timeline:
             part = self._part[index] = part + 1
             if part == len(self._offsets):
                 self._offsets.append(self._end - seconds)
-                logger.warning(
-                    "%s: the clock jumps at %.3f s (from %.3f s to %.3f s); time runs on from there",
+                self._notify(
+                    logging.WARNING, "%s: the clock jumps at %.3f s (from %.3f s to %.3f s); time runs on from there",
                     self._uri, self._end, self._last[index], seconds,
                 )  # fmt: skip
         # Transport streams say no durations: the last step is as good.
@@ -65,8 +68,7 @@ class Timeline:
         self._last[index] = seconds
         offset = round(self._offsets[part] / time_base)
         if offset:
-            packet.dts = None if packet.dts is None else packet.dts + offset
-            packet.pts = None if packet.pts is None else packet.pts + offset
+            shift_stamps(packet, offset)
         if packet.stream.type not in _SPARSE_KINDS:
             self._end = max(self._end, (stamp + offset) * time_base + step)
         return jumped

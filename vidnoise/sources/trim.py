@@ -9,6 +9,7 @@ from typing import Any
 import av
 
 from vidnoise.frame import Packet
+from vidnoise.frame.stamps import shift_stamps, shown_at
 
 
 class TimeRange:
@@ -32,6 +33,13 @@ class TimeRange:
             return False
         return seconds - self.origin_seconds >= self.duration
 
+    def length_of(self, total: Fraction | None) -> float | None:
+        """Seconds of the range in a video of ``total`` seconds, as far as they are known."""
+        left = None if total is None else max(total - (self.start or 0), Fraction(0))
+        if self.duration is not None:
+            left = self.duration if left is None else min(left, self.duration)
+        return None if left is None else float(left)
+
     def shift(self, time_base: Fraction) -> int:
         """Ticks to take off a time stamp."""
         if self.start is None or self.origin_seconds is None:
@@ -53,7 +61,7 @@ class TimeRange:
             is_picture: A cover picture, which belongs to no time.
         """
         time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
-        stamp = packet.pts if packet.pts is not None else packet.dts
+        stamp = shown_at(packet)
         if is_picture or stamp is None or self.origin_seconds is None:
             return Packet(packet.stream_index, packet)
         if self.is_past_end(stamp * time_base):
@@ -66,8 +74,7 @@ class TimeRange:
             packet.pts = packet.dts = 0
             packet.duration = end
             return Packet(packet.stream_index, packet)
-        packet.pts = None if packet.pts is None else packet.pts - shift
-        packet.dts = None if packet.dts is None else packet.dts - shift
+        shift_stamps(packet, -shift)
         return Packet(packet.stream_index, packet)
 
     def place_chapters(self, chapters: Sequence[Any]) -> tuple[dict[str, Any], ...]:

@@ -1,9 +1,9 @@
 """Augmentation with kornia: rotation, elastic deformation, and hue, saturation and value.
 
-One draw serves all frames of a clip, so that motion stays real and light steady. Flips, transposition and contrast need
-no kornia and are done in :mod:`.pixels` and :mod:`.colours`.
+One draw serves all frames of a clip, so that motion stays realistic and light steady. Flips, transposition and contrast
+do not need kornia and are done in :mod:`.pixels` and :mod:`.colours`.
 
-Measured on one thread, 8 frames of 112×112 (a clip without any of it takes 1.2 ms, one from a moved photo 4.2 ms):
+Cost on one thread, for 8 frames of 112×112 (a clip without augmentation takes 1.2 ms, one from a moving photo 4.2 ms):
 rotation 9.2 ms, elastic deformation 9.6 ms, both 11.1 ms (one resampling), hsv 9.5 ms.
 """
 
@@ -20,18 +20,18 @@ from vidnoise.training.config import Augment
 
 ANGLE_DEGREES = 15.0
 ALPHA, SIGMA = 30.0, 5.0
-"""Of the elastic deformation (Simard et al., 2003), pixels: noise in [-1, 1] is smoothed by a Gaussian of ``SIGMA`` and
-multiplied by ``ALPHA``, which displaces by 1 pixel on average and hardly ever by more than ``REACH``."""
+"""Parameters of the elastic deformation (Simard et al., 2003), in pixels: noise in [-1, 1] is smoothed by a Gaussian of
+``SIGMA`` and multiplied by ``ALPHA``, which displaces by 1 pixel on average and hardly ever by more than ``REACH``."""
 REACH = 5
 HSV = 0.2
-"""Hue turns by up to this share of a circle; saturation and value are multiplied by up to 1 ± this."""
+"""Maximum shift of hue, as a share of the circle, and of the factors of saturation and value from 1."""
 
 
 class Augmenter:
-    """Draws the deformations that are switched on.
+    """Draws the deformations that are enabled.
 
     Raises:
-        UsageError: kornia is needed and not there.
+        UsageError: kornia is needed but not installed.
     """
 
     def __init__(self, settings: Augment) -> None:
@@ -43,8 +43,8 @@ class Augmenter:
                 raise UsageError("augmentation needs kornia: pip install 'vidnoise[train]'") from ex
 
     def draw(self, patch: int, rng: np.random.Generator) -> Deformation | None:
-        """What happens to the next clip of ``patch`` × ``patch`` pixels; ``None`` if it stays as it is."""
-        # Nothing is drawn for what is switched off, so runs without it see the same clips as ever.
+        """Draw the deformation of the next clip of ``patch`` × ``patch`` pixels; ``None`` for no deformation."""
+        # Disabled deformations draw nothing, so that runs without them keep seeing the same clips.
         turns = self.settings.rotate > 0 and rng.random() < self.settings.rotate
         bends = self.settings.elastic > 0 and rng.random() < self.settings.elastic
         if not (turns or bends):
@@ -55,10 +55,10 @@ class Augmenter:
 
 
 class Deformation:
-    """A rotation and an elastic deformation, sampled in one go, from a crop that is larger than the clip.
+    """A rotation and an elastic deformation in one resampling, from a crop that is larger than the clip.
 
     Args:
-        patch: size of the clip that comes out.
+        patch: height and width of the resulting clip.
         angle: radians.
         field: ``(1, 2, patch, patch)`` noise in [-1, 1], or ``None``.
     """
@@ -67,10 +67,10 @@ class Deformation:
         self.patch, self.angle, self.field = patch, angle, field
         side = patch * (math.cos(angle) + math.sin(abs(angle))) + (2 * REACH if field is not None else 0)
         self.crop = 2 * math.ceil(side / 2) + 2
-        """Size of the crop that has to be brought: nothing beyond it is sampled, save by the rarest of bends."""
+        """Size of the crop to pass in: nothing beyond it is sampled, except by very rare deformations."""
 
     def __call__(self, crop: Tensor) -> Tensor:
-        """``(T, 3, crop, crop)`` to ``(T, 3, patch, patch)``, float32. Beyond the crop it is mirrored."""
+        """Deform ``(T, 3, crop, crop)`` to ``(T, 3, patch, patch)``, float32; the crop is mirrored at its edges."""
         from kornia.filters import gaussian_blur2d
         from kornia.geometry.transform import remap
 
@@ -83,6 +83,6 @@ class Deformation:
         c, s = math.cos(self.angle), math.sin(self.angle)
         centre = (self.crop - 1) / 2
         across, down = (c * x - s * y + centre)[None], (s * x + c * y + centre)[None]
-        # Bicubic, as the clips are what the network should restore: they must stay sharp.
+        # Bicubic, because the clips are training targets and must stay sharp.
         out = remap(crop, across, down, mode="bicubic", padding_mode="reflection", align_corners=True)
         return out.clamp(0, 1)

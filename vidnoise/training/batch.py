@@ -1,7 +1,7 @@
 """Batches: clean clips, their noisy versions, and the true noise level of each.
 
-All of it is tensor operations on whole batches, on the device where the clips are rendered (:mod:`.pixels`); only what
-is drawn for each clip is drawn on the CPU.
+Everything is tensor operations on whole batches, on the device where the clips are rendered (:mod:`.pixels`); only the
+random choices per clip are drawn on the CPU.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ class Batch(NamedTuple):
     clean: Tensor
     """``(T, N, 3, H, W)`` in [0, 1]."""
     noisy: Tensor
-    """Likewise, not clipped."""
+    """``(T, N, 3, H, W)``, not clipped."""
     sigma: Tensor
     """``(T, N, 6, H/2, W/2)``: true noise level of luma and chroma, in the low-pass band and in the details."""
     mean_sigma: Tensor
     """``(N,)``: root mean square of the noise."""
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """Return the batch on a device."""
         return Batch(*(t.to(device) for t in self))
 
     def parts(self, n: int) -> list[Batch]:
-        """``n`` batches of every ``n``-th clip each, so that noise types, which lie side by side, are in all."""
+        """Split into ``n`` batches of every ``n``-th clip, so that each has all noise types, which are adjacent."""
         if n == 1:
             return [self]
         return [Batch(*(t[:, i::n].contiguous() for t in self[:3]), mean_sigma=self.mean_sigma[i::n]) for i in range(n)]
 
 
 def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
-    """Local standard deviation of known noise, the same for every noise type.
+    """Measure the local standard deviation of known noise, in the same way for every noise type.
 
     Args:
-        noise: ``(N, T, 3, H, W)``; a clip's statistics are taken to be steady over T.
-        window: half-resolution pixels over which squares are averaged.
+        noise: ``(N, T, 3, H, W)``; a clip's statistics are assumed steady over T.
+        window: side of the averaging window, in half-resolution pixels.
 
     Returns:
         ``(N, 6, H/2, W/2)``.
@@ -68,9 +68,9 @@ def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
 
 
 def as_gray(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
-    """Clips ``(N, T, 3, H, W)`` and their noise in three equal channels.
+    """Convert clips ``(N, T, 3, H, W)`` and their noise to three equal channels.
 
-    The noise stays as strong as it was over the channels; their mean alone would be weaker, unless it was gray before.
+    The noise keeps its strength averaged over the channels; a plain mean would weaken it, unless it was gray before.
     """
     noise = noisy - clean
     mean = noise.mean(2, keepdim=True)
@@ -80,15 +80,15 @@ def as_gray(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantised(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
-    """Clips as they are, their noisy versions clipped and rounded to 8 bits."""
+    """Clip the noisy clips and round them to 8 bits; clean ones are unchanged."""
     return clean, (noisy.clamp(0, 1) * 255).round() / 255
 
 
 def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Letterbox bars or a flat panel over clips ``(N, T, 3, H, W)``, as they are added after the noise."""
+    """Overlay letterbox bars or a flat panel on clips ``(N, T, 3, H, W)``, free of noise as if added afterwards."""
     n, _, _, height, width = clean.shape
     bars = rng.random(n) < 0.5
-    # Bars are what lies outside a rectangle, a panel what lies inside.
+    # Bars cover the outside of a rectangle, a panel its inside.
     bar = rng.integers(4, height // 3, n)
     upright = (rng.random(n) < 0.3) & (height == width)
     top, left = rng.integers(0, height // 2, n), rng.integers(0, width // 2, n)
@@ -110,37 +110,37 @@ def with_graphics(clean: Tensor, noisy: Tensor, rng: np.random.Generator) -> tup
 
 
 LUMA_SHARES = torch.tensor([LUMA_WEIGHTS[1], LUMA_WEIGHTS[6]])
-"""``(2, 2)``: of red and blue, by BT.709 and BT.601."""
+"""``(2, 2)``: luma weights of red and blue, for BT.709 and BT.601."""
 
 
 def as_video(clips: Tensor, shares: Tensor) -> Tensor:
-    """Clips ``(N, T, 3, H, W)`` of RGB as the network is given video (:mod:`vidnoise.color`).
+    """Convert RGB clips ``(N, T, 3, H, W)`` to centred RGB, in which the network gets video (:mod:`vidnoise.color`).
 
     Args:
         clips: clean or noisy.
-        shares: ``(N, 2)``: the luma's of red and blue.
+        shares: ``(N, 2)``: luma weights of red and blue.
     """
     kr, kb = (share.view(-1, 1, 1, 1, 1).to(clips.device) for share in shares.unbind(1))
     return centred(clips, kr, kb)
 
 
 AHEAD = 2**24
-"""Pixels up to which a GPU makes several batches at once: a small batch costs it as much time as a large one."""
+"""Pixels up to which a GPU makes several batches at once, as a small batch takes it as long as a large one."""
 
 
 class BatchMaker:
-    """Draws noise for random clips, or noisy clips from the pool, as the configuration says.
+    """Makes batches of random clips with drawn noise, or of noisy clips from the pool, as configured.
 
     Args:
-        config: which noise, and which changes to it.
-        pack: what clips are made from.
-        pool: encoded clips, if the configuration asks for them.
+        config: defines the noise and its modifications.
+        pack: source of the clips.
+        pool: encoded clips, if the configuration uses them.
         where: ``cpu``, ``device`` or ``auto``: see :func:`~vidnoise.training.pixels.render_on`.
-        device: the one that is trained on.
-        seed: of all draws.
+        device: the training device.
+        seed: seed of all draws.
 
     Raises:
-        UsageError: the configuration names a noise type that there is not, or encoded clips and there is no pool.
+        UsageError: the configuration names an unknown noise type, or uses encoded clips without a pool.
     """
 
     def __init__(
@@ -169,7 +169,10 @@ class BatchMaker:
         self.made: dict[Shape, list[Batch]] = {}
 
     def next(self, shape: Shape) -> Batch:
-        """The next batch of a shape. What is made ahead is not in :meth:`state`: a resumed run on a GPU sees others."""
+        """Return the next batch of a shape.
+
+        Batches made ahead are not part of :meth:`state`, so a resumed run on a GPU sees different ones.
+        """
         made = self.made.setdefault(shape, [])
         if not made:
             n = max(1, self.ahead // shape.pixels)
@@ -177,12 +180,12 @@ class BatchMaker:
         return made.pop()
 
     def make(self, n: int, frames: int, patch: int) -> Batch:
-        """A batch of ``n`` clips, where they are rendered."""
+        """Make a batch of ``n`` clips, on the device where they are rendered."""
         rng, config = self.rng, self.config
         clean, noisy, is_video = self._pairs(n, frames, patch)
         changes = (
             (as_gray, rng.random(n) < config.gray),
-            # Of video the planes are: those of encoded clips already.
+            # For video, the planes are quantised: in encoded clips they already are.
             (quantised, (rng.random(n) < config.quantised) & ~is_video),
             (partial(with_graphics, rng=rng), rng.random(n) < config.graphics),
         )
@@ -196,11 +199,11 @@ class BatchMaker:
         return Batch(clean.transpose(0, 1).contiguous(), noisy.transpose(0, 1).contiguous(), sigma, mean_sigma)
 
     def blind(self, n: int) -> Tensor:
-        """Which of ``n`` clips get the estimated noise level: ``(n,)`` bool, on the CPU."""
+        """Draw which of ``n`` clips get the estimated noise level: ``(n,)`` bool, on the CPU."""
         return torch.from_numpy(self.rng.random(n) < self.config.blind)
 
     def _pairs(self, n: int, frames: int, patch: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Clean and noisy clips ``(n, T, 3, H, W)``, those of a type one after the other; which are video."""
+        """Make clean and noisy clips ``(n, T, 3, H, W)``, grouped by noise type, and a mask of those that are video."""
         rng = self.rng
         counts = rng.multinomial(n, self.weights)
         cleans, noisys, is_video = [], [], []
@@ -210,7 +213,7 @@ class BatchMaker:
             video = np.full(count, name in (ENCODED, "centred_planes")) | (rng.random(count) < self.config.video)
             shares = LUMA_SHARES[torch.from_numpy(rng.integers(2, size=count))]
             if name == ENCODED:
-                assert self.pool is not None  # or its weight is zero
+                assert self.pool is not None  # otherwise its weight is zero
                 clean, noisy, shares = self.pool.sample(count, frames, patch)
             else:
                 clean = self.sampler.sample(count, frames, patch)
@@ -228,7 +231,7 @@ class BatchMaker:
         return torch.cat(cleans), torch.cat(noisys), np.concatenate(is_video)
 
     def state(self) -> dict:
-        """For resuming exactly here."""
+        """Return the state of the random draws, for an exact resume."""
         return {"generator": self.generator.get_state(), "rng": self.rng.bit_generator.state}
 
     def restore(self, state: dict) -> None:

@@ -1,7 +1,7 @@
-"""Noise as codecs leave it: clips encoded ahead of time, since encoding on the fly would starve training.
+"""Clips with codec artefacts, encoded ahead of time, as encoding on the fly would starve training.
 
-What an encoder makes of noise (blotches, blocks, noise that stays for a while and then jumps) follows from no formula,
-so these clips are really encoded: camera noise of many kinds, or none, then one of many encoders (:mod:`.transcode`).
+The effect of an encoder on noise (blotches, blocks, noise that persists for a while and then jumps) has no formula, so
+these clips are actually encoded: camera noise of many kinds, or none, then one of many encoders (:mod:`.transcode`).
 """
 
 from __future__ import annotations
@@ -34,43 +34,44 @@ from vidnoise.training.pixels import FilePixels, Pixels
 from vidnoise.training.plan import Crops, to_and_fro
 
 RECIPE = 3
-"""To be raised by whoever changes what a pool is made of, so that old pools are not taken for new ones."""
+"""Version of the pool's contents. Raise it when they change, so that old pools are not mistaken for new ones."""
 
 BASES = {
     "planes": 0.38, "sensor": 0.24, "gaussian": 0.08, "correlated": 0.07, "luma": 0.09, "banding": 0.02, "none": 0.12,
 }  # fmt: skip
-"""What the camera adds before the encoder sees the picture; with nothing, only the encoder's own loss is repaired."""
+"""Camera noise added before encoding, with its weights; without any, only the encoder's own loss is to be repaired."""
 
 LEAD = 8
-"""Up to so many frames before a clip's first are encoded and thrown away: most frames follow others."""
+"""Maximum number of frames encoded before a clip's first and discarded, as most frames of a video follow others."""
 
 LOST = 6 / 255
-"""Clips whose gray, averaged over squares of 8 pixels, is further off than this are drawn anew: about one in fourteen.
+"""Clips whose gray, averaged over squares of 8 pixels, deviates by more than this are redrawn: about one in fourteen.
 
-Too few bits for strong noise leave smears in which no denoiser finds the picture; they would only teach it to blur.
+Strong noise at too low a bit rate leaves smears from which no denoiser can recover the picture; such clips would only
+teach it to blur.
 """
 
 logger = logging.getLogger(__name__)
 
 
 ENCODED_FILE = "encoded.mkv"
-"""Beside the folder of training data: a pool that came with it, written by :mod:`.pack`. What is in it says a file of
-the same name, ``.json``."""
+"""A pool that came with the training data, beside its folder, written by :mod:`.pack`; a ``.json`` file of the same
+name describes its contents."""
 
 
 class Encoded(NamedTuple):
     """One clip of a pool, ``(T, H, W, 3)`` uint8 each."""
 
     noisy: np.ndarray
-    """As it was decoded."""
+    """The decoded clip."""
     clean: np.ndarray
-    """Without noise, but stored alike: in 8 bits and with chroma at its size, as what that loses is in no video."""
+    """The clip without noise, but in the same 8 bits and chroma subsampling, as no video has what those lose."""
     about: dict[str, Any]
-    """Which noise and which encoding."""
+    """The noise and the encoding that were drawn."""
 
 
 def is_lost(noisy: np.ndarray, clean: np.ndarray) -> bool:
-    """Whether an encoder has left nothing of a clip ``(T, H, W, 3)`` that could be brought back."""
+    """Return whether an encoder has damaged a clip ``(T, H, W, 3)`` beyond recovery."""
     length, height, width, _ = clean.shape
     rows, columns = height // 8, width // 8
     error = (noisy / 255 - clean / 255).mean(-1)[:, : 8 * rows, : 8 * columns]
@@ -78,7 +79,7 @@ def is_lost(noisy: np.ndarray, clean: np.ndarray) -> bool:
 
 
 def encoded(clip: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Encoded:
-    """A clean clip ``(T, 3, H, W)`` in [0, 1] under noise and an encoding of random kinds; needs PyAV."""
+    """Encode a clean clip ``(T, 3, H, W)`` in [0, 1] with random noise and a random encoding; needs PyAV."""
     from vidnoise.training.transcode import as_stored, draw_encoding, transcode
 
     name = str(rng.choice(list(BASES), p=list(BASES.values())))
@@ -94,7 +95,7 @@ def encoded(clip: Tensor, rng: np.random.Generator, generator: torch.Generator) 
 
 
 def encoded_clips(pack: ClipPack, settings: Pool, seed: int = 0) -> Iterator[Encoded]:
-    """Clips as a pool has them, for ever; needs PyAV."""
+    """Yield encoded clips without end; needs PyAV."""
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     sampler = ClipSampler(pack, FilePixels(pack), synthetic=0.35, rng=rng)
     last = slice(-settings.frames, None)
@@ -110,14 +111,14 @@ class CodecPool:
 
     Args:
         pack: the clean clips.
-        cache: where the pool is kept; named by what it is made of, so a change makes it anew. Without PyAV, any pool
-            that lies there is taken.
-        settings: how many clips, of which size.
-        brought: a pool that came with the data, if there is one: taken whatever the settings.
+        cache: folder where the pool is kept, under a name derived from its inputs, so that a change rebuilds it.
+            Without PyAV, any pool found there is used.
+        settings: number and size of the clips.
+        brought: a pool that came with the data, if there is one: used whatever the settings.
 
     Attributes:
-        pairs: ``(clips, 2, T, H, W, 3)`` uint8 RGB: what was decoded, and what it should have been.
-        about: for each clip, which noise and which encoding.
+        pairs: ``(clips, 2, T, H, W, 3)`` uint8 RGB: the decoded clip, and the clean one.
+        about: noise and encoding of each clip.
 
     Raises:
         UsageError: there is no pool, and no PyAV to make one with.
@@ -142,14 +143,14 @@ class CodecPool:
         index = brought.with_suffix(".json").read_text()
         frames, shape = read_clip(brought), json.loads(index)["shape"]
         if list(frames.shape) != [math.prod(shape[:3]), *shape[3:]]:
-            raise SourceOpenError(f"{brought} is not what {brought.stem}.json says", str(brought))
+            raise SourceOpenError(f"{brought} does not match {brought.stem}.json", str(brought))
         stem.parent.mkdir(parents=True, exist_ok=True)
         stem.with_suffix(".raw").write_bytes(frames.tobytes())
-        stem.with_suffix(".json").write_text(index)  # last: its presence says the rest is there
+        stem.with_suffix(".json").write_text(index)  # last: its presence means the rest is complete
 
     @staticmethod
     def _build(pack: ClipPack, stem: Path, settings: Pool) -> Path:
-        """Make a pool, or find another one; returns its path without suffix."""
+        """Make a pool, or find another one; return its path without suffix."""
         try:
             from vidnoise.training.transcode import transcode  # noqa: F401
         except ImportError as ex:
@@ -178,17 +179,17 @@ class CodecPool:
         shape = [settings.clips, 2, settings.frames, settings.size, settings.size, 3]
         index = stem.with_suffix(f".{os.getpid()}.part")
         index.write_text(json.dumps({"shape": shape, "clips": about}))
-        os.replace(index, stem.with_suffix(".json"))  # last: its presence says the rest is there
+        os.replace(index, stem.with_suffix(".json"))  # last: its presence means the rest is complete
         return stem
 
     @property
     def data(self) -> np.ndarray:
-        """All of it as one row of bytes; this and what follows is what :mod:`.pixels` wants of a pack."""
+        """The whole pool as one row of bytes; this and the following make it a :class:`.pixels.Pack`."""
         return self.pairs.reshape(-1)
 
     @property
     def videos(self) -> list[np.ndarray]:
-        """What was decoded and what it should have been, by turns."""
+        """Decoded and clean clips in alternation."""
         return list(self.pairs.reshape(-1, *self.pairs.shape[2:]))
 
     @property
@@ -201,19 +202,19 @@ class CodecPool:
 
 
 def open_pool(pack: ClipPack, folders: Folders, cache: Path, config: TrainConfig) -> CodecPool | None:
-    """The pool of a run: the one that came with the data, or its own; nothing if the configuration needs none."""
+    """Open the pool of a run: the one that came with the data, or its own; ``None`` if the configuration needs none."""
     if not config.noise.get(ENCODED):
         return None
     return CodecPool(pack, cache, config.pool, brought=folders.train.parent / ENCODED_FILE)
 
 
 class PoolSampler:
-    """Random parts of a pool's clips.
+    """Draws random parts of a pool's clips.
 
     Args:
-        pool: where they are from.
+        pool: source of the clips.
         pixels: renders them.
-        rng: draws everything.
+        rng: random generator of all draws.
     """
 
     def __init__(self, pool: CodecPool, pixels: Pixels, rng: np.random.Generator) -> None:
@@ -222,10 +223,17 @@ class PoolSampler:
         self.pixels, self.rng = pixels, rng
 
     def sample(self, n: int, frames: int, patch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean and noisy, ``(n, frames, 3, patch, patch)`` each, in [0, 1]; and the shares ``(n, 2)`` of red and blue
-        in their luma.
+        """Return clean and noisy clips, and luma weights.
 
-        Longer clips than the pool has are played to and fro. Nine of ten begin forwards, as codecs look back.
+        Clips longer than those of the pool are played to and fro. Nine of ten begin forwards, the direction in which
+        codecs predict.
+
+        Returns:
+            Clean and noisy clips, ``(n, frames, 3, patch, patch)`` each, in [0, 1]; and the luma weights ``(n, 2)`` of
+            red and blue.
+
+        Raises:
+            UsageError: the pool's clips are smaller than ``patch``.
         """
         rng, (length, height, width) = self.rng, self.size
         if patch > min(height, width):

@@ -1,4 +1,4 @@
-"""Other colours and other light for clean clips, a draw for each clip, the same for all its frames."""
+"""Augmentation of colour and light, drawn once per clean clip for all its frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidnoise.training.config import Augment
 
 
 def colour_maps(n: int, contrast: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Contrast, saturation, exchanged channels and tints as maps of RGB in [0, 1].
+    """Draw contrast, saturation, channel permutations and tints as affine maps of RGB in [0, 1].
 
     Returns:
         ``(n, 3, 3)`` matrices and ``(n, 3)`` offsets.
@@ -26,18 +26,18 @@ def colour_maps(n: int, contrast: float, rng: np.random.Generator) -> tuple[np.n
     contrasts = rng.random(n) < contrast
     scale = np.where(contrasts, rng.uniform(0.8, 1.2, n), 1.0)
     offset = np.where(contrasts, rng.uniform(-0.1, 0.1, n), 0.0) + 0.5 * (1 - scale)
-    # Photos are rarely as colourful as drawings and stage lights are.
+    # Photos are rarely as colourful as drawings and stage lights.
     saturation = some(0.35, rng.uniform(0.5, np.where(rng.random(n) < 0.5, 1.3, 3.5)), 1.0)[:, None, None]
     matrix = np.eye(3) * saturation + (1 - saturation) / 3
     order = np.where(rng.random(n)[:, None] < 0.25, rng.permuted(np.tile(np.arange(3), (n, 1)), axis=1), np.arange(3))
     matrix = np.take_along_axis(matrix, order[:, :, None], 1)
     tint = some(0.3, rng.uniform(0.85, 1.1, (n, 3)), 1.0)
-    # A contrast acts on all channels alike, and a saturation's rows add up to one: the offset passes through both.
+    # Contrast acts on all channels alike, and the rows of a saturation sum to one, so the offset passes through both.
     return matrix * (scale[:, None] * tint)[:, :, None], offset[:, None] * tint
 
 
 def recoloured(clips: Tensor, settings: Augment, rng: np.random.Generator) -> Tensor:
-    """Clips ``(n, T, 3, H, W)`` of 0 to 255 in other colours: float32 in [0, 1], on the same device."""
+    """Recolour clips ``(n, T, 3, H, W)`` in [0, 255]; return float32 in [0, 1], on the same device."""
     n, t, _, height, width = clips.shape
     device = clips.device
 
@@ -57,7 +57,7 @@ def recoloured(clips: Tensor, settings: Augment, rng: np.random.Generator) -> Te
 
 
 def turned(clips: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """A share of the clips with another hue, saturation and value."""
+    """Change hue, saturation and value of a share of the clips."""
     chosen = np.flatnonzero(rng.random(len(clips)) < share)
     if not len(chosen):
         return clips

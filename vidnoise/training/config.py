@@ -1,4 +1,4 @@
-"""Training configurations: TOML or YAML files; one for each shipped model lies under ``configs/``."""
+"""Training configurations, from TOML or YAML files; those of the shipped models are under ``configs/``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ else:
 CONFIGS = Path(__file__).parent / "configs"
 
 ENCODED = "encoded"
-"""The noise type that is drawn from the pool of encoded clips."""
+"""The noise type whose clips are drawn from the pool of encoded clips."""
 
 
 class Shape(NamedTuple):
-    """Of a batch: clips, their frames, and their height and width."""
+    """Size of a batch: clips, frames, and height and width."""
 
     clips: int
     frames: int
@@ -39,13 +39,13 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One phase of training, with a schedule of its own."""
+    """One phase of training, with its own schedule."""
 
     name: str
     batch: int
-    """Clips a step; under torchrun, of each process."""
+    """Clips per step; under torchrun, per process."""
     frames: int
-    """Frames a clip. 1 trains the spatial core alone."""
+    """Frames per clip. 1 trains the spatial core alone."""
     patch: int
     """Height and width of the clips; a multiple of 16."""
     steps: int | None = None
@@ -54,43 +54,43 @@ class Stage:
     muon_lr: float = 0.012
     adam_lr: float = 1e-3
     schedule: str = "decay"
-    """Of the rates after the warm-up: ``constant``, for legs that may be cut anywhere and gone on with, or ``decay``,
-    to zero at the end, for what is released."""
+    """Learning rates after the warm-up: ``constant``, for legs that may stop anywhere and be continued, or ``decay``,
+    to zero at the end, for a release."""
     decay: float | None = None
-    """Share of the stage, its last, over which the rates of ``decay`` fall along a line, constant until then (Hu et
-    al., "MiniCPM", arXiv:2404.06395); a cosine over the whole stage where it is not given."""
+    """Share of the stage, at its end, over which the rates of ``decay`` fall linearly, after being constant (Hu et
+    al., "MiniCPM", arXiv:2404.06395); if not given, they follow a cosine over the whole stage."""
     warmup: float = 0.03
     """Share of the stage over which the rates rise from zero."""
     warmup_steps: int | None = None
-    """The same in steps, in place of the share."""
+    """Steps over which the rates rise, overriding ``warmup``."""
     still_share: float = 0.0
-    """Share of steps on single frames, spread evenly among those on clips, lest the core forgets them."""
+    """Share of steps on single frames, interleaved evenly with those on clips so that the core does not forget them."""
     still_batch: int | None = None
-    """Frames of such a step; as many as the clips have where it is not given."""
+    """Frames per step on single frames; by default as many as a batch of clips has."""
     still_patch: int | None = None
-    """Their height and width; the clips' where it is not given."""
+    """Height and width of single frames; by default those of the clips."""
     part: str = "all"
-    """What is trained: ``all``, or ``noise_level``, the estimator alone."""
+    """Part of the network to train: ``all``, or ``noise_level``, the estimator alone."""
     bptt: int | None = None
-    """Errors are propagated back through so many frames (truncated back-propagation through time), which bounds
-    the memory of long clips; through all frames where it is not given."""
+    """Frames of truncated back-propagation through time, which bounds the memory of long clips; by default errors
+    propagate through all frames."""
 
     @property
     def clip(self) -> Shape:
-        """Of the batches of clips."""
+        """Shape of the batches of clips."""
         return Shape(self.batch, self.frames, self.patch)
 
     @property
     def still(self) -> Shape:
-        """Of the batches of single frames."""
+        """Shape of the batches of single frames."""
         return Shape(self.still_batch or self.batch * self.frames, 1, self.still_patch or self.patch)
 
     def is_still(self, step: int) -> bool:
-        """Whether a step is one of :attr:`still_share`; the same in every process and in a resumed run."""
+        """Return whether a step is on single frames; the same in every process and in a resumed run."""
         return int((step + 1) * self.still_share) > int(step * self.still_share)
 
     def rate(self, progress: float, step: int) -> float:
-        """Factor of the learning rates, 0 to 1, at ``progress`` in [0, 1], after ``step`` steps of the stage."""
+        """Return the factor on the learning rates, 0 to 1, at ``progress`` in [0, 1], ``step`` steps into the stage."""
         rise, begun = 1.0, 0.0
         if self.warmup_steps is not None:
             rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
@@ -107,20 +107,20 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """How likely each change to a clip is; see :mod:`vidnoise.training.augment`. All frames are changed alike."""
+    """Probabilities of the augmentations of a clip; see :mod:`vidnoise.training.augment`. All frames change alike."""
 
     rotate: float = 0.0
-    """Of a turn by up to 15 degrees; real clips only, as moved photos turn anyway."""
+    """Probability of a rotation by up to 15 degrees; real clips only, as moving photos rotate anyway."""
     elastic: float = 0.0
-    """Of an elastic deformation (alpha 30, sigma 5); real clips only."""
+    """Probability of an elastic deformation (alpha 30, sigma 5); real clips only."""
     hsv: float = 0.0
-    """Of a change of hue, saturation and value by up to 0.2."""
+    """Probability of a change of hue, saturation and value by up to 0.2."""
     contrast: float = 0.4
-    """Of another contrast (times 0.8 to 1.2) and brightness."""
+    """Probability of a change of contrast (by a factor of 0.8 to 1.2) and brightness."""
     fade: float = 0.0
-    """Of a cross-fade into another clip, of 2 frames to one and a half times the clip's length."""
+    """Probability of a cross-fade into another clip, over 2 frames to one and a half times the clip's length."""
     flash: float = 0.0
-    """Of one frame that is brighter or darker."""
+    """Probability of one brighter or darker frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,74 +130,74 @@ class Pool:
     clips: int = 3000
     frames: int = 8
     size: int = 144
-    """Height and width, even; no stage's patch may be larger."""
+    """Height and width, even; at least the largest patch of any stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Everything that shapes a training run; saved in the weights that come of it."""
+    """Complete configuration of a training run; saved in the resulting weights."""
 
     name: str
-    """Of the model that is trained (``standard-awgn``)."""
+    """Name of the model to train (``standard-awgn``)."""
     tier: str
     noise: dict[str, float]
-    """Weights of the noise types in :data:`.noise.NOISES`, and of ``encoded``: clips of the :attr:`pool`."""
+    """Weights of the noise types in :data:`.noise.NOISES`, and of ``encoded``, the clips of the :attr:`pool`."""
     stages: tuple[Stage, ...]
     initial: str | dict[str, str] | None = None
     """Model (name or path) to start from; or a table of modules (``core``, ``fusion``, ``noise_level``)
     and the models to take them from, of the same size or smaller (:mod:`vidnoise.training.grow`)."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Settings of :class:`~vidnoise.model.ModelConfig` that differ from the tier's; not beside an ``initial`` model."""
+    """Settings of :class:`~vidnoise.model.ModelConfig` that differ from the tier's; not with an ``initial`` model."""
     blind: float = 0.5
-    """Share of clips denoised under the estimated noise level; the others are told the true one."""
+    """Share of clips denoised with the estimated noise level; the others get the true one."""
     loss: str = "charbonnier"
     """``charbonnier``, ``l1``, ``l1_ssim``, or ``psnr`` (even over noise levels with a ``sigma_power`` of 0)."""
     alpha: float = 0.84
-    """Of ``l1_ssim``: alpha L1 + (1 - alpha) (1 - SSIM)."""
+    """Weight of L1 in ``l1_ssim``, which is alpha L1 + (1 - alpha) (1 - SSIM)."""
     sigma_power: float = -0.5
-    """Clips are weighted by sigma to this power, which evens out the loss over noise levels."""
+    """Power of sigma by which clips are weighted, which evens out the loss over noise levels."""
     fused_weight: float = 0.15
-    """Of the loss on the fused frame, which teaches the fusion directly."""
+    """Weight of the loss on the fused frame, which trains the fusion directly."""
     noise_weight: float = 0.02
-    """Of the loss on the logarithm of the estimated noise level."""
+    """Weight of the loss on the logarithm of the estimated noise level."""
     picture_weight: float = 0.0
-    """Where the estimator is trained alone: of the loss on the pictures that the core, which stays as it is, makes by
-    its estimates. An estimate that errs to one side costs more than to the other, and this tells which."""
+    """Weight, when the estimator is trained alone, of the loss on the pictures that the core, itself frozen, produces
+    with its estimates. Errors to one side cost more than to the other, and this loss knows which."""
     both_ways: float = 0.0
-    """Share of steps in which the whole clip is looked at backwards first; the others see the past only."""
+    """Share of steps with a backward pass over the whole clip first; the others are causal."""
     temporal_weight: float = 0.0
-    """Of the loss on the change from frame to frame, which punishes flicker."""
+    """Weight of the loss on the change from frame to frame, which penalises flicker."""
     synthetic: float = 0.35
-    """Share of clips made by moving photos."""
+    """Share of clips made from moving photos."""
     augment: Augment = field(default_factory=Augment)
     pool: Pool = field(default_factory=Pool)
     """Encoded clips; made if ``encoded`` has a weight in :attr:`noise`."""
     optimizer: str = "muon"
     """``muon`` (for convolution weights; AdamW for the rest), or ``adamw`` for everything, at ``adam_lr``."""
     weight_decay: float = 0.0
-    """Of convolution weights; times the learning rate, as AdamW has it."""
+    """Decay of convolution weights; multiplied by the learning rate, as in AdamW."""
     precision: str = "auto"
-    """Of convolutions: ``fp32``, ``bf16``, ``fp16`` (with a scaled loss), or ``auto``: bf16 where the device has it."""
+    """Precision of convolutions: ``fp32``, ``bf16``, ``fp16`` (with a scaled loss), or ``auto``: bf16 if supported."""
     reparameterise: bool = False
     """Train residual blocks with parallel branches that are folded into plain convolutions in the saved weights."""
     ema: float = 0.998
-    """Of the averaged weights, which are what is saved and validated: share that stays from step to step."""
+    """Decay per step of the exponential moving average of the weights, which is saved and validated."""
     seed: int = 1
     quantised: float = 0.0
     """Share of clips whose noisy frames are rounded to 8 bits and clipped."""
     video: float = 0.0
-    """Share of clips, beside those of the types ``encoded`` and ``centred_planes``, in centred RGB, as the network is
-    given video (:mod:`vidnoise.color`)."""
+    """Share of clips in centred RGB, in which the network gets video (:mod:`vidnoise.color`), besides those of the
+    types ``encoded`` and ``centred_planes``."""
     gray: float = 0.0
-    """Share of clips that are gray, noise and all."""
+    """Share of clips that are gray, including their noise."""
     graphics: float = 0.0
-    """Share of clips with bars or a panel on top, free of noise."""
+    """Share of clips with noise-free bars or a panel on top."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def model_config(self) -> ModelConfig:
-        """The tier's settings with those of :attr:`model` put in.
+        """Return the tier's settings, overridden by those of :attr:`model`.
 
         Raises:
             UsageError: the network has no such setting.
@@ -216,14 +216,14 @@ CHOICES = {
     "optimizer": ("muon", "adamw"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
-"""Settings that are one of a few words."""
+"""Allowed values of settings that are keywords."""
 
 
 _SHARE = (0.0, 1.0)
 _COUNT = (1, 1_000_000_000)
 
 _WIDEST = 4096
-"""Of a network, in channels or blocks."""
+"""Maximum channels or blocks of a network."""
 
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("rotate", "elastic", "hsv", "contrast", "fade", "flash", "blind", "alpha"), _SHARE),
@@ -235,11 +235,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "decay": (1e-9, 1.0), "warmup_steps": _COUNT, "still_batch": (1, 65_536),
     "patch": (16, 65_536), "still_patch": (16, 65_536), "seed": (0, 2**63 - 1),
 }  # fmt: skip
-"""Settings that are numbers, and between which they make sense."""
+"""Allowed ranges of numeric settings."""
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from a file is of an annotated type; a number without a point is a float, too."""
+    """Return whether a value from a file has an annotated type; integers are valid floats."""
     kinds = tuple(get_origin(h) or h for h in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
     if isinstance(value, bool):
         return bool in kinds
@@ -278,19 +278,21 @@ def _parse_yaml(text: str, path: Path) -> Any:
         raise UsageError(f"{path}: YAML needs PyYAML (pip install 'vidnoise[train]'); TOML needs nothing") from ex
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.1 takes ``1e-3`` for text; here it is the number that everyone means. A few lines of aliases of
-        aliases would fill any memory, and no configuration needs one."""
+        """A safe loader that reads ``1e-3`` as a number, which in YAML 1.1 is text, and rejects aliases.
+
+        A few lines of nested aliases could exhaust any memory, and no configuration needs them.
+        """
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("aliases (*name) are not read here")
+                raise yaml.YAMLError("aliases (*name) are not supported")
             return super().compose_node(parent, index)
 
     exponent = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
     try:
         return yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError) as ex:  # a date that is none, say, is a ValueError
+    except (yaml.YAMLError, ValueError) as ex:  # an invalid date, for example, is a ValueError
         raise UsageError(f"{path}: {' '.join(str(ex).split())}") from ex
 
 
@@ -321,10 +323,10 @@ def _check(config: TrainConfig, where: str) -> None:
 
 
 def load_config(name_or_path: str) -> TrainConfig:
-    """Read a configuration: a file (TOML, or YAML by its suffix), or the name of one that comes with the package.
+    """Read a configuration from a file (TOML, or YAML by its suffix), or by the name of a shipped one.
 
     Raises:
-        UsageError: there is no such file, or it has unknown, missing or impossible settings.
+        UsageError: there is no such file, or it has unknown, missing or invalid settings.
     """
     path = Path(name_or_path)
     if not path.suffix:

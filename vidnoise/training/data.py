@@ -33,22 +33,22 @@ def _read_photo(path: Path) -> np.ndarray:
 
 
 class Folders(NamedTuple):
-    """Where training data lies; each folder is searched recursively."""
+    """Folders of training data, searched recursively."""
 
     train: Path
     """Clips and photos."""
     val: Path | None
-    """Clips, at least one; ``None``: there is no validation."""
+    """Validation clips, at least one; ``None`` for no validation."""
 
     @classmethod
     def of(cls, train: Path, val: Path | None) -> Folders:
-        """The folders, without ``val`` if there are no clips in it."""
+        """Return the folders, without ``val`` if it has no clips."""
         clips = val is not None and any(p.suffix.lower() in CLIP_SUFFIXES for p in val.rglob("*"))
         return cls(train, val if clips else None)
 
     @classmethod
     def below(cls, data: Path) -> Folders:
-        """``data/train`` and ``data/val``; ``data`` itself for training if it has neither."""
+        """Return ``data/train`` and ``data/val``; ``data`` itself for training if it has neither."""
         divided = (data / "train").is_dir() or (data / "val").is_dir()
         return cls.of(data / "train" if divided else data, data / "val" if divided else None)
 
@@ -58,10 +58,11 @@ class ClipPack:
 
     Args:
         folder: searched recursively for videos and pictures.
-        cache: where the decoded file is kept; named by the folder's contents, so a change makes it anew.
+        cache: folder where the decoded file is kept, under a name derived from the contents of ``folder``, so that a
+            change rebuilds it.
 
     Attributes:
-        name: of the file, without suffix.
+        name: name of the decoded file, without suffix.
     """
 
     def __init__(self, folder: Path, cache: Path) -> None:
@@ -75,14 +76,14 @@ class ClipPack:
             self._decode(files, stem)
         shapes: list[tuple[int, ...]] = [tuple(s) for s in json.loads(stem.with_suffix(".json").read_text())]
         self.data = np.memmap(stem.with_suffix(".raw"), np.uint8, "r")
-        """All of it, one clip after the other."""
+        """All clips and photos, one after the other."""
         self.videos: list[np.ndarray] = []
         """Each ``(T, H, W, 3)``."""
         self.photos: list[np.ndarray] = []
         """Each ``(H, W, 3)``."""
         self.video_places: list[tuple[int, int, int]] = []
         self.photo_places: list[tuple[int, int, int]] = []
-        """Where each begins in ``data``, in pixels, and its height and width."""
+        """Offset of each photo in ``data``, in pixels, with its height and width."""
         offset = 0
         for shape in shapes:
             size = int(np.prod(shape))
@@ -107,22 +108,22 @@ class ClipPack:
                 shapes.append(clip.shape)
                 out.write(clip.tobytes())
         os.replace(part, stem.with_suffix(".raw"))
-        stem.with_suffix(".json").write_text(json.dumps(shapes))  # last: its presence says the rest is there
+        stem.with_suffix(".json").write_text(json.dumps(shapes))  # last: its presence means the rest is complete
 
 
 class ClipSampler:
-    """Endless random clean clips.
+    """Sampler of random clean clips.
 
-    Real clips are cropped, played at single or double speed, backwards or forwards; photos are moved
+    Real clips are cropped, and played at single or double speed, backwards or forwards; photos are moved
     synthetically. All are flipped, transposed and jittered in brightness, contrast and colour. ``augment`` adds
     more: see :mod:`vidnoise.training.augment`.
 
     Args:
-        pack: what clips are made from.
+        pack: source of the clips.
         pixels: renders them.
-        synthetic: share that is made from photos.
-        rng: draws everything.
-        augment: how likely each change is.
+        synthetic: share of clips made from photos.
+        rng: random generator of all draws.
+        augment: probabilities of the augmentations.
     """
 
     def __init__(
@@ -140,5 +141,5 @@ class ClipSampler:
         self.planner = Planner(videos, photos, synthetic=synthetic, augment=self.augment, rng=rng)
 
     def sample(self, n: int, frames: int, patch: int) -> Tensor:
-        """``n`` clips ``(n, frames, 3, patch, patch)``, float32 in [0, 1], where the pixels are."""
+        """Return ``n`` clips ``(n, frames, 3, patch, patch)``, float32 in [0, 1], on the device of ``pixels``."""
         return recoloured(self.pixels.render(self.planner.draw(n, frames, patch)), self.augment, self.rng)

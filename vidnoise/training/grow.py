@@ -1,7 +1,7 @@
-"""Larger networks from smaller ones: a tier starts from what a lower one has learnt.
+"""Initialisation of larger networks from smaller ones, so that a tier starts from the weights of a lower one.
 
-Channels are added so that the old ones do not see them, and residual blocks so that they add nothing: the larger
-network begins by computing what the smaller one did (Chen, Goodfellow and Shlens, "Net2Net", arXiv:1511.05641).
+New channels do not affect the old ones, and new residual blocks add nothing, so the larger network initially computes
+the same function as the smaller one (Chen, Goodfellow and Shlens, "Net2Net", arXiv:1511.05641).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from vidnoise.model.dncnn import ResidualBlock
 
 @torch.no_grad()
 def grow(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put the weights of a module of the same kind, equal or smaller, into ``module``, in place.
+    """Load the weights of a module of the same kind, of equal or smaller size, into ``module``, in place.
 
     Raises:
-        ValueError: ``weights`` has something that ``module`` lacks, or is larger, or lacks what is no residual block.
+        ValueError: ``weights`` has a key that ``module`` lacks, or is larger, or lacks anything but residual blocks.
     """
     own = module.state_dict()
     if surplus := weights.keys() - own.keys():
@@ -35,5 +35,5 @@ def grow(module: nn.Module, weights: dict[str, Tensor]) -> None:
         if old.ndim != new.ndim or any(o > n for o, n in zip(old.shape, new.shape, strict=True)):
             raise ValueError(f"{key} is {tuple(old.shape)}, not within {tuple(new.shape)}")
         if new.ndim > 1:
-            new[: old.shape[0], old.shape[1] :] = 0  # old outputs do not see new inputs
+            new[: old.shape[0], old.shape[1] :] = 0  # old outputs ignore new inputs
         new[tuple(slice(n) for n in old.shape)] = old

@@ -1,7 +1,7 @@
-"""Light that changes within a clip: cross-fades into another one, and flashes.
+"""Augmentation by changing light within a clip: cross-fades into another one, and flashes.
 
-Such frames follow from their neighbours by no motion. A fusion that has never seen them averages over a fade, which
-leaves a ghost of what was and of what comes.
+No motion explains such frames from their neighbours. A fusion that has never seen them averages over a fade, which
+leaves ghosts of the scenes before and after.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from vidnoise.training.config import Augment
 
 
 def with_changing_light(clips: Tensor, augment: Augment, rng: np.random.Generator) -> Tensor:
-    """Clean clips, as likely as ``augment`` says with a fade or a flash; single frames stay as they are.
+    """Add fades and flashes to clean clips at random; single frames stay unchanged.
 
     Args:
         clips: ``(N, T, 3, H, W)`` in [0, 1].
-        augment: :attr:`Augment.fade` and :attr:`Augment.flash`.
-        rng: draws; nothing where neither is asked for, so that runs without them see the same clips as ever.
+        augment: probabilities :attr:`Augment.fade` and :attr:`Augment.flash`.
+        rng: random generator; unused if both are 0, so that runs without them keep seeing the same clips.
     """
     n, frames = clips.shape[:2]
     if frames < 2 or not (augment.fade or augment.flash):
         return clips
     fading, flashing = (rng.random(n) < share for share in (augment.fade, augment.flash))
     if fading.any():
-        # Into the next clip of the batch, mirrored lest a batch of one fades into itself.
+        # Into the next clip of the batch, mirrored so that a batch of one does not fade into itself.
         others = clips.roll(1, 0).flip(4)
         begin, length = rng.uniform(-frames, frames, n), rng.uniform(2, 1.5 * frames, n)
         share = np.clip((np.arange(frames) - begin[:, None]) / length[:, None], 0, 1) * fading[:, None]
@@ -40,5 +40,5 @@ def with_changing_light(clips: Tensor, augment: Augment, rng: np.random.Generato
 
 
 def _per_frame(values: np.ndarray, clips: Tensor) -> Tensor:
-    """Numbers ``(N, T)`` as they go with clips ``(N, T, 3, H, W)``."""
+    """Shape numbers ``(N, T)`` to broadcast with clips ``(N, T, 3, H, W)``."""
     return torch.from_numpy(values.astype(np.float32)).to(clips.device)[..., None, None, None]

@@ -1,4 +1,4 @@
-"""The log of a training run: a CSV file, a row for each checkpoint."""
+"""The log of a training run: a CSV file with a row per checkpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def append(row: dict[str, float | str], path: Path) -> None:
-    """Add a row to a log, which is written anew if the row has columns that the log has not.
+    """Append a row to a log, rewriting the log if the row has new columns.
 
     Args:
-        row: values by column; columns it lacks stay empty.
-        path: the log; made if there is none.
+        row: values by column; missing columns stay empty.
+        path: the log; created if it does not exist.
     """
     columns, earlier = [], []
     if path.is_file():
@@ -25,7 +25,7 @@ def append(row: dict[str, float | str], path: Path) -> None:
             csv.DictWriter(out, columns).writerow(row)
         return
     part = path.with_suffix(".part")
-    with part.open("w", newline="") as out:  # written anew: a run may go on with more columns than it had
+    with part.open("w", newline="") as out:  # rewritten: a resumed run may have more columns than before
         writer = csv.DictWriter(out, list(dict.fromkeys([*columns, *row])))
         writer.writeheader()
         writer.writerows([*earlier, row])

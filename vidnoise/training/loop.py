@@ -1,4 +1,4 @@
-"""The training loop: stages, schedules, checkpoints, validation, logs."""
+"""The training loop: stages, schedules, checkpoints, validation and logs."""
 
 from __future__ import annotations
 
@@ -33,26 +33,29 @@ from vidnoise.training.reparameterise import branch, fold
 from vidnoise.weights import ModelCard, load_model, save_model
 
 SPIKE = 6.0
-"""Steps whose gradient is so many times its usual norm are skipped."""
+"""Steps whose gradient norm exceeds the usual one by this factor are skipped."""
 VALIDATION = 0.05
-"""Validation may take so much of the time that steps take: checkpoints before that is earned go without, but for the
-first and a stage's last."""
+"""Maximum time of validation, as a share of that of the steps: checkpoints that would exceed it are not validated,
+except the first one and the last of a stage."""
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """One run in a folder: ``checkpoint.pt``, ``log.csv``, ``progress.png``, the averaged weights
-    ``<name>.safetensors`` and those of the moment, ``<name>-raw.safetensors``, from which another run may go on.
+    """A training run, kept in a folder.
+
+    The folder has ``checkpoint.pt``, ``log.csv``, ``progress.png``, the averaged weights ``<name>.safetensors`` and the
+    current ones, ``<name>-raw.safetensors``, from which another run may continue.
 
     Args:
-        config: what to train, and how.
+        config: model and training settings.
         data: a folder (see :meth:`Folders.below`), or the folders themselves.
-        run: where the run is kept; a checkpoint there is gone on from.
-        device: ``cpu``, ``cuda``, ``mps``; ``ranks``, if given, has its own.
-        cache: where decoded clips are kept.
-        minutes: pause after so long.
-        where: batches are made: ``cpu``, ``device`` or ``auto`` (:func:`~vidnoise.training.pixels.render_on`).
+        run: folder of the run. Resumes from a checkpoint found there.
+        device: ``cpu``, ``cuda`` or ``mps``; overridden by that of ``ranks``, if given.
+        cache: folder where decoded clips are kept.
+        minutes: pause the run after this time.
+        where: device on which batches are made: ``cpu``, ``device`` or ``auto``
+            (:func:`~vidnoise.training.pixels.render_on`).
         ranks: this process among those that train together (:func:`~vidnoise.training.parallel.processes`).
     """
 
@@ -77,10 +80,10 @@ class Trainer:
         with self.ranks.first_alone():
             pack = ClipPack(self.folders.train, cache)
             pool = open_pool(pack, self.folders, cache, config)
-        seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, first weights do not
+        seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, initial weights do not
         self.batches = BatchMaker(config, pack, pool, where=where, device=self.device, seed=seed)
         torch.manual_seed(config.seed)
-        self.earlier: list[Leg] = []  # of training, before this run
+        self.earlier: list[Leg] = []  # legs before this run
         self.network = self._initial()
         if config.reparameterise:
             branch(self.network)
@@ -88,21 +91,23 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.stage_index = 0
         self.step = 0
-        self.seconds = 0.0  # of the current stage
+        self.seconds = 0.0  # time spent in the current stage
         self.total_seconds = 0.0
         self.total_steps = 0
-        self.overhead = 1.0  # time that passes, by the time that is spent on steps
+        self.overhead = 1.0  # elapsed time relative to the time spent on steps
         self._start_stage()
         if self.checkpoint.is_file():
             self._restore()
 
     def build(self, config: ModelConfig) -> DenoiseNetwork:
-        """A network of the kind that is trained; experiments override it."""
+        """Build a network of the kind to train; experiments override this."""
         return DenoiseNetwork(config)
 
     def _initial(self) -> DenoiseNetwork:
-        """New weights, those of another model, or of several: each module from where the configuration says,
-        grown if it was smaller there."""
+        """Return a network with new weights, or with those of one or several other models, as configured.
+
+        Modules that are smaller in their model are grown.
+        """
         initial = self.config.initial
         if isinstance(initial, str):
             trained, card = load_model(initial)
@@ -121,7 +126,7 @@ class Trainer:
         return network
 
     def averaged(self) -> DenoiseNetwork:
-        """The averaged weights in a plain network: what is validated and released."""
+        """Return a plain network with the averaged weights, which are validated and released."""
         return self._plain(self.average)
 
     def _plain(self, weights: dict[str, Tensor]) -> DenoiseNetwork:
@@ -139,14 +144,14 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Share of the current stage that is done."""
+        """Completed share of the current stage."""
         if self.stage.minutes is not None:
             return self.seconds / (60 * self.stage.minutes)
         return self.step / (self.stage.steps or 1)
 
     @property
     def remaining_seconds(self) -> float:
-        """Time to the end of the last stage, about: a step's time is taken to grow with its pixels."""
+        """Estimate the time to the end of the last stage, assuming that a step's time is proportional to its pixels."""
 
         def work(stage: Stage) -> float:
             return stage.clip.pixels + stage.still_share * (stage.still.pixels - stage.clip.pixels)
@@ -166,7 +171,7 @@ class Trainer:
         )
         self.rates = (stage.adam_lr,) if config.optimizer == "adamw" else (stage.muon_lr, stage.adam_lr)
         self.step, self.seconds = 0, 0.0
-        self.usual_norms = [0.0, 0.0]  # of clips, of single frames among them
+        self.usual_norms = [0.0, 0.0]  # for steps on clips, and for those on single frames
 
     def _save(self) -> None:
         mine = {"batches": self.batches.state(), "torch_rng": torch.get_rng_state()}
@@ -196,18 +201,18 @@ class Trainer:
             self._take(torch.load(self.checkpoint, map_location="cpu", weights_only=True))
         except UsageError:
             raise
-        except Exception as ex:  # whatever a file holds that is not what _save wrote
+        except Exception as ex:  # a file that _save did not write may fail in any way
             reason = " ".join(str(ex).split())[:200] or type(ex).__name__
-            raise UsageError(f"{self.checkpoint}: cannot be gone on with: {reason}; move it away to begin anew") from ex
+            raise UsageError(f"{self.checkpoint}: cannot be resumed: {reason}; move it away to begin anew") from ex
 
     def _take(self, saved: Any) -> None:
-        """Go on where :meth:`_save` was called."""
+        """Restore the state at the call of :meth:`_save`."""
         if "position" in saved and "earlier" not in saved:
             weights = self.run / f"{self.config.name}.safetensors"
-            raise UsageError(f"{self.checkpoint} is of an older version: go on in another folder, from {weights}")
+            raise UsageError(f"{self.checkpoint} is from an older version: continue in another folder, from {weights}")
         self.stage_index, *position = saved["position"]
         if not all(isinstance(n, (int, float)) and 0 <= n < math.inf for n in saved["position"]):
-            raise ValueError("its position is none")
+            raise ValueError("its position is invalid")
         self._start_stage()
         self.step, self.seconds, self.total_seconds, self.total_steps = position
         self.usual_norms, self.earlier = saved["usual_norms"], saved["earlier"]
@@ -226,7 +231,7 @@ class Trainer:
         logger.info("resumed at stage %s, step %d", self.stage.name, self.step)
 
     def export(self, path: Path) -> None:
-        """Write the averaged weights with their card."""
+        """Write the averaged weights and their card."""
         self._write(self.averaged(), path)
 
     def _write(self, network: DenoiseNetwork, path: Path) -> None:
@@ -241,7 +246,7 @@ class Trainer:
         save_model(network, card, path)
 
     def _backward(self, batch: Batch, blind: Tensor) -> dict[str, Tensor]:
-        """Gradients of one batch, added up over its stretches of ``bptt`` frames; returns the parts of the loss."""
+        """Accumulate the gradients of one batch over its spans of ``bptt`` frames; return the parts of the loss."""
         if self.stage.part == "all" and len(batch.clean) > 1:
             return self._backward_clips(batch, blind)
         with self.precision.autocast():
@@ -263,7 +268,7 @@ class Trainer:
             span = range(start, min(start + stretch, frames))
             with self.precision.autocast():
                 loss, parts, state = clip_loss(self.network, batch, known, self.config, span, state)
-            # What was seen of the whole clip beforehand serves all stretches.
+            # The graph of the look-ahead over the whole clip is shared by all spans.
             self.precision.scaler.scale(loss).backward(retain_graph=span.stop < frames)
             state = state.detach()
             for key, value in {"loss": loss.detach(), **parts}.items():
@@ -271,7 +276,7 @@ class Trainer:
         return sums
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns the parts of the loss, ``still`` alone of single frames among clips."""
+        """Take one optimiser step; return the parts of the loss, only ``still`` for a step on single frames."""
         stage = self.stage
         still = stage.is_still(self.step)
         shape = stage.still if still else stage.clip
@@ -288,10 +293,10 @@ class Trainer:
         for optimizer in self.optimizers:
             self.precision.scaler.unscale_(optimizer)
         losses["norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        # All numbers at once: a GPU is waited for once a step.
+        # All numbers are read at once, so that a step synchronises with a GPU only once.
         parts = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
         norm = parts["norm"]
-        # Muon gives every step the same length, so one spike would count as much as a good gradient: it is left out.
+        # Muon gives every step the same length, so a spike would count as much as a good gradient: it is skipped.
         usual = self.usual_norms[still]
         if math.isfinite(norm) and (self.step < 20 or not usual or norm < SPIKE * usual):
             for optimizer in self.optimizers:
@@ -308,7 +313,7 @@ class Trainer:
         return {**parts, "lr": factor}
 
     def validate(self) -> dict[str, float]:
-        """PSNR of the averaged weights on a part of the validation clips, by sigma; nothing without such clips."""
+        """Return the PSNR of the averaged weights by sigma on part of the validation clips; empty without any."""
         if self.folders.val is None:
             return {}
         network = self.averaged().place(self.device).eval()
@@ -322,18 +327,18 @@ class Trainer:
         on_log: Callable[[dict[str, float | str], float], None] | None = None,
         on_step: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        """Train to the end of the last stage, or for ``minutes``; checkpoints every ``every`` steps, and whenever
-        ``every_seconds`` are over.
+        """Train to the end of the last stage, or for ``minutes``.
 
-        ``on_log`` gets each row of the log and the share of the stage that is done, ``on_step`` the parts of the
-        loss after each step; both in the first process only.
+        Checkpoints are saved every ``every`` steps and every ``every_seconds``. ``on_log`` gets each row of the log and
+        the completed share of the stage, ``on_step`` the parts of the loss after each step; both in the first process
+        only.
         """
         begun = time.monotonic()
         spent, validating, saved = 0.0, 0.0, 0.0
         sums: dict[str, float] = {}
         counts: Counter[str] = Counter()
         while True:
-            if self.progress >= 1:  # also where a run was stopped just before its next stage
+            if self.progress >= 1:  # also if a run was stopped just before its next stage
                 if self.stage_index + 1 == len(self.config.stages):
                     return
                 self.stage_index += 1
@@ -373,7 +378,7 @@ class Trainer:
 
 
 def describe(trainer: Trainer) -> str:
-    """One line on what is about to be trained."""
+    """Describe a training run in one line."""
     parameters = sum(p.numel() for p in trainer.network.parameters())
     stages = ", ".join(json.dumps(s.name) for s in trainer.config.stages)
     text = f"{trainer.config.name}: {parameters / 1e6:.2f} M parameters, stages {stages}, on {trainer.device.type}"

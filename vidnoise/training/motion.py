@@ -1,27 +1,27 @@
-"""How photos move to be clips: a camera that pans, zooms and turns, and objects of soft outline that pass in front."""
+"""Synthetic motion of photos: a camera that pans, zooms and rotates, and soft-edged objects passing in front."""
 
 from __future__ import annotations
 
 import numpy as np
 
 BLOB = 9
-"""Values a side from which the outline of an object is made."""
+"""Side of the grid of random values from which an object's outline is made."""
 BLOB_SCALE = 3
-"""Sides of that outline, in patches."""
+"""Side of that outline, in patches."""
 
 
 def paths(frames: int, patch: int, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Smooth random paths of a camera over pictures, one a picture.
+    """Draw smooth random paths of a camera over pictures, one per picture.
 
     Args:
         frames: length of the clips.
-        patch: their height and width.
+        patch: height and width of the clips.
         sizes: ``(n, 2)``, height and width of each picture.
-        rng: draws the paths.
+        rng: random generator.
 
     Returns:
         ``(n, frames, 2, 3)`` float32: affine maps from (x, y) in the patch to (x, y) in the picture. They may lead
-        outside, where pictures are taken to be mirrored.
+        outside, where pictures are mirrored.
     """
     n = len(sizes)
     zoom = np.where(rng.random(n) < 0.7, rng.uniform(0.8, 1.3, n), 1.0)

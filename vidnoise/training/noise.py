@@ -1,12 +1,11 @@
 """Synthetic noise, shared by training and evaluation.
 
-A noise type is a function ``(clean, generator) -> noisy`` over a batch of clips ``(N, T, 3, H, W)`` in [0, 1], on any
-device; the generator is of the same one. What kind of noise a clip gets, and how strong, is drawn for each clip apart.
-Noise is new in every frame unless a docstring says otherwise, and is not clipped unless one says so. A new type is one
-function and one line in :data:`NOISES`.
+A noise type is a function ``(clean, generator) -> noisy`` over a batch of clips ``(N, T, 3, H, W)`` in [0, 1], on the
+device of the generator. The parameters of the noise are drawn per clip. Noise is independent between frames, and not
+clipped, unless a docstring says otherwise. A new type is one function and one line in :data:`NOISES`.
 
-Nothing here waits for the device: draws stay tensors, and clips that do not want a step get it with a factor that makes
-nothing of it. What encoders make of noise is in :mod:`vidnoise.training.codec_pool`.
+Nothing here synchronises with the device: draws stay tensors, and a step that does not apply to a clip gets a factor
+that neutralises it. Codec artefacts are in :mod:`vidnoise.training.codec_pool`.
 """
 
 from __future__ import annotations
@@ -21,39 +20,39 @@ from torch import Generator, Tensor
 Noise = Callable[[Tensor, Generator], Tensor]
 
 WHITE = 0.05
-"""Spread of a Gaussian kernel, in samples, at which it is one sample only, so that noise stays white."""
+"""Spread in samples at which a sampled Gaussian is a single sample, so that noise stays white."""
 
 
 def _uniform(clean: Tensor, generator: Generator, low: float, high: float) -> Tensor:
-    """A number for each clip, ``(N, 1, 1, 1, 1)``."""
+    """Draw a number per clip uniformly, ``(N, 1, 1, 1, 1)``."""
     draws = torch.rand(len(clean), 1, 1, 1, 1, generator=generator, device=clean.device)
     return draws.mul_(high - low).add_(low)
 
 
 def _log_uniform(clean: Tensor, generator: Generator, low: float, high: float) -> Tensor:
-    """Likewise; each doubling is as likely as the next."""
+    """Draw a number per clip log-uniformly, ``(N, 1, 1, 1, 1)``."""
     return _uniform(clean, generator, math.log(low), math.log(high)).exp_()
 
 
 def _chance(clean: Tensor, generator: Generator, share: float) -> Tensor:
-    """Whether each clip is one of a share of all, ``(N, 1, 1, 1, 1)``."""
+    """Draw a bool per clip that is true with probability ``share``, ``(N, 1, 1, 1, 1)``."""
     return _uniform(clean, generator, 0, 1) < share
 
 
 def _normal(clean: Tensor, generator: Generator, channels: int = 3, scale: int = 1) -> Tensor:
-    """White noise of deviation 1, ``(N, T, channels, H/scale, W/scale)`` (rounded up)."""
+    """Draw white noise of standard deviation 1, ``(N, T, channels, H/scale, W/scale)`` (rounded up)."""
     n, t, _, h, w = clean.shape
     return torch.randn(n, t, channels, -(-h // scale), -(-w // scale), generator=generator, device=clean.device)
 
 
 def _kernels(spread: Tensor, radius: int) -> Tensor:
-    """A sampled Gaussian for each clip, ``(N, 2 radius + 1)``, its largest value 1."""
+    """Return a sampled Gaussian with maximum 1 for each clip, ``(N, 2 radius + 1)``."""
     x = torch.arange(-radius, radius + 1, dtype=torch.float32, device=spread.device)
     return torch.exp(-0.5 * (x / spread.view(-1, 1)) ** 2)
 
 
 def _filtered(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Each clip under its own separable kernel: ``rows`` along lines, ``columns`` across; the edges wrap around."""
+    """Filter each clip by its own separable kernel: ``rows`` along lines, ``columns`` across; the edges wrap around."""
     n, t, c, h, w = pictures.shape
     x = pictures.reshape(n, t * c, h, w).transpose(0, 1)
     for kernels, shape in ((rows, (n, 1, 1, -1)), (columns, (n, 1, -1, 1))):
@@ -64,19 +63,19 @@ def _filtered(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _smeared(noise: Tensor, along: Tensor, across: Tensor, radius: int = 5) -> Tensor:
-    """White noise blurred along lines and across them by so many samples, at its old deviation."""
+    """Blur white noise by given spreads along and across lines, in samples, keeping its standard deviation."""
     kernels = [_kernels(spread, radius) for spread in (along, across)]
     rows, columns = (k / k.norm(dim=1, keepdim=True) for k in kernels)
     return _filtered(noise, rows, columns)
 
 
 def none(clean: Tensor, generator: Generator) -> Tensor:
-    """No noise at all: what must come out untouched."""
+    """No noise: clips that must come out unchanged."""
     return clean.clone()
 
 
 def add_gaussian(clean: Tensor, sigma: float | Tensor, generator: Generator) -> Tensor:
-    """White Gaussian noise of standard deviation ``sigma`` ([0, 1] units), not clipped; a tensor of any shape."""
+    """Add white Gaussian noise of standard deviation ``sigma`` ([0, 1] units) to a tensor of any shape; not clipped."""
     return clean + sigma * torch.randn(clean.shape, generator=generator, device=clean.device)
 
 
@@ -86,12 +85,15 @@ def gaussian(clean: Tensor, generator: Generator) -> Tensor:
 
 
 def _plane_noise(clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Noise of the planes of 4:2:0 video, ``(N, T, 1, H, W)`` of Y and, in RGB with Y as it is, ``(N, T, 3, H, W)`` of
-    U and V, which are of half the size and brought up again linearly.
+    """Draw noise of the planes of 4:2:0 video.
 
-    Luma has a deviation of 2 to 35/255, chroma 0 to 3 times as much (28/255 at most); some clips have noise in luma
-    alone, some in chroma alone. It is white; or blurred, as by scaling; or smeared along lines, as tape does it: chroma
-    over 4 to 16 pixels, luma over one or two. BT.601 or BT.709.
+    Luma noise has a standard deviation of 2 to 35/255, chroma noise 0 to 3 times that (at most 28/255); some clips have
+    noise in luma alone, some in chroma alone. It is white; or blurred, as by scaling; or smeared along lines, as on
+    tape: chroma over 4 to 16 pixels, luma over one or two. BT.601 or BT.709.
+
+    Returns:
+        ``(N, T, 1, H, W)``, the noise of Y, and ``(N, T, 3, H, W)``, that of U and V converted to RGB at constant Y;
+        U and V have half the size and are upsampled linearly.
     """
     n, t, _, h, w = clean.shape
     luma = _log_uniform(clean, generator, 2 / 255, 35 / 255)
@@ -107,7 +109,7 @@ def _plane_noise(clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         wide = torch.where(tape, _uniform(clean, generator, *smear), _uniform(clean, generator, *blur))
         return torch.where(blurred, wide, WHITE)
 
-    # A bell of spread s looks 2.36 s wide. Chroma samples are two pixels wide.
+    # A Gaussian of spread s is 2.36 s wide at half maximum. Chroma samples are two pixels wide.
     along, across = spread((0.4, 1.2), (0.4, 0.9)), spread((0.4, 1.2), (WHITE, WHITE))
     y = _smeared(_normal(clean, generator, 1), along, across) * luma
     along, across = spread((0.3, 1.0), (0.85, 3.3)), spread((0.3, 1.0), (WHITE, 0.6))
@@ -129,20 +131,22 @@ def planes(clean: Tensor, generator: Generator) -> Tensor:
 
 
 def centred_planes(clean: Tensor, generator: Generator) -> Tensor:
-    """The same in centred RGB, as the network is given video (:mod:`vidnoise.color`), where noise of U and V leaves the
-    mean of the channels alone; the clip is to be centred, too."""
+    """Noise of the planes of 4:2:0 video in centred RGB, in which the network gets video (:mod:`vidnoise.color`).
+
+    There, noise of U and V does not affect the mean of the channels. The clip must be centred, too.
+    """
     y, colour = _plane_noise(clean, generator)
     return clean + y + colour - colour.mean(2, keepdim=True)
 
 
 def _demosaiced(mosaic: Tensor, red_row: Tensor, red_column: Tensor, mix: Tensor) -> Tensor:
-    """What a demosaicking makes of samples behind a Bayer mosaic, ``(N, T, 1, H, W)`` to ``(N, T, 3, H, W)``.
+    """Demosaic samples of a Bayer mosaic, ``(N, T, 1, H, W)`` to ``(N, T, 3, H, W)``.
 
     Args:
-        mosaic: a sample for each pixel; the edges wrap around.
-        red_row, red_column: bool, where rows and columns have red samples.
+        mosaic: one sample per pixel; the edges wrap around.
+        red_row, red_column: bool, the rows and columns of red samples.
         mix: 0 for bilinear, 1 for the linear kernels of Malvar, He and Cutler, "High-quality linear interpolation for
-            demosaicing of Bayer-patterned color images" (2004), which sharpen; or between.
+            demosaicing of Bayer-patterned color images" (2004), which sharpen; or a blend in between.
     """
 
     def pair(x: Tensor, distance: int, dim: int) -> Tensor:
@@ -163,15 +167,15 @@ def _demosaiced(mosaic: Tensor, red_row: Tensor, red_column: Tensor, mix: Tensor
 
 
 def sensor(clean: Tensor, generator: Generator) -> Tensor:
-    """Photon and read noise of a sensor as a camera's picture shows it.
+    """Photon and read noise of a sensor after a camera's processing.
 
     Variances are affine in linear light under white-balance gains; the noise goes through a Bayer mosaic, a linear
     demosaicking (bilinear to Malvar), a colour matrix, the tone curve, and for most clips the camera's own sharpening
-    or smoothing. Black is clipped for most clips, so that dark ones get lighter; the others keep what is below.
+    or smoothing. Most clips are clipped at black, which brightens dark ones; the others keep values below.
 
     The *noise* is mosaicked, not the picture. A linear demosaicking D of (picture + noise) is D(picture) + D(noise);
-    so a picture that any demosaicking brings back exactly would give exactly this, while the moiré of a picture that
-    it does not is no noise: asking the network for what is lost to it would teach it to invent.
+    so this is exact for a picture that demosaicking recovers perfectly, while the moiré of any other is not noise:
+    training the network to restore what is lost to it would teach it to invent detail.
     """
     _, _, _, h, w = clean.shape
     gains = [_uniform(clean, generator, 1.0, 2.4), torch.ones_like(clean[:, :1, :1, :1, :1]),
@@ -179,7 +183,7 @@ def sensor(clean: Tensor, generator: Generator) -> Tensor:
     shot = _log_uniform(clean, generator, 1e-4, 1e-2)
     read = _log_uniform(clean, generator, 1e-3, 1.25e-2)
 
-    # The tone curve: a root with a toe, whose slope at black is finite, as all curves of cameras have it.
+    # The tone curve: a root with a toe, so that its slope at black is finite, as in all cameras.
     power = _uniform(clean, generator, 1 / 2.4, 1 / 2.0)
     toe = _log_uniform(clean, generator, 1e-4, 1e-2)
     black = toe**power
@@ -193,14 +197,14 @@ def sensor(clean: Tensor, generator: Generator) -> Tensor:
     variance = torch.where(red_row, torch.where(red_column, red, green), torch.where(red_column, green, blue))
     mosaic = _normal(clean, generator, 1) * variance.sqrt()
     noise = _demosaiced(mosaic, red_row, red_column, _uniform(clean, generator, 0, 1))
-    # From the sensor's colours to the screen's: grays stay, colours and their noise grow.
+    # From the sensor's colours to the screen's: grays are unchanged, colours and their noise are amplified.
     gray = noise.mean(2, keepdim=True)
     noise = gray + (noise - gray) * _uniform(clean, generator, 1.0, 1.7)
 
     least = torch.where(_chance(clean, generator, 0.7), 0.0, -toe)
     noisy = (linear + noise).maximum(least).clamp_(max=1)
     noise = ((noisy + toe).clamp_(min=0) ** power - black) / contrast - clean
-    # Sharpening above 0, smoothing below: both act on the finished picture, and being linear on its noise alike.
+    # Sharpening above 0, smoothing below: both act on the finished picture and, being linear, equally on its noise.
     processing = _uniform(clean, generator, 0, 1)
     amount = torch.where(
         processing < 0.35, _uniform(clean, generator, 0.2, 1.3),
@@ -212,10 +216,9 @@ def sensor(clean: Tensor, generator: Generator) -> Tensor:
 
 
 def _grain(clean: Tensor, generator: Generator, sigma: Tensor, common: Tensor) -> Tensor:
-    """Noise blurred by 0 to 1.5 pixels, of which ``common`` (0 to 1) is the same in all channels.
+    """Draw noise blurred by 0 to 1.5 pixels, of which a share ``common`` (0 to 1) is equal in all channels.
 
-    In half of the clips it depends on the picture, as film grain does: strongest in the middle, weak in black and
-    white.
+    In half of the clips it depends on the brightness, as film grain does: strong in midtones, weak in black and white.
     """
     noise = _normal(clean, generator, 1) * common + _normal(clean, generator) * (1 - common**2).sqrt()
     spread = _uniform(clean, generator, 0.35, 1.5)
@@ -226,16 +229,16 @@ def _grain(clean: Tensor, generator: Generator, sigma: Tensor, common: Tensor) -
 
 
 def correlated(clean: Tensor, generator: Generator) -> Tensor:
-    """Film grain: sigma 2 to 40/255, blurred, partly the same in all channels, at times dependent on the picture."""
+    """Film grain: sigma 2 to 40/255, blurred, partly equal in all channels, in some clips dependent on brightness."""
     sigma = _log_uniform(clean, generator, 2 / 255, 40 / 255)
     return _grain(clean, generator, sigma, _uniform(clean, generator, 0.0, 0.9))
 
 
 def luma(clean: Tensor, generator: Generator) -> Tensor:
-    """Noise (nearly) equal in red, green and blue, as gray footage and filtered chroma have it; sigma 2 to 45/255.
+    """Noise (nearly) equal in red, green and blue, as in gray footage or with filtered chroma; sigma 2 to 45/255.
 
-    Half of it is white, half as :func:`correlated`. A network that has only seen independent channels takes such noise
-    for texture.
+    In half of the clips it is white, in half like :func:`correlated`. A network trained on independent channels only
+    mistakes such noise for texture.
     """
     sigma = _log_uniform(clean, generator, 2 / 255, 45 / 255)
     common = (1 - _uniform(clean, generator, 0.0, 0.4) ** 4).sqrt()
@@ -269,4 +272,4 @@ NOISES: dict[str, Noise] = {
     "salt_and_pepper": salt_and_pepper,
     "banding": banding,
 }
-"""Noise types by the names that training configurations use."""
+"""Noise types by their names in training configurations."""

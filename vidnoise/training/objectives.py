@@ -1,4 +1,4 @@
-"""What is minimised: the loss of a clip, and that of the noise estimator alone."""
+"""Training objectives: the loss of a clip, and that of the noise estimator alone."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from vidnoise.training.config import TrainConfig
 from vidnoise.training.losses import charbonnier, noise_level_loss, restoration, temporal
 
 PARTS = ("clean", "fused", "noise", "temporal")
-"""Of the loss, as the log has them: sums over a clip's frames, divided by their number, without their weights."""
+"""Names of the parts of the loss in the log: unweighted means over a clip's frames."""
 
 
 class Known(NamedTuple):
-    """What is known of a batch's frames before they are denoised."""
+    """Noise levels and predictions of a batch's frames, computed before they are denoised."""
 
     levels: list[Tensor]
-    """The noise level of each that the network is given."""
+    """Noise level that the network gets for each frame."""
     loss: Tensor
-    """Of the estimates, summed over frames."""
+    """Loss of the estimates, summed over frames."""
     futures: list[Future | None]
-    """What the frames that follow say of each; nothing where only the past is seen."""
+    """Prediction of each frame from those after it; ``None`` for causal training."""
 
 
 def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConfig, *, both_ways: bool) -> Known:
-    """Estimate noise levels, and look at the clips backwards.
+    """Estimate noise levels, and run the backward pass over the clips.
 
     Args:
         network: in training mode.
         batch: see :class:`Batch`.
         blind: ``(N,)`` bool, the clips that get the estimated noise level.
-        config: whether the estimator is trained along.
-        both_ways: whether to look.
+        config: determines whether the estimator is trained as well.
+        both_ways: whether to run the backward pass.
     """
     frames, n, _, height, width = batch.clean.shape
     device = batch.clean.device
@@ -59,7 +59,7 @@ def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConf
 
 
 def still_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of single frames: the spatial core alone, several times as fast as a first frame of a clip."""
+    """Return the loss of single frames, by the spatial core alone: several times as fast as a clip's first frame."""
     clean = network.still(batch.noisy[0], batch.sigma[0])
     loss = _distance(clean, batch.clean[0], batch, config)
     return loss, dict.fromkeys(PARTS, loss.new_zeros(())) | {"clean": loss.detach()}
@@ -73,15 +73,15 @@ def clip_loss(
     span: range | None = None,
     state: State | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], State]:
-    """Loss of one batch of clips, or of some of their frames.
+    """Return the loss of one batch of clips, or of a span of their frames.
 
     Args:
         network: in training mode.
         batch: see :class:`Batch`.
         known: from :func:`look`.
-        config: weights of the loss's parts.
-        span: the frames that count; the losses of spans that make up the clip add up to the clip's.
-        state: after the frames before the span; ``None`` at the first.
+        config: has the weights of the loss's parts.
+        span: the frames to include; the losses of spans that make up the clip add up to the clip's.
+        state: state after the frames before the span; ``None`` at the first.
 
     Returns:
         The scalar loss, its parts without gradients, and the state after the span.
@@ -109,22 +109,22 @@ def clip_loss(
 
 
 def _weight(batch: Batch, config: TrainConfig) -> Tensor:
-    """Of each clip: even over noise levels."""
+    """Return the weight of each clip, which evens out the loss over noise levels."""
     return (batch.mean_sigma * 255 / 25).clamp(min=0.15) ** config.sigma_power
 
 
 def _distance(clean: Tensor, true: Tensor, batch: Batch, config: TrainConfig) -> Tensor:
-    """Loss of one frame of each clip."""
+    """Return the weighted loss of one frame of each clip."""
     return (_weight(batch, config) * restoration(clean, true, config.loss, config.alpha)).mean()
 
 
 def estimator_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of the noise estimator alone, several times as fast as whole frames.
+    """Return the loss of the noise estimator alone, several times as fast as with whole frames.
 
     Args:
         network: in training mode.
         batch: see :class:`Batch`.
-        config: how much the pictures count that the core makes by the estimates.
+        config: has the weight of the pictures that the core produces with the estimates.
     """
     frames, n, _, height, width = batch.clean.shape
     memory = network.initial_state(n, height, width, device=batch.clean.device).memory

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic Newton-Schulz iteration."""
+"""Coefficients of the quintic Newton-Schulz iteration."""
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix, roughly (singular values 0.7 to 1.2), by Newton-Schulz; on a GPU in bfloat16.
+    """Approximate the nearest semi-orthogonal matrix by Newton-Schulz (singular values 0.7 to 1.2); bfloat16 on GPUs.
 
     Args:
         matrices: ``(..., rows, columns)``.
-        steps: of the iteration.
+        steps: number of iterations.
     """
     a, b, c = _COEFFICIENTS
-    # Most CPUs have to emulate bfloat16: there it would take longer than the rest of a training step.
+    # Most CPUs emulate bfloat16, which would take longer than the rest of a training step.
     x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
@@ -38,16 +38,16 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Momentum whose update is orthogonalised, on weights reshaped to (outputs, inputs · k · k)."""
+    """SGD with momentum and orthogonalised updates, on weights reshaped to (outputs, inputs · k · k)."""
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update. Gradients must be there; a closure is not supported."""
+        """Perform one update. All gradients must be present; a closure is not supported."""
         for group in self.param_groups:
-            same: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}  # by shape: a GPU wants few operations
+            same: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}  # by shape, to batch operations on a GPU
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -67,15 +67,15 @@ class Muon(Optimizer):
 def make_optimizers(
     network: nn.Module, muon_lr: float, adam_lr: float, *, kind: str = "muon", weight_decay: float = 0.0
 ) -> list[Optimizer]:
-    """The optimisers of a network's parameters.
+    """Create the optimisers of a network's parameters.
 
     Args:
         network: its parameters are split between the optimisers.
-        muon_lr: rate of Muon, for convolutions of 8 or more outputs that mix channels.
-        adam_lr: rate of AdamW, for biases, narrow heads and depthwise convolutions; for everything if ``kind`` is
-            ``adamw``.
+        muon_lr: learning rate of Muon, for convolutions of 8 or more outputs that mix channels.
+        adam_lr: learning rate of AdamW, for biases, narrow heads and depthwise convolutions; for everything if ``kind``
+            is ``adamw``.
         kind: ``muon`` or ``adamw``.
-        weight_decay: of the convolutions that Muon takes (or would take), times the rate.
+        weight_decay: decay of the convolutions that Muon handles (or would handle), multiplied by the learning rate.
     """
     wide = [p for p in network.parameters() if p.ndim == 4 and p.shape[0] >= 8 and p.shape[1] > 1]
     chosen = {id(p) for p in wide}

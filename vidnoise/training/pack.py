@@ -1,9 +1,9 @@
-"""Training data cut down to what may be carried to another machine: a data folder like any other.
+"""Reduction of training data to a size that can be carried to another machine, as an ordinary data folder.
 
-Clips are copied as they are. Photos become WebP pictures, as fine as there is room for. Of validation clips the parts
-go along that :func:`~vidnoise.evaluation.protocol.quick_validation` looks at, without loss; of the pool of encoded
-clips as many as fit into their share, in one video, which :class:`~vidnoise.training.codec_pool.CodecPool` reads: the
-other machine needs OpenCV only.
+Clips are copied unchanged. Photos become WebP pictures, at the highest quality that fits. Of the validation clips, the
+parts that :func:`~vidnoise.evaluation.protocol.quick_validation` uses are kept losslessly; of the pool of encoded
+clips, as many as fit into their share, in one video for :class:`~vidnoise.training.codec_pool.CodecPool`. The other
+machine needs only OpenCV.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from vidnoise.training.codec_pool import ENCODED_FILE, CodecPool
 from vidnoise.training.data import PHOTO_SUFFIXES, Folders
 
 POOL_SHARE = 0.12
-"""Of the room, for encoded clips."""
+"""Share of the space for encoded clips."""
 CRF = 12
-"""x264's, of the video of encoded clips."""
+"""Quality of x264 for the video of encoded clips."""
 QUALITIES = (100, 97, 94, 90, 85, 80, 70, 60)
-"""WebP's, of photos: the first that fits."""
+"""Qualities of WebP for photos; the first that fits is used."""
 
 
 class Cut(NamedTuple):
-    """What became of a part of the data."""
+    """Summary of one reduced part of the data."""
 
     part: str
     files: int
-    """Or encoded clips."""
+    """Number of files, or of encoded clips."""
     megabytes: float
     psnr: float
-    """Against what it was made from, dB; infinite where it is the same."""
+    """PSNR against the original, in dB; infinite if identical."""
 
 
 def cut_down(folders: Folders, out: Path, *, megabytes: float, pool: CodecPool | None) -> list[Cut]:
     """Write a smaller data folder.
 
     Args:
-        folders: the whole data.
-        out: where to; must be empty or not be there.
-        megabytes: room for all of it, of 10^6 bytes.
-        pool: encoded clips to take some of.
+        folders: the complete data.
+        out: folder to write; must be empty or not exist.
+        megabytes: maximum size, in units of 10^6 bytes.
+        pool: encoded clips to select from.
 
     Raises:
-        SinkOpenError: ``out`` has something in it.
-        UsageError: there is no room for the clips, or none for the photos.
+        SinkOpenError: ``out`` is not empty.
+        UsageError: the clips or the photos do not fit.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SinkOpenError(f"{out} is not an empty folder", str(out))
@@ -110,7 +110,7 @@ def _pool(pool: CodecPool, out: Path, room: float) -> Cut:
     options = {"crf": str(CRF), "preset": "medium", "g": str(length), "keyint_min": str(length), "sc_threshold": "0"}
     path = out / ENCODED_FILE
 
-    # Clips differ in size: what the first few say of the others is a guess, and is put right.
+    # Clips differ in size: the number that fits is estimated from the first few, then corrected.
     wanted = min(16, len(pool.pairs))
     for _ in range(4):
         n = wanted
@@ -133,7 +133,7 @@ def _photos(photos: list[Path], folder: Path, out: Path, megabytes: float) -> Cu
 
     codes, size = [], 0.0
     for quality in QUALITIES:
-        some = pictures[::10]  # coding takes long: a tenth says whether it is worth it
+        some = pictures[::10]  # encoding takes long, so a tenth is tried first
         if sum(map(len, coded(some, quality))) / len(some) * len(pictures) > 1.05e6 * megabytes:
             continue
         codes = coded(pictures, quality)
@@ -149,6 +149,6 @@ def _photos(photos: list[Path], folder: Path, out: Path, megabytes: float) -> Cu
         target.write_bytes(code.tobytes())
         decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
         assert decoded is not None  # OpenCV reads what it has just written
-        assert picture is not None  # it was read before, for the pack
+        assert picture is not None  # it was already read for the pack
         psnr.append(_psnr(decoded, picture))
     return Cut(f"photos, WebP {quality}", len(photos), size, float(np.mean(psnr)))

@@ -1,8 +1,8 @@
-"""Training with several processes, each on its own clips, as ``torchrun`` starts them.
+"""Training in several processes, each on its own clips, as started by ``torchrun``.
 
 Gradients are averaged, so ``n`` processes with batch ``b`` take the step that one would with batch ``n * b``. All else
-that a step depends on (time, weights, statistics of the gradient) is the same everywhere, so the weights stay equal.
-DistributedDataParallel is not used: its hooks see one backward pass a step, and truncated back-propagation has many.
+that a step depends on (time, weights, gradient statistics) is the same everywhere, so the weights stay equal.
+DistributedDataParallel is not used: its hooks expect one backward pass a step, but truncated back-propagation has many.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vidnoise.errors import DeviceError
 
 
 class Ranks(NamedTuple):
-    """This process among those of the run. With one process, nothing is sent."""
+    """This process among those of the run. With one process, nothing is communicated."""
 
     rank: int = 0
     count: int = 1
     device: torch.device = torch.device("cpu")
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each gradient by its mean over the processes; parameters have one on all of them or on none."""
+        """Replace each gradient by its mean over the processes; a parameter must have one in all of them or in none."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self.count == 1 or not gradients:
             return
@@ -38,7 +38,7 @@ class Ranks(NamedTuple):
             gradient.copy_(mean.view_as(gradient))
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Mean over the processes, by key."""
+        """Return the mean over the processes, by key."""
         if self.count == 1:
             return values
         tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
@@ -46,7 +46,7 @@ class Ranks(NamedTuple):
         return dict(zip(values, (tensor / self.count).tolist(), strict=True))
 
     def agree(self, *values: float) -> list[float]:
-        """The first process's values: clocks differ, and processes that part ways would wait for ever."""
+        """Return the first process's values: clocks differ, and processes that diverge would deadlock."""
         if self.count == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -54,7 +54,7 @@ class Ranks(NamedTuple):
         return tensor.tolist()
 
     def gather(self, item: Any) -> list[Any]:
-        """Everyone's item, in order."""
+        """Return the items of all processes, in order."""
         items: list[Any] = [item] * self.count
         if self.count > 1:
             dist.all_gather_object(items, item)
@@ -62,7 +62,7 @@ class Ranks(NamedTuple):
 
     @contextlib.contextmanager
     def first_alone(self) -> Iterator[None]:
-        """The first process goes through the block before the others begin it."""
+        """Run the block in the first process before the others begin it."""
         if self.count > 1 and self.rank:
             dist.barrier()
         yield
@@ -75,7 +75,7 @@ def processes(device: torch.device) -> Iterator[Ranks]:
     """Join the run that ``torchrun`` started; without it, be the only process.
 
     Args:
-        device: ``cpu`` (the processes talk by gloo), or ``cuda`` (by nccl; each takes the GPU of its local rank).
+        device: ``cpu`` (communicating by gloo), or ``cuda`` (by nccl; each process uses the GPU of its local rank).
 
     Raises:
         DeviceError: there are fewer GPUs than processes, or the device is of another kind.

@@ -1,4 +1,4 @@
-"""Plans become pixels: with OpenCV, clip by clip, out of a file; or on a GPU, all clips at once, out of its memory."""
+"""Rendering of plans to pixels: clip by clip from a file by OpenCV, or all clips at once from the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vidnoise.training.motion import BLOB_SCALE
 from vidnoise.training.plan import Crops, Moves, Objects, Plan
 
 CUBIC = -0.75
-"""Of Keys's cubic convolution, as OpenCV and PyTorch have it."""
+"""Parameter of Keys's cubic convolution, as in OpenCV and PyTorch."""
 
 
 def thresholded(outline: Tensor, patch: int) -> Tensor:
-    """Enlarged normal numbers as the opacity of an object; its edges are 10 pixels wide."""
+    """Convert enlarged normal numbers to the opacity of an object, with edges 10 pixels wide."""
     return ((outline - 0.35) * (patch / 10)).clamp(0, 1)
 
 
@@ -30,7 +30,7 @@ class Pack(Protocol):
 
     @property
     def data(self) -> np.ndarray:
-        """``(bytes,)`` uint8: all of it, one clip after the other."""
+        """``(bytes,)`` uint8: the whole pack, one clip after the other."""
         ...
 
     @property
@@ -45,12 +45,12 @@ class Pack(Protocol):
 
     @property
     def video_places(self) -> Sequence[tuple[int, int, int]]:
-        """Where each begins in ``data``, in pixels, and its height and width."""
+        """Offset of each video in ``data``, in pixels, with its height and width."""
         ...
 
     @property
     def photo_places(self) -> Sequence[tuple[int, int, int]]:
-        """Likewise."""
+        """Offset of each photo in ``data``, in pixels, with its height and width."""
         ...
 
 
@@ -58,19 +58,19 @@ class Pixels(Protocol):
     """Renders plans."""
 
     device: torch.device
-    """Where the pictures come out."""
+    """Device of the rendered pictures."""
 
     def render(self, plan: Plan) -> Tensor:
-        """``(n, frames, 3, patch, patch)`` float32, 0 to 255."""
+        """Render a plan to ``(n, frames, 3, patch, patch)`` float32 in [0, 255]."""
         ...
 
     def cut(self, crops: Crops, patch: int, flips: np.ndarray) -> Tensor:
-        """Crops alone, mirrored and transposed as ``flips`` ``(n, 3)`` says; the same shape."""
+        """Render crops alone, to the same shape, mirrored and transposed by ``flips`` ``(n, 3)``."""
         ...
 
 
 class FilePixels:
-    """Renders on the CPU; what is not looked at stays on disk."""
+    """Renders on the CPU; unused data stays on disk."""
 
     device = torch.device("cpu")
 
@@ -122,7 +122,7 @@ class FilePixels:
 
 
 def _flipped(clip: np.ndarray, flips: np.ndarray) -> Tensor:
-    """``(T, H, W, 3)`` to ``(T, 3, H, W)``."""
+    """Flip a clip ``(T, H, W, 3)`` and convert it to ``(T, 3, H, W)``."""
     across, down, transposed = flips
     clip = clip[:, :, ::-1] if across else clip
     clip = clip[:, ::-1] if down else clip
@@ -137,10 +137,10 @@ def _warped(picture: np.ndarray, maps: np.ndarray, patch: int) -> np.ndarray:
 
 
 class DevicePixels:
-    """Renders on a device that holds the whole pack: three bytes a pixel.
+    """Renders on a device that holds the whole pack, at three bytes per pixel.
 
-    Pictures of all sizes lie one after the other, and every pixel of a batch is one look-up among them; so a batch is a
-    few dozen operations, however many clips there are.
+    Pictures of all sizes are stored one after the other, and every pixel of a batch is one look-up among them; so a
+    batch takes a few dozen operations, whatever its number of clips.
     """
 
     def __init__(self, pack: Pack, device: torch.device) -> None:
@@ -149,7 +149,7 @@ class DevicePixels:
         self.videos, self.photos = (
             torch.tensor(places, device=device).reshape(-1, 3) for places in (pack.video_places, pack.photo_places)
         )
-        """Number of the first pixel, height and width of each."""
+        """Index of the first pixel, height and width of each picture."""
 
     def render(self, plan: Plan) -> Tensor:
         out = torch.empty(len(plan.real), plan.frames, 3, plan.patch, plan.patch, device=self.device)
@@ -174,7 +174,7 @@ class DevicePixels:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def _grid(self, patch: int, flips: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Which column and which row of a patch each pixel shows: ``(n, 1, patch, patch)``."""
+        """Return the column and the row of the patch that each pixel shows: ``(n, 1, patch, patch)`` each."""
         across, down, transposed = self._tensor(flips).view(-1, 3, 1, 1).unbind(1)
         i = torch.arange(patch, device=self.device)
         row, column = i[:, None].expand(patch, patch), i.expand(patch, patch)
@@ -204,19 +204,19 @@ class DevicePixels:
 
 
 def mirrored(index: Tensor, size: Tensor) -> Tensor:
-    """Rows or columns of a picture that is mirrored at its edges, each edge pixel twice."""
+    """Map row or column indices into a picture by mirroring at its edges, with edge pixels repeated."""
     index = index.remainder(2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
 
 
 def sampled(pixels: Tensor, places: Tensor, maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Pictures of any sizes under affine maps, by cubic convolution (Keys, 1981).
+    """Resample pictures of any sizes under affine maps, by cubic convolution (Keys, 1981).
 
     Args:
         pixels: ``(pixels, C)``, all pictures one after the other.
-        places: ``(n, 3)`` of int64: each picture's first pixel, height and width.
-        maps: ``(n, T, 2, 3)``.
-        x, y: ``(n, 1, H, W)``.
+        places: ``(n, 3)`` int64: first pixel, height and width of each picture.
+        maps: ``(n, T, 2, 3)``, from (x, y) to positions in the pictures.
+        x, y: ``(n, 1, H, W)``, coordinates to map.
 
     Returns:
         ``(n, T, C, H, W)`` float32.
@@ -236,28 +236,28 @@ def sampled(pixels: Tensor, places: Tensor, maps: Tensor, x: Tensor, y: Tensor) 
 
 
 def _cubic_weights(t: Tensor) -> list[Tensor]:
-    """Of the samples at -1, 0, 1 and 2 for a place at ``t`` in [0, 1)."""
+    """Return the weights of the samples at -1, 0, 1 and 2 for a position ``t`` in [0, 1)."""
     near = [((CUBIC + 2) * d - (CUBIC + 3)) * d * d + 1 for d in (t, 1 - t)]
     far = [((CUBIC * d - 5 * CUBIC) * d + 8 * CUBIC) * d - 4 * CUBIC for d in (t + 1, 2 - t)]
     return [far[0], near[0], near[1], far[1]]
 
 
 PIXELS: dict[str, Callable[[Pack, torch.device], Pixels]] = {"cpu": FilePixels, "device": DevicePixels}
-"""Where batches are made, by the names of ``--batches``."""
+"""Renderers by the values of ``--batches``."""
 
 
 def render_on(where: str, packs: Sequence[Pack], device: torch.device | None, augment: Augment) -> list[Pixels]:
-    """What renders each pack.
+    """Choose the renderer of each pack.
 
     Args:
-        where: ``cpu``, ``device``, or ``auto``: on a GPU whose free memory is twice as large as the packs, unless there
-            are deformations to be made; else on the CPU.
-        packs: what is rendered.
-        device: the one that is trained on; the CPU if not given.
-        augment: which deformations are made.
+        where: ``cpu``, ``device``, or ``auto``: the training device if it is a GPU whose free memory is at least twice
+            the size of the packs and there are no deformations, else the CPU.
+        packs: the packs to render.
+        device: the training device; the CPU by default.
+        augment: has the probabilities of the deformations.
 
     Raises:
-        UsageError: there is no such place.
+        UsageError: ``where`` is unknown.
     """
     device = device or torch.device("cpu")
     if where == "auto":

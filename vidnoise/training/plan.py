@@ -1,7 +1,7 @@
-"""What the clips of a batch show, drawn for all of them at once.
+"""Random plans of the clips of a batch, drawn for all of them at once.
 
-Whoever renders them, with OpenCV or on a GPU (:mod:`.pixels`), renders what is drawn here: so the distribution is the
-same.
+The plans are independent of the renderer (:mod:`.pixels`), so the distribution of clips is the same with OpenCV and on
+a GPU.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ class Crops(NamedTuple):
     """Squares cut from videos at whole pixels; ``n`` of them."""
 
     video: np.ndarray
-    """``(n,)``: which."""
+    """``(n,)``: index of the video."""
     frames: np.ndarray
     """``(n, T)``: frames of the video, in any order."""
     top: np.ndarray
     left: np.ndarray
-    """``(n,)``: first row and column. What is smaller than the square is mirrored at its lower and right edges."""
+    """``(n,)``: first row and column. Videos smaller than the square are mirrored at their lower and right edges."""
 
 
 class Moves(NamedTuple):
     """Photos under a moving camera; ``n`` of them."""
 
     photo: np.ndarray
-    """``(n,)``: which."""
+    """``(n,)``: index of the photo."""
     maps: np.ndarray
     """``(n, T, 2, 3)``: see :func:`.motion.paths`."""
 
 
 class Objects(NamedTuple):
-    """What passes in front of some of the photos: other photos, cut to a shape."""
+    """Objects that pass in front of some of the photos: other photos, cut to a shape; ``m`` of them."""
 
     over: np.ndarray
-    """``(m,)``: before which of the moving photos, ascending."""
+    """``(m,)``: index of the moving photo in front of which the object passes, ascending."""
     moves: Moves
     shapes: np.ndarray
     """``(m, BLOB, BLOB)`` float32: normal numbers. The object is where their smooth enlargement, to
@@ -55,18 +55,18 @@ class Plan(NamedTuple):
     frames: int
     patch: int
     real: np.ndarray
-    """``(n,)`` bool: cut from a video; the others are moving photos. Both in order."""
+    """``(n,)`` bool: true for clips cut from a video, false for moving photos; ``crops`` and ``moves`` are in order."""
     crops: Crops
     moves: Moves
     objects: Objects
     flips: np.ndarray
-    """``(n, 3)`` bool: mirrored left to right, then upside down, then transposed."""
+    """``(n, 3)`` bool: mirror left to right, then upside down, then transpose."""
     deformations: list[Deformation | None]
-    """Of each crop, which is then cut as large as it needs."""
+    """Deformation of each crop, which is cut as large as that requires."""
 
 
 def to_and_fro(index: np.ndarray, length: int | np.ndarray) -> np.ndarray:
-    """Frames of a video that is played forwards and backwards, and so on, for any index from 0 up."""
+    """Map indices from 0 up to frames of a video that is played forwards and backwards alternately."""
     period = np.maximum(1, 2 * length - 2)
     index = index % period
     return np.where(index >= length, period - index, index)
@@ -75,14 +75,14 @@ def to_and_fro(index: np.ndarray, length: int | np.ndarray) -> np.ndarray:
 def draw_crops(
     shapes: np.ndarray, video: np.ndarray, frames: int, patch: int | np.ndarray, rng: np.random.Generator
 ) -> Crops:
-    """Where and when: anywhere, at single or double speed, forwards or backwards, or a single frame all along.
+    """Draw crops at any place and time, at single or double speed, forwards, backwards or standing still.
 
     Args:
         shapes: ``(videos, 3)``: frames, height and width of each.
-        video: ``(n,)``: from which video to cut.
-        frames: length of the clips. Videos shorter than that are played to and fro.
+        video: ``(n,)``: index of the video to cut from.
+        frames: length of the clips. Shorter videos are played to and fro.
         patch: height and width; a number, or ``(n,)``.
-        rng: draws all of it.
+        rng: random generator of all draws.
     """
     n = len(video)
     length, height, width = shapes[video].T
@@ -103,11 +103,11 @@ class Planner:
     """Draws plans.
 
     Args:
-        videos: ``(videos, 3)``: frames, height and width of each video; there may be none.
-        photos: ``(photos, 2)``: height and width of each photo; there may be none.
-        synthetic: share of clips made from photos, where there are both.
-        augment: how likely rotations and elastic deformations are.
-        rng: draws everything.
+        videos: ``(videos, 3)``: frames, height and width of each video; may be empty.
+        photos: ``(photos, 2)``: height and width of each photo; may be empty.
+        synthetic: share of clips made from photos, if there are both.
+        augment: has the probabilities of rotations and elastic deformations.
+        rng: random generator of all draws.
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class Planner:
         self.videos, self.photos, self.rng = videos.reshape(-1, 3), photos.reshape(-1, 2), rng
         self.augmenter = Augmenter(augment)
         self.synthetic = 1.0 if not len(videos) else synthetic if len(photos) else 0.0
-        # Long, large clips hold more to see; photos are drawn evenly.
+        # Long and large clips have more content, so they are drawn more often; photos are drawn uniformly.
         sizes = self.videos.prod(1) ** 0.5
         self.weights = sizes / sizes.sum() if len(videos) else sizes
 
     def draw(self, n: int, frames: int, patch: int) -> Plan:
-        """A plan of ``n`` clips."""
+        """Draw a plan of ``n`` clips."""
         rng = self.rng
         real = rng.random(n) >= self.synthetic
         n_real = int(real.sum())

@@ -1,4 +1,4 @@
-"""The picture of a run: the parts of the loss and the validation PSNR over time, stage by stage."""
+"""Plot of a training run: the parts of the loss and the validation PSNR over time, stage by stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def plot_log(log: Path, picture: Path) -> None:
-    """Draw ``log.csv`` as a PNG; the log of a run that had no validation clips has no PSNR to draw."""
+    """Plot ``log.csv`` as a PNG; a run without validation clips has no PSNR to plot."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -18,17 +18,17 @@ def plot_log(log: Path, picture: Path) -> None:
 
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    # A cell is empty where a row was written before its column was there.
+    # A cell is empty if its row was written before the column existed.
     columns = {key: [float(r[key] or "nan") for r in rows] for key in rows[0] if key != "stage"}
     hours = columns["hours"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     for part in (p for p in (*PARTS, "still") if any(v > 0 for v in columns.get(p, ()))):
-        # Where a part was not trained (single frames have no flow) it is zero, which has no logarithm.
+        # A part that was not trained (single frames have no flow) is zero, which has no logarithm.
         left.plot(hours, [v if v > 0 else float("nan") for v in columns[part]], label=part)
     left.set(xlabel="hours", ylabel="loss, by part", yscale="log")
     scores = [key for key in columns if key.startswith("psnr")]
     for key in scores:
-        seen = [(h, v) for h, v in zip(hours, columns[key], strict=True) if v == v]  # not every row was validated
+        seen = [(h, v) for h, v in zip(hours, columns[key], strict=True) if v == v]  # not every row has a validation
         right.plot(*zip(*seen, strict=True), label=f"sigma {key[4:].replace('b', ', blind')}")
     right.set(xlabel="hours", ylabel="validation PSNR, dB" if scores else "no validation clips")
     for before, after in pairwise(rows):

@@ -1,4 +1,4 @@
-"""Mixed precision: the arithmetic of convolutions in training. Weights, losses and warps stay in float32."""
+"""Mixed precision for the convolutions in training. Weights, losses and warps stay in float32."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Precision:
-    """Autocast, and for float16 the scale of the loss (Micikevicius et al., arXiv:1710.03740).
+    """Autocast, and for float16 loss scaling (Micikevicius et al., arXiv:1710.03740).
 
     Args:
-        name: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device computes in it; else fp16 on CUDA,
+        name: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device supports it; else fp16 on CUDA,
             fp32 elsewhere.
-        device: where training runs.
+        device: the training device.
 
     Raises:
         UsageError: the name is unknown.
@@ -36,5 +36,5 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Context in which convolutions run at this precision."""
+        """Return a context in which convolutions run at this precision."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.name != "fp32")

@@ -1,8 +1,8 @@
 """Structural re-parameterisation: blocks that are wider in training than in the saved weights.
 
-Each 3×3 convolution of a residual block gets a 1×1 convolution and a per-channel identity beside it. All are linear, so
-their sum is one 3×3 convolution, which is what is saved: Ding et al., "RepVGG", arXiv:2101.03697; here without batch
-normalisation, as everywhere in this network. The branches begin at zero: the network starts as the plain one.
+Each 3×3 convolution of a residual block gets a parallel 1×1 convolution and a per-channel identity. All are linear, so
+their sum is one 3×3 convolution, which is saved: Ding et al., "RepVGG", arXiv:2101.03697; here without batch
+normalisation, as everywhere in this network. The branches begin at zero, so that the network starts as the plain one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vidnoise.model.dncnn import ResidualBlock
 
 
 class BranchedConv(nn.Module):
-    """A 3×3 convolution with branches, in place of the plain one it is made from."""
+    """A 3×3 convolution with parallel branches, made from a plain one."""
 
     def __init__(self, plain: nn.Conv2d) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class BranchedConv(nn.Module):
 
 
 def branch(network: nn.Module) -> None:
-    """Give the residual blocks their branches, in place; what the network computes does not change.
+    """Add branches to the residual blocks, in place; the function of the network does not change.
 
     Raises:
         UsageError: there are no plain 3×3 convolutions to branch.
@@ -47,9 +47,9 @@ def branch(network: nn.Module) -> None:
 
 
 def fold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a branched network as those of the plain one; other weights are passed on.
+    """Convert weights of a branched network to those of the plain one; other weights are passed through.
 
-    Folding is linear: the fold of an average is the average of folds.
+    Folding is linear, so the fold of an average is the average of the folds.
     """
     plain = dict(weights)
     for owner in [key.removesuffix(".identity") for key in weights if key.endswith(".identity")]:

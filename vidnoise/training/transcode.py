@@ -1,7 +1,7 @@
-"""Clips through real encoders and back, as cameras, discs and streams have them.
+"""Transcoding of clips by real encoders, as used by cameras, discs and streams.
 
-The encoders are driven by PyAV itself rather than by a sink: starving rates, odd tunes and codecs of old are what
-footage comes in, but nothing that our own outputs should offer.
+The encoders are driven by PyAV directly rather than by a sink: footage comes at starved bit rates, with odd tunes and
+in old codecs, none of which our own outputs should offer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.frame.av_planes import plane_views
 
 RATE = 25
-"""Frames per second, which bit rates go by."""
+"""Frames per second, to which bit rates refer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +38,24 @@ class Encoding:
     """Bits per second at :data:`RATE`; ``None``: the options set the quality."""
     pix_fmt: str = "yuv420p"
     matrix: int = 6
-    """As :class:`~vidnoise.frame.ColorInfo` has it."""
+    """Matrix coefficients, as in :class:`~vidnoise.frame.ColorInfo`."""
     range: int = 1
 
 
 def draw_encoding(rng: np.random.Generator, pixels: int) -> Encoding:
-    """An encoding as footage comes in, for frames of so many pixels.
+    """Draw an encoding that is typical of footage, for frames with a number of pixels.
 
-    More than half are H.264, at crf 14 to 35 or 0.044 to 1 bits a pixel; the others HEVC, MPEG-2, MPEG-4 part 2,
+    More than half are H.264, at crf 14 to 35 or 0.044 to 1 bits per pixel; the others are HEVC, MPEG-2, MPEG-4 part 2,
     JPEG and VP9.
     """
     matrix = int(rng.choice([1, 6]))
-    bit_rate = int(2 ** rng.uniform(-4.5, 0) * pixels * RATE)  # from 0.044 bits a pixel: 2.3 Mbit/s at 1080p
+    bit_rate = int(2 ** rng.uniform(-4.5, 0) * pixels * RATE)  # from 0.044 bits per pixel: 2.3 Mbit/s at 1080p
     starved = rng.random() < 0.35
     step = str(round(2 ** rng.uniform(1, 4)))
-    quantiser = {"qmin": step, "qmax": step}  # for those that know no crf: 2 to 16, near-transparent to blocks
+    quantiser = {"qmin": step, "qmax": step}  # for encoders without crf: 2 to 16, near-transparent to blocky
     codec = rng.choice(["h264", "hevc", "mpeg2", "mpeg4", "jpeg", "vp9"], p=[0.54, 0.18, 0.08, 0.04, 0.07, 0.09])
     if codec == "h264":
-        options = {}  # half as the encoder has it by itself, which is what most people use
+        options = {}  # half with the encoder's defaults, which most people use
         if rng.random() < 0.5:
             presets = ["ultrafast", "superfast", "veryfast", "faster", "fast"]
             options |= {"preset": str(rng.choice(presets)), "g": str(rng.choice([12, 50, 250]))}
@@ -89,7 +89,7 @@ def draw_encoding(rng: np.random.Generator, pixels: int) -> Encoding:
 
 
 def as_stored(clip: Tensor, encoding: Encoding) -> list[Frame]:
-    """A clip ``(T, 3, H, W)`` in [0, 1] as 8-bit planes in the encoding's pixel format, before any codec."""
+    """Convert a clip ``(T, 3, H, W)`` in [0, 1] to 8-bit planes in the encoding's pixel format, before any codec."""
     _, _, height, width = clip.shape
     form = PIXEL_FORMATS[encoding.pix_fmt]
     color = ColorInfo(matrix=encoding.matrix, range=encoding.range)
@@ -100,10 +100,10 @@ def as_stored(clip: Tensor, encoding: Encoding) -> list[Frame]:
 
 
 def transcode(frames: list[Frame], encoding: Encoding) -> list[Frame]:
-    """Frames through the encoder and the decoder.
+    """Encode frames and decode them again.
 
     Raises:
-        EncodeError: this build of FFmpeg has no such encoder, or it gave back another number of frames.
+        EncodeError: this build of FFmpeg has no such encoder, or the number of frames has changed.
     """
     first = frames[0]
     try:
@@ -136,13 +136,13 @@ def transcode(frames: list[Frame], encoding: Encoding) -> list[Frame]:
 
 
 def record(path: Path, pictures: Iterable[np.ndarray], options: dict[str, str], *, exact: bool = False) -> None:
-    """Write pictures ``(H, W, 3)`` uint8 RGB as a video that OpenCV reads: H.264 at full chroma, or ``exact``.
+    """Write pictures ``(H, W, 3)`` uint8 RGB as a video that OpenCV reads: H.264 in 4:4:4, or ``exact``.
 
     Args:
-        path: ``.mkv``.
-        pictures: all of one size, even.
-        options: of x264.
-        exact: as RGB and without loss.
+        path: an ``.mkv`` file.
+        pictures: all of one even size.
+        options: options of x264.
+        exact: encode losslessly in RGB.
     """
     encoder, pix_fmt = ("libx264rgb", "rgb24") if exact else ("libx264", "yuv444p")
     options = {**options, "qp": "0"} if exact else options

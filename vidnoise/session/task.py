@@ -1,0 +1,27 @@
+"""What the network is asked to do with one frame."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from vidnoise.frame import Frame
+
+
+class Task(NamedTuple):
+    """One frame, and what the network is asked to do with it."""
+
+    frame: Frame
+    noisy: Tensor
+    """``(1, 3, H, W)`` RGB."""
+    padded: Tensor
+    """The same, its size extended to what the network takes."""
+    sigma: Tensor | None
+    """``(1, 6)``: the noise level, if it was told."""
+    keep: Tensor
+    """``(1,)`` bool: false where a cut lies before the frame."""
+    strength: float
+    map: Tensor | None
+    boost: float | Tensor
+    """How many times as strong the noise is taken to be; see :meth:`Denoiser.prepare`."""
