@@ -149,20 +149,21 @@ class Checked:
 
 
 def takes(kind: type[Checked]) -> Callable[[Function], Function]:
-    """Shows the options of ``kind`` in the signature and documentation of a function that takes them as keywords.
+    """Shows the options of ``kind`` in the signature and documentation of a function or class that takes them.
 
     Type checkers see them by the function's annotation (``Unpack`` of the typed dictionary that goes with ``kind``).
     """
 
     def shown(function: Function) -> Function:
-        plain = inspect.signature(function)
+        called: Any = function.__init__ if isinstance(function, type) else function
+        plain = inspect.signature(called)
         own = [p for p in plain.parameters.values() if p.kind is not p.VAR_KEYWORD]
         given = {p.name for p in own}
         more = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
             for name, each in named_fields(kind).items() if name not in given
         ]  # fmt: skip
-        function.__signature__ = plain.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        called.__signature__ = plain.replace(parameters=[*own, *more])
         function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nKeyword Args:\n{documentation(kind)}"
         return function
 

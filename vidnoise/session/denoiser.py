@@ -80,6 +80,7 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+@takes(DenoiseOptions)
 class Denoiser:
     """Denoises one stream of frames, in order, keeping what it learnt of the past.
 
@@ -94,7 +95,7 @@ class Denoiser:
             the mask lies.
         begin_seconds: where in the video the first frame is, for zones and mask.
         first_time: time stamp of that frame in seconds, where the first that is pushed is a later one.
-        options: see :meth:`__init__`, and :class:`vidnoise.options.DenoiseOptions`.
+        options: see below, and :class:`vidnoise.options.DenoiseOptions`.
 
     Raises:
         UsageError: a value out of range.
@@ -105,7 +106,6 @@ class Denoiser:
         BackendError: the backend is not installed, or cannot run on this device.
     """
 
-    @takes(DenoiseOptions)
     def __init__(
         self,
         model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
@@ -115,7 +115,6 @@ class Denoiser:
         first_time: Fraction | None = None,
         **options: Unpack[DenoiseKeywords],
     ) -> None:
-        """See above, and:"""
         chosen = DenoiseOptions.of("Denoiser", options)
         backend, lookahead, grain_table = chosen.backend, chosen.lookahead, chosen.grain_table
         if isinstance(lookahead, str):

@@ -54,6 +54,7 @@ Key = tuple[int, int, bool]
 """Padded height and width, and whether the noise level is told: what frames of one step have in common."""
 
 
+@takes(DeviceOptions)
 class StreamBatch:
     """Denoises several streams with one network, their frames together.
 
@@ -63,7 +64,7 @@ class StreamBatch:
 
     Args:
         model: see :class:`Denoiser`.
-        options: of the device, which all streams share; see :meth:`__init__`.
+        options: of the device, which all streams share; see below.
 
     Raises:
         UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: see :class:`Denoiser`.
@@ -78,13 +79,11 @@ class StreamBatch:
     [(48, 64)]
     """
 
-    @takes(DeviceOptions)
     def __init__(
         self,
         model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
         **options: Unpack[DeviceKeywords],
     ) -> None:
-        """See above, and:"""
         chosen = DeviceOptions.of("StreamBatch", options)
         self._pattern = Denoiser(model, **chosen.keywords(DeviceOptions))
         self.device, self.dtype = self._pattern.device, self._pattern.dtype
