@@ -59,10 +59,11 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batches_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files of a batch are worked on in this process: another takes seconds to start, and has test_child.py."""
     import vidnoise
+    from vidnoise.options import FileOptions
 
     class Here:
-        def __init__(self, model: str, device: str, options: dict[str, Any]) -> None:
-            self._options = {"model": model, "device": device, **options}
+        def __init__(self, model: str, options: FileOptions) -> None:
+            self._options = {"model": model, **options.keywords(FileOptions)}
 
         def denoise(self, job: Any, **calls: Any) -> Any:
             return vidnoise.denoise_file(job.source, job.output, **self._options, **calls)

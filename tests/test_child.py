@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from vidnoise.cli import main, run
 from vidnoise.cli.batch import Job
 from vidnoise.cli.child import Child, CrashError
 from vidnoise.errors import SourceOpenError, UnknownModelError, VidnoiseError
+from vidnoise.options import FileOptions
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of POSIX")
 
-OPTIONS = {"strength": 0.0, "threads": 1, "duration": 0.2}
+OPTIONS = FileOptions(device="cpu", strength=0.0, threads=1, duration=0.2)
 
 
 def calls(**others: Any) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def calls(**others: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[Child]:
-    child = Child("fast", "cpu", OPTIONS)
+    child = Child("fast", OPTIONS)
     yield child
     child.close()
 
@@ -77,7 +79,7 @@ def test_what_the_other_process_logs_is_logged_here(
 
 def test_a_stop_finishes_the_file(tmp_path: Path) -> None:
     endless = "lavfi:testsrc2=size=64x48:rate=25"
-    with contextlib.closing(Child("fast", "cpu", {"strength": 0.0, "threads": 1})) as child:
+    with contextlib.closing(Child("fast", replace(OPTIONS, duration=None))) as child:
         seen: list[int] = []
         stats = child.denoise(
             Job(endless, str(tmp_path / "a.mkv")),
@@ -98,7 +100,9 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
     """After a kill -9 nothing goes on behind the user's back, nor gets its final name."""
     script = (
         "import os, signal; from vidnoise.cli.batch import Job; from vidnoise.cli.child import Child\n"
-        "child = Child('fast', 'cpu', {'strength': 0.0, 'threads': 1}); print(child._process.pid, flush=True)\n"
+        "from vidnoise.options import FileOptions\n"
+        "child = Child('fast', FileOptions(device='cpu', strength=0.0, threads=1))\n"
+        "print(child._process.pid, flush=True)\n"
         f"child.denoise(Job('lavfi:testsrc2=size=64x48:rate=25', {str(tmp_path / 'a.mkv')!r}), "
         "should_stop=lambda: False, progress=lambda p: os.kill(os.getpid(), signal.SIGKILL))"
     )
@@ -120,7 +124,7 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
 
 def test_an_unknown_model_is_said_before_anything_runs() -> None:
     with pytest.raises(UnknownModelError, match="unknown model"):
-        Child("nonsense", "cpu", OPTIONS)
+        Child("nonsense", OPTIONS)
 
 
 def test_control_a_child_that_is_gone_says_so(child: Child, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 import vidnoise
 from clips import EXACT_FORMATS, Clip, Recipe, truncate, write
 from vidnoise.cli import COMMANDS, main
-from vidnoise.cli.run import Seconds, suggest_name
+from vidnoise.cli.options import Seconds
+from vidnoise.cli.run import suggest_name
 from vidnoise.frame import Frame
 from vidnoise.sources import open_source
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from vidnoise.cli.batch import Job
 from vidnoise.cli.child import Child
 from vidnoise.cli.workers import outcomes, split_devices
 from vidnoise.errors import DecodeError, UsageError
+from vidnoise.options import FileOptions
 
 TASKS = [(i, Job(f"{i}.mp4", f"out/{i}.mp4")) for i in range(1, 9)]
 
@@ -90,9 +92,9 @@ def test_a_batch_on_two_devices(clips, tmp_path: Path, monkeypatch: pytest.Monke
     used: list[str] = []
 
     class OnCpu(Child):
-        def __init__(self, model: str, device: str, options: dict[str, Any]) -> None:
-            self.device = device
-            super().__init__(model, "cpu", options)
+        def __init__(self, model: str, options: FileOptions) -> None:
+            self.device = options.device
+            super().__init__(model, replace(options, device="cpu"))
 
         def denoise(self, job: Job, **calls: Any) -> Any:
             used.append(self.device)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from clips import Clip
+from vidnoise.options import FOREVER
 from vidnoise.sources import open_source
-from vidnoise.sources.live import FOREVER, LiveSource
+from vidnoise.sources.live import LiveSource
 
 SHORT = "lavfi:testsrc2=size=64x48:rate=25:duration=0.2"
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from test_denoiser import denoise, frames, network, values  # noqa: F401
 from vidnoise.errors import UsageError
 from vidnoise.model import DenoiseNetwork
+from vidnoise.options import DenoiseOptions
 from vidnoise.session.grain import GrainSynthesis
 
 FLAT = torch.full((1, 3, 128, 192), 0.5)
@@ -79,9 +80,9 @@ def test_tiny_pictures_get_white_grain():
 @pytest.mark.parametrize("amount", [-0.1, 2.5])
 def test_amounts_out_of_range(amount):
     with pytest.raises(UsageError, match="grain_seed must be a number of 64 bits"):
-        GrainSynthesis(1.0, seed=10**30)
+        DenoiseOptions(grain=1.0, grain_seed=10**30)
     with pytest.raises(UsageError, match="grain must be between 0 and 2"):
-        GrainSynthesis(amount)
+        DenoiseOptions(grain=amount)
 
 
 def test_nothing_removed_is_still_identical(network: DenoiseNetwork):  # noqa: F811

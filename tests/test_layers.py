@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "vidnoise"
 LAYERS = [
     {"text", "notices"},
     {"errors", "_version"},
-    {"disk"},
+    {"disk", "checked"},
+    {"options"},
     {"frame", "cache", "allocator", "locking"},
     {"color", "model"},
     {"weights", "export", "kernels"},
@@ -35,7 +36,8 @@ AV_HOMES = {"sources", "sinks", "pictures", "resume/sink", "training/transcode"}
 
 WITHOUT_TORCH = [
     "__init__", "__main__", "allocator", "errors", "frame/__init__", "frame/frame", "frame/frame_queue",
-    "frame/passthrough", "frame/clock", "frame/stamps", "notices", "weights", "pipeline/stats", "cli",
+    "frame/passthrough", "frame/clock", "frame/stamps", "notices", "weights", "pipeline/stats", "checked", "options",
+    "cli",
 ]  # fmt: skip
 """Whose import must not load torch: it takes seconds, and `vidnoise --help` should not."""
 

@@ -29,13 +29,14 @@ from test_pipeline import FakeDenoiser, FakeSink, FakeSource
 from vidnoise.errors import DecodeError, SourceError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.frame.frame_queue import FrameQueue
+from vidnoise.options import FOREVER
 from vidnoise.pipeline.live_policy import GAP_SECONDS
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import LagMeter, Progress
 from vidnoise.sinks import open_sink
 from vidnoise.sources import Source, open_source, source_kind
 from vidnoise.sources.address import device_address, network_options
-from vidnoise.sources.live import FOREVER, LiveSource
+from vidnoise.sources.live import LiveSource
 
 SECONDS = 100
 HICCUP_MS = 400

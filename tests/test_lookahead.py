@@ -162,7 +162,7 @@ def test_where_it_does_not_go(network: DenoiseNetwork) -> None:
         session(network, lookahead=33)
 
 
-@pytest.mark.parametrize(("lookahead", "advice"), [(0, "try --max-memory"), (1, "try a smaller --lookahead")])
+@pytest.mark.parametrize(("lookahead", "advice"), [(0, "try max_memory=MB"), (1, "try a smaller lookahead")])
 def test_advice_when_memory_runs_out(
     network: DenoiseNetwork, monkeypatch: pytest.MonkeyPatch, lookahead: int, advice: str
 ) -> None:
@@ -235,7 +235,7 @@ def test_a_lookahead_that_is_none_is_refused(
 ) -> None:
     output = tmp_path / "out.mkv"
     assert main([str(clips("cfr").path), "-o", str(output), option]) == 2
-    assert "must be auto, or 0 to 32 frames" in capfd.readouterr().err
+    assert "must be auto, or between 0 and 32 frames" in capfd.readouterr().err
     assert not output.exists()
 
 

@@ -142,8 +142,8 @@ def test_frames_are_the_same_bit_for_bit_where_the_source_is_sought(long_clip, t
     if not seeks:
         monkeypatch.setattr(resume.RestOfSource, "_seeks_well", lambda *_: False)
     opened = []
-    open_source = resume.open_source
-    monkeypatch.setattr(resume, "open_source", lambda *a, **k: opened.append(k["start"]) or open_source(*a, **k))
+    make_source = resume.make_source
+    monkeypatch.setattr(resume, "make_source", lambda uri, o, **k: opened.append(o.start) or make_source(uri, o, **k))
     plain, two = tmp_path / "plain.mkv", tmp_path / "two.mkv"
     vidnoise.denoise_file(long_clip, plain, **STILL, **part)
     kept = in_two(long_clip, two, after=90, segment_seconds=1, **STILL, **part)
@@ -326,7 +326,7 @@ def begun(clips: Clips, out: Path) -> None:
     ("change", "says"),
     [
         ({"strength": 1}, "strength 0, now 1"),
-        ({"codec": "ffv1"}, "output codec none, now ffv1"),
+        ({"codec": "ffv1"}, "codec none, now ffv1"),
         ({"start": 0.1}, "start"),
         ({"model": "standard"}, "model"),
     ],

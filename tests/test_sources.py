@@ -434,7 +434,7 @@ def test_bad_input(tmp_path: Path, name: str) -> None:
 
 def test_unreadable_url() -> None:
     with pytest.raises(SourceOpenError, match=r"tcp://127\.0\.0\.1:9"):
-        open_source("tcp://127.0.0.1:9", timeout=2)
+        open_source("tcp://127.0.0.1:9", connect_timeout=2)
 
 
 def test_file_name_that_looks_like_a_protocol(clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,7 +218,7 @@ def test_through_the_denoiser(fake: FakeTensorRT, fast: DenoiseNetwork) -> None:
 
 
 def test_what_cannot_be_is_one_line(fast: DenoiseNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendError, match="needs a CUDA device, not cpu; use --backend auto"):
+    with pytest.raises(BackendError, match='needs a CUDA device, not cpu; use backend="auto"'):
         open_backend("tensorrt", fast, device=CPU, dtype=torch.float32)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(BackendError, match="TensorRT is not installed: pip install tensorrt"):
@@ -227,7 +227,7 @@ def test_what_cannot_be_is_one_line(fast: DenoiseNetwork, monkeypatch: pytest.Mo
     with pytest.raises(BackendError, match=r"needs TensorRT 10 or newer, not 8\.6\.1"):
         tensorrt(fast)
     install(monkeypatch)
-    with pytest.raises(BackendError, match="use --precision fp16"):
+    with pytest.raises(BackendError, match='use precision="fp16"'):
         tensorrt(fast, torch.bfloat16)
 
 

@@ -34,8 +34,8 @@ def memory_errors_explained() -> Iterator[None]:
         if not isinstance(ex, MemoryError) and "can't allocate memory" not in str(ex):
             raise
         raise DeviceError(
-            "not enough memory for pictures of this size; try --max-memory MB (denoises in tiles), --model fast, "
-            "or fewer --threads"
+            'not enough memory for pictures of this size; try max_memory=MB (denoises in tiles), model="fast", '
+            "or fewer threads"
         ) from ex
 
 

@@ -8,35 +8,39 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from vidnoise.allocator import memory_errors_explained
 from vidnoise.backends import check_backend, steady_backend
 from vidnoise.backends.window import choose_lookahead
+from vidnoise.checked import takes
 from vidnoise.errors import UsageError
-from vidnoise.frame import Frame
+from vidnoise.frame import Frame, StreamInfo
+from vidnoise.options import DenoiseOptions, FileOptions
 from vidnoise.pictures import PictureAdapter, Restore
 from vidnoise.pipeline.device_transfer import HostTransfer, make_transfer
-from vidnoise.pipeline.live_policy import MAX_LATENCY_MS
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, joined
-from vidnoise.resume.source import SEGMENT_SECONDS, open_resumable
+from vidnoise.resume.source import open_resumable
 from vidnoise.session.denoiser import Denoiser, resolve_device
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.session.grain_table import GrainTable
-from vidnoise.sinks import check_places, keeps_clock, numbered, open_sink, sink_kind
-from vidnoise.sources import SizeChange, open_source
+from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind
+from vidnoise.sources import make_source
 from vidnoise.text import shown
 from vidnoise.weights import LoadedModel, load_model
 
 if TYPE_CHECKING:
     import av
     import numpy as np
+    from typing_extensions import Unpack
 
-    from vidnoise.session.strength import MaskLike, ZonesLike
+    from vidnoise.options import DenoiseKeywords, FileKeywords
 
     Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
 else:
@@ -45,25 +49,12 @@ else:
 logger = logging.getLogger(__name__)
 
 
+@takes(DenoiseOptions)
 def denoise(
     frames: Iterable[Picture],
     *,
     model: str | os.PathLike[str] = "standard",
-    sigma: float | None = None,
-    strength: float = 1.0,
-    luma: float = 1.0,
-    chroma: float = 1.0,
-    zones: ZonesLike | None = None,
-    mask: MaskLike | None = None,
-    grain: float = 0.0,
-    grain_seed: int = 0,
-    grain_table: str | os.PathLike[str] | None = None,
-    device: str | torch.device = "auto",
-    precision: str = "auto",
-    backend: str = "auto",
-    detect_cuts: bool = True,
-    lookahead: int = 0,
-    preview: str | None = None,
+    **options: Unpack[DenoiseKeywords],
 ) -> Iterator[Picture]:
     """Denoise the consecutive pictures of one video, lazily and in constant memory.
 
@@ -72,22 +63,9 @@ def denoise(
             uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); ``av.VideoFrame``; or
             :class:`Frame`. A change of size starts afresh.
         model: a name from :func:`list_models`, or a ``.safetensors`` file.
-        sigma: standard deviation of the noise in 8-bit units (25 means 25/255), of each plane's samples as they are
-            stored: of R, G and B, of gray, or of Y, Cb and Cr; ``None`` measures it.
-        strength: 0 changes nothing, 1 removes what the network takes for noise, up to 2 removes more.
-        luma, chroma: 0 to 2, times it, for brightness and colour.
-        zones: strengths by time, ``"0-10:0.5,60-:0"``: seconds from the first picture on, which must have times
+        options: see below, and :class:`vidnoise.options.DenoiseOptions`. ``lookahead`` is the number of pictures that
+            may be taken from ``frames`` before one comes out; zones need pictures that have times
             (``av.VideoFrame`` and :class:`Frame` do).
-        mask: strength by place: a picture or video file or an ``(H, W)`` array, white fully, black not at all.
-        grain: fresh grain like the noise removed, 0 to 2; 1 gives back as much. ``grain_seed`` says which.
-        grain_table: file for an AV1 film-grain table (``filmgrn1``) of the noise removed, written at the end.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the network runs.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        backend: how the network runs: ``auto``, or a name from docs/BACKENDS.md (``eager``, ``openvino`` ...).
-        detect_cuts: start afresh at scene cuts.
-        lookahead: how many pictures may be taken from ``frames`` before one comes out, up to 32: each is then denoised
-            by those after it, too. 0 waits for nothing.
-        preview: ``split`` leaves the left half as it is, with a thin divider, to look at.
 
     Returns:
         An iterator of as many pictures of the same kind: sample type, shape, range, device; an ``av.VideoFrame``
@@ -108,13 +86,8 @@ def denoise(
     >>> bool(clean[3].std() < 0.5 * noisy[3].std())
     True
     """
-    denoiser = Denoiser(
-        model, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
-        grain=grain, grain_seed=grain_seed, grain_table=grain_table,
-        device=device, precision=precision, backend=backend, detect_cuts=detect_cuts, lookahead=lookahead,
-        preview=preview,
-    )  # fmt: skip
-    return _denoise(frames, denoiser)
+    chosen = DenoiseOptions.of("denoise", options)
+    return _denoise(frames, Denoiser(model, **chosen.keywords(DenoiseOptions)))
 
 
 def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Picture]:
@@ -142,60 +115,15 @@ def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Pictur
             yield ways_back.popleft()(frame)
 
 
+@takes(FileOptions)
 def denoise_file(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     *,
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-    overwrite: bool = False,
     model: str | os.PathLike[str] | LoadedModel = "standard",
-    sigma: float | None = None,
-    strength: float = 1.0,
-    luma: float = 1.0,
-    chroma: float = 1.0,
-    zones: ZonesLike | None = None,
-    mask: MaskLike | None = None,
-    grain: float = 0.0,
-    grain_seed: int = 0,
-    grain_table: str | os.PathLike[str] | None = None,
-    device: str | torch.device = "auto",
-    precision: str = "auto",
-    backend: str = "auto",
-    max_memory: float | None = None,
-    detect_cuts: bool = True,
-    lookahead: int | str = "auto",
-    preview: str | None = None,
-    start: float | None = None,
-    duration: float | None = None,
-    codec: str | None = None,
-    crf: float | None = None,
-    preset: str | None = None,
-    pix_fmt: str | None = None,
-    audio: str = "copy",
-    format: str | None = None,
-    tee: Sequence[str | os.PathLike[str]] = (),
-    grow: bool = False,
-    faststart: bool | None = None,
-    input_format: str | None = None,
-    raw_size: str | None = None,
-    raw_format: str | None = None,
-    raw_rate: str | None = None,
-    live: bool | None = None,
-    max_latency: float = MAX_LATENCY_MS,
-    connect_timeout: float = 15,
-    read_timeout: float | None = None,
-    reconnect: int = 5,
-    rtsp_transport: str | None = None,
-    input_options: dict[str, str] | None = None,
-    interlaced: str = "auto",
-    tracks: str | None = None,
-    max_pixels: int | None = None,
-    hwaccel: str = "none",
-    threads: int = 0,
-    resume: bool = False,
-    segment_seconds: float = SEGMENT_SECONDS,
-    size_change: SizeChange | None = None,
+    **options: Unpack[FileKeywords],
 ) -> RunStats:
     """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
 
@@ -207,30 +135,10 @@ def denoise_file(
         dst: a path, whose extension chooses the container, ``-`` for standard output, or a URL to push to.
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
-        overwrite: whether ``dst`` may exist.
-        model: see :func:`denoise`; it may also be what :func:`load_model` returned, so that many files share it.
-        sigma, strength, luma, chroma, zones, mask, grain, grain_seed, grain_table, preview: see :func:`denoise`.
-        device, precision, backend, max_memory, detect_cuts: see :class:`Denoiser`. Live inputs never pause to measure
-            backends: ``auto`` is steady there.
-        lookahead: ``auto`` or a number: by default files are looked at 8 frames ahead, or as far as the memory allows;
-            live inputs not at all on a CPU, and on a GPU by up to 3 frames, if a quarter of ``max_latency`` has room
-            for them.
-        start, duration: seconds; the part of ``src`` that is wanted.
-        codec, crf, preset, pix_fmt, audio, format, tee, grow, faststart: see :func:`open_sink`.
-        input_format, raw_size, raw_format, raw_rate, interlaced, tracks, max_pixels: see :func:`open_source`.
-        live, connect_timeout, read_timeout, reconnect, rtsp_transport, input_options: see :func:`open_source`.
-        hwaccel: what decodes: ``none`` the CPU; ``cuda`` an NVIDIA GPU, or an error; ``auto`` the GPU that the network
-            runs on, if it knows the codec.
-        max_latency: of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
-            where it would be longer.
-        threads: for decoder, encoder and, in the whole process, torch; 0 lets each choose.
-        resume: write in segments to ``<dst>.parts``, and go on from the last finished one where that is there from an
-            interrupted run with the same options; ``dst`` appears when all is done.
-        segment_seconds: length of a segment: what an interruption costs at most.
-        size_change: what to do where the pictures change their size or format in the middle: ``split`` finishes the
-            output and goes on in ``<name>-2``, ``scale`` gives all the first one's size, ``stop`` finishes the output
-            and raises SizeChangeError. By default files stop; live inputs go on in another file, or scaled where an
-            output is no file.
+        model: a name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned, so that
+            many files share it.
+        options: see below, and :class:`vidnoise.options.FileOptions`. Live inputs never pause to measure backends:
+            ``auto`` is steady there.
 
     Raises:
         SourceError, SinkError, FormatError, ModelError, DeviceError, UsageError: all are ``VidnoiseError``; each
@@ -242,98 +150,88 @@ def denoise_file(
     >>> stats.frames_out
     5
     """
-    check_backend(backend)
+    chosen = FileOptions.of("denoise_file", options)
+    if isinstance(chosen.backend, str):
+        check_backend(chosen.backend)
     check_places(
-        [os.fspath(output) for output in (dst, *tee)],
-        reads=[os.fspath(read) for read in (src, mask, model) if isinstance(read, (str, os.PathLike))],
-        writes=[] if grain_table is None else [os.fspath(grain_table)],
+        [os.fspath(output) for output in (dst, *chosen.tee)],
+        reads=[os.fspath(read) for read in (src, chosen.mask, model) if isinstance(read, (str, os.PathLike))],
+        writes=[] if chosen.grain_table is None else [os.fspath(chosen.grain_table)],
     )
     # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
-    table = None if grain_table is None else GrainTable(grain_table, overwrite=overwrite)
-    sink_options: dict[str, Any] = {
-        "overwrite": overwrite, "codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt,
-        "audio": audio, "format": format, "threads": threads,
-    }  # fmt: skip
-    if faststart is not None:
-        sink_options["faststart"] = faststart
-    source_options: dict[str, Any] = {
-        "start": start, "duration": duration, "threads": threads, "format": input_format,
-        "raw_size": raw_size, "raw_format": raw_format, "raw_rate": raw_rate, "live": live,
-        "connect_timeout": connect_timeout, "read_timeout": read_timeout, "reconnect": reconnect,
-        "rtsp_transport": rtsp_transport, "input_options": input_options, "interlaced": interlaced, "tracks": tracks,
-        "max_pixels": max_pixels,
-        "keeps_clock": keeps_clock(dst, format) and all(map(keeps_clock, tee)),
-    }  # fmt: skip
-    if hwaccel != "none":
-        from vidnoise.sources.hardware import Hardware
-
-        source_options["hardware"] = Hardware(hwaccel, resolve_device(device))
+    table = None if chosen.grain_table is None else GrainTable(chosen.grain_table, overwrite=chosen.overwrite)
+    device = "cpu" if chosen.hwaccel == "none" else resolve_device(chosen.device)
     rest = None
-    if resume:
-        if tee or grow or table or live:
-            raise UsageError("resume writes one finished file: it does not go with tee, grow, grain_table or live")
-        if size_change not in (None, "stop"):
-            raise UsageError(f"resume writes one finished file as it is: it does not go with size_change {size_change}")
+    if chosen.resume:
         if isinstance(model, (str, os.PathLike)):
-            model = load_model(model, resolve_device(device))
-        looks = {
-            "sigma": sigma, "strength": strength, "luma": luma, "chroma": chroma,
-            "zones": None if zones is None else str(zones), "grain": grain, "grain_seed": grain_seed,
-            "precision": precision, "detect_cuts": detect_cuts, "lookahead": lookahead, "preview": preview,
-        }  # fmt: skip
-        source, sink = open_resumable(
-            src, dst, segment_seconds=segment_seconds, network=model.network, mask=mask, looks=looks,
-            source_options=source_options, sink_options=sink_options,
-        )  # fmt: skip
+            model = load_model(model, resolve_device(chosen.device))
+        source, sink = open_resumable(src, dst, chosen, network=model.network, device=device)
         rest = source
     else:
-        sink = open_sink(dst, tee=tee, grow=grow, **sink_options)
-        are_files = all(sink_kind(os.fspath(output)) == "file" for output in (dst, *tee))
-        if size_change == "split" and not are_files:
-            raise UsageError("size_change split goes on in another file: every output must be one; use scale")
-        source = open_source(
-            src, **source_options, size_change=size_change or "stop",
-            live_size_change=size_change or ("split" if are_files else "scale"),
+        sink = make_sink(dst, chosen)
+        are_files = all(sink_kind(os.fspath(output)) == "file" for output in (dst, *chosen.tee))
+        if chosen.size_change == "split" and not are_files:
+            raise UsageError(
+                "size_change split goes on in another file: every output must be one; use scale", "size_change"
+            )
+        source = make_source(
+            src, chosen, keeps_clock=keeps_clock(dst, chosen.format) and all(map(keeps_clock, chosen.tee)),
+            live_size_change="split" if are_files else "scale", device=device,
         )  # fmt: skip
     with contextlib.closing(source), contextlib.ExitStack() as stack:
         stack.callback(lambda: sink.abort())  # which changes nothing once it is closed
-        if threads:
-            torch.set_num_threads(threads)
-        if mask is not None and source.info.field_order is not None:
-            raise UsageError(f"{source.info.field_order} video is denoised by field, where a mask has no place yet")
-        if isinstance(lookahead, str):
-            if lookahead != "auto":
-                raise UsageError(f"lookahead must be auto or a number of frames, got {lookahead!r}")
-            info = source.info
-            lookahead = choose_lookahead(
-                (info.width, info.height), resolve_device(device), max_memory=max_memory, rate=info.rate,
-                max_latency_ms=max_latency if info.is_live else None,
-            )  # fmt: skip
-        session = functools.partial(
-            Denoiser, sigma=sigma, strength=strength, luma=luma, chroma=chroma, zones=zones, mask=mask,
-            grain=grain, grain_table=table, device=device, precision=precision, detect_cuts=detect_cuts,
-            backend=steady_backend(backend, resolve_device(device)) if source.info.is_live else backend,
-            lookahead=lookahead, max_memory=max_memory, preview=preview, rotation=source.info.rotation,
-            begin_seconds=start or 0.0, first_time=rest.first_time if rest else None,
+        if chosen.threads:
+            torch.set_num_threads(chosen.threads)
+        session = _sessions(source.info, chosen, table, rest.first_time if rest else None)
+        first = session(model)
+        # Fields of the second kind take their grain from another seed.
+        second = functools.partial(
+            session, grain_seed=chosen.grain_seed + 1, backend=first.backend, max_memory=None,
         )  # fmt: skip
-        first = session(model, grain_seed=grain_seed)
-        second = functools.partial(session, grain_seed=grain_seed + 1, backend=first.backend)
         parts: list[RunStats] = []
         stack.enter_context(memory_errors_explained())
         while True:
             stats = run(
-                source, FieldDenoiser(first, second), sink, max_latency_ms=max_latency, on_progress=progress,
+                source, FieldDenoiser(first, second), sink, max_latency_ms=chosen.max_latency, on_progress=progress,
                 should_stop=should_stop, close_source=False,
             )  # fmt: skip
             parts.append(stats)
             if rest or stats.interrupted or not getattr(source, "next_part", bool)():
                 break
-            dst, *tee = (numbered(os.fspath(output)) for output in (dst, *tee))
+            dst, *tee = (numbered(os.fspath(output)) for output in (dst, *chosen.tee))
+            chosen = replace(chosen, tee=tee)
             info = source.info
             logger.warning(
                 "%s: goes on as %dx%d %s in %s", shown(os.fspath(src)), info.width, info.height, info.format.name, dst
             )
-            sink = open_sink(dst, tee=tee, grow=grow, **sink_options)
-            first = session(first.model, grain_seed=grain_seed, backend=first.backend, rotation=info.rotation)
+            sink = make_sink(dst, chosen)
+            first = session(first.model, backend=first.backend, max_memory=None, rotation=info.rotation)
         stats = joined(parts)
         return rest.amend(stats) if rest else stats
+
+
+def _sessions(
+    info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None
+) -> Callable[..., Denoiser]:
+    """What makes the denoisers of one input, from a model.
+
+    Args:
+        info: of the input.
+        options: of the run.
+        table: open already, if there is one.
+        first_time: time stamp of the first frame in seconds, where the first that comes is a later one.
+    """
+    if options.mask is not None and info.field_order is not None:
+        raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet", "mask")
+    device, backend, lookahead = resolve_device(options.device), options.backend, options.lookahead
+    if lookahead == "auto":
+        lookahead = choose_lookahead(
+            (info.width, info.height), device, max_memory=options.max_memory, rate=info.rate,
+            max_latency_ms=options.max_latency if info.is_live else None,
+        )  # fmt: skip
+    if info.is_live and isinstance(backend, str):
+        backend = steady_backend(backend, device)
+    settled = {**options.keywords(DenoiseOptions), "backend": backend, "lookahead": lookahead, "grain_table": table}
+    return functools.partial(
+        Denoiser, rotation=info.rotation, begin_seconds=options.start or 0.0, first_time=first_time, **settled
+    )

@@ -17,6 +17,8 @@ class VidnoiseError(Exception):
     """Root of all errors that vidnoise raises on purpose; its text is one line for the user, without secrets."""
 
     exit_code = 1
+    options: tuple[str, ...] = ()
+    """Options that the message names, as arguments."""
 
     def __init__(self, message: str = "") -> None:
         text = safe(message)
@@ -24,11 +26,25 @@ class VidnoiseError(Exception):
             text = f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 3 :]}"
         super().__init__(text)
 
+    @property
+    def option(self) -> str | None:
+        """The option that is to blame, by its name as an argument; None where none is."""
+        return self.options[0] if self.options else None
+
 
 class UsageError(VidnoiseError, ValueError):
-    """An option or argument that makes no sense, alone or beside another one."""
+    """An option or argument that makes no sense, alone or beside another one.
+
+    Args:
+        message: Names options as Python does (``max_memory``), where it advises a value as in ``device="cpu"``.
+        options: Names of the options that it is about. The command line spells them its own way.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", *options: str) -> None:
+        super().__init__(message)
+        self.options = options
 
 
 class SourceError(VidnoiseError):

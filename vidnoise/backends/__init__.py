@@ -44,7 +44,7 @@ def check_backend(name: str) -> None:
     if name != "auto" and name not in BACKENDS:
         near = difflib.get_close_matches(name, ["auto", *BACKENDS], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"unknown backend {name!r}{hint} (there are: auto, {', '.join(BACKENDS)})")
+        raise UsageError(f"unknown backend {name!r}{hint} (there are: auto, {', '.join(BACKENDS)})", "backend")
 
 
 def open_backend(name: str, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> Backend:

@@ -45,7 +45,7 @@ class Compile(Exported):
             raise
         except Exception as ex:  # errors of dynamo, inductor and the compiler have nothing in common
             reason = " ".join(str(ex).split())[:200] or type(ex).__name__
-            raise BackendError(f"torch.compile failed here, use --backend eager: {reason}") from ex
+            raise BackendError(f'torch.compile failed here, use backend="eager": {reason}') from ex
 
 
 def _backend(device: torch.device) -> Any:
@@ -68,15 +68,15 @@ def _check_compiler(device: torch.device) -> None:
     """
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
-            raise BackendError("backend compile needs triton on a GPU: pip install triton, or use --backend auto")
+            raise BackendError('backend compile needs triton on a GPU: pip install triton, or use backend="auto"')
         return
     if device.type != "cpu":
-        raise BackendError(f"backend compile runs on the CPU and on CUDA, not on {device}: use --backend eager")
+        raise BackendError(f'backend compile runs on the CPU and on CUDA, not on {device}: use backend="eager"')
     names = [os.environ["CXX"]] if "CXX" in os.environ else {"win32": ["cl"], "darwin": ["clang++"]}.get(
         sys.platform, ["g++", "clang++"]
     )  # fmt: skip
     if not any(shutil.which(name) for name in names):
         raise BackendError(
             f"backend compile needs a C++ compiler ({' or '.join(names)} was not found): install one, name it in the "
-            "environment variable CXX, or use --backend eager"
+            'environment variable CXX, or use backend="eager"'
         )

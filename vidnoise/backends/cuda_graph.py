@@ -138,7 +138,7 @@ class CudaGraph:
         self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype, graphs: Graphs | None = None
     ) -> None:
         if graphs is None and device.type != "cuda":
-            raise BackendError(f"backend cuda-graph needs a CUDA device, not {device}; use --backend auto")
+            raise BackendError(f'backend cuda-graph needs a CUDA device, not {device}; use backend="auto"')
         self._device = device
         self._graphs = graphs or CudaGraphs(device)
         self._network = network.in_precision(dtype)

@@ -23,7 +23,7 @@ class OnnxRuntime(Exported):
     def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
         onnxruntime = import_onnxruntime()
         if device.type != "cpu" or dtype is not torch.float32:
-            raise BackendError("backend onnxruntime runs on the CPU in fp32: use --device cpu --precision fp32")
+            raise BackendError('backend onnxruntime runs on the CPU in fp32: use device="cpu", precision="fp32"')
         super().__init__(network, device)
         self._onnxruntime = onnxruntime
         self._sessions: dict[str, Any] = {}

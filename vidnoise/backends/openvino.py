@@ -31,10 +31,10 @@ class OpenVino(Exported):
     def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
         self._openvino = import_openvino()
         if device.type != "cpu":
-            raise BackendError(f"backend openvino runs on the CPU, not on {device}: use --device cpu")
+            raise BackendError(f'backend openvino runs on the CPU, not on {device}: use device="cpu"')
         self._core = openvino_core()
         if dtype is not torch.float32 and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise BackendError("OpenVINO has no bf16 on this CPU: use --precision fp32")
+            raise BackendError('OpenVINO has no bf16 on this CPU: use precision="fp32"')
         super().__init__(network, device)
         self._dtype = dtype
         self._requests: dict[tuple[str, Size], Any] = {}

@@ -87,13 +87,13 @@ class TensorRT(Exported):
         self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype, gpu: Gpu | None = None
     ) -> None:
         if gpu is None and device.type != "cuda":
-            raise BackendError(f"backend tensorrt needs a CUDA device, not {device}; use --backend auto")
+            raise BackendError(f'backend tensorrt needs a CUDA device, not {device}; use backend="auto"')
         if dtype not in (torch.float16, torch.float32):
-            raise BackendError("backend tensorrt runs in fp16 or fp32: use --precision fp16")
+            raise BackendError('backend tensorrt runs in fp16 or fp32: use precision="fp16"')
         try:
             tensorrt: Any = importlib.import_module("tensorrt")
         except ImportError as ex:
-            raise BackendError("TensorRT is not installed: pip install tensorrt, or use --backend auto") from ex
+            raise BackendError('TensorRT is not installed: pip install tensorrt, or use backend="auto"') from ex
         if int(tensorrt.__version__.partition(".")[0]) < 10:
             raise BackendError(f"backend tensorrt needs TensorRT 10 or newer, not {tensorrt.__version__}")
         self._version: str = tensorrt.__version__
@@ -128,7 +128,7 @@ class TensorRT(Exported):
             content = self._built(kind, size)
             engine = self._runtime.deserialize_cuda_engine(content)
             if engine is None:
-                raise BackendError("TensorRT cannot read the engine it has built; use --backend auto")
+                raise BackendError('TensorRT cannot read the engine it has built; use backend="auto"')
             store(kept, content)
         return engine
 
@@ -142,7 +142,7 @@ class TensorRT(Exported):
             try:
                 return runpy.run_path(str(script))["build"](Path(name)).read_bytes()
             except SystemExit as ex:
-                raise BackendError(f"TensorRT cannot build the network, use --backend auto: {ex}") from ex
+                raise BackendError(f'TensorRT cannot build the network, use backend="auto": {ex}') from ex
 
     def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> list[Tensor]:
         context, outputs = self._context(kind, size), self._outputs(kind, size)

@@ -99,9 +99,6 @@ class Tiled:
         max_memory: memory that a stream may take on the device, in MB.
         lookahead: frames that will wait there, whose memory is included.
         overlap: pixels that neighbours share, a multiple of 2 :data:`MULTIPLE`.
-
-    Raises:
-        UsageError: ``max_memory`` is no size.
     """
 
     name = "eager"
@@ -110,8 +107,6 @@ class Tiled:
         self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype, max_memory: float,
         lookahead: int = 0, overlap: int = OVERLAP,
     ) -> None:  # fmt: skip
-        if not 0 < max_memory < float("inf"):
-            raise UsageError(f"max_memory must be more than 0 MB, got {max_memory:g}")
         self._network = copy.copy(network.in_precision(dtype))
         if enabled(device):
             from vidnoise.kernels.operations import FusedOperations
@@ -335,7 +330,8 @@ def choose_tile(
         tile = smaller
     raise UsageError(
         f"max_memory {max_bytes / 2**20:.0f} MB is too little for {width}x{height}; it takes at least "
-        f"{math.ceil(least / 2**20)} MB, or a smaller model"
+        f"{math.ceil(least / 2**20)} MB, or a smaller model",
+        "max_memory",
     )
 
 

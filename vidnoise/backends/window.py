@@ -21,9 +21,6 @@ from vidnoise.model import Denoised, Future, State
 
 Item = TypeVar("Item")
 
-MAX_LOOKAHEAD = 32
-"""Frames: as many as the fusion's least gain lets count, and each takes memory for some pictures."""
-
 AUTO_LOOKAHEAD = 8
 """Default look-ahead for files, in frames: about as many as the minimum gain on details lets have an effect."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from vidnoise.allocator import keep_freed_memory
+from vidnoise.cli.options import spelled
 from vidnoise.errors import ReaderClosedError, VidnoiseError
 from vidnoise.text import safe
 
@@ -112,7 +113,7 @@ def _run(args: Sequence[str] | None) -> int:
     except ReaderClosedError as ex:
         return ex.exit_code
     except VidnoiseError as ex:
-        return _fail(str(ex), ex.exit_code)
+        return _fail(spelled(str(ex), ex.options), ex.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from vidnoise.cli.batch import Job
 from vidnoise.errors import VidnoiseError
+from vidnoise.options import FileOptions
 from vidnoise.weights import find_model
 
 if TYPE_CHECKING:
@@ -51,16 +52,15 @@ class Child:
 
     Args:
         model: A name or file; it is loaded once.
-        device: Of the network.
         options: As for :func:`vidnoise.denoise_file`; plain values.
 
     Raises:
         VidnoiseError: There is no such model or device.
     """
 
-    def __init__(self, model: str, device: str, options: dict[str, Any]) -> None:
+    def __init__(self, model: str, options: FileOptions) -> None:
         find_model(model)  # a wrong name needs no process to be found out
-        self._setup = (model, device, options, logging.getLogger("vidnoise").getEffectiveLevel())
+        self._setup = (model, options, logging.getLogger("vidnoise").getEffectiveLevel())
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
@@ -210,13 +210,13 @@ def _work(requests: IO[bytes], answer: _Answers) -> None:
     from vidnoise.session.denoiser import resolve_device
     from vidnoise.weights import load_model
 
-    model, device, options, level = pickle.load(requests)
+    model, options, level = pickle.load(requests)
     logger = logging.getLogger("vidnoise")
     logger.addHandler(_LogToParent(answer))
     logger.setLevel(level)
     logger.propagate = False
     try:
-        loaded = load_model(model, resolve_device(device))
+        loaded = load_model(model, resolve_device(options.device))
     except Exception as ex:
         answer("failed", _portable(ex))
         return
@@ -245,8 +245,8 @@ def _work(requests: IO[bytes], answer: _Answers) -> None:
         result: tuple[str, Any]
         try:
             stats = denoise_file(
-                job.source, job.output, model=loaded, device=device, should_stop=stopping.is_set,
-                progress=lambda progress: answer("progress", progress), **options,
+                job.source, job.output, model=loaded, should_stop=stopping.is_set,
+                progress=lambda progress: answer("progress", progress), **options.keywords(FileOptions),
             )  # fmt: skip
             result = "done", stats
         except KeyboardInterrupt:

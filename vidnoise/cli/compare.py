@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidnoise.cli.run import Seconds
+from vidnoise.cli.options import Seconds
 from vidnoise.text import safe, shown
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
+from vidnoise.cli.options import spelled
 from vidnoise.text import safe
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        text = f"vidnoise: {kind}{safe(record.getMessage())}"
+        text = f"vidnoise: {kind}{safe(spelled(record.getMessage()))}"
         if record.exc_info:
             lines = logging.Formatter().formatException(record.exc_info).split("\n")
             text += "".join(f"\n{safe(line)}" for line in lines)

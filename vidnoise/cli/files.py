@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from vidnoise.cli.batch import Batch, Job, existing, finished, make_folders
+from vidnoise.cli.options import spelled
 from vidnoise.cli.workers import Task, Work, outcomes
 from vidnoise.disk import Lines, write_whole
 from vidnoise.errors import ReaderClosedError, SinkOpenError, VidnoiseError
@@ -112,7 +113,7 @@ def run_batch(
             ex = outcome
             is_ours = isinstance(ex, VidnoiseError)
             internal = f"{job.source}: internal error: {type(ex).__name__}: {ex}"
-            reason = safe(" ".join((str(ex) if is_ours else internal).split()))
+            reason = safe(" ".join((spelled(str(ex), ex.options) if is_ours else internal).split()))
             failures.append((job, reason, ex.exit_code if is_ours else _MIXED))
             say(f"{place} failed: {reason}")
             report.add(job, error=reason, exit_code=failures[-1][2])

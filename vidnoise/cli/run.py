@@ -6,19 +6,20 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from vidnoise.cli.batch import Job, is_batch, plan_batch
 from vidnoise.cli.child import Child
 from vidnoise.cli.files import JsonReport, is_report, prepare, run_batch, run_file
-from vidnoise.cli.stream_options import stream_options
-from vidnoise.cli.strength_options import strength_options
+from vidnoise.cli.options import file_options
 from vidnoise.cli.workers import split_devices
 from vidnoise.disk import check_free
-from vidnoise.frame.clock import parse_clock
+from vidnoise.options import FileOptions
 from vidnoise.sinks import check_places
 from vidnoise.text import safe
 
@@ -26,33 +27,6 @@ if TYPE_CHECKING:
     from vidnoise.pipeline.stats import Progress, RunStats
 
     Denoise = Callable[..., RunStats]
-
-
-class Lookahead(click.ParamType):
-    """``auto``, or a number of frames."""
-
-    name = "frames"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto" or isinstance(value, int):
-            return value
-        if not (value.isdigit() and int(value) <= 32):
-            self.fail(f"must be auto, or 0 to 32 frames, got {value!r}", param, ctx)
-        return int(value)
-
-
-class Seconds(click.ParamType):
-    """``90``, ``1:30``, ``0:01:30.5``."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, (int, float)):
-            return float(value)
-        seconds = parse_clock(value)
-        if seconds is None:
-            self.fail(f"{value!r} is no time; write seconds (90.5), or [hours:]minutes:seconds (1:30.5)", param, ctx)
-        return seconds
 
 
 def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -76,47 +50,9 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     help="File (its extension chooses the container), - for standard output, or URL. Of several inputs or a folder: a "
     "folder, or a name with {stem}, {suffix}, {parent}, {sub}, {index}, {model}.",
 )  # fmt: skip
-@click.option("-y/-n", "overwrite", default=False, help="Overwrite an existing output, or refuse to.  [default: -n]")
-@click.option("--resume", is_flag=True, help="Skip finished files, and go on in an interrupted one.")
-@click.option(
-    "--segment", "segment_seconds", type=Seconds(),
-    help="With --resume: seconds of video from one safe place to the next.  [default: 60]",
-)  # fmt: skip
-@click.option("--strength", type=float, default=1.0, show_default=True, help="0 changes nothing, 2 removes most.")
-@strength_options
-@click.option("--sigma", type=float, help="Noise level of each plane, in 8-bit units.  [default: measured]")
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
-@click.option("--no-cuts", is_flag=True, help="Do not look for scene cuts.")
-@click.option(
-    "--lookahead", metavar="FRAMES", type=Lookahead(), default="auto",
-    help="Denoise each frame by so many after it, too: auto, or 0 to 32.  [default: auto: files 8, as far as memory "
-    "allows; live 0, on a GPU up to 3]",
-)  # fmt: skip
-@click.option("--start", type=Seconds(), help="Skip to this time: 90 or 1:30.")
-@click.option("--duration", type=Seconds(), help="Stop after this time.")
-@click.option("--codec", help="h264, hevc, av1, vp9, ffv1, prores, or an FFmpeg encoder.  [default: the input's]")
-@click.option("--crf", type=float, help="Quality in the encoder's scale; lower is better.  [default: a high one]")
-@click.option("--preset", help="Encoder speed: ultrafast to veryslow, or the encoder's own.")
-@click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output.  [default: the input's]")
-@click.option("--audio", default="copy", show_default=True, help="copy, none, aac, opus or flac.")
-@stream_options
-@click.option(
-    "--device", default="auto", show_default=True,
-    help="auto, cpu, cuda, cuda:N or mps; several with commas share the files of a batch.",
-)  # fmt: skip
-@click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
-    help="Arithmetic of the network.",
-)  # fmt: skip
-@click.option(
-    "--backend", metavar="NAME", default="auto", show_default=True,
-    help="How the network runs: auto, eager, compile, openvino, onnxruntime, cuda-graph, tensorrt.",
-)  # fmt: skip
-@click.option(
-    "--max-memory", metavar="MB", type=float,
-    help="What a video may take on the device; too large pictures are denoised in tiles.",
-)  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
+@file_options
+@click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second as lines of JSON.")
 @click.option("--json", "json_path", metavar="FILE", help="Write statistics there; - is standard output.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar.  [default: on a terminal]")
 @click.option("-q", "--quiet", is_flag=True, help="Only say what went wrong.")
@@ -128,28 +64,13 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def run(
     sources: tuple[str, ...],
     output: str | None,
-    overwrite: bool,
-    resume: bool,
-    strength: float,
-    sigma: float | None,
     model: str,
-    no_cuts: bool,
-    start: float | None,
-    duration: float | None,
-    codec: str | None,
-    crf: float | None,
-    preset: str | None,
-    pix_fmt: str | None,
-    audio: str,
-    device: str,
-    precision: str,
-    threads: int,
     json_path: str | None,
     progress: bool | None,
     quiet: bool,
     verbose: int,
     stats_path: str | None,
-    **others: Any,
+    **given: Any,
 ) -> int:
     """Denoise INPUT (the default command); - is standard input or output.
 
@@ -159,11 +80,12 @@ def run(
         first, *more = sources
         name = "clean/" if more or os.path.isdir(first) else suggest_name(first)
         raise click.UsageError(f"no output given; for example: vidnoise {' '.join(sources[:3])} -o {name}")
+    options = FileOptions(**given)
+    resume, overwrite = options.resume, options.overwrite
     if resume and overwrite:
         raise click.UsageError("--resume keeps finished outputs and -y replaces them; use one of them")
-    if others["segment_seconds"] is None:
-        del others["segment_seconds"]
-    elif not resume:
+    source_of_segment = click.get_current_context().get_parameter_source("segment_seconds")
+    if not resume and source_of_segment is not ParameterSource.DEFAULT:
         raise click.UsageError("--segment is for --resume; add it, or leave both out")
     reports = [path for path in (json_path, stats_path) if path not in (None, "-")]
     for option, path in (("--json", json_path), ("--stats", stats_path)):
@@ -173,19 +95,19 @@ def run(
     replaced = [path for path in reports if overwrite or (resume and is_report(path))]
     for path in reports:
         check_free(path, overwrite=path in replaced)
-    grain_table = [others["grain_table"]] if others["grain_table"] else []
-    read = [*sources, model, *([others["mask"]] if others["mask"] else [])]
-    devices = split_devices(device)
+    grain_table = [given["grain_table"]] if given["grain_table"] else []
+    read = [*sources, model, *([given["mask"]] if given["mask"] else [])]
+    devices = split_devices(given["device"])
     batch = None
     if is_batch(sources, output):
-        if others["grain_table"] or others["tee"]:
+        if options.grain_table or options.tee:
             raise click.UsageError("--grain-table and --tee name one file each; they do not go with several inputs")
         batch = plan_batch(sources, output, model=model)
         check_places([job.output for job in batch.jobs], reads=[job.source for job in batch.jobs], writes=reports)
     elif len(devices) > 1:
         raise click.UsageError("several devices share the files of a batch; a single video takes one device")
     else:
-        check_places([output, *others["tee"]], reads=read, writes=[*grain_table, *reports])
+        check_places([output, *given["tee"]], reads=read, writes=[*grain_table, *reports])
 
     from vidnoise.cli.console import console_for_messages, progress_bar
     from vidnoise.cli.interrupt import stop_on_signal
@@ -210,12 +132,6 @@ def run(
             live_report(None if quiet else say, shown, stats_path, overwrite=stats_path in replaced)
         )
 
-        options: dict[str, Any] = {
-            "overwrite": overwrite, "sigma": sigma, "strength": strength, "precision": precision,
-            "detect_cuts": not no_cuts, "start": start, "duration": duration, "codec": codec, "crf": crf,
-            "preset": preset, "pix_fmt": pix_fmt, "audio": audio, "threads": threads, "resume": resume, **others,
-        }  # fmt: skip
-
         def denoise(job: Job, label: str, do: Denoise) -> RunStats:
             with contextlib.ExitStack() as bar:
                 if has_bar:
@@ -224,14 +140,15 @@ def run(
 
         written = JsonReport(json_path, is_batch=batch is not None, overwrite=json_path in replaced)
         if batch is not None:
-            children = [stack.enter_context(contextlib.closing(Child(model, d, options))) for d in devices]
+            chosen = [replace(options, device=device) for device in devices]
+            children = [stack.enter_context(contextlib.closing(Child(model, each))) for each in chosen]
             workers = [functools.partial(denoise, do=child.denoise) for child in children]
             return run_batch(batch, workers, skip=resume, say=say, report=written)
 
         from vidnoise.api import denoise_file  # late, and not before signals are handled: it loads torch
 
         def here(job: Job, **calls: Any) -> RunStats:
-            return denoise_file(job.source, job.output, model=model, device=device, **calls, **options)
+            return denoise_file(job.source, job.output, model=model, **calls, **options.keywords(FileOptions))
 
         alone = functools.partial(denoise, do=here)
         return run_file(Job(sources[0], output), alone, skip=resume, say=say, report=written)

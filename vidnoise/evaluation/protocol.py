@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidnoise.backends.eager import Eager
-from vidnoise.backends.window import MAX_LOOKAHEAD, Window
+from vidnoise.backends.window import Window
 from vidnoise.errors import SourceOpenError
 from vidnoise.evaluation.clips import CLIP_SUFFIXES, read_clip
 from vidnoise.evaluation.cost import middle, ms_per_megapixel, timed
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.model import DenoiseNetwork
 from vidnoise.model.network import MULTIPLE
+from vidnoise.options import MAX_LOOKAHEAD
 
 Method = Callable[[Tensor, float], Tensor]
 """A method to evaluate: ``(noisy (T, 3, H, W), sigma in [0, 1] units) -> clean``."""

@@ -1,7 +1,6 @@
 """Frames, packets and streams as they travel through the program. Needs no torch at import."""
 
 from vidnoise.frame.frame import (
-    MAX_THREADS,
     PIXEL_FORMATS,
     ColorInfo,
     FieldOrder,
@@ -11,4 +10,4 @@ from vidnoise.frame.frame import (
     StreamInfo,
 )
 
-__all__ = ["MAX_THREADS", "PIXEL_FORMATS", "ColorInfo", "FieldOrder", "Frame", "Packet", "PixelFormat", "StreamInfo"]
+__all__ = ["PIXEL_FORMATS", "ColorInfo", "FieldOrder", "Frame", "Packet", "PixelFormat", "StreamInfo"]

@@ -15,10 +15,6 @@ Family = Literal["yuv", "rgb", "gray"]
 FieldOrder = Literal["tff", "bff"]
 
 
-MAX_THREADS = 1024
-"""Of a decoder or an encoder: more is a slip of the hand."""
-
-
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
     """How samples lie in planes. Names are FFmpeg's.

@@ -12,9 +12,6 @@ from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.frame_queue import Policy
 from vidnoise.pipeline.stats import LagMeter
 
-MAX_LATENCY_MS = 1000.0
-"""How long a live frame may take from its arrival to its being written, by default."""
-
 GAP_SECONDS = 0.5
 """A live picture that comes so much after the one before (and three frames late) does not follow from it."""
 

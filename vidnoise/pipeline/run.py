@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 
 from vidnoise.frame import Frame
 from vidnoise.frame.frame_queue import drain, prefetch
+from vidnoise.options import MAX_LATENCY_MS
 from vidnoise.pipeline.device_transfer import Transfer, make_transfer
 from vidnoise.pipeline.ending import Ending
-from vidnoise.pipeline.live_policy import MAX_LATENCY_MS, choose_policy
+from vidnoise.pipeline.live_policy import choose_policy
 from vidnoise.pipeline.meter import Meter
 from vidnoise.pipeline.stats import Progress, RunStats
 from vidnoise.session.denoiser import Denoiser

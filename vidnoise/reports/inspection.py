@@ -17,6 +17,7 @@ from vidnoise.errors import VidnoiseError
 from vidnoise.frame import ColorInfo, Frame, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
 from vidnoise.notices import silent
+from vidnoise.options import SinkOptions
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.sinks.container import ContainerSink
@@ -121,7 +122,7 @@ def inspect_video(
 
 def _encoding(info: StreamInfo, output: str) -> dict[str, str] | None:
     try:
-        encoder, pixel_format = ContainerSink(output, overwrite=True).plan(info)
+        encoder, pixel_format = ContainerSink(output, SinkOptions(overwrite=True)).plan(info)
     except VidnoiseError:
         return None
     return {"encoder": encoder, "pixel_format": pixel_format}

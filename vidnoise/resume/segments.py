@@ -125,7 +125,8 @@ class Parts:
         if changed:
             what = ", ".join(f"{name} {_shown(then.get(name))}, now {_shown(settings.get(name))}" for name in changed)
             raise UsageError(
-                f"{self.path}: was begun with other settings ({what}); give the same ones, or delete it to begin anew"
+                f"{self.path}: was begun with other settings ({what}); give the same ones, or delete it to begin anew",
+                *changed,
             )
         self._manifest = found
         while (segment := self._read(len(self.segments))) is not None:

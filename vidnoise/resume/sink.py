@@ -15,6 +15,7 @@ from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.stamps import decoded_at
 from vidnoise.notices import silent
+from vidnoise.options import SinkOptions
 from vidnoise.resume.segments import EncodedPacket, Parts, SegmentFile
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.uncompressed import is_uncompressed
@@ -27,28 +28,27 @@ class ResumableSink(ContainerSink):
     An error, an interruption or a crash leaves all finished segments where they are.
 
     Args:
-        path: As for :class:`ContainerSink`.
+        path, options: As for :class:`ContainerSink`.
         parts: Where segments go; loaded already.
         segment_seconds: Length of a segment, in seconds of video.
         warm_up_frames: Of the frames that are finished already, so many come once more, and are not written again.
         is_whole: Asked at the end, with the number of frames that came: whether these were all of the source. If
             not, the segments are kept, and no file is made.
         others: Opens the source once more, for the packets of its other streams.
-        options: As for :class:`ContainerSink`.
     """
 
     def __init__(
         self,
         path: str,
+        options: SinkOptions,
         *,
         parts: Parts,
         segment_seconds: float,
         warm_up_frames: int,
         is_whole: Callable[[int], bool],
         others: Callable[[], contextlib.AbstractContextManager[Iterable[Packet]]],
-        **options: Any,
     ) -> None:
-        super().__init__(path, **options)
+        super().__init__(path, options)
         if is_uncompressed(self._format_name):
             raise UsageError(f"{path}: {self._format_name} cannot be resumed; write an .mp4 or .mkv")
         self._parts = parts

@@ -12,14 +12,18 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
 from vidnoise._version import __version__
+from vidnoise.checked import about, named_fields
 from vidnoise.errors import SourceError, SourceOpenError, UsageError
 from vidnoise.frame import Frame, Packet
+from vidnoise.options import FileOptions
 from vidnoise.pipeline.stats import RunStats
 from vidnoise.resume.segments import Parts
-from vidnoise.sinks import sink_kind
-from vidnoise.sources import open_source, source_kind
+from vidnoise.sinks import keeps_clock, sink_kind
+from vidnoise.sources import make_source, source_kind
 
 if TYPE_CHECKING:
+    import torch
+
     from vidnoise.model import DenoiseNetwork
     from vidnoise.resume.sink import ResumableSink
     from vidnoise.sources.container import ContainerSource
@@ -28,44 +32,29 @@ WARM_UP_FRAMES = 64
 """Frames before a seam that are denoised once more, so that the network remembers what it knew. Measured at the seam
 against a run without interruption: see docs/BATCH.md."""
 
-SEGMENT_SECONDS = 60.0
-"""What an interruption costs at most, in seconds of video."""
-
 _LEAD_SECONDS = 2
 """Looked at before the warm-up begins: pictures right after a place that a decoder was sent to may be incomplete."""
 
 _SAMPLE_BYTES = 1 << 20
 
-_CHANGE_NOTHING = (
-    "overwrite", "threads", "live", "connect_timeout", "read_timeout", "reconnect", "rtsp_transport", "hardware",
-    "max_pixels",
-)  # fmt: skip
-"""Options that may be others when a file is gone on with."""
-
 
 def open_resumable(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
+    options: FileOptions,
     *,
-    segment_seconds: float,
     network: DenoiseNetwork,
-    mask: object,
-    looks: dict[str, Any],
-    source_options: dict[str, Any],
-    sink_options: dict[str, Any],
+    device: str | torch.device,
 ) -> tuple[RestOfSource, ResumableSink]:
     """The part of ``src`` that is not finished yet, and the sink that has the rest.
 
     Args:
         src: A file.
         dst: A file; segments lie beside it in ``<dst>.parts``.
-        segment_seconds: Length of a segment.
+        options: Of the run. On going on, those that are not :attr:`~vidnoise.checked.Option.may_change` must be the
+            same.
         network: The model.
-        mask: The mask's file, if any.
-        looks: The denoiser's settings, as JSON values. On going on, these three and most of the options below must be
-            the same.
-        source_options: As for :func:`open_source`.
-        sink_options: As for :func:`open_sink`.
+        device: Where what ``hwaccel`` decodes stays.
 
     Raises:
         UsageError: What was begun had other settings; or this input or output cannot be resumed.
@@ -78,16 +67,15 @@ def open_resumable(
         raise UsageError(f"{source}: only a file can be resumed: it must be possible to go back in it")
     if sink_kind(output) != "file":
         raise UsageError(f"{output}: only a file can be resumed")
-    if not 0 < segment_seconds < float("inf"):
-        raise UsageError(f"segments must be longer than 0 seconds, got {segment_seconds:g}")
-    if not (mask is None or isinstance(mask, (str, os.PathLike))):
-        raise UsageError("resume needs a mask that is a file")
     parts = Parts(output)
 
     def open_at(start: float | None, duration: float | None) -> ContainerSource:
-        return cast("ContainerSource", open_source(source, **{**source_options, "start": start, "duration": duration}))
+        part = replace(options, start=start, duration=duration)
+        return cast(
+            "ContainerSource", make_source(source, part, keeps_clock=keeps_clock(dst, options.format), device=device)
+        )
 
-    start, duration = source_options.get("start"), source_options.get("duration")
+    start, duration = options.start, options.duration
 
     @contextlib.contextmanager
     def others() -> Iterator[Iterable[Packet]]:
@@ -95,8 +83,8 @@ def open_resumable(
             yield whole.copied_packets()
 
     sink = ResumableSink(
-        output, parts=parts, segment_seconds=segment_seconds, warm_up_frames=WARM_UP_FRAMES,
-        is_whole=lambda n_taken: rest.is_whole(n_taken), others=others, **sink_options,
+        output, options, parts=parts, segment_seconds=options.segment_seconds, warm_up_frames=WARM_UP_FRAMES,
+        is_whole=lambda n_taken: rest.is_whole(n_taken), others=others,
     )  # fmt: skip
     sink.reserve()
     whole = None
@@ -106,12 +94,12 @@ def open_resumable(
             raise UsageError(f"{source}: is live, so it cannot be resumed")
         parts.load(
             {
-                "version": __version__, "input": _fingerprint(source), "model": _weights_hash(network),
-                "mask": None if mask is None else _file_hash(mask), **looks,
-                **{f"input {k}": _recorded(k, v) for k, v in source_options.items() if k not in _CHANGE_NOTHING},
-                **{f"output {k}": v for k, v in sink_options.items() if k not in _CHANGE_NOTHING},
+                "version": __version__,
+                "input": _fingerprint(source),
+                "model": _weights_hash(network),
+                **what_must_stay(options),
             }
-        )  # fmt: skip
+        )
         rest = RestOfSource(whole, open_at, parts, start=start or 0.0, duration=duration)
     except BaseException:
         sink.abort()
@@ -261,11 +249,21 @@ def _file_hash(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+def what_must_stay(options: FileOptions) -> dict[str, Any]:
+    """The options that a run must be given again when it is gone on with, as JSON values."""
+    names = [name for name, each in named_fields(FileOptions).items() if not about(each).may_change]
+    return {name: _recorded(name, getattr(options, name)) for name in names}
+
+
 def _recorded(name: str, value: Any) -> Any:
-    """What is written down of an option; of what FFmpeg's readers are told (keys, say) a hash."""
-    if name != "input_options" or not value:
+    """What is written down of an option; of what FFmpeg's readers are told (keys, say) and of files a hash."""
+    if not value:
         return value
-    return hashlib.sha256(repr(sorted(value.items())).encode()).hexdigest()[:16]
+    if name == "mask":
+        return _file_hash(value)
+    if name == "input_options":
+        return hashlib.sha256(repr(sorted(value.items())).encode()).hexdigest()[:16]
+    return value if isinstance(value, (int, float)) else str(value)
 
 
 def _fingerprint(path: str) -> dict[str, Any]:

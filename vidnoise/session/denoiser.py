@@ -6,32 +6,36 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from vidnoise.backends import FLOAT32_ONLY, open_backend
 from vidnoise.backends.tiled import Tiled
-from vidnoise.backends.window import MAX_LOOKAHEAD, Window
+from vidnoise.backends.window import Window
+from vidnoise.checked import takes
 from vidnoise.color import weigh_correction
 from vidnoise.errors import DeviceError, FormatError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.kernels.conversion import add_correction, difference, from_network, to_network
 from vidnoise.model import Denoised, DenoiseNetwork, State
 from vidnoise.model.network import MULTIPLE
+from vidnoise.options import DenoiseOptions
 from vidnoise.session.cuts import CutMemory, detect_cut, thumbnail
 from vidnoise.session.grain import GrainSynthesis
 from vidnoise.session.grain_table import GrainTable
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.split import split
-from vidnoise.session.strength import MAX_STRENGTH, Strength
+from vidnoise.session.strength import Strength
 from vidnoise.session.task import Task
 from vidnoise.weights import LoadedModel, ModelCard, load_model
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from vidnoise.backends.protocol import Backend
-    from vidnoise.session.strength import MaskLike, ZonesLike
+    from vidnoise.options import DenoiseKeywords, Running
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -53,10 +57,10 @@ def resolve_device(name: str | torch.device) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= count:
             have = f"this machine has {count}" if count else "no CUDA device was found"
-            raise DeviceError(f"device {name!r} is not available: {have}; use --device cpu or auto")
+            raise DeviceError(f'device {name!r} is not available: {have}; use device="cpu" or "auto"')
         return torch.device(f"cuda:{number or 0}")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device 'mps' is not available on this machine; use --device cpu or auto")
+        raise DeviceError('device \'mps\' is not available on this machine; use device="cpu" or "auto"')
     return torch.device(kind)
 
 
@@ -64,20 +68,19 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """The arithmetic of the network's convolutions: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
-        UsageError: the name is unknown, or the device cannot do it.
+        UsageError: the device cannot do it.
     """
     if name == "auto":
         if device.type == "cuda":
             return torch.float16
         # Without native instructions, bfloat16 on a CPU is emulated and slower than float32.
         return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
-    if name not in PRECISIONS:
-        raise UsageError(f"unknown precision {name!r}; use auto, {', '.join(PRECISIONS)}")
     if device.type != "cuda" and name == "fp16":
-        raise UsageError(f"precision fp16 is for CUDA devices; on {device.type} use bf16 or fp32")
+        raise UsageError(f"precision fp16 is for CUDA devices; on {device.type} use bf16 or fp32", "precision")
     return PRECISIONS[name]
 
 
+@takes(DenoiseOptions)
 class Denoiser:
     """Denoises one stream of frames, in order, keeping what it learnt of the past.
 
@@ -88,34 +91,11 @@ class Denoiser:
     Args:
         model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, what :func:`vidnoise.load_model`
             returned, or a network.
-        sigma: standard deviation of the noise in 8-bit units (25 means 25/255), of each plane's samples as they are
-            stored: of R, G and B, of gray, or of Y, Cb and Cr; ``None`` estimates it, per pixel, channel and frame.
-        strength: 0 returns the input bit for bit, 1 removes what the network takes for noise; values in
-            between mix; values up to 2 take the noise to be that many times as strong, and some where none was found.
-        luma, chroma: 0 to 2: as ``strength``, times it, for brightness and colour alone. RGB pictures: for the
-            correction's Y', Cb and Cr as BT.709 defines them.
-        zones: strengths by time, ``"0-10:0.5,60-:0"`` or (begin, end, strength) each: in those seconds of the video
-            that strength holds instead.
-        mask: strength by place, white fully, black not at all: a picture or video file, read in step with the
-            frames, or an ``(H, W)`` array. Scaled to the frames' size if its proportions are theirs.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        backend: how the network runs: ``auto`` or a name from :data:`vidnoise.backends.BACKENDS`; or the
-            :attr:`backend` of another session with the same model, device and precision, to share it.
-        max_memory: MB that the stream may take on the device; pictures for which that is too little are denoised in
-            tiles, by the backend ``eager``.
-        grain: fresh grain like the noise removed, where it was removed: 1 gives back as much, 0 to 2.
-        grain_seed: which grain; the same seed gives the same on the same device.
-        grain_table: an AV1 film-grain table of the noise removed, written there by :meth:`flush`.
-        detect_cuts: forget the past at scene cuts.
-        lookahead: how many frames may have to come before a frame goes out; it is denoised by its past and by a third
-            of them at least (at the end of a scene, by as many as there are). Up to 32;
-            each takes memory for three pictures.
-        preview: ``split`` leaves the left half of the picture as it is, with a thin divider, to look at.
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
             the mask lies.
         begin_seconds: where in the video the first frame is, for zones and mask.
         first_time: time stamp of that frame in seconds, where the first that is pushed is a later one.
+        options: see below, and :class:`vidnoise.options.DenoiseOptions`.
 
     Raises:
         UsageError: a value out of range.
@@ -130,48 +110,27 @@ class Denoiser:
         self,
         model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
         *,
-        sigma: float | None = None,
-        strength: float = 1.0,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        backend: str | Backend = "auto",
-        max_memory: float | None = None,
-        luma: float = 1.0,
-        chroma: float = 1.0,
-        zones: ZonesLike | None = None,
-        mask: MaskLike | None = None,
-        grain: float = 0.0,
-        grain_seed: int = 0,
-        grain_table: str | os.PathLike[str] | GrainTable | None = None,
-        detect_cuts: bool = True,
-        lookahead: int = 0,
-        preview: str | None = None,
         rotation: int = 0,
         begin_seconds: float = 0.0,
         first_time: Fraction | None = None,
+        **options: Unpack[DenoiseKeywords],
     ) -> None:
-        if sigma is not None and not 0 <= sigma <= 255:
-            raise UsageError(f"sigma must be between 0 and 255 (8-bit units), got {sigma:g}")
-        for name, share in (("luma", luma), ("chroma", chroma)):
-            if not 0 <= share <= MAX_STRENGTH:
-                raise UsageError(f"{name} must be between 0 and {MAX_STRENGTH:g}, got {share:g}")
-        if not 0 <= lookahead <= MAX_LOOKAHEAD:
-            raise UsageError(f"lookahead must be between 0 and {MAX_LOOKAHEAD} frames, got {lookahead}")
-        if preview not in (None, "split"):
-            raise UsageError(f"unknown preview {preview!r}; there is only split")
-        if grain and grain_table is not None:
-            raise UsageError("grain and grain_table would give grain twice: once in the picture, once in the player")
-        if isinstance(grain_table, (str, os.PathLike)):
+        chosen = DenoiseOptions.of("Denoiser", options)
+        backend, lookahead, grain_table = chosen.backend, chosen.lookahead, chosen.grain_table
+        if isinstance(lookahead, str):
+            raise UsageError("lookahead auto is for files, whose size is known: give a number of frames", "lookahead")
+        if grain_table is not None and not isinstance(grain_table, GrainTable):
             grain_table = GrainTable(grain_table)
         self._grain_table = grain_table
         self._amounts = Strength(
-            strength, zones=zones, mask=mask, rotation=rotation, begin_seconds=begin_seconds, first_time=first_time
-        )
-        self.device = resolve_device(device)
+            chosen.strength, zones=chosen.zones, mask=chosen.mask, rotation=rotation, begin_seconds=begin_seconds,
+            first_time=first_time,
+        )  # fmt: skip
+        self.device = resolve_device(chosen.device)
         name = backend if isinstance(backend, str) else backend.name
-        is_float32 = precision == "auto" and name in FLOAT32_ONLY
-        self.dtype = torch.float32 if is_float32 else resolve_precision(precision, self.device)
-        self._grain = GrainSynthesis(grain, grain_seed, self.device) if grain else None
+        is_float32 = chosen.precision == "auto" and name in FLOAT32_ONLY
+        self.dtype = torch.float32 if is_float32 else resolve_precision(chosen.precision, self.device)
+        self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
         if isinstance(model, DenoiseNetwork):
             model = LoadedModel(model, ModelCard("custom", tier="custom"))
         elif not isinstance(model, LoadedModel):
@@ -179,32 +138,38 @@ class Denoiser:
         self.model = model._replace(network=model.network.to(self.device))
         """What another session is given to share it."""
         self.network = self.model.network
-        self.backend: Backend
-        if not isinstance(backend, str):
-            self.backend = backend
-        elif max_memory is None:
-            self.backend = open_backend(backend, self.network, device=self.device, dtype=self.dtype)
-        elif backend in ("auto", "eager"):
-            self.backend = Tiled(
-                self.network, device=self.device, dtype=self.dtype, max_memory=max_memory, lookahead=lookahead
-            )
-        else:
-            raise UsageError(f"max_memory goes with the backend eager, which denoises in tiles, not with {backend}")
-        self.sigma = sigma
-        self.luma = luma
-        self.chroma = chroma
-        self.detect_cuts = detect_cuts
+        self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
+        self.sigma = chosen.sigma
+        self.luma = chosen.luma
+        self.chroma = chosen.chroma
+        self.detect_cuts = chosen.detect_cuts
         self.latency_frames = lookahead
         """Frames that may have to be pushed before the first one comes back, less one."""
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
         self._boosts: dict[tuple[float, float], Tensor] = {}
         self._told_levels: dict[tuple[float, tuple[float, ...]], Tensor] = {}
-        self.preview = preview
+        self.preview = chosen.preview
         self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
         self._level: Tensor | None = None
         self.reset()
+
+    def _open_backend(self, backend: str | Running, max_memory: float | None, lookahead: int) -> Backend:
+        if not isinstance(backend, str):
+            if max_memory is not None:
+                raise UsageError(
+                    "max_memory is that of the session whose backend is shared: leave it out", "max_memory"
+                )
+            return cast("Backend", backend)
+        if max_memory is None:
+            return open_backend(backend, self.network, device=self.device, dtype=self.dtype)
+        if backend not in ("auto", "eager"):
+            raise UsageError(
+                f"max_memory goes with the backend eager, which denoises in tiles, not with {backend}",
+                "max_memory", "backend",
+            )  # fmt: skip
+        return Tiled(self.network, device=self.device, dtype=self.dtype, max_memory=max_memory, lookahead=lookahead)
 
     def reset(self) -> None:
         """Forget the past: the next frame is denoised as the first of a stream."""
@@ -292,9 +257,9 @@ class Denoiser:
         return clean, level[0]
 
     def _out_of_memory(self) -> DeviceError:
-        less = "a smaller --lookahead" if self.latency_frames else "--max-memory MB (in tiles)"
+        less = "a smaller lookahead=N" if self.latency_frames else "max_memory=MB (in tiles)"
         height, width = self._shape or (0, 0)
-        return DeviceError(f"{self.device} ran out of memory at {width}x{height}; try {less}, or --model fast")
+        return DeviceError(f'{self.device} ran out of memory at {width}x{height}; try {less}, or model="fast"')
 
     def flush(self) -> list[Frame]:
         """End of the stream: returns what is still inside (with ``lookahead`` only).

@@ -12,9 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidnoise.color.colorimetry import BT709
-from vidnoise.errors import UsageError
-
-MAX_GRAIN = 2.0
 
 BLOCK = 8
 """Pixels across which the strength of the noise is one number, before smoothing."""
@@ -47,18 +44,11 @@ class GrainSynthesis:
         amount: 1 gives back as much as was removed, 0 to 2.
         seed: Which grain.
         device: Where the frames are.
-
-    Raises:
-        UsageError: ``amount`` is out of range.
     """
 
     def __init__(self, amount: float, seed: int = 0, device: torch.device | str = "cpu") -> None:
-        if not 0 <= amount <= MAX_GRAIN:
-            raise UsageError(f"grain must be between 0 and 2, got {amount:g}")
         self.amount = amount
         self._generator = torch.Generator(device)
-        if not -(1 << 63) <= seed < 1 << 63:
-            raise UsageError(f"grain_seed must be a number of 64 bits, got {seed}")
         self._generator.manual_seed(seed)
         self._spectrum: Tensor | None = None
         self._likeness: Tensor | None = None

@@ -110,6 +110,9 @@ class GrainTable:
         check_free(self.path, overwrite=overwrite)
         self._planes: list[_PlaneSums] = []
 
+    def __fspath__(self) -> str:
+        return self.path
+
     @torch.inference_mode()
     def observe(self, noisy: Frame, clean: Frame) -> None:
         """Take in what was removed from one frame."""

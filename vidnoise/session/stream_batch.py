@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vidnoise.checked import named_fields, takes
 from vidnoise.errors import DeviceError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.model import DenoiseNetwork, State
+from vidnoise.options import DeviceOptions
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.task import Task
 
 if TYPE_CHECKING:
-    from vidnoise.backends.protocol import Backend
+    from typing_extensions import Unpack
+
+    from vidnoise.options import DenoiseKeywords, DeviceKeywords
     from vidnoise.weights import LoadedModel
 
 
@@ -50,6 +54,7 @@ Key = tuple[int, int, bool]
 """Padded height and width, and whether the noise level is told: what frames of one step have in common."""
 
 
+@takes(DeviceOptions)
 class StreamBatch:
     """Denoises several streams with one network, their frames together.
 
@@ -58,7 +63,8 @@ class StreamBatch:
     for each stream gives, up to the rounding of sums. Not thread-safe.
 
     Args:
-        model, device, precision, backend: see :class:`Denoiser`.
+        model: see :class:`Denoiser`.
+        options: of the device, which all streams share; see below.
 
     Raises:
         UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: see :class:`Denoiser`.
@@ -76,25 +82,24 @@ class StreamBatch:
     def __init__(
         self,
         model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
-        *,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        backend: str | Backend = "auto",
+        **options: Unpack[DeviceKeywords],
     ) -> None:
-        self._pattern = Denoiser(model, device=device, precision=precision, backend=backend)
+        chosen = DeviceOptions.of("StreamBatch", options)
+        self._pattern = Denoiser(model, **chosen.keywords(DeviceOptions))
         self.device, self.dtype = self._pattern.device, self._pattern.dtype
         self.network, self.backend = self._pattern.network, self._pattern.backend
         self.model_name = self._pattern.model_name
-        self._precision = precision
+        self._precision = chosen.precision
         self._joints: dict[Key, _Joint] = {}
         self._spares: deque[State] = deque(maxlen=SPARES)
         self._numbers: dict[tuple[float, ...], Tensor] = {}
 
-    def open(self, **options: Any) -> Denoiser:
+    def open(self, **options: Unpack[DenoiseKeywords]) -> Denoiser:
         """A new stream.
 
         Args:
-            options: of :class:`Denoiser`, but for ``model``, ``device``, ``precision`` and ``backend``.
+            options: of :class:`Denoiser`, but for those that all streams share
+                (:class:`vidnoise.options.DeviceOptions`).
 
         Returns:
             Its session, by which :meth:`push` knows the stream. Its ``reset``, ``estimated_sigma`` and ``n_cuts`` are
@@ -103,10 +108,12 @@ class StreamBatch:
         Raises:
             UsageError: a value out of range, or an option that all streams share.
         """
-        if shared := options.keys() & {"model", "device", "precision", "backend"}:
-            raise UsageError(f"{', '.join(sorted(shared))}: all streams of a batch share it; give it to StreamBatch")
-        model = self._pattern.model
-        return Denoiser(model, device=self.device, precision=self._precision, backend=self.backend, **options)
+        if shared := sorted(options.keys() & {"model", *named_fields(DeviceOptions)}):
+            raise UsageError(f"{', '.join(shared)}: all streams of a batch share it; give it to StreamBatch", *shared)
+        chosen: DenoiseKeywords = {
+            **options, "device": self.device, "precision": self._precision, "backend": self.backend,
+        }  # fmt: skip
+        return Denoiser(self._pattern.model, **chosen)
 
     def close(self, session: Denoiser) -> list[Frame]:
         """End of a stream: writes what it has measured (a grain table), and frees its place.

@@ -22,17 +22,15 @@ from vidnoise.color import to_rgb
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.frame.clock import parse_clock
+from vidnoise.options import MAX_STRENGTH
 from vidnoise.sources import Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np
 
-    MaskLike = str | os.PathLike[str] | np.ndarray | Tensor
-    ZonesLike = str | Sequence[tuple[float, float, float]]
+    from vidnoise.options import MaskLike, ZonesLike
 
 logger = logging.getLogger(__name__)
-
-MAX_STRENGTH = 2.0
 
 TOLERANCE_SECONDS = Fraction(2, 1000)
 """By how much the times of frames that belong together may differ: some containers round to milliseconds."""
@@ -64,7 +62,7 @@ class Strength:
         first_time: time stamp of that frame in seconds, where the first that comes is a later one.
 
     Raises:
-        UsageError: A value out of range, zones that overlap or cannot be read.
+        UsageError: Zones that overlap or cannot be read.
         SourceError, FormatError: The mask cannot be read.
     """
 
@@ -78,7 +76,7 @@ class Strength:
         begin_seconds: float = 0.0,
         first_time: Fraction | None = None,
     ) -> None:
-        self.strength = _checked(strength, "strength")
+        self.strength = strength
         ordered = parse_zones(zones) if isinstance(zones, str) else _sorted(zones or ())
         self._zones = [(_exact(begin), _exact(end), s) for begin, end, s in ordered]
         self._begin = Fraction(begin_seconds).limit_denominator(1_000_000)
@@ -96,7 +94,8 @@ class Strength:
         map = None if self._mask is None else self._mask.at(seconds, frame)
         if self._zones and seconds is None:
             raise UsageError(
-                "zones need frames that have times; arrays and tensors have none, so use Frames with pts and time_base"
+                "zones need frames that have times; arrays and tensors have none, so use Frames with pts and time_base",
+                "zones",
             )
         strength = self.strength
         if seconds is not None:
@@ -131,7 +130,9 @@ def parse_zones(text: str) -> list[tuple[float, float, float]]:
         # The last number is the strength: 0-1:30:0.5 ends at 1:30.
         begin, end = (_clock(match[1], 0.0), _clock(match[2], math.inf)) if match else (None, None)
         if match is None or begin is None or end is None:
-            raise UsageError(f"zone {part.strip()!r} cannot be read; write BEGIN-END:STRENGTH, as in 0-10:0.5,60-:0")
+            raise UsageError(
+                f"zone {part.strip()!r} cannot be read; write BEGIN-END:STRENGTH, as in 0-10:0.5,60-:0", "zones"
+            )
         zones.append((begin, end, float(match[3])))
     return _sorted(zones)
 
@@ -146,19 +147,19 @@ def _clock(text: str, default: float) -> float | None:
 
 
 def _sorted(zones: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
-    ordered = sorted((float(a), float(b), _checked(s, "the strength of a zone")) for a, b, s in zones)
+    ordered = sorted((float(a), float(b), _checked(s)) for a, b, s in zones)
     for begin, end, _ in ordered:
         if not 0 <= begin < end:
-            raise UsageError(f"zone {begin:g}-{end:g} ends before it begins, or begins before 0")
+            raise UsageError(f"zone {begin:g}-{end:g} ends before it begins, or begins before 0", "zones")
     for (_, end, _), (begin, _, _) in itertools.pairwise(ordered):
         if begin < end:
-            raise UsageError(f"zones overlap at {begin:g} s: each moment has one strength")
+            raise UsageError(f"zones overlap at {begin:g} s: each moment has one strength", "zones")
     return ordered
 
 
-def _checked(strength: float, what: str) -> float:
+def _checked(strength: float) -> float:
     if not 0 <= strength <= MAX_STRENGTH:
-        raise UsageError(f"{what} must be between 0 and 2, got {strength:g}")
+        raise UsageError(f"the strength of a zone must be between 0 and {MAX_STRENGTH:g}, got {strength:g}", "zones")
     return float(strength)
 
 

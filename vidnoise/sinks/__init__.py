@@ -6,13 +6,21 @@ import importlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from vidnoise.checked import takes
 from vidnoise.disk import check_apart, is_node
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame.passthrough import FORMAT_NAMES
+from vidnoise.options import SinkOptions
 from vidnoise.sinks.protocol import Sink
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from vidnoise.options import SinkKeywords
 
 SINKS: dict[str, str] = {
     "file": "vidnoise.sinks.container:ContainerSink",
@@ -80,45 +88,26 @@ def keeps_clock(uri: str | os.PathLike[str], format: str | None = None) -> bool:
     return FORMAT_NAMES.get(name, name) in _CLOCKED
 
 
-def open_sink(
-    uri: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    codec: str | None = None,
-    crf: float | None = None,
-    preset: str | None = None,
-    pix_fmt: str | None = None,
-    threads: int = 0,
-    audio: str = "copy",
-    format: str | None = None,
-    tee: Sequence[str | os.PathLike[str]] = (),
-    **options: Any,
-) -> Sink:
+@takes(SinkOptions)
+def open_sink(uri: str | os.PathLike[str], **options: Unpack[SinkKeywords]) -> Sink:
     """Prepare an output. Nothing is created before :meth:`Sink.open`.
 
     Args:
         uri: A path, whose extension chooses the container (a FIFO or device is written to as to a pipe); ``-`` for
             standard output; a URL to push to; ``x.m3u8`` for
             HLS; ``/dev/videoN`` for a virtual camera; ``window:`` for a preview.
-        overwrite: Whether an existing file may be replaced (when the new one is complete).
-        codec: ``h264``, ``hevc``, ``av1``, ``vp9``, ``ffv1``, ``prores``, or the name of any FFmpeg video encoder;
-            None takes the input's codec where there is an encoder for it.
-        crf: Constant quality in the encoder's own scale (lower is better); None for a good default.
-        preset: Speed, ``ultrafast`` to ``veryslow`` (or the encoder's own name or number).
-        pix_fmt: Pixel format; None keeps the input's, or the nearest that loses nothing.
-        threads: Encoder threads; 0 lets the encoder choose.
-        audio: ``copy``, ``none``, or an encoder: ``aac``, ``opus``, ``flac``.
-        format: Container: ``y4m`` (the default of pipes), ``raw``, ``mkv``, ``ts``, ``nut``, or FFmpeg's name.
-        tee: More outputs, encoded with the defaults of their kind.
-        options: Further options of the sink's class: ``grow=True`` lets a file be read while it is written;
-            ``faststart`` puts the index of .mp4, .m4v and .mov first, so that they play while they are fetched (None:
-            of .mp4 and .m4v up to two hours).
+        options: See below, and :class:`vidnoise.options.SinkOptions`.
 
     Raises:
         SinkOpenError: The file exists, its folder does not, or the path is a folder.
         FormatError: The extension belongs to no video container.
         UsageError: An unknown codec, or options that do not go together.
     """
+    return make_sink(uri, SinkOptions.of("open_sink", options))
+
+
+def make_sink(uri: str | os.PathLike[str], options: SinkOptions) -> Sink:
+    """What :func:`open_sink` does, from options that are checked already."""
     text = os.fspath(uri)
     if text.startswith("file:"):
         text = text[len("file:") :]
@@ -126,32 +115,15 @@ def open_sink(
         raise SinkOpenError("no output given", text)
     if "\0" in text:
         raise SinkOpenError(f"{text}: no name of a file holds a zero", text)
-    if tee:
-        if audio not in ("copy", "none"):
-            raise UsageError(f"audio {audio} encodes for one output; with tee use copy or none")
+    if options.tee:
         from vidnoise.sinks.several import TeeSink
 
-        _check_different(text, *(os.fspath(other) for other in tee))
-        first = open_sink(
-            text, overwrite=overwrite, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, threads=threads,
-            audio=audio, format=format, **options,
-        )  # fmt: skip
-        more = [open_sink(other, overwrite=overwrite, threads=threads, audio=audio, **options) for other in tee]
-        return TeeSink([first, *more])
+        _check_different(text, *(os.fspath(other) for other in options.tee))
+        its_own = replace(options, tee=(), codec=None, crf=None, preset=None, pix_fmt=None, format=None)
+        first = make_sink(text, replace(options, tee=()))
+        return TeeSink([first, *(make_sink(other, its_own) for other in options.tee)])
     module, _, name = SINKS[sink_kind(text)].partition(":")
-    make = getattr(importlib.import_module(module), name)
-    return make(
-        text,
-        overwrite=overwrite,
-        codec=codec,
-        crf=crf,
-        preset=preset,
-        pix_fmt=pix_fmt,
-        threads=threads,
-        audio=audio,
-        format=format,
-        **options,
-    )
+    return getattr(importlib.import_module(module), name)(text, options)
 
 
 def _check_different(*uris: str) -> None:
@@ -166,4 +138,4 @@ def _check_different(*uris: str) -> None:
         seen.add(place)
 
 
-__all__ = ["SINKS", "Sink", "check_places", "keeps_clock", "numbered", "open_sink", "sink_kind"]
+__all__ = ["SINKS", "Sink", "check_places", "keeps_clock", "make_sink", "numbered", "open_sink", "sink_kind"]

@@ -9,8 +9,6 @@ import av
 import av.container
 import av.error
 
-from vidnoise.errors import UsageError
-
 logger = logging.getLogger(__name__)
 
 AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus", "flac": "flac"}
@@ -18,12 +16,6 @@ AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus", "flac": "flac"}
 
 _BITS_PER_CHANNEL = 96_000
 _OPUS_RATE = 48_000
-
-
-def check_audio_option(audio: str) -> None:
-    """Raises UsageError where ``audio`` is none of the known words."""
-    if audio not in ("copy", "none", *AUDIO_ENCODERS):
-        raise UsageError(f"audio must be copy, none, {', '.join(AUDIO_ENCODERS)}; got {audio!r}")
 
 
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}

@@ -100,14 +100,16 @@ def named_format(name: str, uri: str) -> tuple[str, str]:
     if name in _WITHOUT_A_FILE:
         return name, _WITHOUT_A_FILE[name]
     if name in _CRASHING:
-        raise UsageError(f"{uri}: format {name} cannot be written here; use y4m, mkv, ts or nut")
+        raise UsageError(f"{uri}: format {name} cannot be written here; use y4m, mkv, ts or nut", "format")
     try:
         # Nothing is created before the header is written.
         probe = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(name, name))
     except (ValueError, av.error.FFmpegError) as ex:
-        raise UsageError(f"{uri}: unknown format {name!r}; use y4m, raw, mkv, ts, nut, mp4 ...") from ex
+        raise UsageError(f"{uri}: unknown format {name!r}; use y4m, raw, mkv, ts, nut, mp4 ...", "format") from ex
     if _is_no_video_file(probe):
-        raise UsageError(f"{uri}: format {name} holds no video that could be written here; use y4m, mkv, ts or nut")
+        raise UsageError(
+            f"{uri}: format {name} holds no video that could be written here; use y4m, mkv, ts or nut", "format"
+        )
     return probe.format.name, probe.default_video_codec
 
 

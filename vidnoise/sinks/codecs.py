@@ -92,8 +92,12 @@ def find_encoder(name: str) -> av.codec.Codec:
         if codec.type == "video":
             return codec
     if name in CODECS:
-        raise UsageError(f"codec {name}: this build of FFmpeg has no encoder for it ({', '.join(CODECS[name])})")
-    raise UsageError(f"unknown codec {name!r}; use {', '.join(CODECS)}, or the name of an FFmpeg video encoder")
+        raise UsageError(
+            f"codec {name}: this build of FFmpeg has no encoder for it ({', '.join(CODECS[name])})", "codec"
+        )
+    raise UsageError(
+        f"unknown codec {name!r}; use {', '.join(CODECS)}, or the name of an FFmpeg video encoder", "codec"
+    )
 
 
 def what_it_needs(encoder: str) -> str:
@@ -143,7 +147,7 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
         what = "is lossless and" if codec.lossless and not codec.lossy else ""
         raise NoSuchKnobError(f"codec {codec.name} {what} has no crf option".replace("  ", " "))
     elif not 0 <= crf <= quality.max_crf:
-        raise UsageError(f"crf of {codec.name} must be from 0 to {quality.max_crf:g}, got {crf:g}")
+        raise UsageError(f"crf of {codec.name} must be from 0 to {quality.max_crf:g}, got {crf:g}", "crf")
     if crf is not None:
         options[quality.crf_option] = f"{crf:g}"
     if preset is not None and quality.preset_option is None:
@@ -152,7 +156,7 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
         preset = quality.speeds[_SPEEDS.index(preset)]
     elif preset is not None and codec.name in _QUALITY and not _is_own_preset(preset, quality):
         own = f", or a number of {codec.name}'s own" if quality.speeds[0].isdigit() else ""
-        raise UsageError(f"unknown preset {preset!r}; use {', '.join(_SPEEDS)}{own}")
+        raise UsageError(f"unknown preset {preset!r}; use {', '.join(_SPEEDS)}{own}", "preset")
     if preset is None:
         preset = quality.default_preset
     if preset is not None and quality.preset_option is not None:

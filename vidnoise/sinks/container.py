@@ -17,12 +17,12 @@ import av.error
 
 from vidnoise.disk import Draft, check_free, same_place
 from vidnoise.errors import EncodeError, FormatError, ReaderClosedError, SinkOpenError, UsageError
-from vidnoise.frame import MAX_THREADS, Frame, Packet, StreamInfo
+from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
 from vidnoise.locking import Lock
 from vidnoise.notices import Notify
+from vidnoise.options import SinkOptions
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
-from vidnoise.sinks.audio import check_audio_option
 from vidnoise.sinks.capability import container_format, holds_video, named_format
 from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, takes_captions, what_it_needs
 from vidnoise.sinks.copies import CopiedStreams
@@ -65,47 +65,35 @@ class ContainerSink:
     writes_bytes = True
     """Whether the file passes through our hands."""
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        overwrite: bool = False,
-        codec: str | None = None,
-        crf: float | None = None,
-        preset: str | None = None,
-        pix_fmt: str | None = None,
-        threads: int = 0,
-        audio: str = "copy",
-        format: str | None = None,
-        grow: bool = False,
-        faststart: bool | None = None,
-    ) -> None:
+    def __init__(self, path: str, options: SinkOptions) -> None:
         self.path = path
-        self._faststart = faststart
-        self._overwrite = overwrite
-        self._threads = threads
-        self._audio = audio
-        self._grow = grow
+        codec, crf, preset, pix_fmt = options.codec, options.crf, options.preset, options.pix_fmt
+        self._faststart = options.faststart
+        self._overwrite = options.overwrite
+        self._threads = options.threads
+        self._audio = options.audio
+        self._grow = options.grow
         self._file: Output | None = None
         self._lock: Lock | None = None
         self._is_live_input = False
         self._container: av.container.OutputContainer | None = None
         self._n_written = 0
-        check_audio_option(audio)
-        if not 0 <= threads <= MAX_THREADS:
-            raise UsageError(f"threads must be 0 (automatic) to {MAX_THREADS}, got {threads}")
         self._check_path()
-        format = format or self.default_format
-        if grow:
+        format = options.format or self.default_format
+        if options.grow:
             self.is_prompt = True
         self._format_name, container_codec = (
             container_format(path) if format is None else named_format(format, self.name)
         )
-        if grow and self._format_name not in GROWING:
-            raise UsageError(f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4")
+        if options.grow and self._format_name not in GROWING:
+            raise UsageError(
+                f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4", "grow"
+            )
         self._first_time = FirstTime(self._format_name, self.name)
-        if faststart and (self._format_name not in MOVIES or grow):
-            raise UsageError(f"{path}: only whole .mp4, .m4v and .mov files have an index that can be put first")
+        if options.faststart and (self._format_name not in MOVIES or options.grow):
+            raise UsageError(
+                f"{path}: only whole .mp4, .m4v and .mov files have an index that can be put first", "faststart"
+            )
         if is_uncompressed(self._format_name):
             check_no_encoder_options(self._format_name, codec, crf, preset)
             codec = "rawvideo"
@@ -113,7 +101,9 @@ class ContainerSink:
             encoder = find_encoder(codec)
             encoder_options(encoder, crf, preset)
             if not holds_video(self._format_name, encoder):
-                raise UsageError(f"{path}: {self._format_name} cannot hold codec {codec}; use another one, or .mkv")
+                raise UsageError(
+                    f"{path}: {self._format_name} cannot hold codec {codec}; use another one, or .mkv", "codec"
+                )
         if pix_fmt is not None:
             check_pix_fmt(pix_fmt)
         self._encoder = EncoderChoice(

@@ -115,7 +115,7 @@ class CopiedStreams:
         if not can_decode(stream) and (audio in AUDIO_ENCODERS or not holds_copy(name, stream)):
             raise SinkOpenError(
                 f"{uri}: FFmpeg can neither decode {stream} nor copy it into {name}; "
-                f"leave it out: --tracks=-a:{number}",
+                f'leave it out: tracks="-a:{number}"',
                 uri,
             )
         if audio in AUDIO_ENCODERS and stream.codec != audio:

@@ -104,7 +104,9 @@ def check_pix_fmt(name: str) -> None:
     try:
         av.VideoFormat(name)
     except (ValueError, av.error.FFmpegError) as ex:
-        raise UsageError(f"unknown pixel format {name!r}; yuv420p, yuv420p10le and yuv444p are common ones") from ex
+        raise UsageError(
+            f"unknown pixel format {name!r}; yuv420p, yuv420p10le and yuv444p are common ones", "pix_fmt"
+        ) from ex
 
 
 def forced_format(
@@ -116,7 +118,7 @@ def forced_format(
         UsageError: ``holder`` (its name) does not take it.
     """
     if allowed and name not in allowed:
-        raise UsageError(f"{holder} does not take pix_fmt {name}; it takes {', '.join(allowed)}")
+        raise UsageError(f"{holder} does not take pix_fmt {name}; it takes {', '.join(allowed)}", "pix_fmt")
     target = PIXEL_FORMATS.get(name)
     if target is not None and not takes_size(encoder, target, info.width, info.height):
         return None

@@ -8,10 +8,11 @@ import os
 import select
 import stat
 import time
-from typing import Any
+from dataclasses import replace
 
 from vidnoise.disk import check_free
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
+from vidnoise.options import SinkOptions
 from vidnoise.sinks.capability import container_format
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.output_file import Output
@@ -151,13 +152,13 @@ class PipeSink(ContainerSink):
 class NodeSink(PipeSink):
     """Writes to a FIFO or device as to a pipe: it stays what it is; see :func:`vidnoise.sinks.open_sink`."""
 
-    def __init__(self, path: str, *, format: str | None = None, **options: Any) -> None:
+    def __init__(self, path: str, options: SinkOptions) -> None:
         self._fd = -1
         self._is_ending = False
-        if format is None:
+        if options.format is None:
             with contextlib.suppress(FormatError):
-                format = container_format(path)[0]
-        super().__init__(path, format=format, **options)
+                options = replace(options, format=container_format(path)[0])
+        super().__init__(path, options)
         self.is_ready()  # a reader that waits already is held on to while a model is loaded
 
     def _check_path(self) -> None:

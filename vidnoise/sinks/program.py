@@ -8,10 +8,10 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vidnoise.errors import EncodeError, SinkOpenError, UsageError
 from vidnoise.frame import Packet, StreamInfo
+from vidnoise.options import SinkOptions
 from vidnoise.sinks.output_file import Output
 from vidnoise.sinks.pipe import PipeFile, PipeSink
 from vidnoise.text import shown
@@ -108,12 +108,12 @@ class ProgramSink(PipeSink):
         name: The output, for messages.
     """
 
-    def __init__(self, path: str, *, receiver: Receiver, name: str, **options: Any) -> None:
+    def __init__(self, path: str, options: SinkOptions, *, receiver: Receiver, name: str) -> None:
         self._receiver, self._name = receiver, name
         self._program: Program | None = None
         self._is_ending = False
         self.default_format, self.is_live = receiver.format, receiver.is_live
-        super().__init__(path, **options)
+        super().__init__(path, options)
 
     @property
     def name(self) -> str:
@@ -160,13 +160,13 @@ class ProgramSink(PipeSink):
         return self._program.last_words() if self._program is not None and is_failure else super()._reason(error)
 
 
-def preview_sink(path: str, **options: Any) -> ProgramSink:
+def preview_sink(path: str, options: SinkOptions) -> ProgramSink:
     """Shows the video in a window (``window:``) of FFmpeg's player; closing the window ends it."""
     if path != "window:":
         raise UsageError(f"{path}: write window: for a preview")
-    return ProgramSink(path, receiver=PREVIEW, name="the preview window", **options)
+    return ProgramSink(path, options, receiver=PREVIEW, name="the preview window")
 
 
-def srt_sink(path: str, **options: Any) -> ProgramSink:
+def srt_sink(path: str, options: SinkOptions) -> ProgramSink:
     """Pushes over SRT by the program ffmpeg, since PyAV's wheels have no SRT."""
-    return ProgramSink(path, receiver=SRT, name=shown(path), **options)
+    return ProgramSink(path, options, receiver=SRT, name=shown(path))

@@ -38,7 +38,9 @@ def check_no_encoder_options(container_format: str, codec: str | None, crf: floa
     asked = [("codec", codec if codec != "rawvideo" else None), ("crf", crf), ("preset", preset)]
     found = [option for option, value in asked if value is not None]
     if found:
-        raise UsageError(f"{name} is not compressed, so there is no {found[0]} to choose; use format mkv, nut or ts")
+        raise UsageError(
+            f"{name} is not compressed, so there is no {found[0]} to choose; use format mkv, nut or ts", found[0]
+        )
 
 
 def picture_formats(container_format: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 
-from vidnoise.errors import SourceOpenError, UsageError
+from vidnoise.errors import SourceOpenError
 
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "udp", "rtp", "srt", "tcp")
 """Schemes of URLs whose data comes when it comes."""
@@ -79,12 +79,7 @@ def network_options(uri: str, transport: str | None) -> dict[str, str]:
     Args:
         uri: The URL.
         transport: ``tcp`` or ``udp`` for RTSP; None for TCP.
-
-    Raises:
-        UsageError: Another word.
     """
-    if transport not in (None, "tcp", "udp"):
-        raise UsageError(f"rtsp_transport must be tcp or udp, got {transport!r}")
     scheme = uri.partition(":")[0]
     options = {"analyzeduration": _PROBE_MICROSECONDS}
     if scheme in LIVE_SCHEMES:  # of what is sent like a file, the first seconds may be all there is

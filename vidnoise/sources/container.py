@@ -17,9 +17,10 @@ from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenErr
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.stamps import shown_at
 from vidnoise.notices import Notify
+from vidnoise.options import MAX_PIXELS, SizeChange, SourceOptions
 from vidnoise.sources.beside import Beside
 from vidnoise.sources.copied import CopiedPackets, shown_seconds
-from vidnoise.sources.decoding import MAX_PIXELS, DecodedStream, has_clock, has_known_size
+from vidnoise.sources.decoding import DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
     chroma_location,
     copied_streams,
@@ -36,7 +37,6 @@ from vidnoise.sources.hardware import Hardware
 from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
-from vidnoise.sources.protocol import SizeChange
 from vidnoise.sources.seeking import Pictures
 from vidnoise.sources.size_change import change_refused, is_same_format
 from vidnoise.sources.tracks import Tracks
@@ -57,22 +57,13 @@ class ContainerSource:
 
     Args:
         uri: A path, a URL, or ``lavfi:<graph>``.
-        start: Begin at the first picture at or after this many seconds, and count time from it.
-        duration: Seconds to read from there.
-        threads: Decoder threads; 0 lets the decoder choose.
-        format: FFmpeg's name of the container, where it cannot be guessed.
-        options: Options of FFmpeg's demuxer.
+        options: How it is read; ``input_format`` and ``input_options`` are FFmpeg's own words already.
         timeout: Seconds to wait for it to open, and for data; the default waits on URLs for a while, else for ever.
         name: Of a device, as libav knows it.
         is_live: Whether frames come when they come: none may wait inside the decoder for others. None: URLs without an
             end are taken for live; ``duration`` is then left to whoever keeps them going.
-        interlaced: ``auto`` believes the marks of the video; ``tff``, ``bff`` and ``no`` overrule them.
-        tracks: Which tracks are wanted, see :class:`vidnoise.sources.tracks.Tracks`; None for all.
         keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0.
         hardware: What decodes; by default the CPU.
-        size_change: What to do where the pictures change their size or format: ``stop`` ends with an error, ``split``
-            ends, and goes on after :meth:`next_part`; ``scale`` gives all the first one's.
-        max_pixels: Larger pictures are refused before they are decoded.
         notify: Told what a user should know of the input.
 
     Raises:
@@ -87,50 +78,42 @@ class ContainerSource:
     def __init__(
         self,
         uri: str,
+        options: SourceOptions,
         *,
-        start: float | None = None,
-        duration: float | None = None,
-        threads: int = 0,
-        format: str | None = None,
-        options: dict[str, str] | None = None,
         timeout: float | tuple[float, float] | None = None,
         name: str | None = None,
         is_live: bool | None = None,
-        interlaced: str = "auto",
-        tracks: str | None = None,
         keeps_clock: bool = True,
         hardware: Hardware | None = None,
-        size_change: SizeChange = "stop",
-        max_pixels: int = MAX_PIXELS,
         notify: Notify = logger.log,
     ) -> None:
         self._address = uri
         self.uri = shown(uri)
         self._notify = notify
-        self.size_change = size_change
+        self.size_change: SizeChange = options.size_change or "stop"
         self._next: tuple[av.VideoFrame, list[av.Packet], Fraction] | None = None
         """The first picture of another size, what came with it, and its time."""
         self._last_size: tuple[int, int, str] | None = None
         self._hardware = hardware
         self._accelerator = None if hardware is None else hardware.accelerator()
-        self._fields = FieldFinder(interlaced, self.uri, notify)
-        self._tracks = Tracks(tracks)
+        self._fields = FieldFinder(options.interlaced, self.uri, notify)
+        self._tracks = Tracks(options.tracks)
         self._keeps_clock = keeps_clock
-        self._max_pixels = max_pixels
+        self._max_pixels = options.max_pixels or MAX_PIXELS
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
         self.ended_early_seconds = 0.0
         """How much shorter than its header says the input turned out to be; 0 for a whole one."""
-        self._range = TimeRange(start, duration)
+        self._range = TimeRange(options.start, options.duration)
         self._reader = PictureReader(self.uri, notify)
         self._lock = threading.Lock()
         self._closed = False
         self._started = False
         self._stopped = False
-        self._container = self._open(format, options, timeout)
+        self._container = self._open(options.input_format, options.input_options, timeout)
         try:
-            self._prepare(threads)
+            self._prepare(options.threads)
         except BaseException:
             self.close()
             raise
@@ -162,7 +145,7 @@ class ContainerSource:
         chosen = self._tracks.chosen(list(container.streams), self.uri)
         video = main_video(chosen)
         if video is None and main_video(list(container.streams)):
-            raise UsageError(f"{self.uri}: no video is left of the chosen tracks")
+            raise UsageError(f"{self.uri}: no video is left of the chosen tracks", "tracks")
         if video is None:
             has_cover = any(True for _ in container.streams.video)
             what = "only a cover picture" if has_cover else "no video stream"
@@ -173,7 +156,7 @@ class ContainerSource:
         if width * height > self._max_pixels:
             raise FormatError(
                 f"{self.uri}: is {width}x{height}, which is more than {self._max_pixels} pixels; "
-                "--max-pixels allows larger pictures"
+                "max_pixels=N allows larger pictures"
             )
         if self._hardware is not None:
             self._hardware.check(video.codec_context, self.uri)
@@ -233,7 +216,7 @@ class ContainerSource:
         picture, held = self._pictures.next() if start is None else self._pictures.seek(self._begin + start)
         if picture is None:
             if start and self._decoded.n_lost == 0:
-                raise UsageError(f"{self.uri}: start {float(start):g} s is behind the end of the video")
+                raise UsageError(f"{self.uri}: start {float(start):g} s is behind the end of the video", "start")
             raise DecodeError(self._nothing_decoded(), self.uri)
         self._range.origin_seconds = self._pictures.seconds(picture, None)
         return picture, held

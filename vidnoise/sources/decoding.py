@@ -23,6 +23,7 @@ from av.codec.context import ThreadType
 from vidnoise.errors import DecodeError, SourceLostError
 from vidnoise.frame.stamps import shown_at
 from vidnoise.notices import Notify
+from vidnoise.options import MAX_PIXELS
 from vidnoise.sources.timeline import Timeline
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,6 @@ _LOOK_EVERY = 1000
 
 _DIVX_MARK = re.compile(rb"\x00\x00\x01\xb2DivX\d+(?:b|Build)\d+(p?)")
 """What encoders of MPEG-4 write before key frames: with a ``p`` if they pack B-frames behind the frames they need."""
-
-MAX_PIXELS = 1 << 28
-"""Of a picture, by default: 16384x16384, 400 MB as yuv420p. A few bytes can ask for more than there is memory."""
 
 
 def reason(error: BaseException) -> str:
@@ -230,8 +228,9 @@ class DecodedStream:
         for stream in late:
             self._notify(
                 logging.WARNING,
-                "%s: a stream that began late is left out: #%s; --input-option probesize=1G --input-option "
-                "analyzeduration=1G look for such ones longer at the beginning", self._uri, stream.strip(),
+                "%s: a stream that began late is left out: #%s; "
+                'input_options={"probesize": "1G", "analyzeduration": "1G"} looks for such ones longer',
+                self._uri, stream.strip(),
             )  # fmt: skip
 
     def _is_clean_end(self, error: BaseException) -> bool:

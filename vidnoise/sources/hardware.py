@@ -26,12 +26,10 @@ import torch
 from av.codec.hwaccel import HWAccel
 from torch import Tensor
 
-from vidnoise.errors import DeviceError, FormatError, SourceOpenError, UsageError
+from vidnoise.errors import DeviceError, FormatError, SourceOpenError
 from vidnoise.frame import PixelFormat
 
 logger = logging.getLogger(__name__)
-
-CHOICES = ("auto", "none", "cuda")
 
 BLOCKING = 4
 """CUDA's ``CU_CTX_SCHED_BLOCKING_SYNC``."""
@@ -48,10 +46,6 @@ class Hardware:
     """``cuda``: an NVIDIA GPU, or an error; ``auto``: the network's, if it has one that can; ``none``: the CPU."""
     device: torch.device
     """Where the network runs."""
-
-    def __post_init__(self) -> None:
-        if self.choice not in CHOICES:
-            raise UsageError(f"unknown hwaccel {self.choice!r}; use {', '.join(CHOICES)}")
 
     @property
     def stays(self) -> bool:
@@ -78,7 +72,7 @@ class Hardware:
             if torch.cuda.is_available():
                 reason = f"cuda:{index} cannot be used for decoding ({' '.join(str(ex).split())})"
             if self.choice == "cuda":
-                raise DeviceError(f"hwaccel cuda: {reason}; use --hwaccel none") from ex
+                raise DeviceError(f'hwaccel="cuda": {reason}; use hwaccel="none"') from ex
             logger.info("decoding on the CPU: %s", reason)
             return None
         return HWAccel(
@@ -96,7 +90,7 @@ class Hardware:
             logger.info("%s: %s is decoded on the GPU; its pictures %s", uri, context.codec.canonical_name, where)
         elif self.choice == "cuda":
             name = context.codec.canonical_name
-            raise SourceOpenError(f"{uri}: {name} is not decoded by NVIDIA GPUs; use --hwaccel none", uri)
+            raise SourceOpenError(f'{uri}: {name} is not decoded by NVIDIA GPUs; use hwaccel="none"', uri)
         elif self.choice == "auto" and self.stays:
             logger.info("%s: decoded on the CPU: GPUs do not decode %s", uri, context.codec.canonical_name)
 
@@ -162,11 +156,11 @@ class DevicePlanes:
             try:
                 plane = self._as_tensor(picture.planes[i])
             except (NotImplementedError, BufferError, TypeError, ValueError, RuntimeError) as ex:
-                raise FormatError(f"{uri}: {format.name} pictures cannot stay on the GPU; use --hwaccel none") from ex
+                raise FormatError(f'{uri}: {format.name} pictures cannot stay on the GPU; use hwaccel="none"') from ex
             wanted = format.plane_shape(i, picture.height, picture.width)
             if tuple(plane.shape) != wanted:
                 raise FormatError(
-                    f"{uri}: pictures of {picture.width}x{picture.height} cannot stay on the GPU; use --hwaccel none"
+                    f'{uri}: pictures of {picture.width}x{picture.height} cannot stay on the GPU; use hwaccel="none"'
                 )
             planes.append(plane.clone(memory_format=torch.contiguous_format))
         self._held.append((self._mark(planes[0].device), picture))

@@ -13,12 +13,8 @@ import av.filter
 import torch.nn.functional as F
 
 from vidnoise.color import component_values
-from vidnoise.errors import UsageError
 from vidnoise.frame import FieldOrder, Frame
 from vidnoise.notices import Notify
-
-INTERLACED = ("auto", "tff", "bff", "no")
-"""What a user can say of a video: it is as marked; it has the top or the bottom field first; it is progressive."""
 
 _ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 """FFmpeg's AVFieldOrder, as displayed; 0 is unknown, 1 progressive."""
@@ -35,20 +31,16 @@ class FieldFinder:
     """Tells which frames of one stream are interlaced. Not thread-safe.
 
     Args:
-        asked: One of :data:`INTERLACED`.
+        asked: ``auto`` believes the video's marks; ``tff`` and ``bff``: the top or the bottom field comes first;
+            ``no``: it is progressive.
         uri: The input, for messages.
         notify: Told what the stream is taken for.
-
-    Raises:
-        UsageError: ``asked`` is another word.
     """
 
     order: FieldOrder | None
     """Which field the stream shows first; None for progressive video. Known from :meth:`begin` on."""
 
     def __init__(self, asked: str, uri: str, notify: Notify) -> None:
-        if asked not in INTERLACED:
-            raise UsageError(f"interlaced must be {', '.join(INTERLACED[:-1])} or {INTERLACED[-1]}, got {asked!r}")
         self._asked = asked
         self._uri = uri
         self._notify = notify
@@ -87,8 +79,8 @@ class FieldFinder:
             self._n_looked_at = _LOOKED_AT
             self._notify(
                 logging.WARNING,
-                "%s: looks interlaced, but is not marked so and taken as progressive; if it is, say --interlaced tff "
-                "(or bff), else --interlaced no", self._uri,
+                "%s: looks interlaced, but is not marked so and taken as progressive; if it is, say "
+                'interlaced="tff" (or "bff"), else interlaced="no"', self._uri,
             )  # fmt: skip
 
 

@@ -10,19 +10,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
-from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceLostError, SourceOpenError, UsageError
+from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceLostError, SourceOpenError
 from vidnoise.frame import Frame, Packet
 from vidnoise.frame.stamps import shift_stamps
-from vidnoise.sources.protocol import SizeChange, Source
+from vidnoise.options import FOREVER, SizeChange
+from vidnoise.sources.protocol import Source
 from vidnoise.text import shown
 
 if TYPE_CHECKING:
     from vidnoise.sources.container import ContainerSource
 
 logger = logging.getLogger(__name__)
-
-FOREVER = -1
-"""Number of reconnections for those who never give up."""
 
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 10.0
@@ -95,8 +93,6 @@ class LiveSource:
         duration: float | None = None,
         size_change: SizeChange = "stop",
     ) -> None:
-        if reconnect < FOREVER:
-            raise UsageError(f"reconnect must be a number of attempts or forever, got {reconnect}")
         self.uri = shown(uri)
         self.n_reconnects = 0
         self.trailing_packets: tuple[Packet, ...] = ()

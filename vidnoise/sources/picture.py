@@ -82,7 +82,7 @@ class PictureReader:
         if is_on_gpu(picture):
             if sample_format(picture) != format.name:
                 raise FormatError(
-                    f"{self._uri}: pixel format {sample_format(picture)} cannot stay on the GPU; use --hwaccel none"
+                    f'{self._uri}: pixel format {sample_format(picture)} cannot stay on the GPU; use hwaccel="none"'
                 )
             return format, self._on_gpu.read(picture, format, self._uri)
         if picture.format.name != format.name:

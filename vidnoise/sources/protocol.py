@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from vidnoise.frame import Frame, Packet, StreamInfo
-
-SizeChange = Literal["stop", "split", "scale"]
-"""What to do where the pictures change their size or format in the middle."""
 
 
 @runtime_checkable

@@ -29,21 +29,27 @@ def raw_options(size: str | None, format: str | None, rate: str | None) -> dict[
     if size is None or format is None:
         given = "raw_format" if format is not None else "raw_rate" if size is None else "raw_size"
         raise UsageError(
-            f"raw video needs both raw_size and raw_format, for example 1920x1080 and yuv420p (got {given})"
+            f"raw video needs both raw_size and raw_format, for example 1920x1080 and yuv420p (got {given})",
+            "raw_size",
+            "raw_format",
         )
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
-        raise UsageError(f"raw_size must be WIDTHxHEIGHT, as in 1920x1080; got {size!r}")
+        raise UsageError(f"raw_size must be WIDTHxHEIGHT, as in 1920x1080; got {size!r}", "raw_size")
     try:
         av.VideoFormat(format)
     except (ValueError, av.error.FFmpegError) as ex:
-        raise UsageError(f"unknown raw_format {format!r}; yuv420p, yuv420p10le, rgb24 and gray are common ones") from ex
+        raise UsageError(
+            f"unknown raw_format {format!r}; yuv420p, yuv420p10le, rgb24 and gray are common ones", "raw_format"
+        ) from ex
     try:
         if not re.fullmatch(_RATE, rate or DEFAULT_RATE):  # 1e9999999 would be a number, after hours
             raise ValueError(rate)
         frames_per_second = Fraction(rate or DEFAULT_RATE)
     except (ValueError, ZeroDivisionError) as ex:
-        raise UsageError(f"raw_rate must be frames per second, as in 25 or 30000/1001; got {rate!r}") from ex
+        raise UsageError(
+            f"raw_rate must be frames per second, as in 25 or 30000/1001; got {rate!r}", "raw_rate"
+        ) from ex
     if not 0 < frames_per_second <= 100_000:
-        raise UsageError(f"raw_rate must be more than 0 frames per second; got {rate}")
+        raise UsageError(f"raw_rate must be more than 0 frames per second; got {rate}", "raw_rate")
     exact = frames_per_second.limit_denominator(100_000)
     return {"video_size": size, "pixel_format": format, "framerate": f"{exact.numerator}/{exact.denominator}"}

@@ -40,5 +40,5 @@ def change_refused(
     return SizeChangeError(
         f"{uri}: frame {count} (at {time:.3f} s) changes from {info.width}x{info.height} "
         f"{info.format.name} to {picture.width}x{picture.height} {picture.format.name}; one output holds one size, "
-        f"so {apart}; or give --size-change split or scale"
+        f'so {apart}; or give size_change="split" or "scale"'
     )

@@ -69,17 +69,21 @@ class Tracks:
         for choice in self._choices:
             # No subtitles is fine where there are none.
             if choice not in fitting and not (choice.is_out and not choice.which):
-                raise UsageError(f"{uri}: no track fits {choice.text!r}; there {_inventory(choice.kind, streams)}")
+                raise UsageError(
+                    f"{uri}: no track fits {choice.text!r}; there {_inventory(choice.kind, streams)}", "tracks"
+                )
         return kept
 
 
 def _parsed(part: str, text: str) -> _Choice:
     match = re.fullmatch(r"(-?)([vasdt])(?::(\d+|[A-Za-z]{2,8}))?", part)
     if match is None:
-        raise UsageError(f"tracks {text!r}: {part!r} is none of v:1, a:0, a:eng, s, -s, -a:1, -d, -t and the like")
+        raise UsageError(
+            f"tracks {text!r}: {part!r} is none of v:1, a:0, a:eng, s, -s, -a:1, -d, -t and the like", "tracks"
+        )
     is_out, letter, which = match.groups()
     if letter == "v" and is_out and not which:
-        raise UsageError(f"tracks {text!r}: without video there is nothing to denoise")
+        raise UsageError(f"tracks {text!r}: without video there is nothing to denoise", "tracks")
     return _Choice(part, _KINDS[letter], which or "", bool(is_out))
 
 

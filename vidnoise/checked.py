@@ -1,0 +1,184 @@
+"""Options that are stated once and check themselves.
+
+An option is a field of a frozen dataclass: name, type and default stand there, and everything else that is known of it
+in an :class:`Option` beside the default. The keyword functions of the library, the command line, and what a resumed
+run compares all read these fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vidnoise.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_KEY = "option"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What is known of an option beside its name, type and default."""
+
+    doc: str
+    """For users of the library: meaning, unit, range."""
+    help: str
+    """For the command line; its defaults are added where this names none."""
+    flag: str = ""
+    """How the command line spells it, where that is not ``--`` and the name with hyphens."""
+    metavar: str | None = None
+    """What the command line's help shows for a value."""
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    """Like ``least``, but excluded itself."""
+    unit: str = ""
+    """Of the range, for messages."""
+    must_be: str = ""
+    """The range in words, where "between ``least`` and ``most``" would not be plain."""
+    choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """What may stand in place of a number."""
+    may_change: bool = False
+    """Whether a run that is resumed may give another value: it changes nothing in the pictures and the file."""
+
+    def check(self, name: str, value: Any) -> None:
+        """
+        Raises:
+            UsageError: the option ``name`` cannot be ``value``.
+        """
+        if isinstance(value, str) and value in self.words:
+            return
+        fits = value in self.choices if self.choices else self._is_in_range(value)
+        if not fits:
+            raise UsageError(f"{name} must be {self.range_text}, got {_shown(value)}", name)
+
+    def _is_in_range(self, value: Any) -> bool:
+        if self.least is None and self.most is None and self.above is None:
+            return True
+        try:
+            return bool(
+                math.isfinite(value)
+                and (self.least is None or value >= self.least)
+                and (self.most is None or value <= self.most)
+                and (self.above is None or value > self.above)
+            )
+        except (TypeError, ValueError):  # no number
+            return False
+        except OverflowError:  # an integer that no float holds
+            return False
+
+    @property
+    def range_text(self) -> str:
+        """What a value must be, in words."""
+        if self.must_be:
+            return self.must_be
+        if self.choices:
+            return _listed(self.choices)
+        if self.above is not None:
+            text = f"more than {self.above:g}{self.unit}"
+        elif self.most is None:
+            text = f"at least {self.least:g}{self.unit}"
+        else:
+            text = f"between {self.least:g} and {self.most:g}{self.unit}"
+        return f"{', '.join(self.words)}, or {text}" if self.words else text
+
+
+def option(default: Any, doc: str, *, help: str, **about: Any) -> Any:
+    """A field with its default and its :class:`Option`."""
+    return field(default=default, metadata={_KEY: Option(doc=" ".join(doc.split()), help=help, **about)})
+
+
+def again(kind: type[Checked], name: str, default: Any) -> Any:
+    """The field ``name`` of ``kind`` once more, with another default."""
+    return field(default=default, metadata=named_fields(kind)[name].metadata)
+
+
+def about(of: Field[Any]) -> Option:
+    """The :class:`Option` of a field."""
+    return of.metadata[_KEY]
+
+
+def named_fields(kind: type[Checked]) -> dict[str, Field[Any]]:
+    """Fields by name."""
+    return {each.name: each for each in fields(kind)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Options of one kind.
+
+    Raises:
+        UsageError: a value is out of its range. The error's ``option`` is the name.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None or each.default is not None:
+                about(each).check(each.name, value)
+
+    @classmethod
+    def of(cls, function: str, keywords: Mapping[str, Any]) -> Self:
+        """The options that ``function`` was given as keywords.
+
+        Raises:
+            TypeError: one has no such name.
+            UsageError: a value is out of its range.
+        """
+        names = named_fields(cls)
+        for name in keywords:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f". Did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+        return cls(**keywords)
+
+    def keywords(self, kind: type[Checked]) -> dict[str, Any]:
+        """The values of those options that ``kind`` has, too, by name."""
+        return {name: getattr(self, name) for name in named_fields(kind)}
+
+
+def takes(kind: type[Checked]) -> Callable[[Function], Function]:
+    """Shows the options of ``kind`` in the signature and documentation of a function or class that takes them.
+
+    Type checkers see them by the function's annotation (``Unpack`` of the typed dictionary that goes with ``kind``).
+    """
+
+    def shown(function: Function) -> Function:
+        called: Any = function.__init__ if isinstance(function, type) else function
+        plain = inspect.signature(called)
+        own = [p for p in plain.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        given = {p.name for p in own}
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+            for name, each in named_fields(kind).items() if name not in given
+        ]  # fmt: skip
+        called.__signature__ = plain.replace(parameters=[*own, *more])
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nKeyword Args:\n{documentation(kind)}"
+        return function
+
+    return shown
+
+
+def documentation(kind: type[Checked]) -> str:
+    """What all options of ``kind`` mean, a paragraph each."""
+    texts = [f"{name}: {about(each).doc}" for name, each in named_fields(kind).items()]
+    return "\n".join(textwrap.fill(t, 116, initial_indent=" " * 4, subsequent_indent=" " * 8) for t in texts)
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)

@@ -1,0 +1,169 @@
+"""The options of denoising on the command line, made from the fields in :mod:`vidnoise.options`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field
+from typing import Any, TypeVar
+
+import click
+
+from vidnoise.checked import Checked, about, named_fields
+from vidnoise.frame.clock import parse_clock
+from vidnoise.options import (
+    FOREVER,
+    DenoiseOptions,
+    DeviceOptions,
+    FileOptions,
+    SinkOptions,
+    SourceOptions,
+    ThreadOptions,
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Seconds(click.ParamType):
+    """``90``, ``1:30``, ``0:01:30.5``."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        seconds = parse_clock(value)
+        if seconds is None:
+            self.fail(f"{value!r} is no time; write seconds (90.5), or [hours:]minutes:seconds (1:30.5)", param, ctx)
+        return seconds
+
+
+class Attempts(click.ParamType):
+    """A number, or ``forever`` (-1)."""
+
+    name = "N|forever"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "forever":
+            return FOREVER
+        if not str(value).isdigit():
+            self.fail(f"{value!r} is neither a number of attempts nor forever", param, ctx)
+        return int(value)
+
+
+class NumberOrWord(click.ParamType):
+    """A whole number, or what is left to the option to judge."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return int(value) if str(value).isdigit() else value
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in values:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise click.BadParameter("must be NAME=VALUE", ctx, param)  # what was got may be a secret
+        pairs[name] = value
+    return pairs
+
+
+_TYPES: dict[str, Any] = {
+    "float": click.FLOAT, "int": click.INT, "Seconds": Seconds(), "Attempts": Attempts(), "int | str": NumberOrWord(),
+}  # fmt: skip
+"""By a field's type; of all others, text is what the command line can give."""
+
+_LEADING = ("overwrite", "resume", "segment_seconds")
+"""What a run does with its output comes first in the help."""
+
+_KINDS: tuple[type[Checked], ...] = (
+    DenoiseOptions, SourceOptions, FileOptions, SinkOptions, DeviceOptions, ThreadOptions,
+)  # fmt: skip
+"""In the order of the help."""
+
+
+def file_options(command: Command) -> Command:
+    """Adds all options of :func:`vidnoise.denoise_file`, under the names that it has for them."""
+    for name in reversed(_names()):
+        command = _click_option(named_fields(FileOptions)[name])(command)
+    return command
+
+
+def flag(name: str) -> str:
+    """How the command line spells the option ``name``, where it is given a value."""
+    if name == "model":
+        return "--model"
+    spellings = (about(named_fields(FileOptions)[name]).flag or _plain(name)).split("/")
+    return next((each for each in spellings if each.startswith("--")), spellings[0])
+
+
+def spelled(text: str, options: tuple[str, ...] = ()) -> str:
+    """A message of the library as users of the command line know its options.
+
+    Args:
+        text: names options as Python does, as in ``use device="cpu"``.
+        options: those that the message is about by their bare names.
+    """
+    text = _ADVICE.sub(_as_flag, text)
+    for name in sorted(set(options) & {*named_fields(FileOptions)}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w./-]){name}(?![\w/=-]|\.\w)", flag(name), text, count=1)
+    return text
+
+
+def _names() -> list[str]:
+    """All options in the order of the help."""
+    found = dict.fromkeys(_LEADING)
+    for kind in _KINDS:
+        found |= dict.fromkeys(name for name in kind.__annotations__ if name in named_fields(kind))
+    return list(found)
+
+
+def _plain(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _click_option(field: Field[Any]) -> Callable[[Command], Command]:
+    """A click option that is called, typed, limited and explained as the field is."""
+    known, kind = about(field), str(field.type).removesuffix(" | None")
+    declared = [*_declared(known.flag or _plain(field.name)), field.name]
+    help = known.help
+    is_shown = field.default not in (None, "", (), MISSING) and not isinstance(field.default, bool)
+    if is_shown and "[default" not in help:
+        help = f"{help}  [default: {field.default}]"
+    if kind == "bool":
+        if field.default is True:  # --no-...: the flag takes it away
+            return click.option(*declared, is_flag=True, callback=lambda _, __, given: not given, help=help)
+        if "/" in known.flag:
+            return click.option(*declared, default=field.default, help=help)
+        return click.option(*declared, is_flag=True, help=help)
+    if kind.startswith("dict["):
+        return click.option(*declared, metavar=known.metavar, multiple=True, callback=_pairs, help=help)
+    if kind.startswith("Sequence["):
+        return click.option(*declared, metavar=known.metavar, multiple=True, help=help)
+    is_choice = bool(known.choices) and known.metavar is None
+    type = click.Choice(known.choices) if is_choice else _TYPES.get(kind, click.STRING)
+    return click.option(*declared, metavar=known.metavar, type=type, default=field.default, help=help)
+
+
+def _declared(flags: str) -> Iterator[str]:
+    """Click's declarations: both sides of a switch stay together, two spellings of one option do not."""
+    yes, slash, no = flags.partition("/")
+    is_switch = slash and yes.startswith("--") == no.startswith("--")
+    yield from [flags] if is_switch or not slash else [yes, no]
+
+
+def _as_flag(found: re.Match[str]) -> str:
+    name, value = flag(found[1]), found[2]
+    if value.startswith("{"):
+        return " ".join(f"{name} {key}={text}" for key, text in ast.literal_eval(value).items())
+    value = value.strip('"')
+    return f"{name}={value}" if value.startswith("-") else f"{name} {value}"
+
+
+_ADVICE = re.compile(
+    rf"(?<![\w?&./-])({'|'.join([*named_fields(FileOptions), 'model'])})=(\"[^\"]*\"|[A-Z]+\b|{{[^{{}}]*}})"
+)
+"""An option with a value, as the library's messages advise it: in quotes, in capitals for any, or of pairs."""
