@@ -156,7 +156,7 @@ def takes(kind: type[Checked]) -> Callable[[Function], Function]:
 
     def shown(function: Function) -> Function:
         given_to: Any = function
-        called = given_to.__init__ if isinstance(given_to, type) else given_to
+        called: Any = given_to.__init__ if inspect.isclass(given_to) else given_to
         plain = inspect.signature(called)
         own = [p for p in plain.parameters.values() if p.kind is not p.VAR_KEYWORD]
         given = {p.name for p in own}
