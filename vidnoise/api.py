@@ -222,7 +222,7 @@ def _sessions(
         first_time: time stamp of the first frame in seconds, where the first that comes is a later one.
     """
     if options.mask is not None and info.field_order is not None:
-        raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet", "mask")
+        raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet")
     device, backend, lookahead = resolve_device(options.device), options.backend, options.lookahead
     if lookahead == "auto":
         lookahead = choose_lookahead(

@@ -68,13 +68,15 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """The arithmetic of the network's convolutions: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
-        UsageError: the device cannot do it.
+        UsageError: there is no such precision, or the device cannot do it.
     """
     if name == "auto":
         if device.type == "cuda":
             return torch.float16
         # Without native instructions, bfloat16 on a CPU is emulated and slower than float32.
         return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
+    if name not in PRECISIONS:
+        raise UsageError(f"unknown precision {name!r}; use auto, {', '.join(PRECISIONS)}", "precision")
     if device.type != "cuda" and name == "fp16":
         raise UsageError(f"precision fp16 is for CUDA devices; on {device.type} use bf16 or fp32", "precision")
     return PRECISIONS[name]
