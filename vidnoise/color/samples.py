@@ -34,7 +34,7 @@ def gray_codes(frame: Frame, level: float) -> dict[str, float]:
 def component_values(frame: Frame) -> dict[str, Tensor]:
     """Return samples by component, float32 in 8-bit units (code / 4 for 10 bits), without padding and alpha."""
     format = frame.format
-    unit = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
+    unit = format.step_of_8_bits
     names = _picture_components(format)
     return {name: _to_float(component(frame.planes, format, name)).div_(unit) for name in names}
 

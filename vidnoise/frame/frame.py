@@ -42,6 +42,11 @@ class PixelFormat:
     def bytes_per_sample(self) -> int:
         return 4 if self.is_float else 1 if self.bit_depth <= 8 else 2
 
+    @property
+    def step_of_8_bits(self) -> float:
+        """The difference of codes, or of float samples, that is one step of 8-bit samples: 4 for 10 bits."""
+        return 1 / 255 if self.is_float else 2.0 ** (self.bit_depth - 8 + self.msb_shift)
+
     def plane_shape(self, index: int, height: int, width: int) -> tuple[int, ...]:
         """Shape of a plane's tensor: ``(H, W)``, or ``(H, W, C)`` where components are interleaved."""
         components = self.layout[index]

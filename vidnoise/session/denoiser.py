@@ -197,9 +197,9 @@ class Denoiser:
     def estimated_sigma(self) -> float | None:
         """Noise level of the last frame, mean over the picture, 8-bit units: that of R, G and B, or what was told.
         ``None`` before the first."""
-        if self._level is None or self.sigma is not None:
-            return None if self._level is None else self.sigma
-        return float(self._level) * 255
+        if self._level is None:
+            return None
+        return float(self._level) * 255 if self.sigma is None else self.sigma
 
     @property
     def backend_name(self) -> str:

@@ -34,9 +34,9 @@ def sample_noise(frame: Frame) -> tuple[float, ...]:
 @lru_cache(maxsize=256)
 def _sample_noise(format: PixelFormat, color: ColorInfo) -> tuple[float, ...]:
     # All is linear, so the energies of what single samples do to the bands add up.
-    step = 1 / 255 if format.is_float else 2.0 ** (format.bit_depth - 8 + format.msb_shift)
+    step = format.step_of_8_bits
     swing = 32
-    dtype = torch.float32 if format.is_float else torch.uint8 if format.bit_depth == 8 else torch.uint16
+    dtype = {1: torch.uint8, 2: torch.uint16, 4: torch.float32}[format.bytes_per_sample]
     level = 64 * step
     shapes = [format.plane_shape(i, SIZE, SIZE) for i in range(len(format.layout))]
     energy = torch.zeros(6)
