@@ -1,4 +1,4 @@
-"""What most users of the library need: :func:`denoise` for pictures, :func:`denoise_file` for files."""
+"""The functions that most users of the library need: :func:`denoise` for pictures, :func:`denoise_file` for files."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def denoise_file(
 def _sessions(
     info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None
 ) -> Callable[..., Denoiser]:
-    """What makes the denoisers of one input, from a model.
+    """Return a factory that makes the denoisers of one input from a model.
 
     Args:
         info: of the input.

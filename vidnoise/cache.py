@@ -54,7 +54,7 @@ def store(name: str, content: bytes) -> None:
 
 
 def load(name: str) -> bytes | None:
-    """What was kept as ``name``, or ``None``."""
+    """Return the contents kept as ``name``, or ``None``."""
     folder = cache_folder()
     if folder is None:
         return None

@@ -27,7 +27,7 @@ _KEY = "option"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What is known of an option beside its name, type and default."""
+    """An option's documentation, range and command-line form: all but its name, type and default."""
 
     doc: str
     """For users of the library: meaning, unit, range."""
@@ -36,18 +36,18 @@ class Option:
     flag: str = ""
     """How the command line spells it, where that is not ``--`` and the name with hyphens."""
     metavar: str | None = None
-    """What the command line's help shows for a value."""
+    """Placeholder for the value in the command line's help."""
     least: float | None = None
     most: float | None = None
     above: float | None = None
     """Like ``least``, but excluded itself."""
     unit: str = ""
-    """Of the range, for messages."""
+    """Unit of the range, for messages."""
     must_be: str = ""
     """The range in words, where "between ``least`` and ``most``" would not be plain."""
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    """What may stand in place of a number."""
+    """Words that are accepted in place of a number."""
     may_change: bool = False
     """Whether a run that is resumed may give another value: it changes nothing in the pictures and the file."""
 
@@ -79,7 +79,7 @@ class Option:
 
     @property
     def range_text(self) -> str:
-        """What a value must be, in words."""
+        """Describe in words the values that are accepted."""
         if self.must_be:
             return self.must_be
         if self.choices:
@@ -172,7 +172,7 @@ def takes(kind: type[Checked]) -> Callable[[Function], Function]:
 
 
 def documentation(kind: type[Checked]) -> str:
-    """What all options of ``kind`` mean, a paragraph each."""
+    """Return the documentation of all options of ``kind``, one paragraph each."""
     texts = [f"{name}: {about(each).doc}" for name, each in named_fields(kind).items()]
     return "\n".join(textwrap.fill(t, 116, initial_indent=" " * 4, subsequent_indent=" " * 8) for t in texts)
 

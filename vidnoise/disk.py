@@ -71,7 +71,7 @@ LAYER = Layer()
 
 
 def layer() -> Layer:
-    """What all writing goes through at the moment: tests of power cuts put a recorder in its place."""
+    """The layer through which all writing goes; tests of power cuts replace it with a recorder."""
     return LAYER
 
 

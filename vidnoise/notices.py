@@ -1,4 +1,4 @@
-"""What a user is told of one input or output: what is lost or changed on the way."""
+"""Notices to the user about one input or output: what is lost or changed on the way."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Attempts: TypeAlias = int
 """A number; :data:`FOREVER` has no end."""
 
 SizeChange = Literal["stop", "split", "scale"]
-"""What to do where the pictures change their size or format in the middle."""
+"""Ways to handle pictures that change their size or format in the middle."""
 
 FOREVER = -1
 """Number of reconnections for those who never give up."""
@@ -45,17 +45,17 @@ MAX_LATENCY_MS = 1000
 """How long a live frame may take from its arrival to its being written, by default."""
 
 SEGMENT_SECONDS = 60.0
-"""What an interruption of a run that can be resumed costs at most by default, in seconds of video."""
+"""Default length of a segment, in seconds of video: the most that an interruption of a resumable run costs."""
 
 MAX_PIXELS = 1 << 28
-"""Of a picture, by default: 16384x16384, 400 MB as yuv420p. A few bytes can ask for more than there is memory."""
+"""Largest picture by default: 16384x16384, 400 MB as yuv420p. A few bytes can ask for more than there is memory."""
 
 _LONGEST_SECONDS = 1_000_000_000
-"""What no video lasts; libav's seeking has 64 bits for it."""
+"""Longer than any video; libav's seeking has 64 bits for it."""
 
 
 class Running(Protocol):
-    """What runs a network already; a :class:`vidnoise.backends.protocol.Backend`."""
+    """A running backend; a :class:`vidnoise.backends.protocol.Backend`."""
 
     @property
     def name(self) -> str: ...
@@ -88,7 +88,7 @@ class DeviceOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiseOptions(DeviceOptions):
-    """What is done to the pictures of one stream."""
+    """Options of denoising, for one stream."""
 
     strength: float = option(
         1.0, """0 changes nothing, bit for bit; 1 removes what the network takes for noise; values between mix; up to 2
@@ -146,7 +146,7 @@ class DenoiseOptions(DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadOptions(Checked):
-    """What reading and writing have in common."""
+    """Options that reading and writing have in common."""
 
     threads: int = option(
         0, "CPU threads of decoder, encoder and, for denoise_file, torch in the whole process; 0 lets each choose.",
@@ -308,7 +308,7 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
 
 
 class DeviceKeywords(TypedDict, total=False):
-    """Of :class:`DeviceOptions`."""
+    """Keywords of :class:`DeviceOptions`."""
 
     device: str | torch.device
     precision: str
@@ -317,7 +317,7 @@ class DeviceKeywords(TypedDict, total=False):
 
 
 class DenoiseKeywords(DeviceKeywords, total=False):
-    """Of :class:`DenoiseOptions`."""
+    """Keywords of :class:`DenoiseOptions`."""
 
     strength: float
     luma: float
@@ -334,13 +334,13 @@ class DenoiseKeywords(DeviceKeywords, total=False):
 
 
 class ThreadKeywords(TypedDict, total=False):
-    """Of :class:`ThreadOptions`."""
+    """Keywords of :class:`ThreadOptions`."""
 
     threads: int
 
 
 class SourceKeywords(ThreadKeywords, total=False):
-    """Of :class:`SourceOptions`."""
+    """Keywords of :class:`SourceOptions`."""
 
     start: Seconds | None
     duration: Seconds | None
@@ -362,7 +362,7 @@ class SourceKeywords(ThreadKeywords, total=False):
 
 
 class SinkKeywords(ThreadKeywords, total=False):
-    """Of :class:`SinkOptions`."""
+    """Keywords of :class:`SinkOptions`."""
 
     overwrite: bool
     codec: str | None
@@ -377,7 +377,7 @@ class SinkKeywords(ThreadKeywords, total=False):
 
 
 class FileKeywords(DenoiseKeywords, SourceKeywords, SinkKeywords, total=False):
-    """Of :class:`FileOptions`."""
+    """Keywords of :class:`FileOptions`."""
 
     resume: bool
     segment_seconds: Seconds

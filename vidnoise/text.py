@@ -1,4 +1,4 @@
-"""What may be shown of addresses and names: no passwords, keys or tokens, and nothing that a terminal obeys."""
+"""Make addresses and names safe to show: no passwords, keys or tokens, and nothing that a terminal obeys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MISTYPED = re.compile(
 """An address that misses a slash, with a password."""
 
 _END = ":;,.)]}'\""
-"""What belongs to the sentence, not to the address in it."""
+"""Punctuation that belongs to the sentence, not to the address in it."""
 
 _HARMLESS = frozenset({
     "broadcast", "buffer_size", "connect_timeout", "fifo_size", "latency", "linger", "listen", "listen_timeout",
@@ -85,7 +85,7 @@ def _escaped(character: str) -> str:
 
 
 def _split(rest: str) -> tuple[str, str, str]:
-    """What is before ``?`` or ``#``, that, and what is behind it."""
+    """Split at the first ``?`` or ``#``: the part before it, the character, and the part after it."""
     found = re.search("[?#]", rest)
     return (rest, "", "") if found is None else (rest[: found.start()], found[0], rest[found.end() :])
 

@@ -37,7 +37,7 @@ class ModelCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = "MIT"
     sha256: str = ""
-    """Of the weights as they lie in the file (:func:`checksum`); empty in files from before there were any."""
+    """Checksum of the weights as they lie in the file (:func:`checksum`); empty in files from before there were any."""
 
     def __post_init__(self) -> None:
         for name in ("name", "tier", "version", "noise", "licence", "sha256"):
