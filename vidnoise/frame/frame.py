@@ -1,4 +1,4 @@
-"""What travels through the pipeline: frames of unconverted source samples, and what is known of them."""
+"""The data that travels through the pipeline: frames of unconverted source samples, and what is known of them."""
 
 from __future__ import annotations
 
@@ -122,12 +122,12 @@ class Packet:
     stream_index: int
     """Index of its stream in the source."""
     data: Any
-    """What the source's library calls a packet (``av.Packet``)."""
+    """The packet object of the source's library (``av.Packet``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What a source knows of its video stream before the first frame is read."""
+    """Everything a source knows of its video stream before the first frame is read."""
 
     width: int
     height: int
@@ -149,7 +149,7 @@ class StreamInfo:
     """FFmpeg's name of the source's codec (``"h264"``)."""
     bit_rate: int | None = None
     passthrough: Passthrough = field(default_factory=Passthrough)
-    """What the source hands to the sink beside the pictures: the streams and tags that are copied."""
+    """Handed from the source to the sink beside the pictures: the streams and tags that are copied."""
 
     @property
     def estimated_frames(self) -> int | None:

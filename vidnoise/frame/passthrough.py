@@ -1,4 +1,4 @@
-"""What a source hands to a sink beside the pictures: the streams and tags to be copied (no av here).
+"""Data that a source hands to a sink beside the pictures: the streams and tags to be copied (no av here).
 
 ``StreamInfo.passthrough`` holds a :class:`Passthrough`, empty where a source has nothing but pictures.
 """
@@ -44,7 +44,7 @@ class CopiedStream:
     metadata: dict[str, str] = field(default_factory=dict)
     disposition: int = 0
     picture: bytes = b""
-    """Of a cover picture, all there is; its packet comes, too."""
+    """All the data of a cover picture; its packet comes, too."""
     is_cover: bool = False
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What is kept of a source's frames: all of a file; of a live source, those that can still be written in time."""
+"""Which of a source's frames are kept: all of a file; of a live source, those that can still be written in time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class KeepAll:
     """
 
     when_full: Policy = "block"
-    """What the queue behind the source does with a frame for which it has no room."""
+    """Handle a frame for which the queue behind the source has no room."""
     lag: LagMeter | None = None
     """How far the run is behind a live source."""
 

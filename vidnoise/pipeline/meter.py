@@ -125,7 +125,7 @@ class Meter:
         return getattr(self._source, "n_reconnects", 0)
 
     def stats(self, *, interrupted: bool) -> RunStats:
-        """What the run did until now.
+        """Return the statistics of the run until now.
 
         Args:
             interrupted: Whether it was stopped by the user.

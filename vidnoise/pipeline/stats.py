@@ -1,4 +1,4 @@
-"""What a run tells while it goes on and when it is over; measured in constant memory."""
+"""Statistics of a run, while it goes on and when it is over; measured in constant memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Progress:
     """Noise level of the last frame, 8-bit units."""
     frames_dropped: int = 0
     live: LiveProgress | None = None
-    """Of live inputs only."""
+    """Measured for live inputs only."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -52,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RunStats:
-    """What a run did."""
+    """Statistics of a finished run."""
 
     frames_in: int
     """Frames that the source gave."""
@@ -89,7 +89,7 @@ class RunStats:
     reconnects: int = 0
     """How often a live input was lost and came back."""
     output_drops: dict[str, int] = field(default_factory=dict)
-    """Of several outputs of a live input: frames that each did not take in time, beyond ``frames_dropped``."""
+    """Frames that each of several outputs of a live input did not take in time, beyond ``frames_dropped``."""
     interrupted: bool = False
     """Stopped by the user; what was done until then is finished properly."""
     frames_kept: int = 0
@@ -172,7 +172,7 @@ class LagMeter:
         self._all = Percentiles()
         self._taken: dict[int, float] = {}
         self._rest_seconds = 0.0
-        """What a frame takes once it has left the queue."""
+        """Time that a frame takes once it has left the queue."""
         self._write_seconds = 0.0
         self._last_written = -math.inf
         self._max_ms = self._recent_ms = 0.0
@@ -227,7 +227,7 @@ class LagMeter:
             self._n_recent += 1
 
     def recent(self, reconnects: int) -> LiveProgress:
-        """What was since this was last asked."""
+        """Return the figures since the last call."""
         with self._lock:
             now = time.monotonic()
             fps = self._n_recent / max(now - self._recent_since, 1e-9)

@@ -1,1 +1,1 @@
-"""What is told of videos: their streams and noise, comparisons, contact sheets."""
+"""Reports on videos: their streams and noise, comparisons, contact sheets."""

@@ -55,7 +55,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What :func:`compare_files` found."""
+    """Result of :func:`compare_files`."""
 
     frames: int
     quality: dict[str, Quality] = field(default_factory=dict)
@@ -227,7 +227,7 @@ class _Run:
         return found
 
     def columns(self, labels: Sequence[str]) -> list[Column]:
-        """What the contact sheet shows: a column for each version, and the reference."""
+        """Return the contents of the contact sheet: a column for each version, and the reference."""
         names = [*labels, "reference"][: len(self._sources)]
         quality = [*self.quality().values()]
         columns = []

@@ -30,12 +30,12 @@ _SUFFIX = ".parts"
 _PART = ".part"
 _MANIFEST = "manifest.json"
 _RECORD = struct.Struct("<qqqI?")
-"""Of each packet before its data: pts, dts, duration, size, whether it is a key frame."""
+"""Header of each packet, before its data: pts, dts, duration, size, whether it is a key frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPacket:
-    """What an encoder made of a frame or so."""
+    """A packet from the encoder."""
 
     pts: int
     dts: int
@@ -147,7 +147,7 @@ class Parts:
         return self._manifest[name]
 
     def noted(self, name: str) -> Any:
-        """What :meth:`note` was told; None if nothing."""
+        """The value recorded by :meth:`note`; None if there is none."""
         return self._manifest.get(name)
 
     @property

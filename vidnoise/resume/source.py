@@ -144,7 +144,7 @@ class RestOfSource:
         self._stopped = self._ended = False
         self.info = whole.info
         self.first_time = done[0] * whole.info.time_base if done else None
-        """Of the whole, in seconds; None where nothing is finished."""
+        """Time stamp of the first frame of the whole, in seconds; None where nothing is finished."""
         if not done:
             return
         left = None
@@ -256,7 +256,7 @@ def what_must_stay(options: FileOptions) -> dict[str, Any]:
 
 
 def _recorded(name: str, value: Any) -> Any:
-    """What is written down of an option; of what FFmpeg's readers are told (keys, say) and of files a hash."""
+    """Return the value recorded for an option; of what FFmpeg's readers are told (keys, say) and of files a hash."""
     if not value:
         return value
     if name == "mask":

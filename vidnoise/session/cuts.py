@@ -22,7 +22,7 @@ MAX_CORRELATION = 0.6
 
 
 class CutMemory(NamedTuple):
-    """What is remembered of the past: the last thumbnail and the usual change."""
+    """Memory of the past: the last thumbnail and the usual change."""
 
     thumbnail: Tensor
     """``(1, 1, h, w)``."""

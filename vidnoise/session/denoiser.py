@@ -138,7 +138,7 @@ class Denoiser:
         elif not isinstance(model, LoadedModel):
             model = load_model(model, self.device)
         self.model = model._replace(network=model.network.to(self.device))
-        """What another session is given to share it."""
+        """The loaded model; give it to another session to share it."""
         self.network = self.model.network
         self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
         self.sigma = chosen.sigma
@@ -181,7 +181,7 @@ class Denoiser:
 
     @property
     def state(self) -> State | None:
-        """What the network remembers of the stream, without ``lookahead``; ``None`` before the first frame."""
+        """The network's memory of the stream, without ``lookahead``; ``None`` before the first frame."""
         return self._state
 
     def go_on_from(self, state: State) -> None:
@@ -289,7 +289,7 @@ class Denoiser:
             self.close()
 
     def prepare(self, frame: Frame) -> Task:
-        """What the network is to do for the next frame; forgets the past where the frame says so.
+        """Prepare the network's task for the next frame; forgets the past where the frame says so.
 
         :meth:`push` is this, the backend's step and :meth:`finish`; a :class:`vidnoise.StreamBatch` takes the step for
         several sessions at once, and tells each by :meth:`go_on_from` what it remembers from then on.

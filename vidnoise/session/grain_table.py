@@ -55,7 +55,7 @@ _NEIGHBOURS = [(dy, dx) for dy in range(-LAG, 1) for dx in range(-LAG, LAG + 1) 
 
 @dataclass(frozen=True, slots=True)
 class PlaneGrain:
-    """What the table says of one plane."""
+    """The entries of the table for one plane."""
 
     coefficients: list[int]
     points: list[tuple[int, int]]
@@ -184,7 +184,7 @@ class _PlaneSums:
         n = len(_NEIGHBOURS) + is_chroma
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.products = torch.zeros(n + 1, n + 1, dtype=exact, device=device)
-        """Of the neighbours, then (chroma) the brightness noise, then the pixel itself, with each other."""
+        """Products of the neighbours, then (chroma) the brightness noise, then the pixel itself, with each other."""
         self.bins = torch.zeros(3, BINS, dtype=exact, device=device)
         """Blocks, their brightness, and their variance, by brightness."""
 

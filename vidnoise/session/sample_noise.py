@@ -1,4 +1,4 @@
-"""What noise of a frame's samples is to the network: a told sigma is of the samples, as they are stored."""
+"""Convert a known sigma, which is that of the samples as they are stored, to levels in the network's channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidnoise.frame import ColorInfo, Frame, PixelFormat
 from vidnoise.model.luma_chroma import rgb_to_bands
 
 SIZE = 32
-"""Of the picture in which one sample is changed: further than upsampled chroma reaches."""
+"""Height and width of the picture in which one sample is changed: further than upsampled chroma reaches."""
 CELL = 4
 """Pixels after which all that depends on a sample's place repeats itself."""
 

@@ -200,7 +200,7 @@ class StreamBatch:
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
 
     def _boost(self, boosts: list[float | Tensor]) -> float | Tensor:
-        """Of all streams: one number, if it is the same for all."""
+        """Combine the boosts of all streams: one number, if it is the same for all."""
         numbers = {b for b in boosts if not isinstance(b, Tensor)}
         if len(numbers) == 1 and not any(isinstance(b, Tensor) for b in boosts):
             return numbers.pop()

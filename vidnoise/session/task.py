@@ -1,4 +1,4 @@
-"""What the network is asked to do with one frame."""
+"""One frame, and the work asked of the network for it."""
 
 from __future__ import annotations
 
