@@ -115,7 +115,7 @@ class GrainSynthesis:
 
 
 def _correlations(tiles: Tensor) -> Tensor:
-    """Correlate planes 0 and 1, 0 and 2, 1 and 2 of ``(n, 3, h, w)``: ``(3,)`` in -1..1; 0 for a plane without noise."""
+    """Correlate planes 0 and 1, 0 and 2, 1 and 2 of ``(n, 3, h, w)``: ``(3,)``, -1 to 1; 0 without noise."""
     covariance = torch.einsum("ncyx,ndyx->cd", tiles, tiles)
     deviation = covariance.diagonal().clamp(min=1e-12).sqrt()
     matrix = covariance / (deviation[:, None] * deviation)
