@@ -143,9 +143,10 @@ class TrainConfig:
     noise: dict[str, float]
     """Weights of the noise types in :data:`.noise.NOISES`, and of ``encoded``, the clips of the :attr:`pool`."""
     stages: tuple[Stage, ...]
-    initial: str | dict[str, str] | None = None
+    initial: str | dict[str, str | list[str]] | None = None
     """Model (name or path) to start from; or a table of modules (``core``, ``fusion``, ``noise_level``)
-    and the models to take them from, of the same size or smaller (:mod:`vidnoise.training.grow`)."""
+    and the models to take them from, of the same size or smaller, or a list of models that are put side by side
+    (:mod:`vidnoise.training.grow`)."""
     model: dict[str, Any] = field(default_factory=dict)
     """Settings of :class:`~vidnoise.model.ModelConfig` that differ from the tier's; not with an ``initial`` model."""
     blind: float = 0.5

@@ -22,7 +22,7 @@ from vidnoise.training.batch import Batch, BatchMaker
 from vidnoise.training.codec_pool import open_pool
 from vidnoise.training.config import Stage, TrainConfig
 from vidnoise.training.data import ClipPack, Folders
-from vidnoise.training.grow import grow
+from vidnoise.training.grow import grow, side_by_side
 from vidnoise.training.legs import Leg, joined, legs_of, record
 from vidnoise.training.log import append
 from vidnoise.training.objectives import clip_loss, estimator_loss, look, still_loss
@@ -106,7 +106,7 @@ class Trainer:
     def _initial(self) -> DenoiseNetwork:
         """Return a network with new weights, or with those of one or several other models, as configured.
 
-        Modules that are smaller in their model are grown.
+        Modules that are smaller in their model are grown; those of several models are put side by side.
         """
         initial = self.config.initial
         if isinstance(initial, str):
@@ -116,13 +116,17 @@ class Trainer:
             network.load_state_dict(trained.state_dict())
             return network
         network = self.build(self.config.model_config())
-        for module, name in (initial or {}).items():
-            trained, card = load_model(name)
-            self.earlier = joined([self.earlier, legs_of(card)])
+        for module, names in (initial or {}).items():
+            models = [load_model(name) for name in ([names] if isinstance(names, str) else names)]
+            self.earlier = joined([self.earlier, *(legs_of(card) for _, card in models)])
             try:
-                grow(network.get_submodule(module), trained.get_submodule(module).state_dict())
+                parts = [trained.get_submodule(module).state_dict() for trained, _ in models]
+                if len(parts) == 1:
+                    grow(network.get_submodule(module), parts[0])
+                else:
+                    side_by_side(network.get_submodule(module), parts)
             except (AttributeError, ValueError) as ex:
-                raise UsageError(f"initial: {module} of {name!r} does not fit: {ex}") from ex
+                raise UsageError(f"initial: {module} of {names!r} does not fit: {ex}") from ex
         return network
 
     def averaged(self) -> DenoiseNetwork:
