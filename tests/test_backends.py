@@ -56,7 +56,7 @@ def network() -> DenoiseNetwork:
 @pytest.fixture(scope="module")
 def trained() -> DenoiseNetwork:
     """Its flow and levels make sense: those of a random network jump at the slightest rounding."""
-    return load_model("fast")[0]
+    return load_model("fast").network
 
 
 def backend(name: str, network: DenoiseNetwork, dtype: torch.dtype = torch.float32) -> Backend:

@@ -17,7 +17,7 @@ from vidnoise.session.denoiser import Denoiser, resolve_device, resolve_precisio
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.stream_batch import StreamBatch
 from vidnoise.training.batch import measured_sigma
-from vidnoise.weights import LoadedModel, ModelCard
+from vidnoise.weights import Model, ModelCard
 
 RGB = PIXEL_FORMATS["gbrpf32le"]
 
@@ -52,7 +52,7 @@ def test_every_frame_comes_back_with_its_time(network: DenoiseNetwork) -> None:
 
 
 def test_a_loaded_model_is_known_by_its_card_wherever_it_is_shared(network: DenoiseNetwork) -> None:
-    loaded = LoadedModel(network, ModelCard("mine", tier="fast"))
+    loaded = Model(network, ModelCard("mine", tier="fast"))
     first = Denoiser(loaded, device="cpu")
     assert first.network is network
     assert first.model_name == Denoiser(first.model, device="cpu", backend=first.backend).model_name == "mine"

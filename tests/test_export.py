@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def fast() -> DenoiseNetwork:
-    return load_model("fast")[0]
+    return load_model("fast").network
 
 
 @pytest.fixture(scope="module")

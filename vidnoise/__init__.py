@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from vidnoise.session.stream_batch import StreamBatch
     from vidnoise.sinks import Sink, open_sink
     from vidnoise.sources import Source, open_source
-    from vidnoise.weights import LoadedModel, ModelCard, list_models, load_model
+    from vidnoise.weights import Model, ModelCard, list_models, load_model
 
 __all__ = [
     "ColorInfo",
     "Denoiser",
     "Frame",
-    "LoadedModel",
+    "Model",
     "ModelCard",
     "Packet",
     "PixelFormat",
@@ -64,7 +64,7 @@ _HOMES = {
     "session.stream_batch": ("StreamBatch",),
     "sinks": ("Sink", "open_sink"),
     "sources": ("Source", "open_source"),
-    "weights": ("LoadedModel", "ModelCard", "list_models", "load_model"),
+    "weights": ("Model", "ModelCard", "list_models", "load_model"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -33,7 +33,7 @@ from vidnoise.session.grain_table import GrainTable
 from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind
 from vidnoise.sources import make_source
 from vidnoise.text import shown
-from vidnoise.weights import LoadedModel, load_model
+from vidnoise.weights import ModelLike, as_model
 
 if TYPE_CHECKING:
     import av
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 def denoise(
     frames: Iterable[Picture],
     *,
-    model: str | os.PathLike[str] = "standard",
+    model: ModelLike = "standard",
     **options: Unpack[DenoiseKeywords],
 ) -> Iterator[Picture]:
     """Denoise the consecutive pictures of one video, lazily and in constant memory.
@@ -62,7 +62,8 @@ def denoise(
         frames: numpy arrays ``(H, W, 3)`` RGB or ``(H, W)`` gray, torch tensors ``(3, H, W)`` RGB, each in uint8,
             uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); ``av.VideoFrame``; or
             :class:`Frame`. A change of size starts afresh.
-        model: a name from :func:`list_models`, or a ``.safetensors`` file.
+        model: a name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned, so that
+            many calls share it.
         options: see below, and :class:`vidnoise.options.DenoiseOptions`. ``lookahead`` is the number of pictures that
             may be taken from ``frames`` before one comes out; zones need pictures that have times
             (``av.VideoFrame`` and :class:`Frame` do).
@@ -122,7 +123,7 @@ def denoise_file(
     *,
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-    model: str | os.PathLike[str] | LoadedModel = "standard",
+    model: ModelLike = "standard",
     **options: Unpack[FileKeywords],
 ) -> RunStats:
     """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
@@ -163,8 +164,7 @@ def denoise_file(
     device = "cpu" if chosen.hwaccel == "none" else resolve_device(chosen.device)
     rest = None
     if chosen.resume:
-        if isinstance(model, (str, os.PathLike)):
-            model = load_model(model, resolve_device(chosen.device))
+        model = as_model(model, resolve_device(chosen.device))
         source, sink = open_resumable(src, dst, chosen, network=model.network, device=device)
         rest = source
     else:

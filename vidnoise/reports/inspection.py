@@ -23,6 +23,7 @@ from vidnoise.session.fields import FieldDenoiser
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sources import open_source
 from vidnoise.text import shown
+from vidnoise.weights import ModelLike
 
 PLACES = (0.1, 0.5, 0.9)
 """Where in a video the noise is looked at, as shares of its length."""
@@ -78,13 +79,13 @@ class VideoReport:
 
 
 def inspect_video(
-    path: str | os.PathLike[str], *, model: str = "standard", noise: bool = True, output: str | None = None
+    path: str | os.PathLike[str], *, model: ModelLike = "standard", noise: bool = True, output: str | None = None
 ) -> VideoReport:
     """Look at a video: its streams, colour, and (unless ``noise`` is false) how noisy it is.
 
     Args:
         path: as for :func:`open_source`.
-        model: what measures the noise.
+        model: what measures the noise: a name, a file or a loaded model.
         noise: whether to measure it.
         output: where a run would write; nothing is written there.
 

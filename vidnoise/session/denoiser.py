@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -19,7 +18,7 @@ from vidnoise.color import weigh_correction
 from vidnoise.errors import DeviceError, FormatError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.kernels.conversion import add_correction, difference, from_network, to_network
-from vidnoise.model import Denoised, DenoiseNetwork, State
+from vidnoise.model import Denoised, State
 from vidnoise.model.network import MULTIPLE
 from vidnoise.options import DenoiseOptions
 from vidnoise.session.cuts import CutMemory, detect_cut, thumbnail
@@ -29,7 +28,7 @@ from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.split import split
 from vidnoise.session.strength import Strength
 from vidnoise.session.task import Task
-from vidnoise.weights import LoadedModel, ModelCard, load_model
+from vidnoise.weights import ModelLike, as_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -110,7 +109,7 @@ class Denoiser:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
+        model: ModelLike = "standard",
         *,
         rotation: int = 0,
         begin_seconds: float = 0.0,
@@ -133,11 +132,7 @@ class Denoiser:
         is_float32 = chosen.precision == "auto" and name in FLOAT32_ONLY
         self.dtype = torch.float32 if is_float32 else resolve_precision(chosen.precision, self.device)
         self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
-        if isinstance(model, DenoiseNetwork):
-            model = LoadedModel(model, ModelCard("custom", tier="custom"))
-        elif not isinstance(model, LoadedModel):
-            model = load_model(model, self.device)
-        self.model = model._replace(network=model.network.to(self.device))
+        self.model = as_model(model, self.device)
         """The loaded model; give it to another session to share it."""
         self.network = self.model.network
         self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
@@ -191,7 +186,7 @@ class Denoiser:
     @property
     def model_name(self) -> str:
         """By its card; ``custom`` for a network without one."""
-        return self.model.card.name
+        return self.model.name
 
     @property
     def estimated_sigma(self) -> float | None:

@@ -7,7 +7,6 @@ the network's step is taken together.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +18,7 @@ from torch import Tensor
 from vidnoise.checked import named_fields, takes
 from vidnoise.errors import DeviceError, UsageError
 from vidnoise.frame import Frame
-from vidnoise.model import DenoiseNetwork, State
+from vidnoise.model import State
 from vidnoise.options import DeviceOptions
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.task import Task
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vidnoise.options import DenoiseKeywords, DeviceKeywords
-    from vidnoise.weights import LoadedModel
+    from vidnoise.weights import ModelLike
 
 
 class _Joint(NamedTuple):
@@ -81,7 +80,7 @@ class StreamBatch:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
+        model: ModelLike = "standard",
         **options: Unpack[DeviceKeywords],
     ) -> None:
         chosen = DeviceOptions.of("StreamBatch", options)
