@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from test_model import TINY
-from vidnoise.errors import DeviceError, FormatError, UnknownModelError, UsageError
+from vidnoise.errors import DeviceError, UnknownModelError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.kernels.conversion import to_network
 from vidnoise.model import DenoiseNetwork
@@ -186,11 +186,6 @@ def test_bad_options_are_refused(network: DenoiseNetwork) -> None:
             Denoiser(network, device="cpu", **options)
     with pytest.raises(UnknownModelError):
         Denoiser("none-such", device="cpu")
-
-
-def test_only_frames_are_taken(network: DenoiseNetwork) -> None:
-    with pytest.raises(FormatError, match="Frames, got a Tensor"):
-        Denoiser(network).push(torch.zeros(3, 16, 16))
 
 
 def test_devices_and_precisions_are_never_swapped_silently() -> None:

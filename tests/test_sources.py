@@ -72,6 +72,16 @@ def test_contract(clips: Clips, name: str) -> None:
         assert [f.pts * f.time_base for f in frames] == clip.seconds
 
 
+@pytest.mark.parametrize("options", [{}, {"live": True}])
+def test_with_closes_a_source(clips: Clips, options: dict[str, bool]) -> None:
+    with open_source(clips("cfr"), **options) as source:
+        assert next(iter(source)).index == 0
+    with open_source(clips("cfr"), **options) as source:
+        pass
+    with pytest.raises(SourceError, match="the source is closed; open it again"):
+        next(iter(source))
+
+
 def test_lavfi_source() -> None:
     frames = check_contract(open_source("lavfi:testsrc2=size=66x50:rate=30:duration=0.2"))
     assert [f.pts * f.time_base for f in frames] == [Fraction(i, 30) for i in range(6)]

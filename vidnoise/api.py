@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,7 +22,7 @@ from vidnoise.checked import takes
 from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
 from vidnoise.options import DenoiseOptions, FileOptions
-from vidnoise.pictures import PictureAdapter, Restore
+from vidnoise.pictures import Order, Picture, PictureAdapter, Restore, check_several, owned
 from vidnoise.pipeline.device_transfer import HostTransfer, make_transfer
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, joined
@@ -36,15 +36,9 @@ from vidnoise.text import shown
 from vidnoise.weights import ModelLike, as_model
 
 if TYPE_CHECKING:
-    import av
-    import numpy as np
     from typing_extensions import Unpack
 
     from vidnoise.options import DenoiseKeywords, FileKeywords
-
-    Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
-else:
-    Picture = TypeVar("Picture")
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +48,19 @@ def denoise(
     frames: Iterable[Picture],
     *,
     model: ModelLike = "standard",
+    order: Order = "rgb",
     **options: Unpack[DenoiseKeywords],
 ) -> Iterator[Picture]:
     """Denoise the consecutive pictures of one video, lazily and in constant memory.
 
     Args:
         frames: numpy arrays ``(H, W, 3)`` RGB or ``(H, W)`` gray, torch tensors ``(3, H, W)`` RGB, each in uint8,
-            uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); ``av.VideoFrame``; or
-            :class:`Frame`. A change of size starts afresh.
+            uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); PIL images (modes RGB, L, I;16);
+            ``av.VideoFrame``; or :class:`Frame`. A change of size starts afresh. One array ``(N, H, W, 3)`` is a video
+            of N frames, too.
         model: a name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned, so that
             many calls share it.
+        order: of the channels of arrays and tensors, in and out: ``"rgb"``, or ``"bgr"`` as OpenCV has them.
         options: see below, and :class:`vidnoise.options.DenoiseOptions`. ``lookahead`` is the number of pictures that
             may be taken from ``frames`` before one comes out; zones need pictures that have times
             (``av.VideoFrame`` and :class:`Frame` do).
@@ -76,7 +73,8 @@ def denoise(
         UsageError: an option out of range (at the call).
         UnknownModelError, WeightsError, DeviceError: no such model or device (at the call).
         BackendError: the backend is not installed, or does not go with the device or precision (at the call).
-        FormatError: a picture of another kind, sample type or shape (when it is reached).
+        FormatError: ``frames`` is one picture or a file's name (at the call); a picture of another kind, sample type or
+            shape, or of floats whose white is not 1 (when it is reached).
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -88,17 +86,19 @@ def denoise(
     True
     """
     chosen = DenoiseOptions.of("denoise", options)
-    return _denoise(frames, Denoiser(model, **chosen.keywords(DenoiseOptions)))
+    check_several(frames)
+    adapter = PictureAdapter(order)
+    return _denoise(frames, adapter, Denoiser(model, **chosen.keywords(DenoiseOptions)))
 
 
-def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Picture]:
-    adapter = PictureAdapter()
+def _denoise(pictures: Iterable[Picture], adapter: PictureAdapter, denoiser: Denoiser) -> Iterator[Picture]:
     ways_back: deque[Restore] = deque()
 
     def adapted() -> Iterator[Frame]:
         for picture in pictures:
             frame, restore = adapter.frame(picture)
-            ways_back.append(restore)
+            # What comes out of a transfer is only lent, and a frame would be handed on as it is.
+            ways_back.append((lambda clean, back=restore: back(owned(clean))) if frame is picture else restore)
             yield frame
 
     with contextlib.ExitStack() as stages:
@@ -223,6 +223,10 @@ def _sessions(
     """
     if options.mask is not None and info.field_order is not None:
         raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet")
+    if getattr(options.sigma, "ndim", 0) and info.field_order is not None:
+        raise UsageError(
+            f"{info.field_order} video is denoised by field, where a map of sigma has no place yet", "sigma"
+        )
     device, backend, lookahead = resolve_device(options.device), options.backend, options.lookahead
     if lookahead == "auto":
         lookahead = choose_lookahead(

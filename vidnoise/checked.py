@@ -48,6 +48,8 @@ class Option:
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """Words that are accepted in place of a number."""
+    by_place: bool = False
+    """Whether it may be an array, too, with a number for each pixel."""
     may_change: bool = False
     """Whether a run that is resumed may give another value: it changes nothing in the pictures and the file."""
 
@@ -58,9 +60,19 @@ class Option:
         """
         if isinstance(value, str) and value in self.words:
             return
+        if self.by_place and getattr(value, "ndim", 0):
+            self._check_array(name, value)
+            return
         fits = value in self.choices if self.choices else self._is_in_range(value)
         if not fits:
             raise UsageError(f"{name} must be {self.range_text}, got {_shown(value)}", name)
+
+    def _check_array(self, name: str, values: Any) -> None:
+        if 0 in values.shape:
+            raise UsageError(f"{name} is an empty array", name)
+        least, most = float(values.min()), float(values.max())
+        if not (self._is_in_range(least) and self._is_in_range(most)):
+            raise UsageError(f"{name} must be {self.range_text}, got {least:g} to {most:g}", name)
 
     def _is_in_range(self, value: Any) -> bool:
         if self.least is None and self.most is None and self.above is None:

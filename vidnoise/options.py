@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     MaskLike: TypeAlias = str | os.PathLike[str] | np.ndarray | torch.Tensor
+    SigmaLike: TypeAlias = float | np.ndarray | torch.Tensor
     ZonesLike: TypeAlias = str | Sequence[tuple[float, float, float]]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -120,10 +121,11 @@ class DenoiseOptions(DeviceOptions):
     preview: str | None = option(
         None, """"split" leaves the left half of the picture as it is, with a thin divider, to look at.""",
         choices=("split",), help="Leave the left half as it is, to look at.")
-    sigma: float | None = option(
+    sigma: SigmaLike | None = option(
         None, """Standard deviation of the noise in 8-bit units (25 means 25/255), 0 to 255, of each plane's samples as
-        they are stored: of R, G and B, of gray, or of Y, Cb and Cr; None measures it, per pixel, channel and frame.""",
-        least=0, most=255, unit=" (8-bit units)",
+        they are stored: of R, G and B, of gray, or of Y, Cb and Cr; or an (H, W) array with that of each pixel. None
+        measures it, per pixel, channel and frame.""",
+        least=0, most=255, unit=" (8-bit units)", by_place=True,
         help="Noise level of each plane, in 8-bit units.  [default: measured]")
     detect_cuts: bool = option(
         True, "Start afresh at scene cuts.", flag="--no-cuts", help="Do not look for scene cuts.")
@@ -300,6 +302,8 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
             )  # fmt: skip
         if self.resume and not (self.mask is None or isinstance(self.mask, (str, os.PathLike))):
             raise UsageError("resume needs a mask that is a file", "resume", "mask")
+        if self.resume and getattr(self.sigma, "ndim", 0):
+            raise UsageError("resume needs a sigma that is one number", "resume", "sigma")
 
 
 # fmt: on
@@ -328,7 +332,7 @@ class DenoiseKeywords(DeviceKeywords, total=False):
     grain_seed: int
     grain_table: PathLike | None
     preview: str | None
-    sigma: float | None
+    sigma: SigmaLike | None
     detect_cuts: bool
     lookahead: int | str
 

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vidnoise.backends.protocol import per_stream_boost
+from vidnoise.backends.protocol import is_map, per_stream_boost, step_by_place
 from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Named, Size, named_state, next_state, shape_of, step_kind
 from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
 
 
 class Exported:
     """A :class:`~vidnoise.backends.protocol.Backend` that lacks only :meth:`_run`, which runs a graph."""
+
+    name: str
 
     def __init__(self, network: DenoiseNetwork, device: torch.device) -> None:
         self._network, self._device = network, device
@@ -57,6 +59,8 @@ class Exported:
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
     ) -> Denoised:
+        if is_map(sigma):
+            return step_by_place(self, noisy, sigma, boost, keep, state)
         given = {"noisy": noisy, "boost": per_stream_boost(boost, noisy), "keep": keep, **named_state(state)}
         if sigma is not None:
             given["sigma"] = told_levels(sigma, noisy)

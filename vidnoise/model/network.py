@@ -148,7 +148,7 @@ class DenoiseNetwork(nn.Module):
 
         Args:
             noisy: as for :meth:`forward`.
-            sigma: noise level in [0, 1] units, see :func:`~.noise_level.told_levels`; ``None`` estimates it.
+            sigma: noise level in [0, 1] units, see :func:`~.noise_level.uniform_sigma`; ``None`` estimates it.
             boost: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
             keep: ``(N,)`` bool; where false, the stream's past is reset first.
             state: after the previous frame, or :meth:`initial_state`.

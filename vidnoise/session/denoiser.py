@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -13,28 +13,31 @@ from torch import Tensor
 from vidnoise.backends import FLOAT32_ONLY, open_backend
 from vidnoise.backends.tiled import Tiled
 from vidnoise.backends.window import Window
-from vidnoise.checked import takes
+from vidnoise.checked import about, named_fields, takes
 from vidnoise.color import weigh_correction
-from vidnoise.errors import DeviceError, FormatError, UsageError
-from vidnoise.frame import Frame
+from vidnoise.errors import DeviceError, UsageError
 from vidnoise.kernels.conversion import add_correction, difference, from_network, to_network
 from vidnoise.model import Denoised, State
 from vidnoise.model.network import MULTIPLE
 from vidnoise.options import DenoiseOptions
+from vidnoise.pictures import Order, Picture, PictureAdapter, check_several, owned
+from vidnoise.session.assigned_once import AssignedOnce
 from vidnoise.session.cuts import CutMemory, detect_cut, thumbnail
 from vidnoise.session.grain import GrainSynthesis
 from vidnoise.session.grain_table import GrainTable
-from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.split import split
 from vidnoise.session.strength import Strength
 from vidnoise.session.task import Task
+from vidnoise.session.told_sigma import ToldSigma
 from vidnoise.weights import ModelLike, as_model
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from vidnoise.backends.protocol import Backend
-    from vidnoise.options import DenoiseKeywords, Running
+    from vidnoise.options import DenoiseKeywords, Running, SigmaLike
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -81,17 +84,33 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
-@takes(DenoiseOptions)
-class Denoiser:
-    """Denoises one stream of frames, in order, keeping what it learnt of the past.
+def _setting(name: str) -> Any:
+    """A property for an option that may have another value from the next frame on; it is checked as at the start."""
+    known, slot = about(named_fields(DenoiseOptions)[name]), f"_{name}"
 
-    Causal and without delay, unless it is asked to look ahead: each frame pushed comes back at once. With ``lookahead``
-    frames wait for those after them, and come back some at a time, in order, up to :attr:`latency_frames` pushes later;
-    :meth:`flush` gives the last ones. Not thread-safe; a network may be shared by any number of denoisers.
+    def change(session: Denoiser, value: Any) -> None:
+        known.check(name, value)
+        setattr(session, slot, value)
+
+    return property(lambda session: getattr(session, slot), change, doc=f"{known.doc} May be set between two frames.")
+
+
+@takes(DenoiseOptions)
+class Denoiser(AssignedOnce):
+    """Denoises one stream of pictures, in order, keeping what it learnt of the past.
+
+    Causal and without delay, unless it is asked to look ahead: each picture pushed comes back at once. With
+    ``lookahead`` pictures wait for those after them, and come back some at a time, in order, up to
+    :attr:`latency_frames` pushes later; :meth:`flush` gives the last ones. Not thread-safe; a model may be shared by
+    any number of denoisers.
+
+    ``sigma``, ``strength``, ``luma``, ``chroma`` and ``detect_cuts`` may be set between two pictures; nothing else may.
+    As a context manager it is closed at the end of the ``with`` block.
 
     Args:
         model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, what :func:`vidnoise.load_model`
             returned, or a network.
+        order: of the channels of arrays and tensors: ``"rgb"``, or ``"bgr"`` as OpenCV has them.
         rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
             the mask lies.
         begin_seconds: where in the video the first frame is, for zones and mask.
@@ -105,12 +124,32 @@ class Denoiser:
         UnknownModelError, WeightsError: see :func:`vidnoise.load_model`.
         DeviceError: the device does not exist, or runs out of memory.
         BackendError: the backend is not installed, or cannot run on this device.
+
+    >>> import numpy as np, vidnoise
+    >>> with vidnoise.Denoiser("fast", order="bgr") as denoiser:
+    ...     for sigma in (20, 30):  # as the camera's gain goes up
+    ...         (clean,) = denoiser.push(np.full((48, 64, 3), 128, np.uint8), sigma=sigma)
+    ...         print(clean.shape, clean.dtype, denoiser.estimated_sigma)
+    (48, 64, 3) uint8 20.0
+    (48, 64, 3) uint8 30.0
     """
+
+    __slots__ = (
+        "__weakref__", "_adapter", "_amounts", "_boosts", "_chroma", "_cut_memory", "_cuts", "_detect_cuts", "_grain",
+        "_grain_table", "_is_closed", "_is_first", "_level", "_luma", "_shape", "_state", "_told", "_told_level",
+        "_was_told", "_window", "backend", "device", "dtype", "latency_frames", "model", "network", "preview",
+        "rotation",
+    )  # fmt: skip
+
+    luma: float = _setting("luma")
+    chroma: float = _setting("chroma")
+    detect_cuts: bool = _setting("detect_cuts")
 
     def __init__(
         self,
         model: ModelLike = "standard",
         *,
+        order: Order = "rgb",
         rotation: int = 0,
         begin_seconds: float = 0.0,
         first_time: Fraction | None = None,
@@ -123,6 +162,7 @@ class Denoiser:
         if grain_table is not None and not isinstance(grain_table, GrainTable):
             grain_table = GrainTable(grain_table)
         self._grain_table = grain_table
+        self._adapter = PictureAdapter(order)
         self._amounts = Strength(
             chosen.strength, zones=chosen.zones, mask=chosen.mask, rotation=rotation, begin_seconds=begin_seconds,
             first_time=first_time,
@@ -137,19 +177,18 @@ class Denoiser:
         self.network = self.model.network
         self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
         self.sigma = chosen.sigma
-        self.luma = chosen.luma
-        self.chroma = chosen.chroma
-        self.detect_cuts = chosen.detect_cuts
+        self._luma, self._chroma, self._detect_cuts = chosen.luma, chosen.chroma, chosen.detect_cuts
         self.latency_frames = lookahead
         """Frames that may have to be pushed before the first one comes back, less one."""
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
         self._boosts: dict[tuple[float, float], Tensor] = {}
-        self._told_levels: dict[tuple[float, tuple[float, ...]], Tensor] = {}
         self.preview = chosen.preview
         self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
         self._level: Tensor | None = None
+        self._told_level: float | None = None
+        self._was_told = self._is_closed = False
         self.reset()
 
     def _open_backend(self, backend: str | Running, max_memory: float | None, lookahead: int) -> Backend:
@@ -189,12 +228,34 @@ class Denoiser:
         return self.model.name
 
     @property
+    def sigma(self) -> SigmaLike | None:
+        """The noise level, if it is told: standard deviation in 8-bit units, or an ``(H, W)`` array of it.
+
+        May be set between two frames; ``None`` has it measured. An array is copied: set it again after changing it.
+        """
+        return None if self._told is None else self._told.given
+
+    @sigma.setter
+    def sigma(self, value: SigmaLike | None) -> None:
+        self._told = None if value is None else ToldSigma(value, self.device)
+
+    @property
+    def strength(self) -> float:
+        """The strength where no zone says otherwise, 0 to 2. May be set between two frames."""
+        return self._amounts.strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        about(named_fields(DenoiseOptions)["strength"]).check("strength", value)
+        self._amounts.strength = value
+
+    @property
     def estimated_sigma(self) -> float | None:
         """Noise level of the last frame, mean over the picture, 8-bit units: that of R, G and B, or what was told.
         ``None`` before the first."""
         if self._level is None:
             return None
-        return float(self._level) * 255 if self.sigma is None else self.sigma
+        return float(self._level) * 255 if self._told_level is None else self._told_level
 
     @property
     def backend_name(self) -> str:
@@ -206,37 +267,37 @@ class Denoiser:
         """Scene cuts detected so far."""
         return int(self._cuts)
 
-    def push(self, frame: Frame) -> list[Frame]:
-        """Take the next frame; returns those that are finished: this one, unless ``lookahead`` keeps it waiting.
+    def push(self, picture: Picture, *, sigma: SigmaLike | None = None) -> list[Picture]:
+        """Take the next picture; returns those that are finished: this one, unless ``lookahead`` keeps it waiting.
 
         Args:
-            frame: on the denoiser's device, of any format. ``frame.discontinuity`` forgets the past.
+            picture: of any kind that :func:`vidnoise.denoise` takes; it comes back as the same kind, on its own device.
+                ``discontinuity`` of a :class:`Frame` forgets the past.
+            sigma: the noise level of this picture, in 8-bit units: a number, or an ``(H, W)`` array; by default
+                :attr:`sigma`.
 
         Raises:
-            DeviceError: the device ran out of memory. The frame is not lost: push it again (without ``lookahead``).
-            FormatError: it is no :class:`Frame`, or the mask does not fit it.
-            UsageError: there are zones, but it has no time.
+            DeviceError: the device ran out of memory. The picture is not lost: push it again (without ``lookahead``).
+            FormatError: it is of no supported kind, sample type or shape, or the mask does not fit it.
+            UsageError: there are zones, but it has no time; ``sigma`` is out of range or does not fit it; or the
+                denoiser is closed.
         """
+        shape = self._shape
+        task = self.prepare(picture, sigma)
         if not self.latency_frames:
-            task = self.prepare(frame)
             return [self.finish(task, *self._step(task))]
-        done: list[Frame] = []
-        if isinstance(frame, Frame):
-            # Whoever pushed it may use its memory again.
-            frame = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
-            if self._window is None or (frame.height, frame.width) != self._shape:
-                done = self.drain()
-                self._window = Window(self.backend, self.latency_frames)
-        task = self.prepare(frame)
-        assert self._window is not None  # unless it is no frame, which prepare has refused
+        done: list[Any] = []
+        if self._window is None or shape != self._shape:
+            done = self.drain()
+            self._window = Window(self.backend, self.latency_frames)
         return done + self._finished(self._window.push(task, task.padded, task.sigma, task.boost, task.keep))
 
-    def drain(self) -> list[Frame]:
-        """The frames that wait, finished by what has come so far. What is pushed next goes on from them."""
+    def drain(self) -> list[Any]:
+        """The pictures that wait, finished by what has come so far. What is pushed next goes on from them."""
         return [] if self._window is None else self._finished(self._window.flush())
 
-    def _finished(self, steps: Iterator[tuple[Task, Denoised]]) -> list[Frame]:
-        done: list[Frame] = []
+    def _finished(self, steps: Iterator[tuple[Task, Denoised]]) -> list[Any]:
+        done: list[Any] = []
         try:
             done += (self.finish(task, result.clean, result.level[0]) for task, result in steps)
         except torch.OutOfMemoryError as ex:
@@ -258,39 +319,65 @@ class Denoiser:
         height, width = self._shape or (0, 0)
         return DeviceError(f'{self.device} ran out of memory at {width}x{height}; try {less}, or model="fast"')
 
-    def flush(self) -> list[Frame]:
-        """End of the stream: returns what is still inside (with ``lookahead`` only).
+    def flush(self) -> list[Any]:
+        """End of the stream: returns what is still inside (with ``lookahead`` only), as the kinds that were pushed.
 
         Raises:
             SinkOpenError: the grain table cannot be written.
+            UsageError: the denoiser is closed.
         """
+        self._check_open()
         done = self.drain()
-        self.close()
+        self._amounts.close()
         if self._grain_table is not None:
             self._grain_table.write()
         return done
 
     def close(self) -> None:
-        """Release what was opened (a mask). :meth:`flush` does it too; may be called twice."""
+        """Release all that is held: the mask's file, the memory of the past, and what still waits, which :meth:`flush`
+        would have given. May be called twice."""
         self._amounts.close()
+        self.reset()
+        self._window = None
+        self._is_closed = True
 
-    def __call__(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Denoise a stream of frames lazily."""
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        waiting = 0 if self._window is None else self._window.n_waiting
+        if waiting and kind is None:
+            logger.warning("a Denoiser was closed with %d pictures inside: flush() gives them", waiting)
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("this Denoiser is closed; make another one")
+
+    def __call__(self, frames: Iterable[Picture]) -> Iterator[Picture]:
+        """Denoise a stream of pictures lazily; see :meth:`push`."""
+        check_several(frames)
         try:
             for frame in frames:
                 yield from self.push(frame)
             yield from self.flush()
         finally:
-            self.close()
+            self._amounts.close()
 
-    def prepare(self, frame: Frame) -> Task:
-        """Prepare the network's task for the next frame; forgets the past where the frame says so.
+    def prepare(self, picture: Any, sigma: SigmaLike | None = None) -> Task:
+        """Prepare the network's task for the next picture; forgets the past where it says so.
 
         :meth:`push` is this, the backend's step and :meth:`finish`; a :class:`vidnoise.StreamBatch` takes the step for
         several sessions at once, and tells each by :meth:`go_on_from` what it remembers from then on.
         """
-        if not isinstance(frame, Frame):
-            raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
+        self._check_open()
+        frame, restore = self._adapter.frame(picture)
+        frame = frame.to(self.device)
+        if self.latency_frames:  # whoever pushed it may use its memory again
+            frame = owned(frame)
+        told = self._told if sigma is None else ToldSigma(sigma, self.device)
+        levels = None if told is None else told.levels(frame)
         if (frame.height, frame.width) != self._shape:
             self.reset()
             self._shape = (frame.height, frame.width)
@@ -310,16 +397,17 @@ class Denoiser:
                 cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
                 keep &= ~cut
                 self._cuts += cut
-            return Task(frame, noisy, padded, self._told(frame), keep, strength, map, self._boost(strength))
+            if levels is None and self._was_told:
+                self._forget_noise()
+            self._was_told = levels is not None
+            mean = None if told is None else told.mean
+            return Task(frame, noisy, padded, levels, mean, keep, strength, map, self._boost(strength), restore)
 
-    def _told(self, frame: Frame) -> Tensor | None:
-        """The noise level that was told, as the network wants it for such frames."""
-        if self.sigma is None:
-            return None
-        key = self.sigma, sample_noise(frame)
-        if key not in self._told_levels:  # as with boosts
-            self._told_levels = {key: torch.tensor([[self.sigma * gain for gain in key[1]]], device=self.device)}
-        return self._told_levels[key]
+    def _forget_noise(self) -> None:
+        """While the noise level is told, the network does not look at the noise: what it knows of it is of long ago."""
+        for state in (self._state, None if self._window is None else self._window.state):
+            if state is not None:
+                state.noise.zero_()
 
     def _boost(self, strength: float) -> float | Tensor:
         """How many times as strong the noise is taken to be, ``(1, 2)`` where luma and chroma differ."""
@@ -330,10 +418,10 @@ class Denoiser:
             self._boosts = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
         return self._boosts[luma, chroma]
 
-    def finish(self, task: Task, clean: Tensor, level: Tensor) -> Frame:
-        """The frame that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its noise level."""
+    def finish(self, task: Task, clean: Tensor, level: Tensor) -> Any:
+        """The picture that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its level."""
         frame, noisy = task.frame, task.noisy
-        self._level = level
+        self._level, self._told_level = level, task.told
         strength, luma, chroma = (min(1.0, share) for share in (task.strength, self.luma, self.chroma))
         with torch.no_grad():  # not inference_mode: what goes out may be anyone's
             if self._grain is None and task.map is None and luma == chroma == 1:
@@ -347,4 +435,4 @@ class Denoiser:
                 out = add_correction(frame, weigh_correction(frame, correction, luma, chroma))
         if self._grain_table is not None:
             self._grain_table.observe(frame, out)
-        return out if self.preview is None else split(frame, out, rotation=self.rotation)
+        return task.restore(out if self.preview is None else split(frame, out, rotation=self.rotation))

@@ -31,6 +31,7 @@ from vidnoise.sinks.first_time import FirstTime
 from vidnoise.sinks.muxer import GROWING, MOVIES, joined_options, movie_options, output_options, wants_index_first
 from vidnoise.sinks.output_file import GrowingFile, Output
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, output_color
+from vidnoise.sinks.protocol import FinishedAfterUse
 from vidnoise.sinks.scheduling import scheduling_kept
 from vidnoise.sinks.tags import (
     HOLDS_NO_TAGS,
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 _BUFFER_SIZE = 1 << 20
 
 
-class ContainerSink:
+class ContainerSink(FinishedAfterUse):
     """Encodes frames into a file; see :func:`vidnoise.sinks.open_sink` for the arguments.
 
     The file is written as ``<name>.<token>.part`` and renamed by :meth:`close`. Only one thread may use it. Sinks that

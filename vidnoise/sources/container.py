@@ -37,6 +37,7 @@ from vidnoise.sources.hardware import Hardware
 from vidnoise.sources.interlacing import FieldFinder
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
+from vidnoise.sources.protocol import ClosedAfterUse
 from vidnoise.sources.seeking import Pictures
 from vidnoise.sources.size_change import change_refused, is_same_format
 from vidnoise.sources.tracks import Tracks
@@ -49,7 +50,7 @@ _NO_PAUSE_SECONDS = 60
 """A transport stream that begins later shows the time of a broadcast's clock."""
 
 
-class ContainerSource:
+class ContainerSource(ClosedAfterUse):
     """Reads the main video stream of a container once, front to back, in constant memory.
 
     All other streams are handed through as packets. Not thread-safe: the thread that iterates is the one
@@ -227,6 +228,8 @@ class ContainerSource:
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
             raise SourceError(f"{self.uri}: a source can be read only once; open it again", self.uri)
+        if self._closed:
+            raise SourceError(f"{self.uri}: the source is closed; open it again", self.uri)
         self._started = True
         return self._frames()
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vidnoise.frame import Frame, Packet, StreamInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A video stream that can be read once, front to back. One thread iterates and closes; any may call ``stop``."""
+    """A video stream that can be read once, front to back. One thread iterates and closes; any may call ``stop``.
+
+    As a context manager it is closed at the end of the ``with`` block; to iterate it afterwards is a ``SourceError``.
+    """
 
     info: StreamInfo
     trailing_packets: tuple[Packet, ...]
@@ -32,3 +38,20 @@ class Source(Protocol):
     def close(self) -> None:
         """Release the input. May be called twice."""
         ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class ClosedAfterUse:
+    """What a source is as a context manager."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
