@@ -108,7 +108,12 @@ def test_the_program_of_the_api_reference_runs() -> None:
 
 
 def test_every_python_snippet_is_run_by_some_test() -> None:
-    tested = {"README.md": "here", "docs/API.md": "here", "docs/SERVER.md": "test_streams.py", "docs/BACKENDS.md": "test_export.py"}
+    tested = {
+        "README.md": "here",
+        "docs/API.md": "here",
+        "docs/SERVER.md": "test_streams.py",
+        "docs/BACKENDS.md": "test_export.py",
+    }
     assert {str(path.relative_to(ROOT)) for path in PAGES if blocks(path, "python")} == set(tested)
 
 

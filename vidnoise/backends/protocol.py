@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vidnoise.model import Denoised, Future, Scout, State
+from vidnoise.model.luma_chroma import rgb_to_bands
 from vidnoise.model.state import UNKNOWN
 
 
@@ -104,12 +105,12 @@ def step_by_place(
 ) -> Denoised:
     """Run :meth:`Backend.step` with the noise level by place, for graphs of a step that take one for the whole picture.
 
-    The graphs for a look-ahead take it by place; here nothing is known of the frames ahead.
+    The graphs for a look-ahead take it by place. Nothing is known here of the frames ahead: their prediction is the
+    frame itself, and has next to no weight.
     """
     n, _, height, width = noisy.shape
     level, state = backend.measure(noisy, sigma, keep, state)
-    bands = noisy.new_zeros(n, 12, height // 2, width // 2)
-    future = Future(bands, noisy.new_full((n, 4, height // 2, width // 2), UNKNOWN))
+    future = Future(rgb_to_bands(noisy), noisy.new_full((n, 4, height // 2, width // 2), UNKNOWN))
     return backend.smooth(noisy, level, boost, keep, state, future)
 
 
