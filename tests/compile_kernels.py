@@ -48,10 +48,10 @@ class Compiled:
 
 def main(capability: int) -> None:
     for module, names in (
-        (bands, ("_rgb_to_bands", "_bands_to_rgb", "_restore")),
+        (bands, ("_rgb_to_bands", "_bands_to_rgb", "_remove_noise")),
         (planes_in, ("_planes_to_rgb",)),
         (planes_out, ("_apply",)),
-        (warp, ("_warp_bands", "_warp_ratio", "_forget")),
+        (warp, ("_warp_bands", "_warp_ratio", "_reset")),
     ):
         for name in names:
             setattr(module, name, Compiled(getattr(module, name), capability))
@@ -60,7 +60,7 @@ def main(capability: int) -> None:
     bands.bands_to_rgb(whole)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for remembered in (whole, torch.zeros_like(whole)):
-            bands.restore(whole, left, torch.zeros(1, 12, 16, 16, dtype=dtype), remembered)
+            bands.remove_noise(whole, left, torch.zeros(1, 12, 16, 16, dtype=dtype), remembered)
     for name in ("yuv420p", "p010le", "rgb24", "gray"):
         frame = make_frame(name, 30, 44)
         x = planes_in.to_rgb(frame, 16)
@@ -68,7 +68,7 @@ def main(capability: int) -> None:
         planes_out.apply_correction(frame, x)
     warp.warp_bands(torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, 16, 16))
     warp.warp_ratio(torch.zeros(1, 4, 16, 16), torch.zeros(1, 2, 16, 16), 1000.0)
-    warp.forget(torch.zeros(1, 3, 32, 32), torch.ones(1, dtype=torch.bool), 0.0)
+    warp.reset(torch.zeros(1, 3, 32, 32), torch.ones(1, dtype=torch.bool), 0.0)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def second_step(change: Callable[[DenoiseNetwork], None] | None) -> tuple[torch.
     frames = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     state = network.initial_state(1, 32, 32)
     for frame in frames:
-        _, state, trace = network.step(frame, uniform_sigma(0.1, frame), state)
+        _, state, trace = network(frame, uniform_sigma(0.1, frame), state)
     return rgb_to_bands(frames[1]), trace
 
 

@@ -27,12 +27,10 @@ from vidnoise.cache import load, store
 from vidnoise.cli import main
 from vidnoise.errors import BackendError, UsageError
 from vidnoise.kernels import cpu_operations
-from vidnoise.kernels.cpu_operations import CpuAveraging, CpuOperations, CpuPixelwise
+from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.model import Denoised, DenoiseNetwork, Scout, State
-from vidnoise.model.flow import Averaging
 from vidnoise.model.luma_chroma import rgb_to_bands
 from vidnoise.model.operations import Operations
-from vidnoise.model.pixelwise import Pixelwise
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
@@ -293,24 +291,24 @@ def test_operations_for_cpus_are_the_plain_ones(
     flow = torch.nn.functional.interpolate(6 * torch.randn(streams, 2, 3, 5, generator=generator), size=(24, 40))
     known = torch.arange(streams) > 0
     for memory in (state, state.memory, state.track, Scout(state.fused, state.ratio)):
-        assert fast.keep(memory, torch.ones(streams, dtype=torch.bool)) is memory
-        for a, b in zip(fast.keep(memory, known), plain.keep(memory, known), strict=True):
+        assert fast.reset_unless(memory, torch.ones(streams, dtype=torch.bool)) is memory
+        for a, b in zip(fast.reset_unless(memory, known), plain.reset_unless(memory, known), strict=True):
             assert torch.equal(a, b)
 
     def moved(operations: Operations) -> list[torch.Tensor]:
-        pictures, ratio = operations.recall((state.fused, state.clean), state.ratio, flow)
+        pictures, ratio = operations.warp_state((state.fused, state.clean), state.ratio, flow)
         return [*pictures, ratio]
 
     for _ in range(2):  # what is remembered within a frame must not last longer
         noisy = torch.rand(streams, 3, 48, 80, generator=generator)
-        torch.testing.assert_close(fast.bands(noisy), plain.bands(noisy), rtol=0, atol=1e-6)
+        torch.testing.assert_close(fast.rgb_to_bands(noisy), plain.rgb_to_bands(noisy), rtol=0, atol=1e-6)
         for a, b in zip(moved(fast), moved(plain), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=tolerances.REMAP)
-        assert fast.bands(noisy) is fast.bands(noisy)
+        assert fast.rgb_to_bands(noisy) is fast.rgb_to_bands(noisy)
         bands, remembered, residual = (torch.randn(streams, 12, 24, 40, generator=generator) for _ in range(3))
         left = torch.rand(streams, 6, 24, 40, generator=generator)
-        torch.testing.assert_close(fast.picture(bands), plain.picture(bands), rtol=0, atol=1e-5)
-        found, expected = (o.restore(bands, left, residual, remembered) for o in (fast, plain))
+        torch.testing.assert_close(fast.bands_to_rgb(bands), plain.bands_to_rgb(bands), rtol=0, atol=1e-5)
+        found, expected = (o.remove_noise(bands, left, residual, remembered) for o in (fast, plain))
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
     monkeypatch.setattr(cpu_operations, "_EXACT_REMAP", False)
@@ -320,16 +318,16 @@ def test_operations_for_cpus_are_the_plain_ones(
 
 def test_averages_for_cpus_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
-    plain, fast = Averaging(), CpuAveraging()
+    plain, fast = Operations(), CpuOperations()
     x = torch.rand(2, 3, 24, 40, generator=generator)
     for size in (3, 5, 9):
-        torch.testing.assert_close(fast.mean(x, size), plain.mean(x, size), rtol=0, atol=1e-6)
+        torch.testing.assert_close(fast.box_filter(x, size), plain.box_filter(x, size), rtol=0, atol=1e-6)
     for factor in (1, 2, 4):
-        torch.testing.assert_close(fast.shrink(x, factor), plain.shrink(x, factor), rtol=0, atol=1e-6)
+        torch.testing.assert_close(fast.downsample(x, factor), plain.downsample(x, factor), rtol=0, atol=1e-6)
     flow = torch.nn.functional.interpolate(6 * torch.randn(2, 2, 3, 5, generator=generator), size=(24, 40))
-    torch.testing.assert_close(fast.follow(x, flow), plain.follow(x, flow), rtol=0, atol=tolerances.REMAP)
+    torch.testing.assert_close(fast.warp(x, flow), plain.warp(x, flow), rtol=0, atol=tolerances.REMAP)
     monkeypatch.setattr(cpu_operations, "_EXACT_REMAP", False)
-    assert torch.equal(fast.follow(x, flow), plain.follow(x, flow))
+    assert torch.equal(fast.warp(x, flow), plain.warp(x, flow))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -341,12 +339,12 @@ def test_functions_of_pixels_for_cpus_are_the_plain_ones(dtype: torch.dtype, mon
     def function(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return x[:, :3] + y[:, 3:6], (x * y).log(), z
 
-    plain, fast = Pixelwise(), CpuPixelwise()
+    plain, fast = Operations(), CpuOperations()
     layer = torch.nn.Conv2d(16, 4, 3).to(dtype)
-    found, expected = (p.stack(function, (a, b, one), layer) for p in (fast, plain))
+    found, expected = (p.pointwise_input(function, (a, b, one), layer) for p in (fast, plain))
     assert torch.equal(found, expected)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    for found, expected in zip(*(p.apply(function, (a, b, one)) for p in (fast, plain)), strict=True):
+    for found, expected in zip(*(p.pointwise(function, (a, b, one)) for p in (fast, plain)), strict=True):
         assert torch.equal(found, expected)
 
 
@@ -357,7 +355,7 @@ def test_flat_places_for_cpus_are_the_plain_ones() -> None:
     noisy[0, :, 30:38, 80:88] = 0.5  # smaller
     noisy[1, :, 58:, 90:] = 1  # in a corner
     bands = rgb_to_bands(noisy)
-    found, expected = (o.untouched(bands) for o in (CpuOperations(), Operations()))
+    found, expected = (o.flat_mask(bands) for o in (CpuOperations(), Operations()))
     assert torch.equal(found, expected)
     assert [bool(picture.any()) for picture in found] == [True, True, False]
 

@@ -84,7 +84,7 @@ def test_the_graph_is_the_networks_step(fast: DenoiseNetwork, blind: bool) -> No
     for name, tensor in named_state(before).items():
         assert name not in given or torch.equal(given[name], tensor)
     outputs = dict(zip(KINDS[kind].outputs, graph(*given.values()), strict=True))
-    expected = fast.advance(given["noisy"], given.get("sigma"), given["boost"], given["keep"], before)
+    expected = fast.step(given["noisy"], given.get("sigma"), given["boost"], given["keep"], before)
     assert torch.equal(outputs["clean"], expected.clean)
     assert torch.equal(outputs["level"], expected.level)
     assert all(torch.equal(a, b) for a, b in zip(next_state(before, outputs), expected.state, strict=True))

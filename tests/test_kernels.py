@@ -29,10 +29,10 @@ from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.kernels import conversion
 from vidnoise.kernels.conversion import extended
 from vidnoise.model import DenoiseNetwork, Scout, State
-from vidnoise.model.flow import outside, resize_flow, sampling_grid, warp
 from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
 from vidnoise.model.operations import Operations
-from vidnoise.model.state import UNKNOWN, NoiseMemory, Track, keep
+from vidnoise.model.state import UNKNOWN, NoiseMemory, Track, reset_unless
+from vidnoise.model.warp import outside, resize_flow, sampling_grid, warp
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
@@ -42,7 +42,7 @@ pytest.importorskip("triton")
 bands, planes_in, planes_out, warping = (
     importlib.import_module(f"vidnoise.kernels.{name}") for name in ("bands", "planes_in", "planes_out", "warp")
 )
-FusedOperations = importlib.import_module("vidnoise.kernels.operations").FusedOperations
+CudaOperations = importlib.import_module("vidnoise.kernels.cuda_operations").CudaOperations
 
 FORMATS = (
     "yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "yuva420p", "yuvj420p", "nv12", "nv21", "nv16",
@@ -179,9 +179,9 @@ def test_bands_to_pictures(dtype: torch.dtype, is_smoothed: bool) -> None:
     remembered = noise(2, 12, 9, 21, seed=3) if is_smoothed else source
     residual = noise(2, 12, 9, 21, seed=2).to(dtype).to(memory_format=torch.channels_last)
     clean, fused = torch.empty(2, 3, 18, 42, device=DEVICE), torch.empty(2, 3, 18, 42, device=DEVICE)
-    results = bands.restore(source, left, residual, remembered, clean=clean, fused=fused)
+    results = bands.remove_noise(source, left, residual, remembered, clean=clean, fused=fused)
     assert [r.data_ptr() for r in results] == [clean.data_ptr(), fused.data_ptr()]
-    expected = Operations().restore(source, left, residual, remembered)
+    expected = Operations().remove_noise(source, left, residual, remembered)
     for a, b in zip(results, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerances.KERNEL_BANDS)
 
@@ -224,11 +224,11 @@ def test_warped_ratio(name: str) -> None:
 def test_forgetting_leaves_the_other_streams_as_they_are() -> None:
     state = noise(3, 13, 11, 9)
     kept = state.clone()
-    warping.forget(state, torch.tensor([True, False, True], device=DEVICE), UNKNOWN)
+    warping.reset(state, torch.tensor([True, False, True], device=DEVICE), UNKNOWN)
     assert torch.equal(state[::2], kept[::2])
     assert torch.equal(state[1], torch.full_like(state[1], UNKNOWN))
     with pytest.raises(ValueError, match="in place"):
-        warping.forget(state.transpose(1, 2), torch.ones(3, dtype=torch.bool, device=DEVICE), 0.0)
+        warping.reset(state.transpose(1, 2), torch.ones(3, dtype=torch.bool, device=DEVICE), 0.0)
 
 
 @pytest.mark.parametrize(("name", "options"), [("yuv420p", {}), ("p010le", {"luma": 0.5}), ("rgb24", {"strength": 0})])
@@ -260,8 +260,8 @@ def memories() -> Iterator[Any]:
 @pytest.mark.parametrize("memory", list(memories()), ids=lambda memory: type(memory).__name__)
 def test_every_memory_is_forgotten_as_the_network_does(memory: Any) -> None:
     known = torch.tensor([True, False, True], device=DEVICE)
-    expected = keep(memory, known)
-    found = FusedOperations().keep(memory, known)
+    expected = reset_unless(memory, known)
+    found = CudaOperations().reset_unless(memory, known)
     assert type(found) is type(memory)
     for a, b in zip(found, expected, strict=True):
         assert torch.equal(a, b)
@@ -269,7 +269,7 @@ def test_every_memory_is_forgotten_as_the_network_does(memory: Any) -> None:
 
 def fused_network(plain: DenoiseNetwork, clean: Tensor | None, fused: Tensor) -> DenoiseNetwork:
     network = copy.copy(plain)
-    network.operations = FusedOperations(clean=clean, fused=fused)
+    network.operations = CudaOperations(clean=clean, fused=fused)
     return network
 
 
@@ -289,8 +289,8 @@ def test_a_step_of_the_network() -> None:
         for i in range(3):
             noisy = picture.roll(i, 3) + 0.1 * noise(2, 3, 16, 32, seed=i)
             known = torch.tensor([True, i != 2], device=DEVICE)
-            found = network.advance(noisy, None, 1.0, known, ours)
-            expected = plain.advance(noisy, None, 1.0, known, theirs)
+            found = network.step(noisy, None, 1.0, known, ours)
+            expected = plain.step(noisy, None, 1.0, known, theirs)
             theirs = expected.state
             assert found.clean.data_ptr() == ours.clean.data_ptr()
             assert_near((found.level, *found.state), (expected.level, *theirs))
@@ -324,26 +324,26 @@ def test_a_look_ahead_and_what_follows_from_it() -> None:
 
 
 def test_the_bands_of_a_frame_are_made_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    operations = importlib.import_module("vidnoise.kernels.operations")
+    operations = importlib.import_module("vidnoise.kernels.cuda_operations")
     made: list[Tensor] = []
     monkeypatch.setattr(operations, "rgb_to_bands", lambda image: made.append(image) or image * 2)
-    monkeypatch.setattr(operations, "forget", lambda *_: None)
-    monkeypatch.setattr(operations, "restore", lambda *_, **__: None)
+    monkeypatch.setattr(operations, "reset", lambda *_: None)
+    monkeypatch.setattr(operations, "remove_noise", lambda *_, **__: None)
     monkeypatch.setattr(operations, "bands_to_rgb", lambda *_, **__: None)
-    fused = operations.FusedOperations()
+    fused = operations.CudaOperations()
     state, known = State(*torch.zeros(6, 1)), torch.ones(1, dtype=torch.bool)
     frame, other = torch.rand(2, 1)
     steps: list[tuple[tuple[Any, ...], Callable[[], object]]] = [
-        ((state.memory, state.track), lambda: fused.restore(*torch.zeros(4, 1))),
-        ((Scout(*torch.zeros(2, 1)),), lambda: fused.picture(torch.zeros(1))),
-        ((state.track,), lambda: fused.restore(*torch.zeros(4, 1))),
+        ((state.memory, state.track), lambda: fused.remove_noise(*torch.zeros(4, 1))),
+        ((Scout(*torch.zeros(2, 1)),), lambda: fused.bands_to_rgb(torch.zeros(1))),
+        ((state.track,), lambda: fused.remove_noise(*torch.zeros(4, 1))),
     ]
     for count, (memories, end) in enumerate(steps, 1):
         frame += 1  # in place, as in a buffer
         for memory in memories:
-            fused.keep(memory, known)
-            assert torch.equal(fused.bands(frame), frame * 2)
-        assert torch.equal(fused.bands(other), other * 2)
+            fused.reset_unless(memory, known)
+            assert torch.equal(fused.rgb_to_bands(frame), frame * 2)
+        assert torch.equal(fused.rgb_to_bands(other), other * 2)
         end()
         assert len(made) == 2 * count
 
@@ -370,5 +370,5 @@ def test_every_kernel_compiles_for_a_gpu() -> None:
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, env=environment, timeout=110)
     assert done.returncode == 0, done.stderr
     names = {line.partition(":")[0] for line in done.stdout.splitlines()}
-    pictures = {"_rgb_to_bands", "_bands_to_rgb", "_restore", "_planes_to_rgb", "_apply"}
-    assert names == pictures | {"_warp_bands", "_warp_ratio", "_forget"}
+    pictures = {"_rgb_to_bands", "_bands_to_rgb", "_remove_noise", "_planes_to_rgb", "_apply"}
+    assert names == pictures | {"_warp_bands", "_warp_ratio", "_reset"}

@@ -10,11 +10,12 @@ import torch
 from tolerances import FLOW_MEDIAN
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.model import TIERS, DenoiseNetwork, ModelConfig, uniform_sigma
-from vidnoise.model.flow import estimate_motion, outside, resize_flow, sampling_grid, warp
+from vidnoise.model.flow import estimate_motion
 from vidnoise.model.fusion import LEAST_PREDICTED, TemporalFusion
 from vidnoise.model.luma_chroma import bands_to_rgb, luma_chroma_to_rgb, per_channel, rgb_to_bands, rgb_to_luma_chroma
-from vidnoise.model.network import LIMIT, boosted
-from vidnoise.model.state import UNKNOWN, Future, keep
+from vidnoise.model.network import LIMIT, scaled
+from vidnoise.model.state import UNKNOWN, Future, reset_unless
+from vidnoise.model.warp import outside, resize_flow, sampling_grid, warp
 from vidnoise.model.wavelet import haar, inverse_haar, per_band
 from vidnoise.weights import load_model
 
@@ -54,7 +55,7 @@ def run(network: DenoiseNetwork, frames: torch.Tensor, sigma: float = 0.1) -> li
     state = network.initial_state(frames.shape[1], *frames.shape[-2:])
     outputs = []
     for frame in frames:
-        clean, state = network(frame, uniform_sigma(sigma, frame), state)
+        clean, state, _ = network(frame, uniform_sigma(sigma, frame), state)
         outputs.append(clean)
     return outputs
 
@@ -103,11 +104,11 @@ def test_gains_are_spread_over_luma_and_chroma() -> None:
 def test_a_boost_raises_levels_also_where_none_was_found() -> None:
     level = torch.full((1, 6, 2, 2), 0.02)
     level[..., 0] = 0
-    assert boosted(level, 1.0) is level
-    twice = boosted(level, 2.0)
+    assert scaled(level, 1.0) is level
+    twice = scaled(level, 2.0)
     torch.testing.assert_close(twice[..., 1], torch.full((1, 6, 2), 0.04 + 2 / 255))
     torch.testing.assert_close(twice[..., 0], torch.full((1, 6, 2), 2 / 255))
-    chroma = boosted(level, torch.tensor([[1.0, 2.0]]))
+    chroma = scaled(level, torch.tensor([[1.0, 2.0]]))
     torch.testing.assert_close(chroma[:, [0, 3]], level[:, [0, 3]])
     torch.testing.assert_close(chroma[:, [1, 2, 4, 5]], twice[:, [1, 2, 4, 5]])
 
@@ -211,15 +212,15 @@ def test_output_does_not_depend_on_later_frames(network: DenoiseNetwork) -> None
 
 
 def test_a_fresh_state_knows_nothing(network: DenoiseNetwork) -> None:
-    """What a state held before ``keep(False)`` leaves no trace."""
+    """What a state held before ``reset_unless(False)`` leaves no trace."""
     frames = noisy_frames(3)
     state = network.initial_state(1, 32, 48)
     for frame in frames[:2]:
-        _, state = network(frame, uniform_sigma(0.1, frame), state)
+        _, state, _ = network(frame, uniform_sigma(0.1, frame), state)
     sigma = uniform_sigma(0.1, frames[2])
     fresh = network(frames[2], sigma, network.initial_state(1, 32, 48))[0]
-    assert torch.equal(network(frames[2], sigma, keep(state, torch.tensor(False)))[0], fresh)
-    assert not torch.equal(network(frames[2], sigma, keep(state, torch.tensor(True)))[0], fresh)
+    assert torch.equal(network(frames[2], sigma, reset_unless(state, torch.tensor(False)))[0], fresh)
+    assert not torch.equal(network(frames[2], sigma, reset_unless(state, torch.tensor(True)))[0], fresh)
 
 
 def test_streams_in_a_batch_do_not_mix() -> None:
@@ -267,7 +268,7 @@ def looked_at(network: DenoiseNetwork, frames: torch.Tensor, sigma: torch.Tensor
     """What a scout leaves at each frame."""
     scout, futures = network.initial_scout(1, *frames.shape[-2:]), []
     for frame in frames.flip(0):
-        future, scout = network.scout(frame, sigma, scout)
+        future, scout = network.look(frame, sigma, 1.0, torch.ones(1, dtype=torch.bool), scout)
         futures.append(future)
     return futures[::-1]
 
@@ -279,7 +280,7 @@ def test_of_the_last_frame_the_future_says_nothing(network: DenoiseNetwork) -> N
     assert futures[2].ratio.min() >= UNKNOWN
     assert futures[0].ratio.median() < 2
     state = network.initial_state(1, 32, 48)
-    alone, ahead = (network.step(frames[2], sigma, state, future)[0] for future in (None, futures[2]))
+    alone, ahead = (network(frames[2], sigma, state, future)[0] for future in (None, futures[2]))
     # What nobody knows still counts for a thousandth.
     torch.testing.assert_close(ahead, alone, rtol=0, atol=2e-3)
 
@@ -289,13 +290,13 @@ def test_both_ways_add_up_like_kalman_filters(network: DenoiseNetwork) -> None:
     for parameter in network.fusion.parameters():
         torch.nn.init.zeros_(parameter)
     network.fusion.misalignment[-1].bias.data.fill_(-100.0)
-    network.motion = lambda noisy, *_: estimate_motion(noisy, noisy, torch.ones_like(noisy))
+    network.estimate_motion = lambda noisy, *_: estimate_motion(noisy, noisy, torch.ones_like(noisy))
     frames = torch.stack([torch.full((1, 3, 32, 48), 0.1 * i) for i in range(1, 6)])
     sigma = uniform_sigma(0.1, frames[0])
     futures = looked_at(network, frames, sigma)
     state = network.initial_state(1, 32, 48)
     for n, (frame, future) in enumerate(zip(frames, futures, strict=True)):
-        _, state, trace = network.step(frame, sigma, state, future)
+        _, state, trace = network(frame, sigma, state, future)
         expected = 1 / (1 / max(1 / (n + 1), 0.1) + 1 / max(1 / (4 - n), LEAST_PREDICTED)) if n < 4 else 0.2
         torch.testing.assert_close(trace.ratio[:, 2:], torch.full_like(trace.ratio[:, 2:], expected), rtol=0.01, atol=0)
         mean = bands_to_rgb(trace.fused).mean()

@@ -256,7 +256,7 @@ def test_more_of_luma_or_chroma_takes_their_noise_to_be_stronger(network: Denois
     (frame,) = frames(1, 48, 64)
 
     def boost(**options) -> list[float]:
-        found = Denoiser(network, device="cpu", **options).prepare(frame).boost
+        found = Denoiser(network, device="cpu", **options).prepare(frame).sigma_scale
         return found.flatten().tolist() if isinstance(found, torch.Tensor) else [found]
 
     assert boost() == boost(luma=0.5, chroma=0.2, strength=0.7) == [1.0]

@@ -306,7 +306,7 @@ def test_one_patch_is_learnt_by_heart() -> None:
     state, outputs = network.initial_state(1, 32, 32), []
     with torch.no_grad():
         for noisy, sigma in zip(batch.noisy, batch.sigma, strict=True):
-            clean, state = network(noisy, sigma, state)
+            clean, state, _ = network(noisy, sigma, state)
             outputs.append(clean[0])
     before, after = (psnr(t, batch.clean[:, 0]).mean() for t in (batch.noisy[:, 0], torch.stack(outputs)))
     assert after > before + 6

@@ -7,10 +7,10 @@ devices run it, and ``tests/test_kernels.py`` compares the kernels with it, on t
 |---|---|
 | :func:`.planes_in.to_rgb` | :func:`vidnoise.color.to_rgb`, padded |
 | :func:`.bands.rgb_to_bands`, :func:`.bands.bands_to_rgb` | their namesakes in :mod:`vidnoise.model.luma_chroma` |
-| :func:`.bands.restore` | :meth:`vidnoise.model.operations.Operations.restore` |
-| :func:`.warp.warp_bands` | :func:`vidnoise.model.flow.warp`, bicubic, then ``rgb_to_bands`` |
-| :func:`.warp.warp_ratio` | :func:`~vidnoise.model.flow.warp` and :func:`~vidnoise.model.flow.outside` |
-| :func:`.warp.forget` | :func:`vidnoise.model.state.keep` |
+| :func:`.bands.remove_noise` | :meth:`vidnoise.model.operations.Operations.remove_noise` |
+| :func:`.warp.warp_bands` | :func:`vidnoise.model.warp.warp`, bicubic, then ``rgb_to_bands`` |
+| :func:`.warp.warp_ratio` | :func:`~vidnoise.model.warp.warp` and :func:`~vidnoise.model.warp.outside` |
+| :func:`.warp.reset` | :func:`vidnoise.model.state.reset_unless` |
 | :func:`.planes_out.apply_correction` | :func:`vidnoise.color.apply_correction` |
 
 The kernels take integer samples only: float pictures, which no file holds, go through the reference.

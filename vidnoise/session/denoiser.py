@@ -149,8 +149,8 @@ class Denoiser:
         """Frames that may have to be pushed before the first one comes back, less one."""
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
-        self._boosts: dict[tuple[float, float], Tensor] = {}
-        self._told_levels: dict[tuple[float, tuple[float, ...]], Tensor] = {}
+        self._sigma_scales: dict[tuple[float, float], Tensor] = {}
+        self._known_levels: dict[tuple[float, tuple[float, ...]], Tensor] = {}
         self.preview = chosen.preview
         self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -234,7 +234,7 @@ class Denoiser:
                 self._window = Window(self.backend, self.latency_frames)
         task = self.prepare(frame)
         assert self._window is not None  # unless it is no frame, which prepare has refused
-        return done + self._finished(self._window.push(task, task.padded, task.sigma, task.boost, task.keep))
+        return done + self._finished(self._window.push(task, task.padded, task.sigma, task.sigma_scale, task.continues))
 
     def drain(self) -> list[Frame]:
         """The frames that wait, finished by what has come so far. What is pushed next goes on from them."""
@@ -253,7 +253,9 @@ class Denoiser:
         try:
             if self._state is None:
                 self._state = self.backend.initial_state(1, *task.padded.shape[-2:])
-            clean, level, self._state = self.backend.step(task.padded, task.sigma, task.boost, task.keep, self._state)
+            clean, level, self._state = self.backend.step(
+                task.padded, task.sigma, task.sigma_scale, task.continues, self._state
+            )
         except torch.OutOfMemoryError as ex:
             raise self._out_of_memory() from ex
         return clean, level[0]
@@ -307,33 +309,35 @@ class Denoiser:
             padded = to_network(frame, MULTIPLE, room)
             noisy = padded[..., : frame.height, : frame.width]
             follows = not (frame.discontinuity or self._is_first)
-            keep = torch.full((1,), follows, dtype=torch.bool, device=self.device)
+            continues = torch.full((1,), follows, dtype=torch.bool, device=self.device)
             self._is_first = False
             if not follows:
                 self._cut_memory = None
             if self.detect_cuts:
                 cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
-                keep &= ~cut
+                continues &= ~cut
                 self._cuts += cut
-            return Task(frame, noisy, padded, self._told(frame), keep, strength, map, self._boost(strength))
+            return Task(
+                frame, noisy, padded, self._known_sigma(frame), continues, strength, map, self._sigma_scale(strength)
+            )
 
-    def _told(self, frame: Frame) -> Tensor | None:
+    def _known_sigma(self, frame: Frame) -> Tensor | None:
         """The noise level that was told, as the network wants it for such frames."""
         if self.sigma is None:
             return None
         key = self.sigma, sample_noise(frame)
-        if key not in self._told_levels:  # as with boosts
-            self._told_levels = {key: torch.tensor([[self.sigma * gain for gain in key[1]]], device=self.device)}
-        return self._told_levels[key]
+        if key not in self._known_levels:  # as with scales
+            self._known_levels = {key: torch.tensor([[self.sigma * gain for gain in key[1]]], device=self.device)}
+        return self._known_levels[key]
 
-    def _boost(self, strength: float) -> float | Tensor:
+    def _sigma_scale(self, strength: float) -> float | Tensor:
         """How many times as strong the noise is taken to be, ``(1, 2)`` where luma and chroma differ."""
         luma, chroma = (max(1.0, strength) * max(1.0, share) for share in (self.luma, self.chroma))
         if luma == chroma:
             return luma
-        if (luma, chroma) not in self._boosts:  # numbers that go to a GPU are waited for, so they are kept
-            self._boosts = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
-        return self._boosts[luma, chroma]
+        if (luma, chroma) not in self._sigma_scales:  # numbers that go to a GPU are waited for, so they are kept
+            self._sigma_scales = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
+        return self._sigma_scales[luma, chroma]
 
     def finish(self, task: Task, clean: Tensor, level: Tensor) -> Frame:
         """The frame that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its noise level."""

@@ -18,10 +18,10 @@ class Task(NamedTuple):
     padded: Tensor
     """The same, its size extended to what the network takes."""
     sigma: Tensor | None
-    """``(1, 6)``: the noise level, if it was told."""
-    keep: Tensor
+    """``(1, 6)``: the noise level, if it is known."""
+    continues: Tensor
     """``(1,)`` bool: false where a cut lies before the frame."""
     strength: float
     map: Tensor | None
-    boost: float | Tensor
-    """How many times as strong the noise is taken to be; see :meth:`Denoiser.prepare`."""
+    sigma_scale: float | Tensor
+    """Factor on the noise level; see :meth:`Denoiser.prepare`."""
