@@ -169,11 +169,10 @@ def tests(context: Context) -> None:
 
 def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[str, int, Callable, Callable]]:
     """Name, bytes that have to be moved, the kernel, its reference."""
-    from vidnoise.kernels.cuda_operations import CudaOperations
-
     from vidnoise.color import apply_correction, to_rgb
     from vidnoise.kernels import bands, planes_in, planes_out
     from vidnoise.kernels.conversion import difference, extended
+    from vidnoise.kernels.cuda_operations import CudaOperations
     from vidnoise.model.operations import Operations
 
     device = context.device

@@ -30,7 +30,7 @@ def test_the_dry_run_measures_everything(tmp_path: Path) -> None:
     rows = {part["part"]: part["rows"] for part in results["parts"]}
     assert {row["kernel"] for row in rows["kernels"]} >= {
         "RGB to bands",
-        "recall: warps to bands",
+        "warp state to bands",
         "correction onto planes",
     }
     assert all("failed" not in row for part in rows.values() for row in part)
