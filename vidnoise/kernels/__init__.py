@@ -1,7 +1,8 @@
 """Fused Triton kernels for the memory-bound operations around the convolutions.
 
 Each does in one pass over memory what a chain of PyTorch operations does in many. That chain is the reference: other
-devices run it, and ``tests/test_kernels.py`` compares the kernels with it, on the CPU too (in Triton's interpreter).
+devices run it, and ``tests/kernels/test_kernels.py`` compares the kernels with it, on the CPU too (in Triton's
+interpreter).
 
 | kernel | reference |
 |---|---|
