@@ -66,7 +66,7 @@ type: $(STAMP)
 MUTANTS ?= 20000
 
 fuzz: $(STAMP)
-	PYTHONPATH=tests $(BIN)/python -m fuzz.run --mutants $(MUTANTS)
+	PYTHONPATH=tests $(BIN)/python -m faults.fuzz.run --mutants $(MUTANTS)
 
 bench: $(STAMP)
 	$(BIN)/vidnoise bench --peers -o bench/speed.json

@@ -46,13 +46,13 @@ CROP, N_FRAMES = 192, 10
 
 def without_flow(network: DenoiseNetwork) -> None:
     """All flows are zero."""
-    estimate = network.motion
+    estimate = network.estimate_motion
 
     def still(*arguments: Any) -> Motion:
         motion = estimate(*arguments)
         return motion._replace(flow=torch.zeros_like(motion.flow))
 
-    network.motion = still
+    network.estimate_motion = still
 
 
 def without_fusion(network: DenoiseNetwork) -> None:
@@ -105,7 +105,7 @@ def streamed(network: DenoiseNetwork, batch: Batch) -> Tensor:
     state = network.initial_state(*(batch.noisy.shape[i] for i in (1, 3, 4)))
     results = []
     for noisy, sigma in zip(batch.noisy, batch.sigma, strict=True):
-        clean, state = network(noisy, sigma, state)
+        clean, state, _ = network(noisy, sigma, state)
         results.append(clean)
     return torch.stack(results)
 

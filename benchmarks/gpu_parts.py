@@ -172,7 +172,7 @@ def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[st
     from vidnoise.color import apply_correction, to_rgb
     from vidnoise.kernels import bands, planes_in, planes_out
     from vidnoise.kernels.conversion import difference, extended
-    from vidnoise.kernels.operations import FusedOperations
+    from vidnoise.kernels.cuda_operations import CudaOperations
     from vidnoise.model.operations import Operations
 
     device = context.device
@@ -182,24 +182,27 @@ def kernel_cases(context: Context, height: int, width: int) -> Iterator[tuple[st
     x = extended(to_rgb(frame, centred=True), MULTIPLE)
     clean = x + 0.01
     picture = 4 * 3 * h * w
-    reference, ours = Operations(), FusedOperations()
+    reference, ours = Operations(), CudaOperations()
     yield ("planes to RGB", samples + picture, lambda: planes_in.to_rgb(frame, MULTIPLE, rgb=clean),
            lambda: extended(to_rgb(frame, centred=True), MULTIPLE))  # fmt: skip
-    yield "RGB to bands", 2 * picture, lambda: bands.rgb_to_bands(x), lambda: reference.bands(x)
+    yield "RGB to bands", 2 * picture, lambda: bands.rgb_to_bands(x), lambda: reference.rgb_to_bands(x)
     fused = bands.rgb_to_bands(x)
-    yield "bands to RGB", 2 * picture, lambda: ours.picture(fused), lambda: reference.picture(fused)
+    yield "bands to RGB", 2 * picture, lambda: ours.bands_to_rgb(fused), lambda: reference.bands_to_rgb(fused)
     ratio = torch.rand(1, 4, h // 2, w // 2, device=device)
     flow = 2 * torch.randn(1, 2, h // 2, w // 2, device=device)
     half = 4 * h * w // 4
-    yield ("recall: warps to bands", 4 * picture + 10 * half, lambda: ours.recall((x, clean), ratio, flow),
-           lambda: reference.recall((x, clean), ratio, flow))  # fmt: skip
+    yield ("warp state to bands", 4 * picture + 10 * half, lambda: ours.warp_state((x, clean), ratio, flow),
+           lambda: reference.warp_state((x, clean), ratio, flow))  # fmt: skip
     left, residual = torch.rand(1, 6, h // 2, w // 2, device=device), torch.randn_like(fused).half()
     residual = residual.contiguous(memory_format=torch.channels_last)
     smoothed = fused.clone()
-    for name, source, n_bytes in (("restore", fused, 3 * picture), ("restore, smoothed", smoothed, 4 * picture)):
+    for name, source, n_bytes in (
+        ("remove noise", fused, 3 * picture),
+        ("remove noise, smoothed", smoothed, 4 * picture),
+    ):
         yield (f"{name}: bands to pictures", n_bytes + picture // 2 + 6 * half,
-               lambda source=source: ours.restore(source, left, residual, fused),
-               lambda source=source: reference.restore(source, left, residual, fused))  # fmt: skip
+               lambda source=source: ours.remove_noise(source, left, residual, fused),
+               lambda source=source: reference.remove_noise(source, left, residual, fused))  # fmt: skip
     yield ("correction onto planes", 2 * picture + 2 * samples,
            lambda: planes_out.apply_correction(frame, clean, x, 0.9),
            lambda: apply_correction(frame, difference(frame, clean, x, 0.9), centred=True))  # fmt: skip
@@ -269,11 +272,11 @@ def time_case(context: Context, tier: str, precision: str, backend_name: str, si
     h, w = -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
     memory = {"state": backend.initial_state(1, h, w)}
     noisy = torch.rand(1, 3, h, w, device=device)
-    keep = torch.ones(1, dtype=torch.bool, device=device)
+    continues = torch.ones(1, dtype=torch.bool, device=device)
 
     def step() -> None:
         made = getattr(memory["state"], "noisy", None)
-        _, _, memory["state"] = backend.step(noisy if made is None else made, None, 1.0, keep, memory["state"])
+        _, _, memory["state"] = backend.step(noisy if made is None else made, None, 1.0, continues, memory["state"])
 
     for _ in range(2):
         step()
@@ -281,9 +284,9 @@ def time_case(context: Context, tier: str, precision: str, backend_name: str, si
     scout = backend.initial_scout(1, h, w)
 
     def both_ways() -> None:
-        level, state = backend.measure(noisy, None, keep, memory["state"])
-        future, _ = backend.look(noisy, level, 1.0, keep, scout)
-        memory["state"] = backend.smooth(noisy, level, 1.0, keep, state, future).state
+        level, state = backend.measure(noisy, None, continues, memory["state"])
+        future, _ = backend.look(noisy, level, 1.0, continues, scout)
+        memory["state"] = backend.smooth(noisy, level, 1.0, continues, state, future).state
 
     ahead = None
     if backend_name in (context.graphs, "eager"):  # others would compile three graphs more

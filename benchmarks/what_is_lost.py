@@ -44,11 +44,11 @@ def parts(network: DenoiseNetwork, clean: Tensor, noisy: Tensor, sigma: float) -
     first, found = 0.0, []
     for t, (true, frame) in enumerate(zip(clean.split(1), noisy.split(1), strict=True)):
         before = state._replace(fused=aligned)
-        out, state, trace = network.step(frame, level, state)
+        out, state, trace = network(frame, level, state)
         if t == 0:
             first = psnr(out.clamp(0, 1), true).item()
             continue
-        (past,), _ = network.operations.recall((before.fused,), before.ratio, trace.motion.flow)
+        (past,), _ = network.operations.warp_state((before.fused,), before.ratio, trace.motion.flow)
         aligned = bands_to_rgb(past + per_band(per_channel(trace.ratio)) * (rgb_to_bands(true) - past))
         if t < SETTLED:
             continue

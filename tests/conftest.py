@@ -15,7 +15,7 @@ import pytest
 import torch
 
 try:
-    import clips as clip_kitchen
+    from support import clips as clip_kitchen
 except ImportError:  # no av, as on bare GPU machines: tests that need no clip still run
     clip_kitchen = None
 
@@ -94,7 +94,7 @@ def no_network_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Options of a run with a network of no worth, which is fast."""
-    from live_peers import with_tiny_model
+    from support.live_peers import with_tiny_model
 
     return with_tiny_model(tmp_path_factory.mktemp("model"))
 

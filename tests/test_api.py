@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vidnoise
-from clips import Clip
+from support.clips import Clip
 from vidnoise import Frame, RunStats
 from vidnoise.errors import DeviceError, FormatError, SinkOpenError, UnknownModelError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo

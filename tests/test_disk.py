@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from clips import Clip
-from test_sinks import frame_of, info_of, write_all
+from support.clips import Clip
+from support.sinks import frame_of, info_of, write_all
 from vidnoise import disk
 from vidnoise.errors import EncodeError, SinkOpenError
 from vidnoise.locking import Lock

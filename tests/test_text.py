@@ -13,7 +13,7 @@ from typing import Any
 import av
 import pytest
 
-from clips import Clip
+from support.clips import Clip
 from vidnoise.cli import main
 from vidnoise.errors import SinkOpenError, SourceOpenError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, StreamInfo

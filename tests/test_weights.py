@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from test_model import TINY
+from support.networks import TINY
 from vidnoise.errors import UnknownModelError, UsageError, WeightsError
 from vidnoise.model import DenoiseNetwork
 from vidnoise.weights import (

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vidnoise.backends.measurements import Kind, Measurement, Measurements
 from vidnoise.backends.protocol import Backend
-from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels
+from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, known_levels
 
 log = logging.getLogger(__name__)
 
@@ -91,28 +91,28 @@ class Auto:
         return self._eager.initial_scout(n, height, width)
 
     def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
     ) -> Denoised:
         self._settle(Kind(noisy.shape, blind=sigma is None, both_ways=False))
         self._frames += 1
-        return self._timed("step", noisy, sigma, boost, keep, state)
+        return self._timed("step", noisy, sigma, sigma_scale, continues, state)
 
     def measure(
-        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
     ) -> tuple[Tensor, State]:  # fmt: skip
         self._settle(Kind(noisy.shape, blind=sigma is None, both_ways=True))
         self._frames += 1
-        return self._timed("measure", noisy, sigma, keep, state)
+        return self._timed("measure", noisy, sigma, continues, state)
 
     def look(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
-        return self._timed("look", noisy, level, boost, keep, scout)
+        return self._timed("look", noisy, level, sigma_scale, continues, scout)
 
     def smooth(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State, future: Future
     ) -> Denoised:
-        return self._timed("smooth", noisy, level, boost, keep, state, future)
+        return self._timed("smooth", noisy, level, sigma_scale, continues, state, future)
 
     def _timed(self, work: str, *given: Any) -> Any:
         begin = time.perf_counter()
@@ -214,31 +214,31 @@ def _scene(kind: Kind) -> Iterator[Tensor]:
         yield scene[..., 2 * i : 2 * i + width] + 0.08 * torch.randn(n, 3, height, width, generator=generator)
 
 
-def _told(kind: Kind, noisy: Tensor) -> Tensor | None:
-    return None if kind.blind else told_levels(0.08, noisy)
+def _known_sigma(kind: Kind, noisy: Tensor) -> Tensor | None:
+    return None if kind.blind else known_levels(0.08, noisy)
 
 
 def _steps(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[Tensor]:
     n, _, height, width = kind.shape
-    keep = torch.ones(n, dtype=torch.bool)
+    continues = torch.ones(n, dtype=torch.bool)
     state = backend.initial_state(n, height, width)
     for noisy in _scene(kind):
-        clean, _, state = timed("step", noisy, _told(kind, noisy), 1.0, keep, state)
+        clean, _, state = timed("step", noisy, _known_sigma(kind, noisy), 1.0, continues, state)
         yield clean
 
 
 def _window(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[Tensor]:
     """Yield the clean frames of one look-ahead window; :func:`_steps` does without one."""
     n, _, height, width = kind.shape
-    keep = torch.ones(n, dtype=torch.bool)
+    continues = torch.ones(n, dtype=torch.bool)
     state, scout = backend.initial_state(n, height, width), backend.initial_scout(n, height, width)
     frames, futures = [], []
     for noisy in _scene(kind):
-        level, state = timed("measure", noisy, _told(kind, noisy), keep, state)
+        level, state = timed("measure", noisy, _known_sigma(kind, noisy), continues, state)
         frames.append((noisy, level))
     for i, (noisy, level) in enumerate(reversed(frames)):
-        future, scout = timed("look", noisy, level, 1.0, keep if i else ~keep, scout)
+        future, scout = timed("look", noisy, level, 1.0, continues if i else ~continues, scout)
         futures.append(future)
     for (noisy, level), future in zip(frames, reversed(futures), strict=True):
-        clean, _, state = timed("smooth", noisy, level, 1.0, keep, state, future)
+        clean, _, state = timed("smooth", noisy, level, 1.0, continues, state, future)
         yield clean

@@ -39,7 +39,7 @@ from vidnoise.backends.protocol import is_map, step_by_place
 from vidnoise.errors import BackendError
 from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Size, named_state, shape_of, step_kind
 from vidnoise.kernels import enabled
-from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
+from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, known_levels, uniform_sigma
 
 WARM_UP = 3
 """Steps before recording: in the first ones, libraries choose algorithms and allocate workspaces."""
@@ -161,44 +161,50 @@ class CudaGraph:
 
     @torch.inference_mode()
     def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
     ) -> Denoised:
         if is_map(sigma):
-            return step_by_place(self, noisy, sigma, boost, keep, state)
+            return step_by_place(self, noisy, sigma, sigma_scale, continues, state)
         state = self._ours(state)
-        given = {"noisy": noisy, "boost": boost, "keep": keep}
+        given = {"noisy": noisy, "boost": sigma_scale, "keep": continues}
         if sigma is not None:
-            given["sigma"] = told_levels(sigma, noisy)
+            given["sigma"] = known_levels(sigma, noisy)
         made = self._run(step_kind(blind=sigma is None), _size(noisy), state.buffers, given)
         return Denoised(state.clean, made["level"], state)
 
     @torch.inference_mode()
     def measure(
-        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
     ) -> tuple[Tensor, State]:  # fmt: skip
         if sigma is not None:
             return uniform_sigma(sigma, noisy), state
         state = self._ours(state)
-        made = self._run("measure", _size(noisy), state.buffers, {"noisy": noisy, "keep": keep})
+        made = self._run("measure", _size(noisy), state.buffers, {"noisy": noisy, "keep": continues})
         return made["levels"].clone(), state
 
     @torch.inference_mode()
     def look(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
         size = _size(noisy)
         buffers = self._looking.setdefault(size, _Buffers({}))
-        given = {"noisy": noisy, "levels": level, "boost": boost, "keep": keep, **dict(zip(SCOUT, scout, strict=True))}
+        given = {
+            "noisy": noisy,
+            "levels": level,
+            "boost": sigma_scale,
+            "keep": continues,
+            **dict(zip(SCOUT, scout, strict=True)),
+        }
         made = self._run("look", size, buffers, given)
         return Future(*(made[name].clone() for name in FUTURE)), Scout(*(made[name].clone() for name in SCOUT))
 
     @torch.inference_mode()
     def smooth(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State, future: Future
     ) -> Denoised:
         state = self._ours(state)
         ahead = dict(zip(FUTURE, future, strict=True))
-        given = {"noisy": noisy, "levels": level, "boost": boost, "keep": keep, **ahead}
+        given = {"noisy": noisy, "levels": level, "boost": sigma_scale, "keep": continues, **ahead}
         made = self._run("smooth", _size(noisy), state.buffers, given)
         return Denoised(state.clean, made["level"], state)
 
@@ -236,10 +242,10 @@ class CudaGraph:
         written = {name: self._buffer(buffers, _place(name), size) for name in outputs}
         network = copy.copy(self._network)  # its layers are shared
         if enabled(self._device):
-            from vidnoise.kernels.operations import FusedOperations
+            from vidnoise.kernels.cuda_operations import CudaOperations
 
             # The pictures of the state are overwritten; they are no longer read by then.
-            network.operations = FusedOperations(
+            network.operations = CudaOperations(
                 clean=read.get("previous"), fused=read.get("fused", read.get("scout_fused"))
             )
 

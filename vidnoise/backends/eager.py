@@ -31,25 +31,27 @@ class Eager:
 
     @torch.inference_mode()
     def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
     ) -> Denoised:
-        return self.network.advance(noisy, sigma, boost, keep, state)
+        return self.network.step(noisy, sigma, sigma_scale, continues, state)
 
     def initial_scout(self, n: int, height: int, width: int) -> Scout:
         return self.network.initial_scout(n, height, width, device=self._device)
 
     @torch.inference_mode()
-    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.network.measure(noisy, sigma, keep, state)
+    def measure(
+        self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        return self.network.measure(noisy, sigma, continues, state)
 
     @torch.inference_mode()
     def look(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
-        return self.network.look(noisy, level, boost, keep, scout)
+        return self.network.look(noisy, level, sigma_scale, continues, scout)
 
     @torch.inference_mode()
     def smooth(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State, future: Future
     ) -> Denoised:
-        return self.network.smooth(noisy, level, boost, keep, state, future)
+        return self.network.smooth(noisy, level, sigma_scale, continues, state, future)

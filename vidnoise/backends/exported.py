@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vidnoise.backends.protocol import is_map, per_stream_boost, step_by_place
+from vidnoise.backends.protocol import is_map, per_stream_scale, step_by_place
 from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Named, Size, named_state, next_state, shape_of, step_kind
-from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, told_levels, uniform_sigma
+from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, known_levels, uniform_sigma
 
 
 class Exported:
@@ -57,39 +57,39 @@ class Exported:
 
     @torch.inference_mode()
     def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
     ) -> Denoised:
         if is_map(sigma):
-            return step_by_place(self, noisy, sigma, boost, keep, state)
-        given = {"noisy": noisy, "boost": per_stream_boost(boost, noisy), "keep": keep, **named_state(state)}
+            return step_by_place(self, noisy, sigma, sigma_scale, continues, state)
+        given = {"noisy": noisy, "boost": per_stream_scale(sigma_scale, noisy), "keep": continues, **named_state(state)}
         if sigma is not None:
-            given["sigma"] = told_levels(sigma, noisy)
+            given["sigma"] = known_levels(sigma, noisy)
         found = self._named(step_kind(blind=sigma is None), given)
         return Denoised(found["clean"], found["level"], next_state(state, found))
 
     @torch.inference_mode()
     def measure(
-        self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
     ) -> tuple[Tensor, State]:  # fmt: skip
         if sigma is not None:
             return uniform_sigma(sigma, noisy), state
-        found = self._named("measure", {"noisy": noisy, "keep": keep, **named_state(state)})
+        found = self._named("measure", {"noisy": noisy, "keep": continues, **named_state(state)})
         return found["levels"], next_state(state, found)
 
     @torch.inference_mode()
     def look(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
-        boost = per_stream_boost(boost, noisy)
-        given = {"noisy": noisy, "levels": level, "boost": boost, "keep": keep}
+        sigma_scale = per_stream_scale(sigma_scale, noisy)
+        given = {"noisy": noisy, "levels": level, "boost": sigma_scale, "keep": continues}
         found = self._named("look", {**given, **dict(zip(SCOUT, scout, strict=True))})
         return Future(*(found[name] for name in FUTURE)), Scout(*(found[f"next_{name}"] for name in SCOUT))
 
     @torch.inference_mode()
     def smooth(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State, future: Future
     ) -> Denoised:
-        boost = per_stream_boost(boost, noisy)
-        given = {"noisy": noisy, "levels": level, "boost": boost, "keep": keep, **named_state(state)}
+        sigma_scale = per_stream_scale(sigma_scale, noisy)
+        given = {"noisy": noisy, "levels": level, "boost": sigma_scale, "keep": continues, **named_state(state)}
         found = self._named("smooth", {**given, **dict(zip(FUTURE, future, strict=True))})
         return Denoised(found["clean"], found["level"], next_state(state, found))

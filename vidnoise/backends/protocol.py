@@ -39,23 +39,23 @@ class Backend(Protocol):
         ...
 
     def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
     ) -> Denoised:
         """Denoise the next frame of each of N streams.
 
         Args:
             noisy: ``(N, 3, H, W)`` float32 RGB on the device, nominally in [0, 1]; H and W multiples of 16.
             sigma: noise level in [0, 1] units: one for all streams, ``(N,)``, ``(N, 6)`` by channel and band
-                (:func:`~vidnoise.model.noise_level.told_levels`), or ``(N, 6, H/2, W/2)`` by place, too; ``None``
+                (:func:`~vidnoise.model.noise_level.known_levels`), or ``(N, 6, H/2, W/2)`` by place, too; ``None``
                 estimates it.
-            boost: factor on the noise level: one number, or ``(N, 2)`` for the luma and the chroma of each stream.
-            keep: ``(N,)`` bool on the device; where false, the stream's past is reset, as after a cut before this
+            sigma_scale: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+            continues: ``(N,)`` bool on the device; where false, the stream's past is reset, as after a cut before this
                 frame.
             state: from :meth:`initial_state` or the previous step. It is consumed: the backend may overwrite it.
 
         Returns:
             The clean frames (float32), which the next step with the same state may overwrite; the noise level as
-            estimated or given, without the boost; and the next state.
+            estimated or given, without the scale; and the next state.
 
         Raises:
             torch.OutOfMemoryError: the state is unchanged, and the frame may be pushed again.
@@ -66,7 +66,9 @@ class Backend(Protocol):
         """Return an empty scout for ``n`` streams of one size."""
         ...
 
-    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
+    def measure(
+        self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
+    ) -> tuple[Tensor, State]:
         """Run the first half of :meth:`step`, for use with a look-ahead: :meth:`DenoiseNetwork.measure`.
 
         The returned level is never overwritten.
@@ -74,13 +76,13 @@ class Backend(Protocol):
         ...
 
     def look(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
         """Run :meth:`DenoiseNetwork.look`. The scout is consumed; the returned future is never overwritten."""
         ...
 
     def smooth(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, state: State, future: Future
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State, future: Future
     ) -> Denoised:
         """Run the second half of :meth:`step`, with the prediction of :meth:`look`: :meth:`DenoiseNetwork.smooth`.
 
@@ -101,7 +103,7 @@ def is_map(sigma: float | Tensor | None) -> TypeGuard[Tensor]:
 
 
 def step_by_place(
-    backend: Backend, noisy: Tensor, sigma: Tensor, boost: float | Tensor, keep: Tensor, state: State
+    backend: Backend, noisy: Tensor, sigma: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State
 ) -> Denoised:
     """Run :meth:`Backend.step` with the noise level by place, for graphs of a step that take one for the whole picture.
 
@@ -109,13 +111,13 @@ def step_by_place(
     frame itself, and has next to no weight.
     """
     n, _, height, width = noisy.shape
-    level, state = backend.measure(noisy, sigma, keep, state)
+    level, state = backend.measure(noisy, sigma, continues, state)
     future = Future(rgb_to_bands(noisy), noisy.new_full((n, 4, height // 2, width // 2), UNKNOWN))
-    return backend.smooth(noisy, level, boost, keep, state, future)
+    return backend.smooth(noisy, level, sigma_scale, continues, state, future)
 
 
-def per_stream_boost(value: float | Tensor, noisy: Tensor) -> Tensor:
-    """Return a boost, see :meth:`Backend.step`, as a float32 tensor ``(N, 2)`` on the device of ``noisy``."""
+def per_stream_scale(value: float | Tensor, noisy: Tensor) -> Tensor:
+    """Return a scale of sigma, see :meth:`Backend.step`, as a float32 tensor ``(N, 2)`` on the device of ``noisy``."""
     if isinstance(value, Tensor):
         return value.to(noisy.device, torch.float32).reshape(-1, 2).expand(noisy.shape[0], 2)
     return torch.full((noisy.shape[0], 2), float(value), device=noisy.device)

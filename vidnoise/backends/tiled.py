@@ -14,7 +14,7 @@ import itertools
 import logging
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,9 +30,8 @@ from vidnoise.kernels import enabled
 from vidnoise.model import Denoised, DenoiseNetwork, Future, ModelConfig, Scout, State, uniform_sigma
 from vidnoise.model.dncnn import typed
 from vidnoise.model.flow import Motion
-from vidnoise.model.network import MULTIPLE, boosted, mean_level
-from vidnoise.model.state import Track
-from vidnoise.model.state import keep as forgotten
+from vidnoise.model.network import MULTIPLE, mean_level, scaled
+from vidnoise.model.state import Track, reset_unless
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +108,9 @@ class Tiled:
     ) -> None:  # fmt: skip
         self._network = copy.copy(network.in_precision(dtype))
         if enabled(device):
-            from vidnoise.kernels.operations import FusedOperations
+            from vidnoise.kernels.cuda_operations import CudaOperations
 
-            self._network.operations = FusedOperations()
-        self._motion = network.motion
+            self._network.operations = CudaOperations()
         self._device = device
         self._max_bytes, self._overlap = max_memory * 2**20, overlap
         self._waiting = lookahead
@@ -140,34 +138,38 @@ class Tiled:
         return None
 
     def step(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
+        self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
     ) -> Denoised:
-        level, state = self.measure(noisy, sigma, keep, state)
-        return self.smooth(noisy, level, boost, keep, state, None)
+        level, state = self.measure(noisy, sigma, continues, state)
+        return self.smooth(noisy, level, sigma_scale, continues, state, None)
 
     @torch.inference_mode()
-    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
+    def measure(
+        self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
+    ) -> tuple[Tensor, State]:
         if sigma is not None:
             return uniform_sigma(sigma, noisy), state
-        return self._smaller_if_full(noisy, lambda cut: self._measured(cut, noisy, keep, state))
+        return self._smaller_if_full(noisy, lambda cut: self._measured(cut, noisy, continues, state))
 
     @torch.inference_mode()
     def look(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
-        return self._smaller_if_full(noisy, lambda cut: self._looked(cut, noisy, level, boost, keep, scout))
+        return self._smaller_if_full(noisy, lambda cut: self._looked(cut, noisy, level, sigma_scale, continues, scout))
 
     @torch.inference_mode()
     def smooth(
         self,
         noisy: Tensor,
         level: Tensor,
-        boost: float | Tensor,
-        keep: Tensor,
+        sigma_scale: float | Tensor,
+        continues: Tensor,
         state: State,
         future: Future | None,
     ) -> Denoised:
-        return self._smaller_if_full(noisy, lambda cut: self._smoothed(cut, noisy, level, boost, keep, state, future))
+        return self._smaller_if_full(
+            noisy, lambda cut: self._smoothed(cut, noisy, level, sigma_scale, continues, state, future)
+        )
 
     def _smaller_if_full(self, noisy: Tensor, work: Callable[[_Cut], Result]) -> Result:
         """Run ``work`` on the tiles, retrying with smaller ones when out of memory."""
@@ -189,20 +191,20 @@ class Tiled:
             self._last_cut = (height, width, tile), _Cut(height, width, tile, self._overlap)
         return self._last_cut[1]
 
-    def _measured(self, cut: _Cut, noisy: Tensor, keep: Tensor, state: State) -> tuple[Tensor, State]:
+    def _measured(self, cut: _Cut, noisy: Tensor, continues: Tensor, state: State) -> tuple[Tensor, State]:
         n, _, height, width = noisy.shape
         estimator, operations = self._network.noise_level, self._network.operations
-        memory = forgotten(state.memory, keep)
+        memory = reset_unless(state.memory, continues)
         known = (memory.noise[:, 12:, :1, :1] > 0).float()
         features = trust = None
         past = torch.empty_like(memory.past)
         for place in cut:
-            bands = operations.bands(cut.part(noisy, place).contiguous())
+            bands = operations.rgb_to_bands(cut.part(noisy, place).contiguous())
             cut.part(past, place).copy_(bands)
-            parts = 1 - operations.untouched(bands)
+            noise_mask = 1 - operations.flat_mask(bands)
             before = cut.part(memory.past, place).contiguous()
             found, sure = estimator.features(
-                bands, before, known.expand(-1, -1, *bands.shape[2:]), parts, operations.pixelwise
+                bands, before, known.expand(-1, -1, *bands.shape[2:]), noise_mask, operations
             )
             if features is None or trust is None:
                 features = noisy.new_zeros(n, found.shape[1], height // 8, width // 8)
@@ -215,19 +217,21 @@ class Tiled:
         level = noisy.new_zeros(n, 6, height // 2, width // 2)
         for place in cut:
             bands = cut.part(past, place)
-            parts = 1 - operations.untouched(bands)
-            cut.blend(level, estimator.level(cut.part(noise, place)[:, :12], bands, parts, operations.pixelwise), place)
+            noise_mask = 1 - operations.flat_mask(bands)
+            cut.blend(level, estimator.level(cut.part(noise, place)[:, :12], bands, noise_mask, operations), place)
         return level, state._replace(noise=noise, past=past)
 
     def _looked(
-        self, cut: _Cut, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
+        self, cut: _Cut, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
-        scout, level = forgotten(scout, keep), boosted(level, boost)
+        scout, level = reset_unless(scout, continues), scaled(level, sigma_scale)
         future = Future(torch.zeros_like(level).repeat(1, 2, 1, 1), torch.zeros_like(scout.ratio))
         following = Scout(*(torch.zeros_like(t) for t in scout))
-        for place in self._places(cut, noisy, scout.fused, level):
-            part, strength = (cut.part(t, place).contiguous() for t in (noisy, level))
-            found = self._network.scout(part, strength, Scout(*(cut.part(t, place).contiguous() for t in scout)))
+        motion, continues = self._motion(noisy, scout.fused, level), torch.ones_like(continues)
+        for place in cut:
+            frame, strength = cut.parts((noisy, level), place)
+            before, moved = Scout(*cut.parts(scout, place)), Motion(*cut.parts(motion, place))
+            found = self._network.look(frame, strength, 1.0, continues, before, moved)
             for wholes, values in zip((future, following), found, strict=True):
                 for whole, value in zip(wholes, values, strict=True):
                     cut.blend(whole, value, place)
@@ -238,34 +242,28 @@ class Tiled:
         cut: _Cut,
         noisy: Tensor,
         level: Tensor,
-        boost: float | Tensor,
-        keep: Tensor,
+        sigma_scale: float | Tensor,
+        continues: Tensor,
         state: State,
         future: Future | None,
     ) -> Denoised:
-        found_level, level = mean_level(level), boosted(level, boost)
-        state = state._replace(**forgotten(state.track, keep)._asdict())
+        found_level, level = mean_level(level), scaled(level, sigma_scale)
+        state = state._replace(**reset_unless(state.track, continues)._asdict())
         following = Track(*(torch.zeros_like(t) for t in state.track))
-        for place in self._places(cut, noisy, state.clean, level):
-            part, strength = (cut.part(t, place).contiguous() for t in (noisy, level))
-            ahead = None if future is None else Future(*(cut.part(t, place).contiguous() for t in future))
-            before = State(*(cut.part(t, place).contiguous() for t in state))
-            _, found, _ = self._network.step(part, strength, before, ahead)
+        motion = self._motion(noisy, state.clean, level)
+        for place in cut:
+            frame, strength = cut.parts((noisy, level), place)
+            ahead = None if future is None else Future(*cut.parts(future, place))
+            before, moved = State(*cut.parts(state, place)), Motion(*cut.parts(motion, place))
+            _, found, _ = self._network(frame, strength, before, ahead, moved)
             for whole, values in zip(following, found.track, strict=True):
                 cut.blend(whole, values, place)
         return Denoised(following.clean, found_level, state._replace(**following._asdict()))
 
-    def _places(self, cut: _Cut, noisy: Tensor, previous: Tensor, level: Tensor) -> Iterator[tuple[Span, Span]]:
-        """Yield the places of the tiles, giving the network the matching part of the whole picture's motion at each."""
+    def _motion(self, noisy: Tensor, previous: Tensor, level: Tensor) -> Motion:
+        """Estimate the motion of the whole picture."""
         now, before = (F.avg_pool2d(picture.mean(1, keepdim=True), 2) for picture in (noisy, previous))
-        motion = self._motion(now, before, level[:, :1])
-        try:
-            for place in cut:
-                moved = Motion(*(cut.part(flow, place) for flow in motion))
-                self._network.motion = lambda *_, moved=moved: moved
-                yield place
-        finally:
-            self._network.motion = self._motion
+        return self._network.estimate_motion(now, before, level[:, :1])
 
 
 class _Cut:
@@ -285,6 +283,10 @@ class _Cut:
         step = self._height // whole.shape[2]
         top, left = (span.start // step for span in place)
         return whole[..., top : top + self._tile[0] // step, left : left + self._tile[1] // step]
+
+    def parts(self, wholes: Iterable[Tensor], place: tuple[Span, Span]) -> Iterator[Tensor]:
+        """Yield contiguous copies of one tile of several tensors."""
+        return (self.part(whole, place).contiguous() for whole in wholes)
 
     def blend(self, whole: Tensor, values: Tensor, place: tuple[Span, Span]) -> None:
         """Add a tile's weighted values to the whole."""
@@ -344,15 +346,15 @@ def step_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
 def _step_bytes(config: ModelConfig, dtype: torch.dtype, n: int, height: int, width: int) -> int:
     empty = DenoiseNetwork(config).to("meta").in_precision(dtype)
     state = empty.initial_state(n, height, width, device="meta")
-    noisy, boost = torch.empty(n, 3, height, width, device="meta"), torch.empty(n, 2, device="meta")
-    keep = torch.empty(n, dtype=torch.bool, device="meta")
-    peak = peak_bytes(lambda: empty.advance(noisy, None, boost, keep, state))
+    noisy, sigma_scale = torch.empty(n, 3, height, width, device="meta"), torch.empty(n, 2, device="meta")
+    continues = torch.empty(n, dtype=torch.bool, device="meta")
+    peak = peak_bytes(lambda: empty.step(noisy, None, sigma_scale, continues, state))
     return peak + sum(t.numel() * t.element_size() for t in state)
 
 
 def motion_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
     """Return the peak memory of motion estimation for a picture, including its noise level."""
-    return _motion_bytes(network.motion, n, height, width)
+    return _motion_bytes(network.estimate_motion, n, height, width)
 
 
 @functools.lru_cache(maxsize=64)

@@ -81,8 +81,8 @@ def free_bytes(device: torch.device) -> int:
 class _Waiting(NamedTuple, Generic[Item]):
     item: Item
     noisy: Tensor
-    boost: float | Tensor
-    keep: Tensor
+    sigma_scale: float | Tensor
+    continues: Tensor
     level: Tensor
 
 
@@ -107,7 +107,7 @@ class Window(Generic[Item]):
         return len(self._waiting)
 
     def push(
-        self, item: Item, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor
+        self, item: Item, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor
     ) -> Iterator[tuple[Item, Denoised]]:
         """Take the next frame and yield the finished ones, with their items.
 
@@ -115,12 +115,12 @@ class Window(Generic[Item]):
 
         Args:
             item: any object that belongs to the frame.
-            noisy, sigma, boost, keep: see :meth:`Backend.step`. All waiting frames have one size.
+            noisy, sigma, sigma_scale, continues: see :meth:`Backend.step`. All waiting frames have one size.
         """
         if self.state is None:
             self.state = self._backend.initial_state(len(noisy), *noisy.shape[-2:])
-        level, self.state = self._backend.measure(noisy, sigma, keep, self.state)
-        self._waiting.append(_Waiting(item, noisy, boost, keep, level))
+        level, self.state = self._backend.measure(noisy, sigma, continues, self.state)
+        self._waiting.append(_Waiting(item, noisy, sigma_scale, continues, level))
         if len(self._waiting) > self._lookahead:
             yield from self._release(len(self._waiting) - self._tail)
 
@@ -133,16 +133,16 @@ class Window(Generic[Item]):
         """Run the backward pass from the last frame, then denoise the first ``count``."""
         futures: list[Future] = []
         scout = self._backend.initial_scout(len(self._waiting[0].noisy), *self._waiting[0].noisy.shape[-2:])
-        follows = torch.zeros_like(self._waiting[0].keep)
+        follows = torch.zeros_like(self._waiting[0].continues)
         for i, frame in reversed(list(enumerate(self._waiting))):
-            future, scout = self._backend.look(frame.noisy, frame.level, frame.boost, follows, scout)
-            follows = frame.keep
+            future, scout = self._backend.look(frame.noisy, frame.level, frame.sigma_scale, follows, scout)
+            follows = frame.continues
             if i < count:
                 futures.append(future)
         assert self.state is not None
         for _ in range(count):
             # Removed only once it is done, so that a frame that ran out of memory still waits.
-            _, noisy, boost, keep, level = self._waiting[0]
-            result = self._backend.smooth(noisy, level, boost, keep, self.state, futures.pop())
+            _, noisy, sigma_scale, continues, level = self._waiting[0]
+            result = self._backend.smooth(noisy, level, sigma_scale, continues, self.state, futures.pop())
             self.state = result.state
             yield self._waiting.pop(0).item, result

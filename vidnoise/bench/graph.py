@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry
 
 from vidnoise.kernels import conversion
 from vidnoise.kernels.cpu_operations import CpuOperations
-from vidnoise.model import DenoiseNetwork, ModelConfig, flow, luma_chroma, wavelet
+from vidnoise.model import DenoiseNetwork, ModelConfig, flow, luma_chroma, warp, wavelet
 from vidnoise.model.dncnn import DnCNN
 from vidnoise.model.fusion import TemporalFusion
 from vidnoise.model.operations import Operations
@@ -44,12 +44,15 @@ PARTS: dict[str, tuple[Any, ...]] = {
     "cuts": (cuts.detect_cut, cuts.thumbnail),
     "noise level": (DenoiseNetwork.estimate_sigma,),
     "motion": (flow.estimate_motion,),
-    "warp": (*(o.recall for o in _OPERATIONS), flow.warp, flow.sampling_grid, flow.outside, flow.resize_flow),
+    "warp": (
+        *(o.warp_state for o in _OPERATIONS),
+        *(warp.warp, warp.sampling_grid, warp.outside, warp.resize_flow),
+    ),
     "fusion": (TemporalFusion.forward,),
     "core's input": (DenoiseNetwork._standardised,),
     "core": (DnCNN.forward,),
     "bands": (
-        *(f for o in _OPERATIONS for f in (o.bands, o.picture, o.restore)),
+        *(f for o in _OPERATIONS for f in (o.rgb_to_bands, o.bands_to_rgb, o.remove_noise)),
         *(luma_chroma.rgb_to_bands, luma_chroma.bands_to_rgb, luma_chroma.per_channel, wavelet.per_band),
     ),
 }
@@ -214,12 +217,12 @@ def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Graph
     network = DenoiseNetwork(config).eval().requires_grad_(False).in_precision(dtype)
     noisy = torch.rand(1, 3, SIZE, SIZE)
     state = network.initial_state(1, SIZE, SIZE)
-    keep = torch.ones(1, dtype=torch.bool)
+    continues = torch.ones(1, dtype=torch.bool)
     weights = {_storage(p) for p in network.parameters()}
     # Not in inference mode, in which composite operations reach the dispatcher undivided.
     counter = _Counter(weights, SIZE * SIZE)
     with torch.no_grad(), counter:
-        network.advance(noisy, None, 1.0, keep, state)
+        network.step(noisy, None, 1.0, continues, state)
     n_weights = sum(p.numel() for p in network.parameters())
     state_bytes = sum(t.numel() * t.element_size() for t in state) / SIZE**2
     return Graph(tuple(counter.operations), state_bytes, n_weights * dtype.itemsize)

@@ -110,8 +110,8 @@ def network_method(
         _, _, height, width = noisy.shape
         bottom, right = -height % MULTIPLE, -width % MULTIPLE
         padded = (F.pad(f[None].to(device), [0, right, 0, bottom], mode="reflect") for f in noisy)
-        told = None if blind else sigma
-        steps = _frame_wise(backend, padded, told) if frame_wise else _in_stream(backend, padded, told, lookahead)
+        known = None if blind else sigma
+        steps = _frame_wise(backend, padded, known) if frame_wise else _in_stream(backend, padded, known, lookahead)
         return torch.stack([clean[0, :, :height, :width].float().cpu() for clean in steps])
 
     return method
@@ -128,8 +128,8 @@ def _frame_wise(backend: Eager, frames: Iterable[Tensor], sigma: float | None) -
 def _in_stream(backend: Eager, frames: Iterable[Tensor], sigma: float | None, lookahead: int) -> Iterator[Tensor]:
     window, known = Window[None](backend, lookahead), False
     for noisy in frames:
-        keep = torch.full((1,), known, device=noisy.device)
-        yield from (done.clean for _, done in window.push(None, noisy, sigma, 1.0, keep))
+        continues = torch.full((1,), known, device=noisy.device)
+        yield from (done.clean for _, done in window.push(None, noisy, sigma, 1.0, continues))
         known = True
     yield from (done.clean for _, done in window.flush())
 

@@ -49,9 +49,7 @@ def _after(state: State) -> dict[str, Tensor]:
 
 
 def _step(network: DenoiseNetwork, given: Named) -> Named:
-    clean, level, state = network.advance(
-        given["noisy"], given.get("sigma"), given["boost"], given["keep"], _state(given)
-    )
+    clean, level, state = network.step(given["noisy"], given.get("sigma"), given["boost"], given["keep"], _state(given))
     return {"clean": clean, "level": level, **_after(state)}
 
 
@@ -92,7 +90,8 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 """Graphs by kind. A causal frame takes ``step``, or ``step-told`` if the noise level is given. With a look-ahead, a
 window takes ``measure`` for each frame as it arrives, ``look`` from the last to the first, then ``smooth`` from the
-first to the last. A step is :meth:`DenoiseNetwork.advance`; the others are the methods of these names."""
+first to the last. These are methods of :class:`DenoiseNetwork`, whose ``sigma_scale`` and ``continues`` the graphs call
+``boost`` and ``keep``."""
 
 
 def step_kind(*, blind: bool) -> str:

@@ -1,16 +1,17 @@
 """Fused Triton kernels for the memory-bound operations around the convolutions.
 
 Each does in one pass over memory what a chain of PyTorch operations does in many. That chain is the reference: other
-devices run it, and ``tests/test_kernels.py`` compares the kernels with it, on the CPU too (in Triton's interpreter).
+devices run it, and ``tests/kernels/test_kernels.py`` compares the kernels with it, on the CPU too (in Triton's
+interpreter).
 
 | kernel | reference |
 |---|---|
 | :func:`.planes_in.to_rgb` | :func:`vidnoise.color.to_rgb`, padded |
 | :func:`.bands.rgb_to_bands`, :func:`.bands.bands_to_rgb` | their namesakes in :mod:`vidnoise.model.luma_chroma` |
-| :func:`.bands.restore` | :meth:`vidnoise.model.operations.Operations.restore` |
-| :func:`.warp.warp_bands` | :func:`vidnoise.model.flow.warp`, bicubic, then ``rgb_to_bands`` |
-| :func:`.warp.warp_ratio` | :func:`~vidnoise.model.flow.warp` and :func:`~vidnoise.model.flow.outside` |
-| :func:`.warp.forget` | :func:`vidnoise.model.state.keep` |
+| :func:`.bands.remove_noise` | :meth:`vidnoise.model.operations.Operations.remove_noise` |
+| :func:`.warp.warp_bands` | :func:`vidnoise.model.warp.warp`, bicubic, then ``rgb_to_bands`` |
+| :func:`.warp.warp_ratio` | :func:`~vidnoise.model.warp.warp` and :func:`~vidnoise.model.warp.outside` |
+| :func:`.warp.reset` | :func:`vidnoise.model.state.reset_unless` |
 | :func:`.planes_out.apply_correction` | :func:`vidnoise.color.apply_correction` |
 
 The kernels take integer samples only: float pictures, which no file holds, go through the reference.

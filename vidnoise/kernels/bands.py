@@ -110,9 +110,9 @@ def _load_channel(bands, band, mask):
 
 
 @triton.jit
-def _less_noise(f0, f1, f2, f3, left, residual, band, residual_c, mask):
+def _less_noise(f0, f1, f2, f3, remaining, residual, band, residual_c, mask):
     """Subtract the remaining noise from the bands of one channel."""
-    low, detail = tl.load(left, mask=mask), tl.load(left + 3 * band, mask=mask)
+    low, detail = tl.load(remaining, mask=mask), tl.load(remaining + 3 * band, mask=mask)
     r0 = tl.load(residual, mask=mask).to(tl.float32)
     r1 = tl.load(residual + 3 * residual_c, mask=mask).to(tl.float32)
     r2 = tl.load(residual + 6 * residual_c, mask=mask).to(tl.float32)
@@ -175,7 +175,7 @@ def _picture(bands: Tensor) -> Tensor:
 
 
 @triton.jit
-def _restore(bands, left, residual, fused_bands, clean, fused, height, width,
+def _remove_noise(bands, remaining, residual, fused_bands, clean, fused, height, width,
              residual_n, residual_c, residual_h, residual_w,
              IS_SAME: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     i = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -199,7 +199,7 @@ def _restore(bands, left, residual, fused_bands, clean, fused, height, width,
         b0, b1, b2, b3 = _load_channel(other + band, band, mask)
         c0, c1, c2, c3 = _load_channel(other + 2 * band, band, mask)
         _store_picture(fused + picture, width, plane, wide, a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3)
-    level = left + n * 6 * band + at
+    level = remaining + n * 6 * band + at
     noise = residual + n * residual_n + i * residual_h + j * residual_w
     y0, y1, y2, y3 = _less_noise(y0, y1, y2, y3, level, noise, band, residual_c, mask)
     f0, f1, f2, f3 = _less_noise(f0, f1, f2, f3, level + band, noise + residual_c, band, residual_c, mask)
@@ -207,30 +207,30 @@ def _restore(bands, left, residual, fused_bands, clean, fused, height, width,
     _store_picture(clean + picture, width, plane, wide, y0, y1, y2, y3, f0, f1, f2, f3, s0, s1, s2, s3)
 
 
-def restore(
-    bands: Tensor, left: Tensor, residual: Tensor, fused_bands: Tensor,
+def remove_noise(
+    bands: Tensor, remaining: Tensor, residual: Tensor, fused_bands: Tensor,
     *, clean: Tensor | None = None, fused: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Compute :meth:`vidnoise.model.operations.Operations.restore`.
+    """Compute :meth:`vidnoise.model.operations.Operations.remove_noise`.
 
     Args:
         bands: ``(N, 12, h, w)`` float32.
-        left: ``(N, 6, h, w)`` float32, level of the noise remaining in them.
+        remaining: ``(N, 6, h, w)`` float32, level of the noise that remains in them.
         residual: ``(N, 12, h, w)`` of any float type and layout: that noise in units of its level.
         fused_bands: ``(N, 12, h, w)`` float32, the remembered estimate; if it is ``bands`` itself, it is read only
             once.
         clean, fused: receive the results, ``(N, 3, 2h, 2w)`` float32, contiguous; new tensors by default.
 
     Returns:
-        The clean frame, ``bands_to_rgb(bands - per_band(left) * residual)``, and ``bands_to_rgb(fused_bands)``.
+        The clean frame, ``bands_to_rgb(bands - per_band(remaining) * residual)``, and ``bands_to_rgb(fused_bands)``.
     """
     clean = _picture(bands) if clean is None else clean
     fused = _picture(bands) if fused is None else fused
     is_same = fused_bands is bands
     bands = bands.contiguous()
     with launching_on(clean.device):
-        _restore[_grid(bands)](
-            bands, left.contiguous(), residual, bands if is_same else fused_bands.contiguous(), clean, fused,
+        _remove_noise[_grid(bands)](
+            bands, remaining.contiguous(), residual, bands if is_same else fused_bands.contiguous(), clean, fused,
             *clean.shape[2:], *residual.stride(), is_same, *BLOCK, **OPTIONS,
         )  # fmt: skip
     return clean, fused

@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidnoise.model.flow import Averaging, outside, resize_flow, sampling_grid
 from vidnoise.model.luma_chroma import rgb_to_bands
-from vidnoise.model.noise_level import FLAT
-from vidnoise.model.operations import Operations
-from vidnoise.model.pixelwise import PixelFunction, Pixelwise
-from vidnoise.model.state import UNKNOWN, Memory, keep
+from vidnoise.model.operations import FLAT, Operations, Pointwise
+from vidnoise.model.state import UNKNOWN, Memory
+from vidnoise.model.warp import outside, resize_flow, sampling_grid
 
 
 def _bands_kernel() -> Tensor:
@@ -72,59 +70,11 @@ def _remap(image: Tensor, flow: Tensor, interpolation: int) -> Tensor:
     return result
 
 
-class CpuAveraging(Averaging):
-    """Box filters and warps by OpenCV, with running sums where PyTorch sums each window anew."""
-
-    def mean(self, x: Tensor, size: int) -> Tensor:
-        height, width = x.shape[-2:]
-
-        def work(plane: np.ndarray, target: np.ndarray) -> None:
-            cv2.blur(plane, (size, size), dst=target, borderType=cv2.BORDER_REPLICATE)
-
-        return _by_plane(x, height, width, work)
-
-    def shrink(self, x: Tensor, factor: int) -> Tensor:
-        height, width = x.shape[-2] // factor, x.shape[-1] // factor
-
-        def work(plane: np.ndarray, target: np.ndarray) -> None:
-            cv2.resize(plane, (width, height), dst=target, interpolation=cv2.INTER_AREA)
-
-        return _by_plane(x, height, width, work) if factor > 1 else x
-
-    def follow(self, image: Tensor, flow: Tensor) -> Tensor:
-        return _remap(image, flow, cv2.INTER_LINEAR) if can_remap(image) else super().follow(image, flow)
-
-
 _PIECE = 16384
 """Pixels per chunk: small enough that a chunk and its intermediate results stay in a core's cache."""
 
 
-class CpuPixelwise(Pixelwise):
-    """Applies pointwise functions in chunks of rows, writing directly into the result."""
-
-    def apply(self, function: PixelFunction, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        height, width = tensors[0].shape[2:]
-        results: tuple[Tensor, ...] = ()
-        for rows, found in _pieces(function, tensors):
-            results = results or tuple(f.new_empty(*f.shape[:2], height, width) for f in found)
-            for result, piece in zip(results, found, strict=True):
-                result[..., rows, :] = piece
-        return results
-
-    def stack(self, function: PixelFunction, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
-        """Return the result in channels-last layout; rearranging it by PyTorch would take longer than computing it."""
-        n, _, height, width = tensors[0].shape
-        result = torch.empty(0)
-        for rows, found in _pieces(function, tensors):
-            piece = torch.cat(found, 1).to(next(layer.parameters()).dtype)
-            if not rows.start:
-                result = piece.new_empty(n, height, width, piece.shape[1])
-            for source, target in zip(piece, result[:, rows], strict=True):
-                _transpose(source.flatten(1), target.flatten(0, 1))
-        return result.permute(0, 3, 1, 2)
-
-
-def _pieces(function: PixelFunction, tensors: Sequence[Tensor]) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+def _pieces(function: Pointwise, tensors: Sequence[Tensor]) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
     """Yield chunks of rows and the results of ``function`` on them."""
     height, width = tensors[0].shape[2:]
     step = max(1, _PIECE // width)
@@ -149,13 +99,11 @@ class CpuOperations(Operations):
         super().__init__()
         self._kernel = _bands_kernel()
         self._noisy: tuple[Tensor, Tensor] | None = None
-        self.averaging = CpuAveraging()
-        self.pixelwise = CpuPixelwise()
 
-    def keep(self, memory: Memory, known: Tensor) -> Memory:
-        return memory if bool(known.all()) else keep(memory, known)
+    def reset_unless(self, memory: Memory, continues: Tensor) -> Memory:
+        return memory if bool(continues.all()) else super().reset_unless(memory, continues)
 
-    def bands(self, rgb: Tensor) -> Tensor:
+    def rgb_to_bands(self, rgb: Tensor) -> Tensor:
         # Noise level and motion both start from the bands of the noisy frame, which are the first ones requested.
         if self._noisy is not None and self._noisy[0] is rgb:
             return self._noisy[1]
@@ -163,7 +111,7 @@ class CpuOperations(Operations):
         self._noisy = self._noisy or (rgb, bands)
         return bands
 
-    def untouched(self, bands: Tensor) -> Tensor:
+    def flat_mask(self, bands: Tensor) -> Tensor:
         flat = (bands[:, 3:].abs().amax(1, keepdim=True) < FLAT).to(torch.uint8)
         result = torch.zeros(flat.shape)
         for picture, target in zip(flat[:, 0], result[:, 0], strict=True):
@@ -172,18 +120,62 @@ class CpuOperations(Operations):
                 target.copy_(torch.from_numpy(opened))
         return result
 
-    def recall(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
+    def warp_state(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
         if not can_remap(pictures[0]):
-            return super().recall(pictures, ratio, flow)
+            return super().warp_state(pictures, ratio, flow)
         ratio = _remap(ratio, flow, cv2.INTER_LINEAR) + UNKNOWN * outside(sampling_grid(flow))
         whole = resize_flow(flow, 2)
-        return [self.bands(_remap(picture, whole, cv2.INTER_CUBIC)) for picture in pictures], ratio
+        return [self.rgb_to_bands(_remap(picture, whole, cv2.INTER_CUBIC)) for picture in pictures], ratio
 
-    def picture(self, bands: Tensor) -> Tensor:
+    def bands_to_rgb(self, bands: Tensor) -> Tensor:
         # This takes half the time of a transposed convolution.
         pixels = torch.matmul(self._kernel.flatten(1).t(), bands.flatten(2)).unflatten(2, bands.shape[2:])
         return F.pixel_shuffle(pixels, 2)
 
-    def restore(self, bands: Tensor, left: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    def remove_noise(self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
         self._noisy = None  # the frame is done
-        return super().restore(bands, left, residual, fused)
+        return super().remove_noise(bands, remaining, residual, fused)
+
+    # By OpenCV, with running sums where PyTorch sums each window anew
+
+    def box_filter(self, x: Tensor, size: int) -> Tensor:
+        height, width = x.shape[-2:]
+
+        def work(plane: np.ndarray, target: np.ndarray) -> None:
+            cv2.blur(plane, (size, size), dst=target, borderType=cv2.BORDER_REPLICATE)
+
+        return _by_plane(x, height, width, work)
+
+    def downsample(self, x: Tensor, factor: int) -> Tensor:
+        height, width = x.shape[-2] // factor, x.shape[-1] // factor
+
+        def work(plane: np.ndarray, target: np.ndarray) -> None:
+            cv2.resize(plane, (width, height), dst=target, interpolation=cv2.INTER_AREA)
+
+        return _by_plane(x, height, width, work) if factor > 1 else x
+
+    def warp(self, image: Tensor, flow: Tensor) -> Tensor:
+        return _remap(image, flow, cv2.INTER_LINEAR) if can_remap(image) else super().warp(image, flow)
+
+    # In chunks of rows, written directly into the result
+
+    def pointwise(self, function: Pointwise, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        height, width = tensors[0].shape[2:]
+        results: tuple[Tensor, ...] = ()
+        for rows, found in _pieces(function, tensors):
+            results = results or tuple(f.new_empty(*f.shape[:2], height, width) for f in found)
+            for result, piece in zip(results, found, strict=True):
+                result[..., rows, :] = piece
+        return results
+
+    def pointwise_input(self, function: Pointwise, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
+        """Return the result in channels-last layout; rearranging it by PyTorch would take longer than computing it."""
+        n, _, height, width = tensors[0].shape
+        result = torch.empty(0)
+        for rows, found in _pieces(function, tensors):
+            piece = torch.cat(found, 1).to(next(layer.parameters()).dtype)
+            if not rows.start:
+                result = piece.new_empty(n, height, width, piece.shape[1])
+            for source, target in zip(piece, result[:, rows], strict=True):
+                _transpose(source.flatten(1), target.flatten(0, 1))
+        return result.permute(0, 3, 1, 2)

@@ -153,20 +153,20 @@ def warp_ratio(ratio: Tensor, flow: Tensor, unknown: float) -> Tensor:
 
 
 @triton.jit
-def _forget(tensor, keep, size, value, BLOCK: tl.constexpr):
+def _reset(tensor, continues, size, value, BLOCK: tl.constexpr):
     n = tl.program_id(1)
-    if tl.load(keep + n).to(tl.int32) == 0:
+    if tl.load(continues + n).to(tl.int32) == 0:
         at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         blank = tl.zeros((BLOCK,), tl.float32) + value
         tl.store(tensor + n.to(tl.int64) * size + at, blank, mask=at < size)
 
 
-def forget(tensor: Tensor, keep: Tensor, value: float) -> None:
+def reset(tensor: Tensor, continues: Tensor, value: float) -> None:
     """Fill the streams of a contiguous ``(N, ...)`` float32 tensor that are to be reset; the others cost nothing.
 
     Args:
         tensor: changed in place.
-        keep: ``(N,)`` bool; where false, the stream is filled.
+        continues: ``(N,)`` bool; where false, the stream is filled.
         value: the value to fill it with.
 
     Raises:
@@ -176,4 +176,6 @@ def forget(tensor: Tensor, keep: Tensor, value: float) -> None:
         raise ValueError(f"cannot fill a tensor with strides {tensor.stride()} in place")
     size = tensor[0].numel()
     with launching_on(tensor.device):
-        _forget[(triton.cdiv(size, 1024), len(tensor))](tensor, keep.view(torch.uint8), size, value, 1024, **OPTIONS)
+        _reset[(triton.cdiv(size, 1024), len(tensor))](
+            tensor, continues.view(torch.uint8), size, value, 1024, **OPTIONS
+        )

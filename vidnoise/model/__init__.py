@@ -2,7 +2,7 @@
 
 from vidnoise.model.config import TIERS, ModelConfig
 from vidnoise.model.network import Denoised, DenoiseNetwork
-from vidnoise.model.noise_level import told_levels, uniform_sigma
+from vidnoise.model.noise_level import known_levels, uniform_sigma
 from vidnoise.model.state import Future, Scout, State
 
 __all__ = [
@@ -13,6 +13,6 @@ __all__ = [
     "ModelConfig",
     "Scout",
     "State",
-    "told_levels",
+    "known_levels",
     "uniform_sigma",
 ]

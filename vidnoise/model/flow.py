@@ -1,12 +1,8 @@
-"""Motion estimation: optical flow from the current noisy frame to the previous clean one, and warping by it.
+"""Motion estimation: optical flow from the current noisy frame to the previous clean one (:mod:`.warp` uses it).
 
 Pyramidal Lucas-Kanade (Lucas and Kanade, IJCAI 1981; Bouguet, 2000) in closed form: each pixel gets the flow that best
 explains the window around it, by least squares under the known noise. Nothing is learned: a small network searching a
 cost volume gave an output 0.3 to 0.4 dB worse (sigma 30), cost more, and had to be trained.
-
-Note [Flow convention]. A flow is ``(N, 2, h, w)``, in pixels of its own resolution, channel 0 = x.
-``flow[:, :, i, j]`` is the offset from ``(i, j)`` at which to sample the *previous* frame. Pixel centres
-are integers (``align_corners=False`` after normalising); only :func:`warp` depends on that.
 """
 
 from __future__ import annotations
@@ -17,6 +13,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vidnoise.model.operations import REFERENCE, Operations
+from vidnoise.model.warp import resize_flow
 
 
 class Motion(NamedTuple):
@@ -56,56 +55,8 @@ ROUNDING = 1 / 255
 """Standard deviation of the noise that even a clean picture is assumed to have."""
 
 
-def sampling_grid(flow: Tensor) -> Tensor:
-    """Return normalised coordinates ``(N, h, w, 2)`` for ``grid_sample`` (Note [Flow convention])."""
-    _, _, h, w = flow.shape
-    flow = flow.float()
-    x = torch.arange(w, device=flow.device, dtype=torch.float32)
-    y = torch.arange(h, device=flow.device, dtype=torch.float32).unsqueeze(1)
-    return torch.stack([(flow[:, 0] + x) * (2 / w) + (1 / w - 1), (flow[:, 1] + y) * (2 / h) + (1 / h - 1)], dim=-1)
-
-
-def warp(image: Tensor, grid: Tensor, *, mode: str = "bilinear") -> Tensor:
-    """Sample ``image`` ``(N, C, h, w)`` at ``grid`` (from :func:`sampling_grid`); borders are repeated.
-
-    Always in float32: half-precision coordinates cannot address a large frame.
-    """
-    return F.grid_sample(image.float(), grid, mode=mode, padding_mode="border", align_corners=False)
-
-
-def outside(grid: Tensor) -> Tensor:
-    """Return a float mask ``(N, 1, h, w)``: 1 where :func:`warp` samples outside the frame, else 0."""
-    return (grid.abs().amax(dim=-1, keepdim=True) > 1).permute(0, 3, 1, 2).float()
-
-
-def resize_flow(flow: Tensor, scale: float) -> Tensor:
-    """Resample a flow to ``scale`` times its resolution, scaling its vectors accordingly."""
-    if scale < 1:
-        return F.avg_pool2d(flow, round(1 / scale)) * scale
-    return F.interpolate(flow, scale_factor=scale, mode="bilinear", align_corners=False) * scale
-
-
-class Averaging:
-    """Box filters and warps, where the motion search spends its time; a backend may substitute faster ones."""
-
-    def mean(self, x: Tensor, size: int) -> Tensor:
-        """Box-filter ``(N, C, h, w)`` with a ``size`` × ``size`` window (``size`` odd); borders are repeated."""
-        padded = F.pad(x, [size // 2] * 4, mode="replicate")
-        if size > 5:  # separably, which is faster at these sizes
-            return F.avg_pool2d(F.avg_pool2d(padded, (size, 1), stride=1), (1, size), stride=1)
-        return F.avg_pool2d(padded, size, stride=1)
-
-    def shrink(self, x: Tensor, factor: int) -> Tensor:
-        """Downsample by block averages: ``(N, C, h, w)`` to ``(N, C, h/factor, w/factor)``."""
-        return F.avg_pool2d(x, factor) if factor > 1 else x
-
-    def follow(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Warp ``image`` by ``flow``, with bilinear interpolation."""
-        return warp(image, sampling_grid(flow))
-
-
 def lucas_kanade(
-    noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, window: Window, averaging: Averaging
+    noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, window: Window, operations: Operations
 ) -> Tensor:
     """Refine a flow by one Gauss-Newton step, regularised towards the mean flow of each window.
 
@@ -118,9 +69,9 @@ def lucas_kanade(
         flow: ``(N, 2, h, w)``, the initial flow.
         variance: ``(N, 1, h, w)``, noise variance.
         window: the neighbourhood that shares a flow.
-        averaging: implementation of the box filters and warps.
+        operations: implementation of the box filters and warps.
     """
-    aligned = averaging.follow(previous, flow)
+    aligned = operations.warp(previous, flow)
     padded = F.pad(aligned, [1] * 4, mode="replicate")
     gx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     gy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
@@ -130,9 +81,9 @@ def lucas_kanade(
     weight = 1 / (1 + residual.square() / (window.doubt * variance))
     wx, wy = weight * gx, weight * gy
     terms = torch.cat([wx * gx, wx * gy, wy * gy, wx * value, wy * value, variance, flow], 1)
-    sums, size = averaging.shrink(terms, window.pool), 2 * window.radius + 1
+    sums, size = operations.downsample(terms, window.pool), 2 * window.radius + 1
     # Filtered twice, which gives the middle of a window more weight.
-    xx, xy, yy, xv, yv, noise, u, v = averaging.mean(averaging.mean(sums, size), size).split(1, dim=1)
+    xx, xy, yy, xv, yv, noise, u, v = operations.box_filter(operations.box_filter(sums, size), size).split(1, dim=1)
     # The window has roughly 1.5 independent equations per pixel, as the second filter widens it by about half.
     prior = noise / (1.5 * (size * window.pool) ** 2 * window.spread**2)
     # Solved for the difference from the mean flow. Beyond STRIDE, the linearisation no longer holds.
@@ -148,7 +99,7 @@ STILL_MARGIN, STILL_SOFTNESS = 0.02, 0.01
 """Threshold and width of the sigmoid in :func:`moving`, in noise variances; chosen on the validation clips."""
 
 
-def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor, averaging: Averaging) -> Tensor:
+def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor, operations: Operations) -> Tensor:
     """Return the confidence that the flow explains the frame better than no motion: ``(N, 1, h, w)`` in [0, 1].
 
     A measured flow is never exactly zero. Where nothing moves, its jitter would blur, frame after frame, detail that
@@ -158,14 +109,14 @@ def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor, aver
         noisy: ``(N, 1, h, w)``, the current frame.
         still, aligned: the previous clean frame, unwarped and warped.
         variance: noise variance.
-        averaging: implementation of the box filters.
+        operations: implementation of the box filters.
     """
     gain = ((noisy - still).square() - (noisy - aligned).square()) / variance
-    return torch.sigmoid((averaging.mean(gain, 9) - STILL_MARGIN) / STILL_SOFTNESS)
+    return torch.sigmoid((operations.box_filter(gain, 9) - STILL_MARGIN) / STILL_SOFTNESS)
 
 
 @torch.no_grad()
-def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor, averaging: Averaging | None = None) -> Motion:
+def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor, operations: Operations = REFERENCE) -> Motion:
     """Estimate the flow at 1/2 resolution.
 
     Args:
@@ -173,20 +124,19 @@ def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor, averaging: A
             and w multiples of 8.
         previous: the same of the best estimate of the frame before (or after).
         sigma: ``(N, 1, h, w)``, noise level of luma in the low-pass band.
-        averaging: implementation of the box filters and warps; by default plain PyTorch.
+        operations: implementation of the box filters and warps.
     """
-    averaging = averaging or Averaging()
     now, before = noisy.float(), previous.float()
     # This is the variance of luma at half resolution, three times that of brightness: the stronger prior does no harm.
     variance = (sigma.float() / 2).square() + ROUNDING**2
     pyramid = [(now, before, variance)]
     for _ in LEVELS[1:]:
-        now, before, variance = (averaging.shrink(x, 2) for x in pyramid[-1])
+        now, before, variance = (operations.downsample(x, 2) for x in pyramid[-1])
         pyramid.append((now, before, variance / 4))
     flow = torch.zeros_like(torch.cat([now, now], 1))
     for i, windows in reversed(list(enumerate(LEVELS))):
         now, before, variance = pyramid[i]
         for window in windows:
-            flow = lucas_kanade(now, before, flow, variance, window, averaging)
+            flow = lucas_kanade(now, before, flow, variance, window, operations)
         flow = resize_flow(flow, 2) if i else flow
-    return Motion(flow, flow * moving(now, before, averaging.follow(before, flow), variance, averaging))
+    return Motion(flow, flow * moving(now, before, operations.warp(before, flow), variance, operations))

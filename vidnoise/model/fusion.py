@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vidnoise.model.dncnn import conv3
 from vidnoise.model.luma_chroma import per_channel
-from vidnoise.model.pixelwise import PLAIN, Pixelwise
+from vidnoise.model.operations import REFERENCE, Operations
 from vidnoise.model.wavelet import per_band, split_bands
 
 LEAST_GAIN = (0.03, 0.03, 0.1, 0.1)
@@ -61,7 +61,7 @@ class TemporalFusion(nn.Module):
         clean: Tensor,
         sigma: Tensor,
         ratio: Tensor,
-        pixelwise: Pixelwise = PLAIN,
+        operations: Operations = REFERENCE,
     ) -> Filtered:
         """Run one filter step.
 
@@ -70,11 +70,11 @@ class TemporalFusion(nn.Module):
             clean: ``(N, 3, h, w)`` low-pass band of the warped previous output.
             sigma: ``(N, 6, h, w)`` noise level of one frame.
             ratio: ``(N, 4, h, w)`` warped variance ratio.
-            pixelwise: implementation of the pointwise functions.
+            operations: implementation of the pointwise functions.
         """
-        evidence = pixelwise.stack(_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment)
+        evidence = operations.pointwise_input(_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment)
         misalignment = self.misalignment(evidence).float()
-        return Filtered(fused, *pixelwise.apply(_filtered, (noisy, fused, ratio, misalignment)))
+        return Filtered(fused, *operations.pointwise(_filtered, (noisy, fused, ratio, misalignment)))
 
 
 def _evidence(noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor) -> tuple[Tensor, ...]:

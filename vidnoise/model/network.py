@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from vidnoise.model.config import ModelConfig
 from vidnoise.model.dncnn import DnCNN
-from vidnoise.model.flow import Motion, estimate_motion, resize_flow, sampling_grid, warp
+from vidnoise.model.flow import Motion, estimate_motion
 from vidnoise.model.fusion import Filtered, TemporalFusion, smoothed
 from vidnoise.model.luma_chroma import GRAY, bands_to_rgb, per_channel, rgb_to_bands
 from vidnoise.model.noise_level import NoiseLevel, uniform_sigma
 from vidnoise.model.operations import Operations
 from vidnoise.model.state import UNKNOWN, Future, NoiseMemory, Scout, State
+from vidnoise.model.warp import resize_flow, sampling_grid, warp
 from vidnoise.model.wavelet import per_band, split_bands
 
 MULTIPLE = 16
@@ -61,12 +62,15 @@ def mean_level(level: Tensor) -> Tensor:
 
 
 class DenoiseNetwork(nn.Module):
-    """One step of a recurrent video denoiser: ``clean, state = network(noisy, sigma, state)``.
+    """One step of a recurrent video denoiser, without a state of its own, so that it serves any number of streams.
 
-    The network holds no state, so it serves any number of streams. The design follows EMVD (Maggioni
-    et al., CVPR 2021: recursive fusion, then spatial denoising), with an optical flow, a Kalman gain
-    and a DnCNN as the spatial stage. It is causal unless it looks ahead: then :meth:`scout` goes backwards through the
-    frames that follow before :meth:`step` uses their prediction.
+    The design follows EMVD (Maggioni et al., CVPR 2021: recursive fusion, then spatial denoising), with an optical
+    flow, a Kalman gain and a DnCNN as the spatial stage.
+
+    A causal stream takes one :meth:`step` per frame. With a look-ahead, each frame is measured as it arrives
+    (:meth:`measure`); then a backward pass predicts each frame from those after it (:meth:`look`), and a forward pass
+    denoises it by its past and that prediction (:meth:`smooth`). Calling the network runs the arithmetic that all of
+    them share, for noise levels that are known.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -78,8 +82,8 @@ class DenoiseNetwork(nn.Module):
             12 + 12 + 12 + 6 + 3, 12, config.widths, config.blocks, config.hidden, separable=config.separable
         )
         self.operations = Operations()
-        """A backend may substitute fused ones."""
-        self.motion: Callable[..., Motion] = estimate_motion
+        """A backend may substitute faster ones."""
+        self.estimate_motion: Callable[..., Motion] = estimate_motion
 
     def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
         """Return an empty state: from it, the first frame is denoised as a still picture."""
@@ -108,6 +112,73 @@ class DenoiseNetwork(nn.Module):
             return self
         return copy.deepcopy(self).to(dtype)
 
+    def step(
+        self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
+    ) -> Denoised:
+        """Denoise the next frame of each of N streams causally, from noise level to picture.
+
+        Args:
+            noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
+            sigma: noise level in [0, 1] units, see :func:`~.noise_level.uniform_sigma`; ``None`` estimates it.
+            sigma_scale: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+            continues: ``(N,)`` bool; where false, the stream's past is reset first.
+            state: after the previous frame, or :meth:`initial_state`.
+        """
+        level, state = self.measure(noisy, sigma, continues, state)
+        return self.smooth(noisy, level, sigma_scale, continues, state, None)
+
+    def measure(
+        self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """Determine the noise level of the next frame of each of N streams: the first half of :meth:`step`.
+
+        Args:
+            noisy, sigma, continues: as for :meth:`step`.
+            state: its :attr:`State.memory` must be that after the previous frame.
+
+        Returns:
+            ``(N, 6, H/2, W/2)``, the level without a scale, and the state with its memory of the noise updated.
+        """
+        if sigma is not None:
+            return uniform_sigma(sigma, noisy), state
+        level, memory = self.estimate_sigma(noisy, self.operations.reset_unless(state.memory, continues))
+        return level, state._replace(**memory._asdict())
+
+    def look(
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout,
+        motion: Motion | None = None,
+    ) -> tuple[Future, Scout]:  # fmt: skip
+        """Predict a frame of each of N streams from those after it, then take it in for the one before it.
+
+        Args:
+            noisy, level, sigma_scale: as for :meth:`smooth`.
+            continues: that of the frame after this one; where false, the scout is reset first.
+            scout: after the frame that follows this one, or :meth:`initial_scout`.
+            motion: as for :meth:`forward`, to the frame that follows.
+        """
+        scout = self.operations.reset_unless(scout, continues)
+        level = scaled(level, sigma_scale)
+        bands = self.operations.rgb_to_bands(noisy)
+        found, _, _ = self._filter(bands, scout.fused, level, (scout.fused,), scout.ratio, motion)
+        following = Scout(self.operations.bands_to_rgb(found.estimate), found.gain)
+        return Future(found.predicted, found.uncertainty), following
+
+    def smooth(
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State,
+        future: Future | None,
+    ) -> Denoised:  # fmt: skip
+        """Denoise a frame of each of N streams by its past and, with a look-ahead, its future.
+
+        Args:
+            noisy, sigma_scale, continues: as for :meth:`step`.
+            level: from :meth:`measure`.
+            state: its :attr:`State.track` must be that after the previous frame.
+            future: from :meth:`look`; ``None`` without a look-ahead.
+        """
+        state = state._replace(**self.operations.reset_unless(state.track, continues)._asdict())
+        clean, state, _ = self(noisy, scaled(level, sigma_scale), state, future)
+        return Denoised(clean.float(), mean_level(level), state)
+
     def estimate_sigma(self, noisy: Tensor, memory: NoiseMemory) -> tuple[Tensor, NoiseMemory]:
         """Estimate the noise level of one frame blindly, and update the memory of the noise.
 
@@ -119,94 +190,56 @@ class DenoiseNetwork(nn.Module):
             ``(N, 6, H/2, W/2)`` in [0, 1] units: the levels of luma and two chroma channels in the low-pass band, then
             in the details; and the new memory.
         """
-        bands = self.operations.bands(noisy)
+        operations = self.operations
+        bands = operations.rgb_to_bands(noisy)
         known = (memory.noise[:, 12:, :1, :1] > 0).float().expand(-1, -1, *bands.shape[2:])
-        parts = 1 - self.operations.untouched(bands)
-        pixelwise = self.operations.pixelwise
-        parameters = self.noise_level(bands, memory.past, known, parts, pixelwise)
+        noise_mask = 1 - operations.flat_mask(bands)
+        parameters = self.noise_level(bands, memory.past, known, noise_mask, operations)
         noise = self.noise_level.remember(memory.noise, parameters)
-        return self.noise_level.level(noise[:, :12], bands, parts, pixelwise), NoiseMemory(noise, bands)
+        return self.noise_level.level(noise[:, :12], bands, noise_mask, operations), NoiseMemory(noise, bands)
 
-    def forward(self, noisy: Tensor, sigma: Tensor, state: State) -> tuple[Tensor, State]:
-        """Denoise one frame.
+    def forward(
+        self, noisy: Tensor, level: Tensor, state: State, future: Future | None = None, motion: Motion | None = None
+    ) -> tuple[Tensor, State, Trace]:
+        """Denoise one frame under a known noise level.
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
-            sigma: ``(N, 6, H/2, W/2)``: from :meth:`estimate_sigma` or ``uniform_sigma``.
+            level: ``(N, 6, H/2, W/2)``: from :meth:`estimate_sigma` or ``uniform_sigma``.
             state: after the previous frame, or :meth:`initial_state`.
+            future: from :meth:`look`, if there is a look-ahead.
+            motion: the motion to the previous frame, if it has been estimated already.
 
         Returns:
-            The clean frame ``(N, 3, H, W)`` and the next state.
+            The clean frame ``(N, 3, H, W)``, the next state, and intermediate results.
         """
-        clean, state, _ = self.step(noisy, sigma, state)
-        return clean, state
+        operations = self.operations
+        bands = operations.rgb_to_bands(noisy)
+        found, (_, clean_bands), motion = self._filter(
+            bands, state.clean, level, (state.fused, state.clean), state.ratio, motion
+        )
+        hidden = warp(state.hidden, sampling_grid(resize_flow(motion.flow, 0.5)))
+        estimate, ratio = found.estimate, found.gain
+        if future is not None:
+            estimate, ratio = operations.pointwise(smoothed, (estimate, ratio, *future))
+        # Where the past is unknown or the fusion refuses it, the fused frame stands in for the previous output, whose
+        # errors the core would let show through behind moving objects.
+        refused = found.gain[:, :2].amax(1, keepdim=True)
+        trust = ((REFUSED[1] - refused) / (REFUSED[1] - REFUSED[0])).clamp(0, 1)
+        guide = torch.lerp(estimate, clean_bands, trust)
+        remaining = per_channel(ratio.sqrt()) * level
+        inputs = self._standardised(estimate, bands, guide, remaining, level)
+        core = self.core(inputs, hidden * F.max_pool2d(trust, 2))
+        clean, fused = operations.remove_noise(estimate, remaining, core.residual, found.estimate)
+        state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
+        return clean, state, Trace(motion, estimate, ratio)
 
-    def advance(
-        self, noisy: Tensor, sigma: float | Tensor | None, boost: float | Tensor, keep: Tensor, state: State
-    ) -> Denoised:
-        """Process one frame of N streams causally, from noise level to picture: the step that backends run.
-
-        Args:
-            noisy: as for :meth:`forward`.
-            sigma: noise level in [0, 1] units, see :func:`~.noise_level.uniform_sigma`; ``None`` estimates it.
-            boost: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
-            keep: ``(N,)`` bool; where false, the stream's past is reset first.
-            state: after the previous frame, or :meth:`initial_state`.
-        """
-        level, state = self.measure(noisy, sigma, keep, state)
-        return self.smooth(noisy, level, boost, keep, state, None)
-
-    def measure(self, noisy: Tensor, sigma: float | Tensor | None, keep: Tensor, state: State) -> tuple[Tensor, State]:
-        """Run the first half of :meth:`advance`: the noise level, and the state with its :attr:`State.memory` updated.
-
-        Args:
-            noisy, sigma, keep: as for :meth:`advance`.
-            state: its :attr:`State.memory` must be that after the previous frame.
-        """
-        if sigma is not None:
-            return uniform_sigma(sigma, noisy), state
-        level, memory = self.estimate_sigma(noisy, self.operations.keep(state.memory, keep))
-        return level, state._replace(**memory._asdict())
-
-    def smooth(
-        self,
-        noisy: Tensor,
-        level: Tensor,
-        boost: float | Tensor,
-        keep: Tensor,
-        state: State,
-        future: Future | None,
-    ) -> Denoised:
-        """Run the second half of :meth:`advance`: denoise the picture by its past and, with a look-ahead, its future.
-
-        Args:
-            noisy, boost, keep: as for :meth:`advance`.
-            level: from :meth:`measure`.
-            state: its :attr:`State.track` must be that after the previous frame.
-            future: from :meth:`look`; ``None`` without a look-ahead.
-        """
-        state = state._replace(**self.operations.keep(state.track, keep)._asdict())
-        clean, state, _ = self.step(noisy, boosted(level, boost), state, future)
-        return Denoised(clean.float(), mean_level(level), state)
-
-    def look(
-        self, noisy: Tensor, level: Tensor, boost: float | Tensor, keep: Tensor, scout: Scout
-    ) -> tuple[Future, Scout]:
-        """Run the backward pass for one frame of N streams: :meth:`scout` with a boost and cuts.
-
-        Args:
-            noisy, level, boost: as for :meth:`smooth`.
-            keep: ``(N,)`` bool, that of the frame after this one; where false, the scout is reset first.
-            scout: after the frame that follows this one, or :meth:`initial_scout`.
-        """
-        return self.scout(noisy, boosted(level, boost), self.operations.keep(scout, keep))
-
-    def still(self, noisy: Tensor, sigma: Tensor) -> Tensor:
+    def still(self, noisy: Tensor, level: Tensor) -> Tensor:
         """Denoise single pictures: :meth:`forward` from an initial state, without the cost of motion and fusion.
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB, H and W multiples of 16.
-            sigma: ``(N, 6, H/2, W/2)``.
+            level: ``(N, 6, H/2, W/2)``.
 
         Returns:
             ``(N, 3, H, W)``.
@@ -214,10 +247,34 @@ class DenoiseNetwork(nn.Module):
         bands = rgb_to_bands(noisy)
         n, _, h, w = bands.shape
         hidden = torch.zeros(n, self.config.hidden, h // 2, w // 2, device=noisy.device)
-        residual = self.core(self._standardised(bands, bands, bands, sigma, sigma), hidden).residual
-        return bands_to_rgb(bands - per_band(sigma) * residual.float())
+        residual = self.core(self._standardised(bands, bands, bands, level, level), hidden).residual
+        return bands_to_rgb(bands - per_band(level) * residual.float())
 
-    def _standardised(self, fused: Tensor, noisy: Tensor, guide: Tensor, left: Tensor, sigma: Tensor) -> Tensor:
+    def _filter(
+        self, bands: Tensor, previous: Tensor, level: Tensor, pictures: tuple[Tensor, ...], ratio: Tensor,
+        motion: Motion | None,
+    ) -> tuple[Filtered, list[Tensor], Motion]:  # fmt: skip
+        """Fuse a frame with its past along the motion: one Kalman step.
+
+        Args:
+            bands: ``(N, 12, h, w)`` of the frame.
+            previous: ``(N, 3, H, W)``, the best picture of the frame before, against which motion is estimated.
+            level: ``(N, 6, h, w)`` noise level of the frame.
+            pictures: remembered pictures, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it
+                differs from that.
+            ratio: ``(N, 4, h, w)`` variance ratio of the fused frame.
+            motion: as for :meth:`forward`.
+
+        Returns:
+            The fusion's result, the bands of the warped pictures, and the motion.
+        """
+        if motion is None:
+            before = self.operations.downsample(previous.mean(1, keepdim=True), 2)
+            motion = self.estimate_motion(bands[:, :1] * (GRAY / 2), before, level[:, :1], self.operations)
+        moved, ratio = self.operations.warp_state(pictures, ratio, motion.flow)
+        return self.fusion(bands, moved[0], moved[-1][:, :3], level, ratio, self.operations), moved, motion
+
+    def _standardised(self, fused: Tensor, noisy: Tensor, guide: Tensor, remaining: Tensor, level: Tensor) -> Tensor:
         """Return the spatial core's input: bands less their local mean, in units of their noise.
 
         Denoising scales with the picture: ``D(c x; c σ) = c D(x; σ)``. Layers cannot divide, so a network that is
@@ -226,94 +283,36 @@ class DenoiseNetwork(nn.Module):
         """
         local = F.avg_pool2d(fused[:, :3] * 0.5, 8)
         local = F.interpolate(local, scale_factor=8, mode="bilinear", align_corners=False)
-        return self.operations.pixelwise.stack(_centred, (fused, noisy, guide, left, sigma, local), self.core.stem)
-
-    def filter(
-        self, bands: Tensor, previous: Tensor, sigma: Tensor, pictures: tuple[Tensor, ...], ratio: Tensor
-    ) -> tuple[Filtered, list[Tensor], Motion]:
-        """Estimate the motion of one frame and fuse it with the past: one Kalman step.
-
-        Args:
-            bands: ``(N, 12, h, w)`` of the frame.
-            previous: ``(N, 3, H, W)``, the best picture of the frame before, against which motion is estimated.
-            sigma: ``(N, 6, h, w)`` noise level of the frame.
-            pictures: remembered pictures, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it
-                differs from that.
-            ratio: ``(N, 4, h, w)`` variance ratio of the fused frame.
-
-        Returns:
-            The fusion's result, the bands of the warped pictures, and the motion.
-        """
-        averaging = self.operations.averaging
-        before = averaging.shrink(previous.mean(1, keepdim=True), 2)
-        motion = self.motion(bands[:, :1] * (GRAY / 2), before, sigma[:, :1], averaging)
-        moved, ratio = self.operations.recall(pictures, ratio, motion.flow)
-        filtered = self.fusion(bands, moved[0], moved[-1][:, :3], sigma, ratio, self.operations.pixelwise)
-        return filtered, moved, motion
-
-    def scout(self, noisy: Tensor, sigma: Tensor, scout: Scout) -> tuple[Future, Scout]:
-        """Predict a frame from those after it, then take the frame in for the one before it.
-
-        Args:
-            noisy, sigma: as for :meth:`forward`.
-            scout: after the frames that follow this one, or :meth:`initial_scout`.
-        """
-        bands = self.operations.bands(noisy)
-        found, _, _ = self.filter(bands, scout.fused, sigma, (scout.fused,), scout.ratio)
-        following = Scout(self.operations.picture(found.estimate), found.gain)
-        return Future(found.predicted, found.uncertainty), following
-
-    def step(
-        self, noisy: Tensor, sigma: Tensor, state: State, future: Future | None = None
-    ) -> tuple[Tensor, State, Trace]:
-        """Run :meth:`forward` with the prediction of :meth:`scout`, if any, and return a :class:`Trace` as well."""
-        bands = self.operations.bands(noisy)
-        found, (_, clean_bands), motion = self.filter(
-            bands, state.clean, sigma, (state.fused, state.clean), state.ratio
-        )
-        hidden = warp(state.hidden, sampling_grid(resize_flow(motion.flow, 0.5)))
-        estimate, ratio = found.estimate, found.gain
-        if future is not None:
-            estimate, ratio = self.operations.pixelwise.apply(smoothed, (estimate, ratio, *future))
-        # Where the past is unknown or the fusion refuses it, the fused frame stands in for the previous output, whose
-        # errors the core would let show through behind moving objects.
-        refused = found.gain[:, :2].amax(1, keepdim=True)
-        trust = ((REFUSED[1] - refused) / (REFUSED[1] - REFUSED[0])).clamp(0, 1)
-        guide = torch.lerp(estimate, clean_bands, trust)
-        left = per_channel(ratio.sqrt()) * sigma
-        inputs = self._standardised(estimate, bands, guide, left, sigma)
-        core = self.core(inputs, hidden * F.max_pool2d(trust, 2))
-        clean, fused = self.operations.restore(estimate, left, core.residual, found.estimate)
-        state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
-        return clean, state, Trace(motion, estimate, ratio)
+        bands = fused, noisy, guide, remaining, level, local
+        return self.operations.pointwise_input(_centred, bands, self.core.stem)
 
 
-BOOST_FLOOR = 2 / 255
-"""Minimum noise level assumed by a boost of 2: what codecs leave of the noise is often estimated as next to none."""
+SCALE_FLOOR = 2 / 255
+"""Minimum noise level assumed by a scale of 2: what codecs leave of the noise is often estimated as next to none."""
 
 
-def boosted(level: Tensor, boost: float | Tensor) -> Tensor:
+def scaled(level: Tensor, sigma_scale: float | Tensor) -> Tensor:
     """Raise a noise level above its estimate.
 
     Args:
         level: ``(N, 6, h, w)``.
-        boost: factor, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+        sigma_scale: factor, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
     """
-    if isinstance(boost, Tensor):
-        luma, chroma = boost.reshape(-1, 2, 1, 1).split(1, dim=1)
-        boost = torch.cat([luma, chroma, chroma, luma, chroma, chroma], 1)
-    elif boost == 1:
+    if isinstance(sigma_scale, Tensor):
+        luma, chroma = sigma_scale.reshape(-1, 2, 1, 1).split(1, dim=1)
+        sigma_scale = torch.cat([luma, chroma, chroma, luma, chroma, chroma], 1)
+    elif sigma_scale == 1:
         return level
-    return level * boost + (boost - 1) * BOOST_FLOOR
+    return level * sigma_scale + (sigma_scale - 1) * SCALE_FLOOR
 
 
 def _centred(
-    fused: Tensor, noisy: Tensor, guide: Tensor, left: Tensor, sigma: Tensor, local: Tensor
+    fused: Tensor, noisy: Tensor, guide: Tensor, remaining: Tensor, sigma: Tensor, local: Tensor
 ) -> tuple[Tensor, ...]:
     """Compute the channels of :meth:`DenoiseNetwork._standardised`; ``local`` is the local mean, ``(N, 3, h, w)``."""
-    scaled = []
-    for bands, level in ((fused, left), (noisy, sigma), (guide, left)):
+    standardised = []
+    for bands, level in ((fused, remaining), (noisy, sigma), (guide, remaining)):
         low, details = split_bands(bands)
         low_level, detail_level = level.chunk(2, dim=1)
-        scaled += (low - 2 * local) / low_level, (details / detail_level.unsqueeze(1)).flatten(1, 2)
-    return *(bands.clamp(-LIMIT, LIMIT) for bands in scaled), left.log() * 0.3 + 1, local
+        standardised += (low - 2 * local) / low_level, (details / detail_level.unsqueeze(1)).flatten(1, 2)
+    return *(bands.clamp(-LIMIT, LIMIT) for bands in standardised), remaining.log() * 0.3 + 1, local

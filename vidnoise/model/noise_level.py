@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from vidnoise.model.dncnn import conv3, initialised, typed
 from vidnoise.model.luma_chroma import GRAY
-from vidnoise.model.pixelwise import PLAIN, Pixelwise
+from vidnoise.model.operations import REFERENCE, Operations
 
 SIGMA_MIN = 0.25 / 255
 """Lowest noise level: half the rounding error of 8-bit samples, as no footage is cleaner; keeps divisions finite."""
 
 
-def told_levels(sigma: float | Tensor, noisy: Tensor) -> Tensor:
+def known_levels(sigma: float | Tensor, noisy: Tensor) -> Tensor:
     """Expand a known noise level to ``(N, 6)``: luma and two chroma channels in the low-pass band, then in the details.
 
     Args:
@@ -30,34 +30,16 @@ def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
     """Expand a known noise level to a map that is uniform over the picture: ``(N, 6, H/2, W/2)``.
 
     Args:
-        sigma, noisy: as for :func:`told_levels`; what is a map of that shape already is only clamped.
+        sigma, noisy: as for :func:`known_levels`; what is a map of that shape already is only clamped.
     """
     n, _, h, w = noisy.shape
     if isinstance(sigma, Tensor) and sigma.ndim == 4:
         return sigma.clamp(min=SIGMA_MIN)
-    return told_levels(sigma, noisy).clamp(min=SIGMA_MIN)[..., None, None].expand(n, 6, h // 2, w // 2)
+    return known_levels(sigma, noisy).clamp(min=SIGMA_MIN)[..., None, None].expand(n, 6, h // 2, w // 2)
 
-
-FLAT = 0.1 / 255
-"""Haar details below this count as zero: a fraction of the smallest step of 8-bit samples."""
 
 MEMORY = 8
 """Frames over which the estimate is averaged: steady, yet quick to follow a change of the camera's gain."""
-
-
-def _spread(mask: Tensor) -> Tensor:
-    """Dilate by 5×5: the maximum over rows, then over columns, which is faster."""
-    return F.max_pool2d(F.max_pool2d(mask, (5, 1), stride=1, padding=(2, 0)), (1, 5), stride=1, padding=(0, 2))
-
-
-def untouched(bands: Tensor) -> Tensor:
-    """Return a mask ``(N, 1, h, w)``, 1 where a picture is exactly flat, else 0, from its Haar bands ``(N, 12, h, w)``.
-
-    Noise leaves no flat square of 10 pixels. Letterbox bars, panels and blown highlights are flat: they hold
-    no noise, and carry no information about the noise around them.
-    """
-    flat = (bands[:, 3:].abs().amax(1, keepdim=True) < FLAT).float()
-    return _spread(1 - _spread(1 - flat))
 
 
 def _log_magnitude(x: Tensor) -> Tensor:
@@ -68,21 +50,21 @@ def _log_magnitude(x: Tensor) -> Tensor:
     return (x.abs() + 1e-3).log().mul_(0.3).add_(1.1)
 
 
-def _evidence(bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor) -> tuple[Tensor, ...]:
+def _evidence(bands: Tensor, past: Tensor, known: Tensor, noise_mask: Tensor) -> tuple[Tensor, ...]:
     """Return the encoder's input channels; arguments as for :meth:`NoiseLevel.forward`."""
     low, detail = bands[:, :3], bands[:, 3:]
     # Details are tiny in [0, 1] units; a factor of 4 brings them to the magnitude that layers expect.
     evidence = low, detail * 4, _log_magnitude(detail), _log_magnitude(bands - past) * known, known
-    return *(e * noisy for e in evidence), noisy
+    return *(e * noise_mask for e in evidence), noise_mask
 
 
-def _level(affine: Tensor, low: Tensor, noisy: Tensor) -> tuple[Tensor]:
+def _level(affine: Tensor, low: Tensor, noise_mask: Tensor) -> tuple[Tensor]:
     slope, offset = affine.exp().chunk(2, dim=1)
     # Brightness in [0, 1]: the low-pass band of a constant c is 2c.
     signal = (low[:, :1].float() * (GRAY / 2)).clamp(0, 1)
     # Squared, so that both terms are positive and small levels are learnt as well as large ones.
     variance = slope.square() * signal + offset.square()
-    return ((variance.sqrt() * noisy).clamp(min=SIGMA_MIN),)
+    return ((variance.sqrt() * noise_mask).clamp(min=SIGMA_MIN),)
 
 
 class Block(nn.Module):
@@ -135,7 +117,7 @@ class NoiseLevel(nn.Module):
             self.head.bias.copy_(torch.tensor([-5.0] * 6 + [-3.0] * 6))  # type: ignore[union-attr]
 
     def forward(
-        self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN
+        self, bands: Tensor, past: Tensor, known: Tensor, noise_mask: Tensor, operations: Operations = REFERENCE
     ) -> Tensor:
         """Return the noise parameters of one frame: the local :meth:`features`, then the global :meth:`conclude`.
 
@@ -143,24 +125,25 @@ class NoiseLevel(nn.Module):
             bands: ``(N, 12, h, w)`` from :func:`~vidnoise.model.luma_chroma.rgb_to_bands`.
             past: bands of the previous noisy frame, not motion-compensated.
             known: ``(N, 1, h, w)``, 1 where there is a past, else 0.
-            noisy: ``(N, 1, h, w)``, 1 where there can be noise: not where the frame is :func:`untouched`.
-            pixelwise: implementation of the pointwise functions.
+            noise_mask: ``(N, 1, h, w)``, 1 where there can be noise: not where the frame is exactly flat
+                (:meth:`Operations.flat_mask`).
+            operations: implementation of the pointwise functions.
 
         Returns:
             ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for the low-pass band and the details of the channels.
         """
-        return self.conclude(*self.features(bands, past, known, noisy, pixelwise))
+        return self.conclude(*self.features(bands, past, known, noise_mask, operations))
 
     def features(
-        self, bands: Tensor, past: Tensor, known: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN
+        self, bands: Tensor, past: Tensor, known: Tensor, noise_mask: Tensor, operations: Operations = REFERENCE
     ) -> tuple[Tensor, Tensor]:
         """Return local noise features ``(N, C, h/4, w/4)`` and their trust ``(N, 1, h/4, w/4)``.
 
         They depend on their surroundings only; arguments as for :meth:`forward`.
         """
-        x = self.encoder(pixelwise.stack(_evidence, (bands, past, known, noisy), self.encoder))
+        x = self.encoder(operations.pointwise_input(_evidence, (bands, past, known, noise_mask), self.encoder))
         x = x + F.interpolate(self.context(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
-        trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noisy, 4) + 1e-6
+        trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noise_mask, 4) + 1e-6
         return x, trust
 
     def conclude(self, x: Tensor, trust: Tensor) -> Tensor:
@@ -185,8 +168,8 @@ class NoiseLevel(nn.Module):
         return torch.cat([mean + (parameters - mean) / count, count], 1)
 
     @staticmethod
-    def level(parameters: Tensor, bands: Tensor, noisy: Tensor, pixelwise: Pixelwise = PLAIN) -> Tensor:
+    def level(parameters: Tensor, bands: Tensor, noise_mask: Tensor, operations: Operations = REFERENCE) -> Tensor:
         """Return the noise level ``(N, 6, h, w)`` of a frame, from its bands and the mask of possible noise."""
         low = bands[:, :3]
         affine = F.interpolate(parameters, size=low.shape[-2:], mode="bilinear", align_corners=False)
-        return pixelwise.apply(_level, (affine, low, noisy))[0]
+        return operations.pointwise(_level, (affine, low, noise_mask))[0]

@@ -1,40 +1,40 @@
-"""The memory-bound operations of a step, separate so that a backend can fuse them."""
+"""The memory-bound operations of a step, separate from its convolutions so that a backend can fuse them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from torch import Tensor, cat
+import torch.nn.functional as F
+from torch import Tensor, cat, nn
 
-from vidnoise.model.flow import Averaging, outside, resize_flow, sampling_grid, warp
+from vidnoise.model.dncnn import typed
 from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
-from vidnoise.model.noise_level import untouched
-from vidnoise.model.pixelwise import PLAIN, Pixelwise
-from vidnoise.model.state import UNKNOWN, Memory, keep
+from vidnoise.model.state import UNKNOWN, Memory, reset_unless
+from vidnoise.model.warp import outside, resize_flow, sampling_grid, warp
 from vidnoise.model.wavelet import per_band
+
+Pointwise = Callable[..., tuple[Tensor, ...]]
+"""A function from tensors ``(N, C, h, w)`` to others of the same N, h and w, each pixel by itself."""
+
+FLAT = 0.1 / 255
+"""Haar details below this count as zero: a fraction of the smallest step of 8-bit samples."""
+
+
+def _dilate(mask: Tensor) -> Tensor:
+    """Dilate by 5×5: the maximum over rows, then over columns, which is faster."""
+    return F.max_pool2d(F.max_pool2d(mask, (5, 1), stride=1, padding=(2, 0)), (1, 5), stride=1, padding=(0, 2))
 
 
 class Operations:
-    """The reference implementation in PyTorch, with which every other one must agree."""
+    """The reference implementation in PyTorch, with which those in :mod:`vidnoise.kernels` must agree."""
 
-    def __init__(self) -> None:
-        self.averaging = Averaging()
-        """Box filters and warps of the motion search."""
-        self.pixelwise: Pixelwise = PLAIN
+    # State
 
-    def keep(self, memory: Memory, known: Tensor) -> Memory:
-        """See :func:`~vidnoise.model.state.keep`; may overwrite ``memory``, which is undefined afterwards."""
-        return keep(memory, known)
+    def reset_unless(self, memory: Memory, continues: Tensor) -> Memory:
+        """See :func:`~vidnoise.model.state.reset_unless`; may overwrite ``memory``, which is undefined afterwards."""
+        return reset_unless(memory, continues)
 
-    def untouched(self, bands: Tensor) -> Tensor:
-        """See :func:`~vidnoise.model.noise_level.untouched`."""
-        return untouched(bands)
-
-    def bands(self, rgb: Tensor) -> Tensor:
-        """See :func:`~vidnoise.model.luma_chroma.rgb_to_bands`."""
-        return rgb_to_bands(rgb)
-
-    def recall(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
+    def warp_state(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
         """Warp remembered pictures and their variance ratio to the current frame.
 
         Args:
@@ -50,22 +50,67 @@ class Operations:
         grid = sampling_grid(resize_flow(flow, 2))
         # Bicubic: repeated bilinear warps would blur the running estimate away.
         moved = warp(cat(list(pictures), 1), grid, mode="bicubic").chunk(len(pictures), dim=1)
-        return [self.bands(p) for p in moved], warp(ratio, half_grid) + UNKNOWN * outside(half_grid)
+        return [self.rgb_to_bands(p) for p in moved], warp(ratio, half_grid) + UNKNOWN * outside(half_grid)
 
-    def picture(self, bands: Tensor) -> Tensor:
+    # Haar bands
+
+    def rgb_to_bands(self, rgb: Tensor) -> Tensor:
+        """See :func:`~vidnoise.model.luma_chroma.rgb_to_bands`."""
+        return rgb_to_bands(rgb)
+
+    def bands_to_rgb(self, bands: Tensor) -> Tensor:
         """See :func:`~vidnoise.model.luma_chroma.bands_to_rgb`."""
         return bands_to_rgb(bands)
 
-    def restore(self, bands: Tensor, left: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    def remove_noise(self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Subtract the residual noise and transform bands back to pictures.
 
         Args:
             bands: ``(N, 12, h, w)`` of the fused frame, from which the clean one is made.
-            left: ``(N, 6, h, w)``, level of the noise remaining in them.
+            remaining: ``(N, 6, h, w)``, level of the noise that remains in them.
             residual: ``(N, 12, h, w)``, that noise in units of its level.
             fused: ``(N, 12, h, w)`` of the causal estimate, which is remembered.
 
         Returns:
             The clean and the fused frame, ``(N, 3, 2h, 2w)`` RGB.
         """
-        return self.picture(bands - per_band(left) * residual.float()), self.picture(fused)
+        return self.bands_to_rgb(bands - per_band(remaining) * residual.float()), self.bands_to_rgb(fused)
+
+    def flat_mask(self, bands: Tensor) -> Tensor:
+        """Return a mask ``(N, 1, h, w)``, 1 where a picture is exactly flat, else 0, from its bands ``(N, 12, h, w)``.
+
+        Noise leaves no flat square of 10 pixels. Letterbox bars, panels and blown highlights are flat: they hold
+        no noise, and carry no information about the noise around them.
+        """
+        flat = (bands[:, 3:].abs().amax(1, keepdim=True) < FLAT).float()
+        return _dilate(1 - _dilate(1 - flat))
+
+    # Motion search
+
+    def box_filter(self, x: Tensor, size: int) -> Tensor:
+        """Average ``(N, C, h, w)`` over a ``size`` × ``size`` window (``size`` odd); borders are repeated."""
+        padded = F.pad(x, [size // 2] * 4, mode="replicate")
+        if size > 5:  # separably, which is faster at these sizes
+            return F.avg_pool2d(F.avg_pool2d(padded, (size, 1), stride=1), (1, size), stride=1)
+        return F.avg_pool2d(padded, size, stride=1)
+
+    def downsample(self, x: Tensor, factor: int) -> Tensor:
+        """Downsample by block averages: ``(N, C, h, w)`` to ``(N, C, h/factor, w/factor)``."""
+        return F.avg_pool2d(x, factor) if factor > 1 else x
+
+    def warp(self, image: Tensor, flow: Tensor) -> Tensor:
+        """Warp ``image`` by ``flow``, with bilinear interpolation."""
+        return warp(image, sampling_grid(flow))
+
+    # Pointwise functions between convolutions
+
+    def pointwise(self, function: Pointwise, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return ``function(*tensors)``; an implementation may compute it in chunks that stay in cache."""
+        return function(*tensors)
+
+    def pointwise_input(self, function: Pointwise, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
+        """Return the results concatenated along the channels, in the dtype and layout that ``layer`` expects."""
+        return typed(cat(function(*tensors), 1), layer)
+
+
+REFERENCE = Operations()

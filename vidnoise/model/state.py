@@ -83,16 +83,16 @@ class Future(NamedTuple):
 Memory = TypeVar("Memory", NoiseMemory, Track, State, Scout)
 
 
-def keep(memory: Memory, known: Tensor) -> Memory:
-    """Reset ``memory`` to its initial values where ``known`` is false, without a branch.
+def reset_unless(memory: Memory, continues: Tensor) -> Memory:
+    """Reset ``memory`` to its initial values where ``continues`` is false, without a branch.
 
     Args:
         memory: state of N streams.
-        known: bool, ``(N,)`` for one per stream, or a scalar for all.
+        continues: bool, ``(N,)`` for one per stream, or a scalar for all.
     """
-    known = known.reshape(-1, 1, 1, 1)
+    continues = continues.reshape(-1, 1, 1, 1)
     kept = {
-        name: torch.where(known, tensor, UNKNOWN) if name == "ratio" else tensor * known
+        name: torch.where(continues, tensor, UNKNOWN) if name == "ratio" else tensor * continues
         for name, tensor in memory._asdict().items()
     }
     return type(memory)(**kept)

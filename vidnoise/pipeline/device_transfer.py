@@ -4,7 +4,7 @@ Note [Slot lifetime]
 --------------------
 :class:`RingTransfer` copies through fixed rings of slots, so that nothing is allocated per frame, addresses stay the
 same, and copying in, computing and copying out overlap. Four rules keep a slot from being overwritten while someone
-still needs it; ``tests/test_transfer.py`` breaks each of them and checks that pictures are then damaged.
+still needs it; ``tests/pipeline/test_transfer.py`` breaks each of them and checks that pictures are then damaged.
 
 1. *uploaded*: the host may refill a slot's pinned planes only when their last copy to the device has ended, and the
    compute stream may read the device planes only after it.

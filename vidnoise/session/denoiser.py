@@ -25,10 +25,10 @@ from vidnoise.session.assigned_once import AssignedOnce
 from vidnoise.session.cuts import CutMemory, detect_cut, thumbnail
 from vidnoise.session.grain import GrainSynthesis
 from vidnoise.session.grain_table import GrainTable
+from vidnoise.session.known_sigma import KnownSigma
 from vidnoise.session.split import split
 from vidnoise.session.strength import Strength
 from vidnoise.session.task import Task
-from vidnoise.session.told_sigma import ToldSigma
 from vidnoise.weights import ModelLike, as_model
 
 if TYPE_CHECKING:
@@ -135,9 +135,33 @@ class Denoiser(AssignedOnce):
     """
 
     __slots__ = (
-        "__weakref__", "_adapter", "_amounts", "_boosts", "_chroma", "_cut_memory", "_cuts", "_detect_cuts", "_grain",
-        "_grain_table", "_is_closed", "_is_first", "_level", "_luma", "_shape", "_state", "_told", "_told_level",
-        "_was_told", "_window", "backend", "device", "dtype", "latency_frames", "model", "network", "preview",
+        "__weakref__",
+        "_adapter",
+        "_amounts",
+        "_chroma",
+        "_cut_memory",
+        "_cuts",
+        "_detect_cuts",
+        "_grain",
+        "_grain_table",
+        "_is_closed",
+        "_is_first",
+        "_known",
+        "_known_mean",
+        "_level",
+        "_luma",
+        "_shape",
+        "_sigma_scales",
+        "_state",
+        "_was_known",
+        "_window",
+        "backend",
+        "device",
+        "dtype",
+        "latency_frames",
+        "model",
+        "network",
+        "preview",
         "rotation",
     )  # fmt: skip
 
@@ -182,13 +206,13 @@ class Denoiser(AssignedOnce):
         """Frames that may have to be pushed before the first one comes back, less one."""
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
-        self._boosts: dict[tuple[float, float], Tensor] = {}
+        self._sigma_scales: dict[tuple[float, float], Tensor] = {}
         self.preview = chosen.preview
         self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
         self._level: Tensor | None = None
-        self._told_level: float | None = None
-        self._was_told = self._is_closed = False
+        self._known_mean: float | None = None
+        self._was_known = self._is_closed = False
         self.reset()
 
     def _open_backend(self, backend: str | Running, max_memory: float | None, lookahead: int) -> Backend:
@@ -229,15 +253,15 @@ class Denoiser(AssignedOnce):
 
     @property
     def sigma(self) -> SigmaLike | None:
-        """The noise level, if it is told: standard deviation in 8-bit units, or an ``(H, W)`` array of it.
+        """The noise level, if it is known: standard deviation in 8-bit units, or an ``(H, W)`` array of it.
 
         May be set between two frames; ``None`` has it measured. An array is copied: set it again after changing it.
         """
-        return None if self._told is None else self._told.given
+        return None if self._known is None else self._known.given
 
     @sigma.setter
     def sigma(self, value: SigmaLike | None) -> None:
-        self._told = None if value is None else ToldSigma(value, self.device)
+        self._known = None if value is None else KnownSigma(value, self.device)
 
     @property
     def strength(self) -> float:
@@ -251,11 +275,11 @@ class Denoiser(AssignedOnce):
 
     @property
     def estimated_sigma(self) -> float | None:
-        """Noise level of the last frame, mean over the picture, 8-bit units: that of R, G and B, or what was told.
+        """Noise level of the last frame, mean over the picture, 8-bit units: that of R, G and B, or what was given.
         ``None`` before the first."""
         if self._level is None:
             return None
-        return float(self._level) * 255 if self._told_level is None else self._told_level
+        return float(self._level) * 255 if self._known_mean is None else self._known_mean
 
     @property
     def backend_name(self) -> str:
@@ -290,7 +314,7 @@ class Denoiser(AssignedOnce):
         if self._window is None or shape != self._shape:
             done = self.drain()
             self._window = Window(self.backend, self.latency_frames)
-        return done + self._finished(self._window.push(task, task.padded, task.sigma, task.boost, task.keep))
+        return done + self._finished(self._window.push(task, task.padded, task.sigma, task.sigma_scale, task.continues))
 
     def drain(self) -> list[Any]:
         """The pictures that wait, finished by what has come so far. What is pushed next goes on from them."""
@@ -309,7 +333,9 @@ class Denoiser(AssignedOnce):
         try:
             if self._state is None:
                 self._state = self.backend.initial_state(1, *task.padded.shape[-2:])
-            clean, level, self._state = self.backend.step(task.padded, task.sigma, task.boost, task.keep, self._state)
+            clean, level, self._state = self.backend.step(
+                task.padded, task.sigma, task.sigma_scale, task.continues, self._state
+            )
         except torch.OutOfMemoryError as ex:
             raise self._out_of_memory() from ex
         return clean, level[0]
@@ -376,8 +402,8 @@ class Denoiser(AssignedOnce):
         frame = frame.to(self.device)
         if self.latency_frames:  # whoever pushed it may use its memory again
             frame = owned(frame)
-        told = self._told if sigma is None else ToldSigma(sigma, self.device)
-        levels = None if told is None else told.levels(frame)
+        known = self._known if sigma is None else KnownSigma(sigma, self.device)
+        levels = None if known is None else known.levels(frame)
         if (frame.height, frame.width) != self._shape:
             self.reset()
             self._shape = (frame.height, frame.width)
@@ -389,39 +415,41 @@ class Denoiser(AssignedOnce):
             padded = to_network(frame, MULTIPLE, room)
             noisy = padded[..., : frame.height, : frame.width]
             follows = not (frame.discontinuity or self._is_first)
-            keep = torch.full((1,), follows, dtype=torch.bool, device=self.device)
+            continues = torch.full((1,), follows, dtype=torch.bool, device=self.device)
             self._is_first = False
             if not follows:
                 self._cut_memory = None
             if self.detect_cuts:
                 cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
-                keep &= ~cut
+                continues &= ~cut
                 self._cuts += cut
-            if levels is None and self._was_told:
+            if levels is None and self._was_known:
                 self._forget_noise()
-            self._was_told = levels is not None
-            mean = None if told is None else told.mean
-            return Task(frame, noisy, padded, levels, mean, keep, strength, map, self._boost(strength), restore)
+            self._was_known = levels is not None
+            mean = None if known is None else known.mean
+            return Task(
+                frame, noisy, padded, levels, mean, continues, strength, map, self._sigma_scale(strength), restore
+            )
 
     def _forget_noise(self) -> None:
-        """While the noise level is told, the network does not look at the noise: what it knows of it is of long ago."""
+        """While the noise level is known, the network looks at no noise: what it remembers of it is of long ago."""
         for state in (self._state, None if self._window is None else self._window.state):
             if state is not None:
                 state.noise.zero_()
 
-    def _boost(self, strength: float) -> float | Tensor:
+    def _sigma_scale(self, strength: float) -> float | Tensor:
         """How many times as strong the noise is taken to be, ``(1, 2)`` where luma and chroma differ."""
         luma, chroma = (max(1.0, strength) * max(1.0, share) for share in (self.luma, self.chroma))
         if luma == chroma:
             return luma
-        if (luma, chroma) not in self._boosts:  # numbers that go to a GPU are waited for, so they are kept
-            self._boosts = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
-        return self._boosts[luma, chroma]
+        if (luma, chroma) not in self._sigma_scales:  # numbers that go to a GPU are waited for, so they are kept
+            self._sigma_scales = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
+        return self._sigma_scales[luma, chroma]
 
     def finish(self, task: Task, clean: Tensor, level: Tensor) -> Any:
         """The picture that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its level."""
         frame, noisy = task.frame, task.noisy
-        self._level, self._told_level = level, task.told
+        self._level, self._known_mean = level, task.known_mean
         strength, luma, chroma = (min(1.0, share) for share in (task.strength, self.luma, self.chroma))
         with torch.no_grad():  # not inference_mode: what goes out may be anyone's
             if self._grain is None and task.map is None and luma == chroma == 1:

@@ -51,7 +51,7 @@ NUMBERS = 16
 
 Key = tuple[int, int, int]
 """What frames of one step have in common: padded height and width, and the number of dimensions of the noise level that
-is told: 0 where none is."""
+is known: 0 where none is."""
 
 
 @takes(DeviceOptions)
@@ -59,9 +59,9 @@ class StreamBatch(AssignedOnce):
     """Denoises several streams with one network, their frames together.
 
     Streams may begin, end, pause, be reset and cut independently. Frames of different sizes, or with the noise level
-    told and unknown, take separate steps, and so do streams that look ahead. What comes out is what a :class:`Denoiser`
-    for each stream gives, up to the rounding of sums. Not thread-safe. As a context manager it is closed at the end of
-    the ``with`` block, with all its streams.
+    known and unknown, take separate steps, and so do streams that look ahead. What comes out is what a
+    :class:`Denoiser` for each stream gives, up to the rounding of sums. Not thread-safe. As a context manager it is
+    closed at the end of the ``with`` block, with all its streams.
 
     Args:
         model: see :class:`Denoiser`.
@@ -218,15 +218,15 @@ class StreamBatch(AssignedOnce):
         with torch.inference_mode():
             before = self._joints.pop(key, None)
             state = self._gather(key, sessions, before)
-            keep = torch.cat([task.keep for task in tasks])
+            continues = torch.cat([task.continues for task in tasks])
             known = [s.state is not None for s in sessions]
             if not all(known):  # a session that remembers nothing has a row that is left from another one
-                keep = keep & torch.tensor(known, device=self.device)
+                continues = continues & torch.tensor(known, device=self.device)
             clean, level, state = self.backend.step(
                 torch.cat([task.padded for task in tasks]),
                 None if tasks[0].sigma is None else torch.cat([task.sigma for task in tasks]),
-                self._boost([task.boost for task in tasks]),
-                keep,
+                self._sigma_scale([task.sigma_scale for task in tasks]),
+                continues,
                 state,
             )
             rows = tuple(_row(state, i) for i in range(len(sessions)))
@@ -237,12 +237,12 @@ class StreamBatch(AssignedOnce):
             self._retire(before)
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
 
-    def _boost(self, boosts: list[float | Tensor]) -> float | Tensor:
-        """Combine the boosts of all streams: one number, if it is the same for all."""
-        numbers = {b for b in boosts if not isinstance(b, Tensor)}
-        if len(numbers) == 1 and not any(isinstance(b, Tensor) for b in boosts):
+    def _sigma_scale(self, scales: list[float | Tensor]) -> float | Tensor:
+        """Combine the scales of all streams: one number, if it is the same for all."""
+        numbers = {b for b in scales if not isinstance(b, Tensor)}
+        if len(numbers) == 1 and not any(isinstance(b, Tensor) for b in scales):
             return numbers.pop()
-        return torch.cat([b if isinstance(b, Tensor) else self._tensor([b, b])[None] for b in boosts])
+        return torch.cat([b if isinstance(b, Tensor) else self._tensor([b, b])[None] for b in scales])
 
     def _tensor(self, values: list[Any]) -> Tensor:
         """Made anew only where they are others than before: numbers that go to a GPU are waited for."""

@@ -19,14 +19,14 @@ class Task(NamedTuple):
     padded: Tensor
     """The same, its size extended to what the network takes."""
     sigma: Tensor | None
-    """``(1, 6)`` or ``(1, 6, H/2, W/2)``: the noise level, if it was told."""
-    told: float | None
+    """``(1, 6)`` or ``(1, 6, H/2, W/2)``: the noise level, if it is known."""
+    known_mean: float | None
     """Its mean over the picture, in 8-bit units of the frame's samples."""
-    keep: Tensor
+    continues: Tensor
     """``(1,)`` bool: false where a cut lies before the frame."""
     strength: float
     map: Tensor | None
-    boost: float | Tensor
-    """How many times as strong the noise is taken to be; see :meth:`Denoiser.prepare`."""
+    sigma_scale: float | Tensor
+    """Factor on the noise level; see :meth:`Denoiser.prepare`."""
     restore: Restore
     """From the clean frame to a picture like the one that was pushed."""

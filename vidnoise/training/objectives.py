@@ -53,8 +53,9 @@ def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConf
     futures: list[Future | None] = [None] * frames
     if both_ways:
         scout = network.initial_scout(n, height, width, device=device)
+        continues = torch.ones(n, dtype=torch.bool, device=device)
         for t in reversed(range(frames)):
-            futures[t], scout = network.scout(batch.noisy[t], levels[t], scout)
+            futures[t], scout = network.look(batch.noisy[t], levels[t], 1.0, continues, scout)
     return Known(levels, loss, futures)
 
 
@@ -95,7 +96,7 @@ def clip_loss(
     parts["noise"] = known.loss * (len(span) / frames)
     for t in span:
         previous = state.clean
-        clean, state, trace = network.step(batch.noisy[t], known.levels[t], state, known.futures[t])
+        clean, state, trace = network.forward(batch.noisy[t], known.levels[t], state, known.futures[t])
         parts["clean"] = parts["clean"] + _distance(clean, batch.clean[t], batch, config)
         if t and config.temporal_weight:
             flicker = temporal(clean, previous, batch.clean[t], batch.clean[t - 1])
