@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from support.streams import RGB, denoise, frames, moving_scene, network, values  # noqa: F401
+from support.streams import RGB, denoise, frames, moving_scene, values
 from vidnoise.errors import DeviceError, UnknownModelError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.kernels.conversion import to_network
