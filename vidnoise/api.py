@@ -23,9 +23,9 @@ from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
 from vidnoise.options import DenoiseOptions, FileOptions
 from vidnoise.pictures import PictureAdapter, Restore
-from vidnoise.pipeline.device_transfer import HostTransfer, make_transfer
+from vidnoise.pipeline.device_transfer import HostTransfer, make_device_transfer
 from vidnoise.pipeline.run import run
-from vidnoise.pipeline.stats import Progress, RunStats, joined
+from vidnoise.pipeline.stats import Progress, RunStats, combine
 from vidnoise.resume.source import open_resumable
 from vidnoise.session.denoiser import Denoiser, resolve_device
 from vidnoise.session.fields import FieldDenoiser
@@ -107,7 +107,7 @@ def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Pictur
         if first is None:
             return
         is_there = all(plane.device == denoiser.device for plane in first.planes)
-        transfer = HostTransfer() if is_there else make_transfer(denoiser.device)
+        transfer = HostTransfer() if is_there else make_device_transfer(denoiser.device)
         uploaded = stages.enter_context(contextlib.closing(transfer.upload(itertools.chain([first], arriving))))
         del first
         clean = stages.enter_context(contextlib.closing(transfer.download(denoiser(uploaded))))
@@ -206,7 +206,7 @@ def denoise_file(
             )
             sink = make_sink(dst, chosen)
             first = session(first.model, backend=first.backend, max_memory=None, rotation=info.rotation)
-        stats = joined(parts)
+        stats = combine(parts)
         return rest.amend(stats) if rest else stats
 
 

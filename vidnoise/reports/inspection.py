@@ -21,6 +21,7 @@ from vidnoise.options import SinkOptions
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.sinks.container import ContainerSink
+from vidnoise.sinks.file import FileDestination
 from vidnoise.sources import open_source
 from vidnoise.text import shown
 
@@ -122,7 +123,9 @@ def inspect_video(
 
 def _encoding(info: StreamInfo, output: str) -> dict[str, str] | None:
     try:
-        encoder, pixel_format = ContainerSink(output, SinkOptions(overwrite=True)).plan(info)
+        output_options = SinkOptions(overwrite=True)
+        sink = ContainerSink(FileDestination(output, output_options), output_options)
+        encoder, pixel_format = sink.plan(info)
     except VidnoiseError:
         return None
     return {"encoder": encoder, "pixel_format": pixel_format}

@@ -1,4 +1,4 @@
-"""When an output begins: some containers cannot begin as late as the first frame comes."""
+"""The start of an output: some containers cannot begin as late as the first frame."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from vidnoise.sinks.uncompressed import is_uncompressed
 logger = logging.getLogger(__name__)
 
 _LATE_SECONDS = 60
-"""Containers that know a constant rate only would fill the time before a first frame later than that with nothing."""
+"""Latest start, in seconds, for containers of constant rate, which would fill the time before with empty frames."""
 
 _LAST_START_SECONDS = {"mpegts": Fraction(2**33, 90_000) - 60}
-"""Containers whose clock begins anew after so long (26.5 hours), so that no first frame can be later. Readers take one
-in the last minute for what comes before zero."""
+"""Latest start, in seconds, for containers whose clock wraps around (MPEG-TS: after 26.5 hours). Readers take a
+timestamp in the last minute before the wrap for a negative one.
+"""
 
 
 class FirstTime:
-    """Takes from all times what the first frame comes too late.
+    """Moves all timestamps to zero if the container cannot begin at the time of the first frame.
 
     Args:
         format_name: FFmpeg's name of the container.
-        uri: The output, for messages.
+        uri: The output's name in messages.
     """
 
     def __init__(self, format_name: str, uri: str) -> None:
         self._format_name, self._uri = format_name, uri
         self._origin = Fraction(0)
-        """Seconds that are taken off."""
+        """Seconds to subtract from all timestamps."""
 
     def begin(self, frame: Frame, *, has_free_times: bool) -> None:
-        """``frame`` is the first one.
+        """Decide on the offset from the first frame of the output.
 
         Args:
-            has_free_times: Whether frames of the output may be shown at any time.
+            frame: The first frame.
+            has_free_times: Whether the container stores a time for each frame, rather than a constant rate.
         """
         begin = frame.seconds
         if begin is None or is_uncompressed(self._format_name):
@@ -51,15 +53,15 @@ class FirstTime:
                 self._uri, begin, self._format_name,
             )  # fmt: skip
 
-    def place(self, frame: Frame) -> Frame:
-        """``frame`` with its packets on the output's clock."""
+    def rebase(self, frame: Frame) -> Frame:
+        """Return ``frame``, with its packets, on the output's clock."""
         if not self._origin:
             return frame
         pts = None if frame.pts is None else frame.pts - round(self._origin / frame.time_base)
-        return replace(frame, pts=pts, packets=self.place_packets(frame.packets))
+        return replace(frame, pts=pts, packets=self.rebase_packets(frame.packets))
 
-    def place_packets(self, packets: Sequence[Packet]) -> tuple[Packet, ...]:
-        """Packets on the output's clock; changed in place."""
+    def rebase_packets(self, packets: Sequence[Packet]) -> tuple[Packet, ...]:
+        """Move packets to the output's clock, in place."""
         for packet in packets if self._origin else ():
             shift_stamps(packet.data, -round(self._origin / Fraction(packet.data.time_base)))
         return tuple(packets)

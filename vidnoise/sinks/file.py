@@ -1,51 +1,42 @@
-"""What libav writes into: a draft that is renamed when whole (:class:`vidnoise.disk.Draft`), or a growing file."""
+"""Files: written under a temporary name and renamed when complete, or read by others while they grow."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
-from typing import Protocol
 
-from vidnoise.disk import layer
+from vidnoise.disk import Draft, check_free, layer
+from vidnoise.options import SinkOptions
+from vidnoise.sinks.destination import Destination, Output
 
 
-class Output(Protocol):
-    """What libav writes into: has ``write``, and ``read``, ``seek`` and ``tell`` where one can go back."""
+class FileDestination(Destination):
+    """A file; with the ``grow`` option, one that can be read while it is written."""
 
-    error: OSError | None
-    """The first that happened while writing."""
-    part_path: str
-    """Where it lies until it is published, for messages."""
+    is_exclusive = True
 
-    def write(self, data: bytes) -> int: ...
+    def __init__(self, path: str, options: SinkOptions) -> None:
+        super().__init__(path)
+        self._overwrite = options.overwrite
+        self.is_prompt = options.grow
 
-    def seal(self) -> None:
-        """All is written; raises OSError where it is not."""
-        ...
+    def check(self) -> None:
+        check_free(self.path, overwrite=self._overwrite)
 
-    def publish(self, *, overwrite: bool) -> None:
-        """Make the sealed output visible."""
-        ...
-
-    def let_go(self) -> None:
-        """Close, and leave what was written where it is."""
-        ...
-
-    def discard(self) -> None:
-        """Throw away what can be. May be called at any time, also twice."""
-        ...
+    def create(self, format_name: str) -> Output:
+        return GrowingFile(self.path, overwrite=self._overwrite) if self.is_prompt else Draft(self.path)
 
 
 class GrowingFile:
-    """A file that others read while it is written: it has its own name from the start, and stays whatever happens.
+    """A file that others read while it is written. It has its final name from the start, and is never removed.
 
     Args:
-        path: Its name.
-        overwrite: Whether a file of that name may be replaced.
+        path: Path of the file.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        OSError: It cannot be created, or has appeared meanwhile.
+        OSError: The file cannot be created, or has appeared in the meantime.
     """
 
     def __init__(self, path: str, *, overwrite: bool) -> None:
@@ -77,10 +68,10 @@ class GrowingFile:
         return self._file.tell()
 
     def seal(self) -> None:
-        """Close the file, which is complete.
+        """Sync the complete file to the disk and close it.
 
         Raises:
-            OSError: A write failed, now or before.
+            OSError: A write failed, now or earlier.
         """
         if self.error is not None:
             raise self.error
@@ -88,7 +79,7 @@ class GrowingFile:
         self._file.close()
 
     def publish(self, *, overwrite: bool) -> None:
-        """It is there already."""
+        """Sync the folder: the file has its final name already."""
         layer().sync_folder(os.path.dirname(self.part_path) or ".")
 
     def let_go(self) -> None:
@@ -96,5 +87,5 @@ class GrowingFile:
             self._file.close()
 
     def discard(self) -> None:
-        """Close; what was written may be read already."""
+        """Close. The file stays, as others may be reading it."""
         self.let_go()
