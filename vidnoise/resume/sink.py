@@ -1,4 +1,4 @@
-"""A video file written in segments that survive a crash, and joined without encoding anew when all are there."""
+"""A video file written in segments that survive a crash, and are joined at the end without encoding again."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from vidnoise.sinks.video_stream import VideoStreamWriter
 
 
 class ResumableSink(ContainerSink):
-    """Encodes each stretch of the video on its own into a :class:`Parts` folder, and at the end joins them.
+    """Encodes the video in segments, into a :class:`Parts` folder, and joins them at the end.
 
-    An error, an interruption or a crash leaves all finished segments where they are.
+    An error, an interruption or a crash leaves all finished segments in place.
 
     Args:
-        path, options: As for :class:`ContainerSink`.
-        parts: Where segments go; loaded already.
+        path: The output, a file.
+        options: The options of an output.
+        parts: Folder of the segments, already loaded.
         segment_seconds: Length of a segment, in seconds of video.
-        warm_up_frames: Of the frames that are finished already, so many come once more, and are not written again.
-        is_whole: Asked at the end, with the number of frames that came: whether these were all of the source. If
-            not, the segments are kept, and no file is made.
-        others: Opens the source once more, for the packets of its other streams.
+        warm_up_frames: Number of finished frames that are passed to :meth:`write` again, and ignored.
+        is_whole: Called at the end with the number of frames received; whether these are all of the source. If not, the
+            segments are kept and no file is made.
+        others: Reopens the source, for the packets of its other streams.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class ResumableSink(ContainerSink):
         self._warm_up_left = min(self._warm_up_frames, len(self._parts.frames))
 
     def write(self, frame: Frame) -> None:
-        """Encode ``frame``; packets that ride on it are read again when all is joined."""
+        """Encode ``frame``; packets attached to it are ignored, and read again when the segments are joined."""
         self._n_taken += 1
         if self._warm_up_left:
             self._warm_up_left -= 1
@@ -144,10 +145,10 @@ class ResumableSink(ContainerSink):
         self._max_shift = max(self._max_shift, segment.video.max_shift)
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
-        """Join the segments if the source has ended, else keep them.
+        """Join the segments if the source has ended; otherwise keep them.
 
         Raises:
-            EncodeError: Writing failed, or there is no frame at all. Finished segments are kept.
+            EncodeError: Writing failed, or there is not a single frame. Finished segments are kept.
         """
         info, self._info = self._info, None
         try:
@@ -197,7 +198,7 @@ class ResumableSink(ContainerSink):
         self._n_written += 1
 
     def abort(self) -> None:
-        """Throw away what is not finished. Finished segments stay, for the next run."""
+        """Discard the unfinished segment. Finished ones stay for the next run."""
         super().abort()
         segment, self._segment = self._segment, None
         if segment is not None:
@@ -230,9 +231,9 @@ class _Segment:
     """A segment that is being encoded.
 
     Args:
-        file: Where its packets go.
-        format: The container of the output to be: encoders write their headers as it wants them.
-        make: Makes the writer from a container and a function that takes its packets.
+        file: Receives the packets.
+        format: Container of the final output, since encoders write headers to suit it.
+        make: Makes the writer, from a container and a function that receives its packets.
     """
 
     def __init__(
@@ -242,16 +243,16 @@ class _Segment:
         self._frames: list[int] = []
         self._begin: Fraction | None = None
         self._time_base = Fraction(0)
-        # Nothing is ever muxed here, but libav has encoders in containers only.
+        # Nothing is muxed into this container, but PyAV has encoders only in containers.
         self._container = av.open(io.BytesIO(), "w", format=format)
         try:
-            self.video = make(self._container, self._keep)
+            self.video = make(self._container, self._store)
         except BaseException:
             self.discard()
             raise
 
     def is_full(self, frame: Frame, seconds: Fraction) -> bool:
-        """Whether ``frame`` belongs into the next one."""
+        """Whether ``frame`` belongs to the next segment."""
         now = frame.seconds
         return self._begin is not None and now is not None and now - self._begin >= seconds
 
@@ -271,7 +272,7 @@ class _Segment:
             self._container.close()
         self._file.discard()
 
-    def _keep(self, packet: av.Packet) -> None:
+    def _store(self, packet: av.Packet) -> None:
         if packet.has_sidedata("matroska_block_additional"):
             raise FormatError("transparency in this codec cannot be resumed; use codec ffv1, or no resume")
         pts = packet.pts or 0

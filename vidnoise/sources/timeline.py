@@ -20,7 +20,7 @@ _SPARSE_KINDS = ("subtitle", "data", "attachment")
 
 
 class Timeline:
-    """Joins the clocks of a recording's parts, for all of its streams alike. Modifies packets in rebase.
+    """Joins the clocks of a recording's parts, for all of its streams alike. Modifies packets in place.
 
     Args:
         has_leaps: Whether clocks may also jump forward in the container (MPEG-TS).
