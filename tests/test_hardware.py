@@ -212,7 +212,7 @@ def test_without_waiting_pictures_are_damaged() -> None:
     reader = DevicePlanes(late.as_tensor, lambda device: SimpleNamespace(synchronize=lambda: None))
     surface = [torch.full((4, 6), 7, dtype=torch.uint8), torch.full((2, 3, 2), 7, dtype=torch.uint8)]
     planes = reader.read(FakePicture(surface), PIXEL_FORMATS["nv12"], "a.mp4")
-    reader._held.clear()
+    reader._pending.clear()
     for copy in late.waiting:
         copy()
     assert int(planes[0].max()) == 255

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from vidnoise.disk import Draft, fitting, layer, real_path
+from vidnoise.disk import Draft, layer, real_path, truncated_name
 from vidnoise.errors import EncodeError, SinkOpenError, UsageError
 
 FORMAT = 1
@@ -76,9 +76,9 @@ class Segment:
 def _folder_of(output: str) -> str:
     """Return the folder of an output's segments; a name that is too long is cut, and made unique by its hash."""
     folder, name = os.path.split(real_path(output) if os.path.islink(output) else output)
-    if fitting(folder, name, _SUFFIX) != name + _SUFFIX:
+    if truncated_name(folder, name, _SUFFIX) != name + _SUFFIX:
         token = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
-        return os.path.join(folder, fitting(folder, name, f".{token}{_SUFFIX}"))
+        return os.path.join(folder, truncated_name(folder, name, f".{token}{_SUFFIX}"))
     return os.path.join(folder, name + _SUFFIX)
 
 

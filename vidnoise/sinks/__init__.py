@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vidnoise.checked import takes
-from vidnoise.disk import check_apart, is_node
+from vidnoise.disk import check_distinct, is_node
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame.passthrough import FORMAT_NAMES
 from vidnoise.options import SinkOptions
@@ -67,7 +67,7 @@ def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterab
     """
     outputs, reads, writes = list(outputs), list(reads), list(writes)
     files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "hls", "node")]
-    check_apart(reads, [*files, *writes])
+    check_distinct(reads, [*files, *writes])
     for playlist in (uri for uri in outputs if sink_kind(uri) == "hls"):
         from vidnoise.sinks.direct import is_segment
 

@@ -334,7 +334,7 @@ class ContainerSink:
         file, self._file = self._file, None
         self._release()
         assert file is not None
-        file.let_go()
+        file.release()
         return f"; what was written stays as {file.part_path}{self._how_to_finish(file.part_path)}"
 
     def _how_to_finish(self, part: str) -> str:

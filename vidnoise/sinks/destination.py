@@ -6,7 +6,7 @@ import abc
 import os
 from typing import Protocol
 
-from vidnoise.disk import same_place
+from vidnoise.disk import is_same_file
 from vidnoise.errors import SinkOpenError
 from vidnoise.frame import StreamInfo
 from vidnoise.sinks.muxer import output_options
@@ -38,7 +38,7 @@ class Output(Protocol):
         """Give the sealed output its final name."""
         ...
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close, and leave what was written where it is."""
         ...
 
@@ -102,7 +102,7 @@ class Destination(abc.ABC):
         Raises:
             SinkOpenError: The output is the input.
         """
-        if uri and os.path.exists(uri) and same_place(uri, self.path):
+        if uri and os.path.exists(uri) and is_same_file(uri, self.path):
             raise SinkOpenError(f"{self.name}: is the input itself; choose another name", self.path)
 
     def is_watched(self, info: StreamInfo) -> bool:

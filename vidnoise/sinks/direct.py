@@ -50,7 +50,7 @@ class Direct:
     def publish(self, *, overwrite: bool) -> None:
         """Do nothing: the data has been sent already."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Do nothing."""
 
     def discard(self) -> None:

@@ -82,10 +82,10 @@ class GrowingFile:
         """Sync the folder: the file has its final name already."""
         layer().sync_folder(os.path.dirname(self.part_path) or ".")
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
 
     def discard(self) -> None:
         """Close. The file stays, as others may be reading it."""
-        self.let_go()
+        self.release()

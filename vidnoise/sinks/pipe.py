@@ -81,7 +81,7 @@ class PipeFile:
     def publish(self, *, overwrite: bool) -> None:
         """Do nothing: the reader has the data already."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.discard()
 
     def discard(self) -> None:
