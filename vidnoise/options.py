@@ -2,8 +2,8 @@
 
 A new option is a field here, a key in the typed dictionary below (a test checks that they match), and its use. The
 keyword functions (:func:`vidnoise.denoise`, :func:`vidnoise.denoise_file`, :class:`vidnoise.Denoiser`,
-:func:`vidnoise.open_source`, :func:`vidnoise.open_sink`), ``vidnoise run``, and the check of settings when resuming follow
-automatically.
+:func:`vidnoise.open_source`, :func:`vidnoise.open_sink`), ``vidnoise run``, and the check of settings when resuming
+follow automatically.
 """
 
 from __future__ import annotations

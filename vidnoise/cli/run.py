@@ -53,9 +53,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @file_options
 @click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second, as lines of JSON.")
-@click.option(
-    "--json", "json_path", metavar="FILE", help="Write statistics of each file as JSON; - is standard output."
-)
+@click.option("--json", "json_path", metavar="FILE", help="Write statistics as JSON; - is standard output.")
 @click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 @click.option("-v", "--verbose", count=True, help="Show choices and their reasons; -vv for debugging.")
