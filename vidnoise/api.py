@@ -107,10 +107,10 @@ def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Pictur
         if first is None:
             return
         is_there = all(plane.device == denoiser.device for plane in first.planes)
-        transfer = HostTransfer() if is_there else make_device_transfer(denoiser.device)
-        uploaded = stages.enter_context(contextlib.closing(transfer.upload(itertools.chain([first], frames))))
+        device_transfer = HostTransfer() if is_there else make_device_transfer(denoiser.device)
+        uploaded = stages.enter_context(contextlib.closing(device_transfer.upload(itertools.chain([first], frames))))
         del first
-        clean = stages.enter_context(contextlib.closing(transfer.download(denoiser(uploaded))))
+        clean = stages.enter_context(contextlib.closing(device_transfer.download(denoiser(uploaded))))
         for frame in clean:
             yield converters.popleft()(frame)
 

@@ -40,13 +40,13 @@ def shown(address: str) -> str:
     scheme = head.rpartition(":")[2]  # "async:http", "file:..."
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return printable(_MISTYPED.sub(rf"\1:{HIDDEN}@", address))
-    place, mark, query = _split(rest)
-    place = _without_password(place)
+    location, mark, query = _split(rest)
+    location = _without_password(location)
     if scheme.lower().startswith("rtmp"):
-        place, query = _without_key(place), query.partition(" ")[0]
+        location, query = _without_key(location), query.partition(" ")[0]
     if mark:
         query = "&".join(_setting(part) for part in re.split("[&;]", query))
-    return printable(f"{head}://{place}{mark}{query}")
+    return printable(f"{head}://{location}{mark}{query}")
 
 
 def redacted(text: str) -> str:
@@ -91,18 +91,18 @@ def _split(rest: str) -> tuple[str, str, str]:
     return (rest, "", "") if found is None else (rest[: found.start()], found[0], rest[found.end() :])
 
 
-def _without_password(place: str) -> str:
-    user, at, host = place.rpartition("@")
+def _without_password(location: str) -> str:
+    user, at, host = location.rpartition("@")
     name, colon, _ = user.partition(":")
     if not at or (not colon and "/" in user):  # an @ in a file name
-        return place
+        return location
     return f"{name}:{HIDDEN}@{host}" if colon else f"{HIDDEN}@{host}"
 
 
-def _without_key(place: str) -> str:
+def _without_key(location: str) -> str:
     """Hide the key of an RTMP address, which is the stream name after host and application."""
-    place, blank, _ = place.partition(" ")
-    host, slash, path = place.partition("/")
+    location, blank, _ = location.partition(" ")
+    host, slash, path = location.partition("/")
     app, second, key = path.partition("/")
     key = HIDDEN if key else ""
     return f"{host}{slash}{app}{second}{key}" + (f" {HIDDEN}" if blank else "")

@@ -28,10 +28,10 @@ from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, hardwar
 from vidnoise.sinks.copies import CopiedStreams
 from vidnoise.sinks.destination import Destination, Output
 from vidnoise.sinks.encoder_choice import EncoderChoice
-from vidnoise.sinks.first_time import FirstTime
 from vidnoise.sinks.muxer import GROWING, MOVIES, merge_options, movie_options, wants_index_first
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, output_color
 from vidnoise.sinks.scheduling import preserve_scheduling
+from vidnoise.sinks.start_offset import StartOffset
 from vidnoise.sinks.tags import (
     HOLDS_NO_TAGS,
     container_tags,
@@ -85,7 +85,7 @@ class ContainerSink:
             raise UsageError(
                 f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4", "grow"
             )
-        self._first_time = FirstTime(self._format_name, self.name)
+        self._start_offset = StartOffset(self._format_name, self.name)
         if options.faststart and (self._format_name not in MOVIES or options.grow):
             raise UsageError(
                 f"{path}: only whole .mp4, .m4v and .mov files have an index that can be put first", "faststart"
@@ -258,8 +258,8 @@ class ContainerSink:
             if self._container is None:
                 raise EncodeError(f"{self.name}: the output is not open", self.path)
             if self._n_written == 0:
-                self._first_time.begin(frame, has_free_times=self._video.has_free_times)
-            frame = self._first_time.rebase(frame)
+                self._start_offset.set_from(frame, has_free_times=self._video.has_free_times)
+            frame = self._start_offset.rebase(frame)
             self._copies.mux(frame.packets)
             self._video.write(frame, self._writer.picture(frame))
             self._n_written += 1
@@ -277,7 +277,7 @@ class ContainerSink:
             self.abort()
             raise EncodeError(f"{self.name}: no frame was written, so no file", self.path)
         with self._cleaning_up(keeps_file=True):
-            self._copies.mux(self._first_time.rebase_packets(trailing_packets))
+            self._copies.mux(self._start_offset.rebase_packets(trailing_packets))
             self._video.finish()
             self._copies.finish()
             self._container.close()

@@ -1,4 +1,4 @@
-"""What sets one kind of output apart from another: where the muxed bytes go, and who reads them."""
+"""Destinations of a video: what distinguishes files, pipes, addresses and programs as outputs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Destination(abc.ABC):
     is_exclusive = False
     """Whether only one run at a time may write there."""
     address: str | None = None
-    """URL or path that libav opens itself; None where it writes into the :class:`Output`."""
+    """URL or path that libav opens itself; None if it writes into the :class:`Output`."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -136,7 +136,7 @@ class Destination(abc.ABC):
         return False
 
     def finish(self) -> None:  # noqa: B027 (a hook)
-        """Wait until whoever reads the complete output has taken it.
+        """Wait until the reader has taken the complete output.
 
         Raises:
             EncodeError: The reader failed.

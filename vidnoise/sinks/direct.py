@@ -83,7 +83,7 @@ class NetworkDestination(Destination):
         return self.path
 
     def check(self) -> None:
-        """Do nothing: only connecting tells."""
+        """Do nothing: only connecting shows whether the address works."""
 
     def create(self, format_name: str) -> Output:
         return Direct(self.path)

@@ -73,7 +73,7 @@ class Receiver:
 
     program: str
     why: str
-    """Where the program comes from or why it is needed, for the error where it is missing."""
+    """Where the program comes from, or why it is needed, for the error message if it is missing."""
     arguments: Callable[[str, str], list[str]]
     """Makes its arguments from the output's address and FFmpeg's name of the container."""
     format: str = "y4m"

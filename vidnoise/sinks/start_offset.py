@@ -22,7 +22,7 @@ timestamp in the last minute before the wrap for a negative one.
 """
 
 
-class FirstTime:
+class StartOffset:
     """Moves all timestamps to zero if the container cannot begin at the time of the first frame.
 
     Args:
@@ -32,10 +32,10 @@ class FirstTime:
 
     def __init__(self, format_name: str, uri: str) -> None:
         self._format_name, self._uri = format_name, uri
-        self._origin = Fraction(0)
+        self._offset = Fraction(0)
         """Seconds to subtract from all timestamps."""
 
-    def begin(self, frame: Frame, *, has_free_times: bool) -> None:
+    def set_from(self, frame: Frame, *, has_free_times: bool) -> None:
         """Decide on the offset from the first frame of the output.
 
         Args:
@@ -47,7 +47,7 @@ class FirstTime:
             return
         latest = _LAST_START_SECONDS.get(self._format_name, None if has_free_times else _LATE_SECONDS)
         if latest is not None and begin > latest:
-            self._origin = begin
+            self._offset = begin
             logger.warning(
                 "%s: the first frame is at %.3f s; %s cannot begin so late, so the output begins at 0",
                 self._uri, begin, self._format_name,
@@ -55,13 +55,13 @@ class FirstTime:
 
     def rebase(self, frame: Frame) -> Frame:
         """Return ``frame``, with its packets, on the output's clock."""
-        if not self._origin:
+        if not self._offset:
             return frame
-        pts = None if frame.pts is None else frame.pts - round(self._origin / frame.time_base)
+        pts = None if frame.pts is None else frame.pts - round(self._offset / frame.time_base)
         return replace(frame, pts=pts, packets=self.rebase_packets(frame.packets))
 
     def rebase_packets(self, packets: Sequence[Packet]) -> tuple[Packet, ...]:
         """Move packets to the output's clock, in place."""
-        for packet in packets if self._origin else ():
-            shift_stamps(packet.data, -round(self._origin / Fraction(packet.data.time_base)))
+        for packet in packets if self._offset else ():
+            shift_stamps(packet.data, -round(self._offset / Fraction(packet.data.time_base)))
         return tuple(packets)
