@@ -1,4 +1,4 @@
-"""Writing files safely: under a temporary name until complete, synced before it counts, overwriting nothing unasked.
+"""Writing files safely: under a temporary name until complete, synced before it counts, never overwriting unless asked.
 
 Everything that vidnoise writes goes through this module. A :class:`Draft` is a file under construction: it has a unique
 name, is synced to the disk when complete, and only then gets its final name. :func:`check_free` is the only rule on

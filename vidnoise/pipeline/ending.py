@@ -41,14 +41,14 @@ class Ending:
         """Error of the source, raised once all frames before it are written."""
 
     def on_input_wait(self) -> bool:
-        """Handle a wait for input; returns whether the run is to end."""
+        """Handle a wait for input; returns whether the run should end."""
         if self._should_stop():
             self.interrupted = True
         self._meter.on_wait()
         return self.interrupted
 
     def wait_for_reader(self) -> bool:
-        """Wait until the sink can be opened; returns False if the run is to end first."""
+        """Wait until the sink can be opened; returns False if the run should end first."""
         while not self._sink.is_ready():
             if self.on_input_wait():
                 return False
@@ -67,10 +67,10 @@ class Ending:
             self._source_error = ex
 
     def on_output_wait(self) -> None:
-        """Handle a wait for output: if the run is to end, stop waiting for readers.
+        """Handle a wait for output: if the run should end, stop waiting for readers.
 
         Raises:
-            StalledError: The run is to end, and the output has stalled.
+            StalledError: The run should end, and the output has stalled.
         """
         self._meter.on_wait()
         if not self._should_stop():
