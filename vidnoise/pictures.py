@@ -1,6 +1,6 @@
-"""Pictures as the users of the Python API have them, to frames and back.
+"""Conversion between pictures of the Python API and frames.
 
-The only place above sources and sinks that knows ``av``, and it imports it only when it is handed an ``av`` picture.
+The only module above sources and sinks that knows ``av``; it imports ``av`` only when it receives an ``av`` picture.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ ALLOWED = (
 )
 
 _SUFFIXES = {torch.uint8: ("24", "", ""), torch.uint16: ("48le", "16le", "16le"), torch.float32: ("f32le",) * 3}
-"""By sample type: endings of the names of packed RGB, gray and planar RGB formats."""
+"""Suffixes of the names of packed RGB, gray and planar RGB formats, by sample type."""
 
 _FULL = ColorInfo(matrix=0, range=2)
 
-Restore = Callable[[Frame], Any]
+ToPicture = Callable[[Frame], Any]
 
 
 class PictureAdapter:
-    """Turns any supported picture into a frame, and gives back what turns the denoised frame into its like."""
+    """Converts supported pictures to frames, and denoised frames back to pictures of the same kind."""
 
     def __init__(self) -> None:
         self._n = 0
         self._reader: PictureReader | None = None
 
-    def frame(self, picture: Any) -> tuple[Frame, Restore]:
-        """A frame over the memory of ``picture`` where that is possible, and the way back.
+    def frame(self, picture: Any) -> tuple[Frame, ToPicture]:
+        """Make a frame, over the memory of ``picture`` if possible, and a function for the way back.
 
         Raises:
-            FormatError: It is of no supported kind, sample type or shape.
+            FormatError: The kind, sample type or shape is not supported.
         """
         index, self._n = self._n, self._n + 1
         if isinstance(picture, Frame):
@@ -57,7 +57,7 @@ class PictureAdapter:
         if isinstance(picture, Tensor):
             device = picture.device
             return _from_tensor(picture, index), lambda frame: _to_tensor(frame, device)
-        av = sys.modules.get("av")  # nobody has an av picture without having imported av
+        av = sys.modules.get("av")  # an av picture implies that av is imported
         if av is not None and isinstance(picture, av.VideoFrame):
             return self._from_av(picture, index), lambda frame: _to_av(frame, picture)
         raise FormatError(f"got a {type(picture).__module__}.{type(picture).__qualname__}; {ALLOWED}")
@@ -81,7 +81,7 @@ def _from_array(array: np.ndarray, index: int) -> Frame:
         raise FormatError(f"got a numpy array {array.shape} of {array.dtype}; {ALLOWED}")
     if array.size == 0:
         raise FormatError(f"got an empty numpy array {array.shape}")
-    # Torch wants memory that goes forward and may be written to, although nobody writes.
+    # Torch requires contiguous, writable memory, although nothing writes to it.
     plane = torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
     packed, gray, _ = _SUFFIXES[plane.dtype]
     return Frame((plane,), PIXEL_FORMATS[f"gray{gray}" if is_gray else f"rgb{packed}"], _FULL, index=index)
@@ -106,7 +106,7 @@ def _to_tensor(frame: Frame, device: torch.device) -> Tensor:
 
 
 def _owned(frame: Frame) -> Frame:
-    """``frame`` with planes of its own: those that come out of a transfer are only lent."""
+    """Return ``frame`` with copies of its planes, which are only valid for a while after a download."""
     return replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
 
 
@@ -120,7 +120,7 @@ def _to_av(frame: Frame, like: av.VideoFrame) -> av.VideoFrame:
         view.copy_(plane)
     picture.colorspace, picture.color_range = like.colorspace, like.color_range
     if like.format.name != frame.format.name:
-        picture = picture.reformat(format=like.format.name)  # back into its own order of samples
+        picture = picture.reformat(format=like.format.name)  # back to the original order of samples
         picture.colorspace, picture.color_range = like.colorspace, like.color_range
     picture.color_primaries, picture.color_trc = like.color_primaries, like.color_trc
     picture.pts = like.pts

@@ -1,4 +1,4 @@
-"""One stream's session: the only holder of a network's state."""
+"""The denoising session of one stream, which holds the network's state."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
-    """The device for a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    """Return the device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        DeviceError: it does not exist here. Nothing else is used in its place.
+        DeviceError: The device does not exist here; there is no fallback.
     """
     if isinstance(name, torch.device):
         name = str(name)
@@ -65,10 +65,10 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of the network's convolutions: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    """Return the data type of the network's convolutions for a name: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
-        UsageError: there is no such precision, or the device cannot do it.
+        UsageError: There is no such precision, or the device does not support it.
     """
     if name == "auto":
         if device.type == "cuda":
@@ -84,28 +84,28 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 @takes(DenoiseOptions)
 class Denoiser:
-    """Denoises one stream of frames, in order, keeping what it learnt of the past.
+    """Denoises the frames of one stream in order, with memory of the past.
 
-    Causal and without delay, unless it is asked to look ahead: each frame pushed comes back at once. With ``lookahead``
-    frames wait for those after them, and come back some at a time, in order, up to :attr:`latency_frames` pushes later;
-    :meth:`flush` gives the last ones. Not thread-safe; a network may be shared by any number of denoisers.
+    By default it is causal and without delay: each frame pushed is returned at once. With ``lookahead``, frames wait
+    for later ones and are returned in order, up to :attr:`latency_frames` pushes later; :meth:`flush` returns the last
+    ones. Not thread-safe; any number of denoisers may share a network.
 
     Args:
-        model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, what :func:`vidnoise.load_model`
-            returned, or a network.
-        rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
-            the mask lies.
-        begin_seconds: where in the video the first frame is, for zones and mask.
-        first_time: time stamp of that frame in seconds, where the first that is pushed is a later one.
-        options: see below, and :class:`vidnoise.options.DenoiseOptions`.
+        model: A name from :func:`vidnoise.list_models`, a ``.safetensors`` file, the result of
+            :func:`vidnoise.load_model`, or a network.
+        rotation: Rotation of the video for display in degrees (:attr:`StreamInfo.rotation`), which determines what is
+            left, and the orientation of the mask.
+        begin_seconds: Position of the first frame in the video, in seconds, for zones and mask.
+        first_time: Timestamp of the video's first frame in seconds, if the first frame pushed is a later one.
+        options: See below, and :class:`vidnoise.options.DenoiseOptions`.
 
     Raises:
-        UsageError: a value out of range.
-        SourceError, FormatError: the mask cannot be read.
-        SinkError: the grain table exists already, or cannot be written there.
-        UnknownModelError, WeightsError: see :func:`vidnoise.load_model`.
-        DeviceError: the device does not exist, or runs out of memory.
-        BackendError: the backend is not installed, or cannot run on this device.
+        UsageError: A value is out of range.
+        SourceError, FormatError: The mask cannot be read.
+        SinkError: The grain table exists already, or cannot be written.
+        UnknownModelError, WeightsError: See :func:`vidnoise.load_model`.
+        DeviceError: The device does not exist, or ran out of memory.
+        BackendError: The backend is not installed, or does not support the device.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Denoiser:
         elif not isinstance(model, LoadedModel):
             model = load_model(model, self.device)
         self.model = model._replace(network=model.network.to(self.device))
-        """The loaded model; give it to another session to share it."""
+        """The loaded model, which another session may share."""
         self.network = self.model.network
         self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
         self.sigma = chosen.sigma
@@ -146,7 +146,7 @@ class Denoiser:
         self.chroma = chosen.chroma
         self.detect_cuts = chosen.detect_cuts
         self.latency_frames = lookahead
-        """Frames that may have to be pushed before the first one comes back, less one."""
+        """Number of later frames that may have to be pushed before a frame is returned."""
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
         self._sigma_scales: dict[tuple[float, float], Tensor] = {}
@@ -181,63 +181,65 @@ class Denoiser:
 
     @property
     def state(self) -> State | None:
-        """The network's memory of the stream, without ``lookahead``; ``None`` before the first frame."""
+        """The network's state of the stream, without ``lookahead``; None before the first frame."""
         return self._state
 
     def go_on_from(self, state: State) -> None:
-        """Remember ``state``: the network's step for this stream was taken elsewhere, together with others."""
+        """Set the state after a step that was taken elsewhere, together with other streams."""
         self._state = state
 
     @property
     def model_name(self) -> str:
-        """By its card; ``custom`` for a network without one."""
+        """Name on the model's card; ``custom`` for a network without one."""
         return self.model.card.name
 
     @property
     def estimated_sigma(self) -> float | None:
-        """Noise level of the last frame, mean over the picture, 8-bit units: that of R, G and B, or what was told.
-        ``None`` before the first."""
+        """Noise level of the last frame in 8-bit units: the known sigma, or the mean estimate for R, G and B.
+
+        None before the first frame.
+        """
         if self._level is None:
             return None
         return float(self._level) * 255 if self.sigma is None else self.sigma
 
     @property
     def backend_name(self) -> str:
-        """How the network runs; of ``auto``, what it uses at the moment."""
+        """Name of the backend; for ``auto``, the one in use."""
         return self.backend.name
 
     @property
     def n_cuts(self) -> int:
-        """Scene cuts detected so far."""
+        """Number of scene cuts detected so far."""
         return int(self._cuts)
 
     def push(self, frame: Frame) -> list[Frame]:
-        """Take the next frame; returns those that are finished: this one, unless ``lookahead`` keeps it waiting.
+        """Push the next frame; returns the frames that are finished: this one, unless ``lookahead`` delays it.
 
         Args:
-            frame: on the denoiser's device, of any format. ``frame.discontinuity`` forgets the past.
+            frame: Frame of any format on the denoiser's device. ``frame.discontinuity`` resets the denoiser.
 
         Raises:
-            DeviceError: the device ran out of memory. The frame is not lost: push it again (without ``lookahead``).
-            FormatError: it is no :class:`Frame`, or the mask does not fit it.
-            UsageError: there are zones, but it has no time.
+            DeviceError: The device ran out of memory. The frame is not lost: push it again (without ``lookahead``).
+            FormatError: The argument is not a :class:`Frame`, or the mask does not fit it.
+            UsageError: There are zones, but the frame has no timestamp.
         """
         if not self.latency_frames:
             task = self.prepare(frame)
             return [self.finish(task, *self._step(task))]
         done: list[Frame] = []
         if isinstance(frame, Frame):
-            # Whoever pushed it may use its memory again.
+            # The caller may reuse the frame's memory.
             frame = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
             if self._window is None or (frame.height, frame.width) != self._shape:
                 done = self.drain()
                 self._window = Window(self.backend, self.latency_frames)
         task = self.prepare(frame)
-        assert self._window is not None  # unless it is no frame, which prepare has refused
+        assert self._window is not None  # prepare has rejected anything but a frame
         return done + self._finished(self._window.push(task, task.padded, task.sigma, task.sigma_scale, task.continues))
 
     def drain(self) -> list[Frame]:
-        """The frames that wait, finished by what has come so far. What is pushed next goes on from them."""
+        """Finish and return the waiting frames, without waiting for later ones. The state is kept."""
         return [] if self._window is None else self._finished(self._window.flush())
 
     def _finished(self, steps: Iterator[tuple[Task, Denoised]]) -> list[Frame]:
@@ -249,7 +251,7 @@ class Denoiser:
         return done
 
     def _step(self, task: Task) -> tuple[Tensor, Tensor]:
-        """The clean picture and its noise level."""
+        """Take the network's step; returns the clean picture and its noise level."""
         try:
             if self._state is None:
                 self._state = self.backend.initial_state(1, *task.padded.shape[-2:])
@@ -266,10 +268,10 @@ class Denoiser:
         return DeviceError(f'{self.device} ran out of memory at {width}x{height}; try {less}, or model="fast"')
 
     def flush(self) -> list[Frame]:
-        """End of the stream: returns what is still inside (with ``lookahead`` only).
+        """End the stream, and return the remaining frames (with ``lookahead`` only).
 
         Raises:
-            SinkOpenError: the grain table cannot be written.
+            SinkOpenError: The grain table cannot be written.
         """
         done = self.drain()
         self.close()
@@ -278,7 +280,7 @@ class Denoiser:
         return done
 
     def close(self) -> None:
-        """Release what was opened (a mask). :meth:`flush` does it too; may be called twice."""
+        """Release the mask's file. Idempotent; :meth:`flush` does it too."""
         self._amounts.close()
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -291,10 +293,10 @@ class Denoiser:
             self.close()
 
     def prepare(self, frame: Frame) -> Task:
-        """Prepare the network's task for the next frame; forgets the past where the frame says so.
+        """Prepare the network's task for the next frame, after a reset if the frame requires one.
 
-        :meth:`push` is this, the backend's step and :meth:`finish`; a :class:`vidnoise.StreamBatch` takes the step for
-        several sessions at once, and tells each by :meth:`go_on_from` what it remembers from then on.
+        :meth:`push` consists of this, the backend's step and :meth:`finish`. A :class:`vidnoise.StreamBatch` takes the
+        step for several sessions at once, and sets the state of each by :meth:`go_on_from`.
         """
         if not isinstance(frame, Frame):
             raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
@@ -304,7 +306,7 @@ class Denoiser:
         strength, map = self._amounts.at(frame)
         with torch.inference_mode():
             room = None
-            if self._state is not None and not self.latency_frames:  # which would keep frames that the next overwrites
+            if self._state is not None and not self.latency_frames:  # with lookahead, frames must not be overwritten
                 room = self.backend.input_buffer(self._state)
             padded = to_network(frame, MULTIPLE, room)
             noisy = padded[..., : frame.height, : frame.width]
@@ -322,29 +324,29 @@ class Denoiser:
             )
 
     def _known_sigma(self, frame: Frame) -> Tensor | None:
-        """The noise level that was told, as the network wants it for such frames."""
+        """Return the known noise level in the network's form for a frame, or None."""
         if self.sigma is None:
             return None
         key = self.sigma, sample_noise(frame)
-        if key not in self._known_levels:  # as with scales
+        if key not in self._known_levels:  # kept on the device, as scales are
             self._known_levels = {key: torch.tensor([[self.sigma * gain for gain in key[1]]], device=self.device)}
         return self._known_levels[key]
 
     def _sigma_scale(self, strength: float) -> float | Tensor:
-        """How many times as strong the noise is taken to be, ``(1, 2)`` where luma and chroma differ."""
+        """Return the factor by which the noise is assumed to be stronger, ``(1, 2)`` if luma and chroma differ."""
         luma, chroma = (max(1.0, strength) * max(1.0, share) for share in (self.luma, self.chroma))
         if luma == chroma:
             return luma
-        if (luma, chroma) not in self._sigma_scales:  # numbers that go to a GPU are waited for, so they are kept
+        if (luma, chroma) not in self._sigma_scales:  # kept, since copying numbers to a GPU waits for it
             self._sigma_scales = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
         return self._sigma_scales[luma, chroma]
 
     def finish(self, task: Task, clean: Tensor, level: Tensor) -> Frame:
-        """The frame that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its noise level."""
+        """Make the output frame from the network's clean picture, ``(1, 3, H, W)``, padded, and its noise level."""
         frame, noisy = task.frame, task.noisy
         self._level = level
         strength, luma, chroma = (min(1.0, share) for share in (task.strength, self.luma, self.chroma))
-        with torch.no_grad():  # not inference_mode: what goes out may be anyone's
+        with torch.no_grad():  # not inference_mode: the caller may use the output freely
             if self._grain is None and task.map is None and luma == chroma == 1:
                 out = from_network(frame, clean, task.padded, strength)
             else:

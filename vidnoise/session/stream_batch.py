@@ -1,8 +1,8 @@
-"""Several streams through one network: one step for the frames of all of them.
+"""Several streams through one network, with one step for the frames of all of them.
 
-A small network on a small picture leaves most of a GPU idle; the frames of several cameras together fill it. Each
-stream stays a session of its own (:class:`vidnoise.Denoiser`): noise level, strength, cuts, zones, mask, grain. Only
-the network's step is taken together.
+A small network on small pictures leaves most of a GPU idle; the frames of several cameras together fill it. Each stream
+keeps a session of its own (:class:`vidnoise.Denoiser`), with noise level, strength, cuts, zones, mask and grain. Only
+the network's step is shared.
 """
 
 from __future__ import annotations
@@ -32,42 +32,43 @@ if TYPE_CHECKING:
 
 
 class _Joint(NamedTuple):
-    """Sessions whose last step was taken together, and their states as rows of one."""
+    """Sessions whose last step was taken together, and their states as rows of one state."""
 
     members: tuple[Denoiser, ...]
     state: State
     rows: tuple[State, ...]
 
     def holds(self, session: Denoiser) -> bool:
-        """Whether what the session remembers is its row here."""
+        """Whether the session's state is still its row here."""
         return any(m is session and m.state is row for m, row in zip(self.members, self.rows, strict=True))
 
 
 SPARES = 2
-"""States that no stream needs just now, kept because a new one may take long: a CUDA graph is recorded for each. So a
-stream that pauses for a frame costs a copy and no more."""
+"""Maximum number of unused states to keep, since new ones may be slow: a CUDA graph is recorded for each. With them, a
+stream that pauses for a frame costs only a copy.
+"""
 
 NUMBERS = 16
-"""Sets of levels and strengths that are kept on the device."""
+"""Maximum number of sets of levels and strengths to keep on the device."""
 
 Key = tuple[int, int, bool]
-"""Padded height and width, and whether the noise level is known: what frames of one step have in common."""
+"""What the frames of one step have in common: padded height and width, and whether the noise level is known."""
 
 
 @takes(DeviceOptions)
 class StreamBatch:
-    """Denoises several streams with one network, their frames together.
+    """Denoises several streams with one network, processing their frames together.
 
-    Streams may begin, end, pause, be reset and cut independently. Frames of different sizes, or with the noise level
-    known and unknown, take separate steps, and so do streams that look ahead. What comes out is what a
-    :class:`Denoiser` for each stream gives, up to the rounding of sums. Not thread-safe.
+    Streams may begin, end, pause, reset and cut independently. Frames of different sizes, or with known and unknown
+    noise levels, take separate steps, and so do streams with lookahead. The results equal those of one
+    :class:`Denoiser` per stream, up to rounding. Not thread-safe.
 
     Args:
-        model: see :class:`Denoiser`.
-        options: of the device, which all streams share; see below.
+        model: See :class:`Denoiser`.
+        options: Options of the device, which all streams share; see below.
 
     Raises:
-        UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: see :class:`Denoiser`.
+        UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: See :class:`Denoiser`.
 
     >>> import numpy as np, vidnoise
     >>> from vidnoise.pictures import PictureAdapter
@@ -95,18 +96,18 @@ class StreamBatch:
         self._numbers: dict[tuple[float, ...], Tensor] = {}
 
     def open(self, **options: Unpack[DenoiseKeywords]) -> Denoiser:
-        """A new stream.
+        """Open a new stream.
 
         Args:
-            options: of :class:`Denoiser`, but for those that all streams share
+            options: Options of :class:`Denoiser`, except those that all streams share
                 (:class:`vidnoise.options.DeviceOptions`).
 
         Returns:
-            Its session, by which :meth:`push` knows the stream. Its ``reset``, ``estimated_sigma`` and ``n_cuts`` are
-            the stream's; its ``push`` is not to be used.
+            The stream's session, which identifies the stream in :meth:`push`. Its ``reset``, ``estimated_sigma`` and
+            ``n_cuts`` may be used, but not its ``push``.
 
         Raises:
-            UsageError: a value out of range, or an option that all streams share.
+            UsageError: A value is out of range, or an option is shared by all streams.
         """
         if shared := sorted(options.keys() & {"model", *named_fields(DeviceOptions)}):
             raise UsageError(f"{', '.join(shared)}: all streams of a batch share it; give it to StreamBatch", *shared)
@@ -116,13 +117,13 @@ class StreamBatch:
         return Denoiser(self._pattern.model, **chosen)
 
     def close(self, session: Denoiser) -> list[Frame]:
-        """End of a stream: writes what it has measured (a grain table), and frees its place.
+        """End a stream: write its grain table, if it has one, and free its place.
 
         Returns:
-            The frames that still wait (with ``lookahead`` only), where the batch's device is.
+            The frames that still wait (with ``lookahead`` only), on the batch's device.
 
         Raises:
-            SinkOpenError: see :meth:`Denoiser.flush`.
+            SinkOpenError: See :meth:`Denoiser.flush`.
         """
         try:
             return session.flush()
@@ -131,20 +132,20 @@ class StreamBatch:
             self._joints = {k: j for k, j in self._joints.items() if any(map(j.holds, j.members))}
 
     def push(self, frames: Mapping[Denoiser, Frame]) -> dict[Denoiser, list[Frame]]:
-        """Take the next frame of some of the streams, one each.
+        """Push the next frame of some of the streams, one each.
 
         Args:
-            frames: by session, of any formats and sizes. Frames that are not on the batch's device are copied there,
-                and the clean ones back; each copy is waited for.
+            frames: Frames by session, of any formats and sizes. Frames on other devices are copied to the batch's
+                device and back, waiting for each copy.
 
         Returns:
-            By session, in the same order, the frames that are finished: the one that was pushed, or with ``lookahead``
-            those that it has set free.
+            The finished frames by session, in the same order: the frame that was pushed or, with ``lookahead``, those
+            whose wait has ended.
 
         Raises:
-            UsageError: a session that is not of this batch.
-            DeviceError: the device ran out of memory.
-            FormatError: see :meth:`Denoiser.push`.
+            UsageError: A session does not belong to this batch.
+            DeviceError: The device ran out of memory.
+            FormatError: See :meth:`Denoiser.push`.
         """
         groups: dict[Key, list[tuple[Denoiser, Task]]] = {}
         clean: dict[Denoiser, list[Frame]] = {}
@@ -175,14 +176,14 @@ class StreamBatch:
         return replace(frame, planes=tuple(plane.to(device) for plane in frame.planes))
 
     def _step(self, key: Key, members: list[tuple[Denoiser, Task]]) -> dict[Denoiser, Frame]:
-        """One step of the network for streams of one kind."""
+        """Take one step of the network for streams of one kind."""
         sessions, tasks = zip(*members, strict=True)
         with torch.inference_mode():
             before = self._joints.pop(key, None)
             state = self._gather(key, sessions, before)
             continues = torch.cat([task.continues for task in tasks])
             known = [s.state is not None for s in sessions]
-            if not all(known):  # a session that remembers nothing has a row that is left from another one
+            if not all(known):  # a session without a state has a row left over from another one
                 continues = continues & torch.tensor(known, device=self.device)
             clean, level, state = self.backend.step(
                 torch.cat([task.padded for task in tasks]),
@@ -200,14 +201,14 @@ class StreamBatch:
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
 
     def _sigma_scale(self, scales: list[float | Tensor]) -> float | Tensor:
-        """Combine the scales of all streams: one number, if it is the same for all."""
+        """Combine the scales of all streams into one number if they are equal, and a tensor otherwise."""
         numbers = {b for b in scales if not isinstance(b, Tensor)}
         if len(numbers) == 1 and not any(isinstance(b, Tensor) for b in scales):
             return numbers.pop()
         return torch.cat([b if isinstance(b, Tensor) else self._tensor([b, b])[None] for b in scales])
 
     def _tensor(self, values: list[Any]) -> Tensor:
-        """Made anew only where they are others than before: numbers that go to a GPU are waited for."""
+        """Return ``values`` on the device, reusing earlier tensors: copying numbers to a GPU waits for it."""
         key = tuple(values)
         if key not in self._numbers:
             if len(self._numbers) >= NUMBERS:
@@ -216,7 +217,7 @@ class StreamBatch:
         return self._numbers[key]
 
     def _gather(self, key: Key, sessions: tuple[Denoiser, ...], before: _Joint | None) -> State:
-        """One state whose rows are those of ``sessions``: the one of the step before, if it was theirs."""
+        """Return a state whose rows are those of ``sessions``: that of the previous step, if it was theirs."""
         if before and before.members == sessions and all(s.state is None or before.holds(s) for s in sessions):
             return before.state
         n, (height, width, _) = len(sessions), key
@@ -229,7 +230,7 @@ class StreamBatch:
         return state
 
     def _retire(self, joint: _Joint) -> None:
-        """Make a state a spare one, once nothing remembers by it any more."""
+        """Make a state a spare one, after copying the rows that are still in use."""
         with torch.inference_mode():
             for session in joint.members:
                 if joint.holds(session):
@@ -238,5 +239,5 @@ class StreamBatch:
 
 
 def _row(state: State, i: int) -> State:
-    """The state of one stream, as views."""
+    """Return views of the state of one stream."""
     return State(*(t[i : i + 1] for t in state))

@@ -1,4 +1,4 @@
-"""One frame, and the work asked of the network for it."""
+"""The network's task for one frame."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from vidnoise.frame import Frame
 
 
 class Task(NamedTuple):
-    """One frame, and what the network is asked to do with it."""
+    """One frame, and the network's inputs for it."""
 
     frame: Frame
     noisy: Tensor
-    """``(1, 3, H, W)`` RGB."""
+    """The picture, ``(1, 3, H, W)`` RGB."""
     padded: Tensor
-    """The same, its size extended to what the network takes."""
+    """The picture padded to a size that the network supports."""
     sigma: Tensor | None
-    """``(1, 6)``: the noise level, if it is known."""
+    """The known noise level, ``(1, 6)``; None to estimate it."""
     continues: Tensor
-    """``(1,)`` bool: false where a cut lies before the frame."""
+    """Whether the stream continues from its state, ``(1,)`` bool: false after a cut."""
     strength: float
     map: Tensor | None
     sigma_scale: float | Tensor

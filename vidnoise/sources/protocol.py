@@ -1,4 +1,4 @@
-"""What every source is."""
+"""The interface of sources."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from vidnoise.frame import Frame, Packet, StreamInfo
 
 @runtime_checkable
 class Source(Protocol):
-    """A video stream that can be read once, front to back. One thread iterates and closes; any may call ``stop``."""
+    """A video stream that can be read once, front to back.
+
+    One thread iterates and closes; :meth:`stop` is thread-safe.
+    """
 
     info: StreamInfo
     trailing_packets: tuple[Packet, ...]
-    """After the last frame: packets of other streams that came behind it."""
+    """Packets of other streams after the last frame; complete once the iteration has ended."""
 
     @property
     def n_corrupt(self) -> int:
-        """Packets and frames found damaged so far (skipped, or patched up by the decoder)."""
+        """Number of damaged packets and frames so far, whether skipped or concealed by the decoder."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
@@ -26,9 +29,9 @@ class Source(Protocol):
         ...
 
     def stop(self) -> None:
-        """No more frames are wanted: iteration ends soon, also while it waits for data. Any thread may call this."""
+        """End the iteration soon, even if it is waiting for data. Thread-safe."""
         ...
 
     def close(self) -> None:
-        """Release the input. May be called twice."""
+        """Release the input. Idempotent."""
         ...
