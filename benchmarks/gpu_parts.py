@@ -28,7 +28,7 @@ from vidnoise.bench.graph import count_step
 from vidnoise.errors import VidnoiseError
 from vidnoise.model import TIERS, DenoiseNetwork
 from vidnoise.model.network import MULTIPLE
-from vidnoise.pipeline.device_transfer import make_transfer
+from vidnoise.pipeline.device_transfer import make_device_transfer
 from vidnoise.session.denoiser import PRECISIONS, Denoiser
 from vidnoise.weights import load_model
 
@@ -313,7 +313,7 @@ def pipeline(context: Context) -> None:
                 frames = noisy_frames(*context.sizes[size], 4)
                 denoiser = Denoiser(network_of(tier, context.device), device=context.device, backend=context.graphs)
                 for _ in range(2):  # the first time warms up
-                    transfer = make_transfer(denoiser.device)
+                    transfer = make_device_transfer(denoiser.device)
                     stream = (replace(frames[i % 4], index=i) for i in range(n))
                     context.wait()
                     start = time.perf_counter()

@@ -20,7 +20,7 @@ from vidnoise.cli.options import flag, spelled
 from vidnoise.cli.run import run
 from vidnoise.errors import UsageError
 from vidnoise.options import DenoiseOptions, DeviceOptions, FileOptions, SinkOptions, SourceOptions, ThreadOptions
-from vidnoise.resume.source import what_must_stay
+from vidnoise.resume.source import fixed_options
 from vidnoise.sinks.audio import AUDIO_ENCODERS
 
 KINDS = (DeviceOptions, DenoiseOptions, ThreadOptions, SourceOptions, SinkOptions, FileOptions)
@@ -170,13 +170,13 @@ def test_the_library_never_speaks_of_flags() -> None:
 
 
 def test_a_resumed_run_must_have_the_options_that_change_pictures_or_file() -> None:
-    must_stay = what_must_stay(FileOptions()).keys()
+    must_stay = fixed_options(FileOptions()).keys()
     assert {"strength", "sigma", "max_memory", "lookahead", "crf", "codec", "start", "tracks", "mask"} <= must_stay
     free = FIELDS.keys() - must_stay
     assert {"device", "backend", "threads", "overwrite", "connect_timeout", "max_pixels", "hwaccel"} <= free
 
 
 def test_what_is_recorded_of_a_run_can_be_told_and_holds_no_keys() -> None:
-    found = what_must_stay(FileOptions(zones=[(0, 1, 0.5)], input_options={"decryption_key": "secret"}))
+    found = fixed_options(FileOptions(zones=[(0, 1, 0.5)], input_options={"decryption_key": "secret"}))
     assert found["zones"] == "[(0, 1, 0.5)]"
     assert "secret" not in str(found)

@@ -1,4 +1,4 @@
-"""Removes noise from video with a small recurrent network.
+"""Remove noise from video with a small recurrent network.
 
 >>> import numpy as np, vidnoise
 >>> noisy = [np.full((48, 64, 3), 128, np.uint8) for _ in range(3)]
@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"vidnoise.{_HOME_OF[name]}"), name)
-    globals()[name] = value  # found at once next time
+    globals()[name] = value  # found directly next time
     return value
 
 

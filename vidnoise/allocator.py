@@ -1,4 +1,4 @@
-"""How the C library hands out memory, and what is said when there is none."""
+"""Tuning of the C library's memory allocator, and errors about missing memory."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from vidnoise.errors import DeviceError
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 _KEPT = 1 << 30
-"""Bytes that may be free and kept."""
+"""Maximum number of freed bytes to keep."""
 
 _STEP = 64 << 20
-"""Bytes that are asked of the system at once."""
+"""Number of bytes to request from the system at once."""
 
 
 @contextlib.contextmanager
 def memory_errors_explained() -> Iterator[None]:
-    """Within the block, what the CPU's memory does not allow is an error that says which option helps.
+    """Translate failed allocations of main memory inside the context into an error that names helpful options.
 
     Raises:
-        DeviceError: There was not enough memory. (That of a GPU has an error of its own.)
+        DeviceError: There was not enough main memory. (GPU memory has an error of its own.)
     """
     try:
         yield
     except (MemoryError, RuntimeError) as ex:
-        # torch has no class for it on CPUs.
+        # On CPUs, torch raises a plain RuntimeError.
         if not isinstance(ex, MemoryError) and "can't allocate memory" not in str(ex):
             raise
         raise DeviceError(
@@ -40,15 +40,15 @@ def memory_errors_explained() -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, for the next frame, instead of giving it back to the system each time.
+    """Let this process keep freed memory for the next frame, instead of returning it to the system each time.
 
-    By default glibc maps large blocks anew whenever they are asked for, and the system clears every page of them: a
-    tenth to a sixth of a frame's time on a CPU. The peak is the same; only, it is not given back in between. For
-    programs whose process is their own; other C libraries are left as they are, and so is whoever has set ``MALLOC_*``
+    By default, glibc maps large blocks anew for each allocation, and the system clears all their pages, which takes a
+    tenth to a sixth of a frame's time on a CPU. Peak memory is the same, but it is not returned in between. Meant for
+    programs that own their process; other C libraries are left alone, and so are processes with ``MALLOC_*``
     variables.
 
     Returns:
-        Whether it was done.
+        Whether the settings were applied.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return False

@@ -1,4 +1,4 @@
-"""The functions that most users of the library need: :func:`denoise` for pictures, :func:`denoise_file` for files."""
+"""The main functions of the library: :func:`denoise` for pictures, :func:`denoise_file` for files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from vidnoise.checked import takes
 from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
 from vidnoise.options import DenoiseOptions, FileOptions
-from vidnoise.pictures import Order, Picture, PictureAdapter, Restore, check_several, owned
-from vidnoise.pipeline.device_transfer import HostTransfer, make_transfer
+from vidnoise.pictures import Order, Picture, PictureAdapter, ToPicture, check_several, owned
+from vidnoise.pipeline.device_transfer import HostTransfer, make_device_transfer
 from vidnoise.pipeline.run import run
-from vidnoise.pipeline.stats import Progress, RunStats, joined
+from vidnoise.pipeline.stats import Progress, RunStats, combine
 from vidnoise.resume.source import open_resumable
 from vidnoise.session.denoiser import Denoiser, resolve_device
 from vidnoise.session.fields import FieldDenoiser
@@ -56,25 +56,25 @@ def denoise(
     Args:
         frames: numpy arrays ``(H, W, 3)`` RGB or ``(H, W)`` gray, torch tensors ``(3, H, W)`` RGB, each in uint8,
             uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); PIL images (modes RGB, L, I;16);
-            ``av.VideoFrame``; or :class:`Frame`. A change of size starts afresh. One array ``(N, H, W, 3)`` is a video
-            of N frames, too.
-        model: a name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned, so that
+            ``av.VideoFrame``; or :class:`Frame`. A change of size resets the denoiser. One array ``(N, H, W, 3)``
+            is a video of N frames, too.
+        model: A name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned, so that
             many calls share it.
-        order: of the channels of arrays and tensors, in and out: ``"rgb"``, or ``"bgr"`` as OpenCV has them.
-        options: see below, and :class:`vidnoise.options.DenoiseOptions`. ``lookahead`` is the number of pictures that
+        order: Order of the channels of arrays and tensors, in and out: ``"rgb"``, or ``"bgr"`` as OpenCV has them.
+        options: See below, and :class:`vidnoise.options.DenoiseOptions`. ``lookahead`` is the number of pictures that
             may be taken from ``frames`` before one comes out; zones need pictures that have times
             (``av.VideoFrame`` and :class:`Frame` do).
 
     Returns:
-        An iterator of as many pictures of the same kind: sample type, shape, range, device; an ``av.VideoFrame``
-        keeps its format, time and colour tags. They are yours: nothing overwrites them later.
+        An iterator over as many pictures of the same kind, sample type, shape, range and device; an ``av.VideoFrame``
+        keeps its format, time and colour tags. The caller owns them: they are never overwritten.
 
     Raises:
-        UsageError: an option out of range (at the call).
-        UnknownModelError, WeightsError, DeviceError: no such model or device (at the call).
-        BackendError: the backend is not installed, or does not go with the device or precision (at the call).
-        FormatError: ``frames`` is one picture or a file's name (at the call); a picture of another kind, sample type or
-            shape, or of floats whose white is not 1 (when it is reached).
+        UsageError: An option is out of range (at the call).
+        UnknownModelError, WeightsError, DeviceError: There is no such model or device (at the call).
+        BackendError: The backend is not installed, or does not support the device or precision (at the call).
+        FormatError: ``frames`` is a single picture or the name of a file (at the call); a picture is of an unsupported
+            kind, sample type or shape, or a float picture whose white is not 1 (when it is reached).
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -92,28 +92,28 @@ def denoise(
 
 
 def _denoise(pictures: Iterable[Picture], adapter: PictureAdapter, denoiser: Denoiser) -> Iterator[Picture]:
-    ways_back: deque[Restore] = deque()
+    converters: deque[ToPicture] = deque()
 
     def adapted() -> Iterator[Frame]:
         for picture in pictures:
-            frame, restore = adapter.frame(picture)
-            # What comes out of a transfer is only lent, and a frame would be handed on as it is.
-            ways_back.append((lambda clean, back=restore: back(owned(clean))) if frame is picture else restore)
+            frame, to_picture = adapter.frame(picture)
+            # Planes are only valid for a while after a download, and a frame would be handed on as it is.
+            converters.append((lambda clean, back=to_picture: back(owned(clean))) if frame is picture else to_picture)
             yield frame
 
     with contextlib.ExitStack() as stages:
         stages.callback(denoiser.close)
-        arriving = adapted()
-        first = next(arriving, None)
+        frames = adapted()
+        first = next(frames, None)
         if first is None:
             return
         is_there = all(plane.device == denoiser.device for plane in first.planes)
-        transfer = HostTransfer() if is_there else make_transfer(denoiser.device)
-        uploaded = stages.enter_context(contextlib.closing(transfer.upload(itertools.chain([first], arriving))))
+        device_transfer = HostTransfer() if is_there else make_device_transfer(denoiser.device)
+        uploaded = stages.enter_context(contextlib.closing(device_transfer.upload(itertools.chain([first], frames))))
         del first
-        clean = stages.enter_context(contextlib.closing(transfer.download(denoiser(uploaded))))
+        clean = stages.enter_context(contextlib.closing(device_transfer.download(denoiser(uploaded))))
         for frame in clean:
-            yield ways_back.popleft()(frame)
+            yield converters.popleft()(frame)
 
 
 @takes(FileOptions)
@@ -126,24 +126,24 @@ def denoise_file(
     model: ModelLike = "standard",
     **options: Unpack[FileKeywords],
 ) -> RunStats:
-    """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
+    """Denoise a video file into another one, as ``vidnoise SRC -o DST`` does.
 
-    Sound, subtitles, chapters, metadata, time stamps, rotation and colour tags are kept. ``dst`` appears under its
-    name only when it is complete; on Ctrl-C it is finished with what was done so far.
+    Audio, subtitles, chapters, metadata, timestamps, rotation and colour tags are kept. ``dst`` gets its name only
+    when it is complete; on Ctrl-C, it is finished with the frames so far.
 
     Args:
-        src: a path or URL, or ``-`` for standard input.
-        dst: a path, whose extension chooses the container, ``-`` for standard output, or a URL to push to.
-        progress: called about ten times a second, and at the end.
-        should_stop: asked before each frame; when it says yes, the file ends there.
-        model: a name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned, so that
-            many files share it.
-        options: see below, and :class:`vidnoise.options.FileOptions`. Live inputs never pause to measure backends:
-            ``auto`` is steady there.
+        src: A path or URL, or ``-`` for standard input.
+        dst: A path, whose extension selects the container, ``-`` for standard output, or a URL to push to.
+        progress: Called about ten times a second, and at the end.
+        should_stop: Called before each frame; when it returns True, the file ends there.
+        model: A name from :func:`list_models`, a ``.safetensors`` file, or the result of :func:`load_model`, to share
+            it between files.
+        options: See below, and :class:`vidnoise.options.FileOptions`. For live inputs, the backend ``auto`` never
+            pauses to measure backends.
 
     Raises:
-        SourceError, SinkError, FormatError, ModelError, DeviceError, UsageError: all are ``VidnoiseError``; each
-            text is one line.
+        SourceError, SinkError, FormatError, ModelError, DeviceError, UsageError: All are ``VidnoiseError``, with a
+            message of one line.
 
     >>> import tempfile, os
     >>> folder = tempfile.mkdtemp()
@@ -159,7 +159,7 @@ def denoise_file(
         reads=[os.fspath(read) for read in (src, chosen.mask, model) if isinstance(read, (str, os.PathLike))],
         writes=[] if chosen.grain_table is None else [os.fspath(chosen.grain_table)],
     )
-    # What can be wrong is found in the order of what it costs: names and options, then the input, then the model.
+    # Errors are found in order of cost: names and options first, then the input, then the model.
     table = None if chosen.grain_table is None else GrainTable(chosen.grain_table, overwrite=chosen.overwrite)
     device = "cpu" if chosen.hwaccel == "none" else resolve_device(chosen.device)
     rest = None
@@ -179,14 +179,14 @@ def denoise_file(
             live_size_change="split" if are_files else "scale", device=device,
         )  # fmt: skip
     with contextlib.closing(source), contextlib.ExitStack() as stack:
-        stack.callback(lambda: sink.abort())  # which changes nothing once it is closed
+        stack.callback(lambda: sink.abort())  # has no effect once the sink is closed
         if chosen.threads:
             torch.set_num_threads(chosen.threads)
-        session = _sessions(source.info, chosen, table, rest.first_time if rest else None)
-        first = session(model)
-        # Fields of the second kind take their grain from another seed.
+        make_denoiser = _denoiser_factory(source.info, chosen, table, rest.first_time if rest else None)
+        first = make_denoiser(model)
+        # The other field gets its grain from another seed.
         second = functools.partial(
-            session, grain_seed=chosen.grain_seed + 1, backend=first.backend, max_memory=None,
+            make_denoiser, grain_seed=chosen.grain_seed + 1, backend=first.backend, max_memory=None,
         )  # fmt: skip
         parts: list[RunStats] = []
         stack.enter_context(memory_errors_explained())
@@ -205,21 +205,21 @@ def denoise_file(
                 "%s: goes on as %dx%d %s in %s", shown(os.fspath(src)), info.width, info.height, info.format.name, dst
             )
             sink = make_sink(dst, chosen)
-            first = session(first.model, backend=first.backend, max_memory=None, rotation=info.rotation)
-        stats = joined(parts)
+            first = make_denoiser(first.model, backend=first.backend, max_memory=None, rotation=info.rotation)
+        stats = combine(parts)
         return rest.amend(stats) if rest else stats
 
 
-def _sessions(
+def _denoiser_factory(
     info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None
 ) -> Callable[..., Denoiser]:
     """Return a factory that makes the denoisers of one input from a model.
 
     Args:
-        info: of the input.
-        options: of the run.
-        table: open already, if there is one.
-        first_time: time stamp of the first frame in seconds, where the first that comes is a later one.
+        info: Description of the input.
+        options: Options of the run.
+        table: The grain table, if there is one.
+        first_time: Timestamp of the video's first frame in seconds, if decoding starts at a later one.
     """
     if options.mask is not None and info.field_order is not None:
         raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet")
@@ -235,7 +235,7 @@ def _sessions(
         )  # fmt: skip
     if info.is_live and isinstance(backend, str):
         backend = steady_backend(backend, device)
-    settled = {**options.keywords(DenoiseOptions), "backend": backend, "lookahead": lookahead, "grain_table": table}
+    fixed = {**options.keywords(DenoiseOptions), "backend": backend, "lookahead": lookahead, "grain_table": table}
     return functools.partial(
-        Denoiser, rotation=info.rotation, begin_seconds=options.start or 0.0, first_time=first_time, **settled
+        Denoiser, rotation=info.rotation, begin_seconds=options.start or 0.0, first_time=first_time, **fixed
     )

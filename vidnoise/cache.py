@@ -1,7 +1,7 @@
-"""Where things are kept between runs that could be made again: measurements, converted models.
+"""A cache between runs for what can be made again: measurements, converted models.
 
-Any trouble with it (no place for it, no rights, a full disk, a file that is cut or is another's) means that nothing is
-kept, and never anything else.
+Any trouble with it (no folder, no permission, a full disk, a truncated or foreign file) only means that nothing is
+cached.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import platformdirs
 log = logging.getLogger(__name__)
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
-"""Each file begins with the checksum of the rest: after a power cut a file may be there, and empty or cut."""
+"""Size of the checksum that begins each file, since a power cut may leave a file empty or truncated."""
 
 
 def cache_folder() -> Path | None:
-    """``vidnoise`` in the system's place for such things; it need not exist. None where there is no such place."""
+    """Return vidnoise's folder in the user's cache directory, existing or not; None without such a directory."""
     try:
         folder = platformdirs.user_cache_path("vidnoise", appauthor=False)
     except (RuntimeError, OSError, KeyError):
         return None
-    # Of a user without a home, "~" stays as it is; it would be a folder of that name, wherever we are.
+    # Without a home directory, "~" is not expanded, and would be a folder in the working directory.
     return folder if folder.is_absolute() else None
 
 
 def store(name: str, content: bytes) -> None:
-    """Keep ``content`` as the file ``name`` of the cache, whole or not at all."""
+    """Store ``content`` in the cache as ``name``, atomically."""
     folder = cache_folder()
     if folder is None:
         return
@@ -50,17 +50,17 @@ def store(name: str, content: bytes) -> None:
                 os.unlink(part)
             raise
     except OSError as ex:
-        log.debug("%s is not kept: %s", path, ex)
+        log.debug("%s is not stored: %s", path, ex)
 
 
 def load(name: str) -> bytes | None:
-    """Return the contents kept as ``name``, or ``None``."""
+    """Return the contents stored as ``name``, or None."""
     folder = cache_folder()
     if folder is None:
         return None
     try:
-        kept = (folder / name).read_bytes()
+        stored = (folder / name).read_bytes()
     except (OSError, MemoryError):
         return None
-    digest, content = kept[:_DIGEST_SIZE], kept[_DIGEST_SIZE:]
+    digest, content = stored[:_DIGEST_SIZE], stored[_DIGEST_SIZE:]
     return content if hashlib.sha256(content).digest() == digest else None

@@ -1,8 +1,8 @@
-"""Options that are stated once and check themselves.
+"""Options that are declared once and validate themselves.
 
-An option is a field of a frozen dataclass: name, type and default stand there, and everything else that is known of it
-in an :class:`Option` beside the default. The keyword functions of the library, the command line, and what a resumed
-run compares all read these fields.
+An option is a field of a frozen dataclass, with its name, type and default; an :class:`Option` with everything else is
+in the field's metadata. The keyword functions of the library, the command line, and the comparison of settings when
+resuming all read these fields.
 """
 
 from __future__ import annotations
@@ -27,36 +27,39 @@ _KEY = "option"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option's documentation, range and command-line form: all but its name, type and default."""
+    """An option's documentation, range and command-line form: everything but its name, type and default."""
 
     doc: str
-    """For users of the library: meaning, unit, range."""
+    """Documentation for users of the library: meaning, unit, range."""
     help: str
-    """For the command line; its defaults are added where this names none."""
+    """Help text of the command line; the default is added if the text names none."""
     flag: str = ""
-    """How the command line spells it, where that is not ``--`` and the name with hyphens."""
+    """Command-line spelling, if it is not ``--`` and the name with hyphens."""
     metavar: str | None = None
     """Placeholder for the value in the command line's help."""
     least: float | None = None
+    """Inclusive lower limit."""
     most: float | None = None
+    """Inclusive upper limit."""
     above: float | None = None
-    """Like ``least``, but excluded itself."""
+    """Exclusive lower limit."""
     unit: str = ""
     """Unit of the range, for messages."""
     must_be: str = ""
-    """The range in words, where "between ``least`` and ``most``" would not be plain."""
+    """The range in words, if "between ``least`` and ``most``" would be unclear."""
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    """Words that are accepted in place of a number."""
+    """Words that are accepted instead of a number."""
     by_place: bool = False
-    """Whether it may be an array, too, with a number for each pixel."""
+    """Whether an array with a number for each pixel is accepted, too."""
     may_change: bool = False
-    """Whether a run that is resumed may give another value: it changes nothing in the pictures and the file."""
+    """Whether a resumed run may use another value, because it affects neither the pictures nor the file."""
 
     def check(self, name: str, value: Any) -> None:
-        """
+        """Validate a value.
+
         Raises:
-            UsageError: the option ``name`` cannot be ``value``.
+            UsageError: ``value`` is invalid for the option ``name``.
         """
         if isinstance(value, str) and value in self.words:
             return
@@ -84,14 +87,14 @@ class Option:
                 and (self.most is None or value <= self.most)
                 and (self.above is None or value > self.above)
             )
-        except (TypeError, ValueError):  # no number
+        except (TypeError, ValueError):  # not a number
             return False
-        except OverflowError:  # an integer that no float holds
+        except OverflowError:  # an integer beyond the range of floats
             return False
 
     @property
     def range_text(self) -> str:
-        """Describe in words the values that are accepted."""
+        """Describe the accepted values in words."""
         if self.must_be:
             return self.must_be
         if self.choices:
@@ -106,31 +109,31 @@ class Option:
 
 
 def option(default: Any, doc: str, *, help: str, **about: Any) -> Any:
-    """A field with its default and its :class:`Option`."""
+    """Make a dataclass field with its default and its :class:`Option`."""
     return field(default=default, metadata={_KEY: Option(doc=" ".join(doc.split()), help=help, **about)})
 
 
 def again(kind: type[Checked], name: str, default: Any) -> Any:
-    """The field ``name`` of ``kind`` once more, with another default."""
+    """Make a copy of the field ``name`` of ``kind``, with another default."""
     return field(default=default, metadata=named_fields(kind)[name].metadata)
 
 
 def about(of: Field[Any]) -> Option:
-    """The :class:`Option` of a field."""
+    """Return the :class:`Option` of a field."""
     return of.metadata[_KEY]
 
 
 def named_fields(kind: type[Checked]) -> dict[str, Field[Any]]:
-    """Fields by name."""
+    """Return the fields of ``kind`` by name."""
     return {each.name: each for each in fields(kind)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Options of one kind.
+    """Base class of validated options.
 
     Raises:
-        UsageError: a value is out of its range. The error's ``option`` is the name.
+        UsageError: A value is out of range. The error's ``option`` is the name of the option.
     """
 
     def __post_init__(self) -> None:
@@ -141,11 +144,15 @@ class Checked:
 
     @classmethod
     def of(cls, function: str, keywords: Mapping[str, Any]) -> Self:
-        """The options that ``function`` was given as keywords.
+        """Make options from the keyword arguments of a function.
+
+        Args:
+            function: Name of the function, for messages.
+            keywords: The keyword arguments.
 
         Raises:
-            TypeError: one has no such name.
-            UsageError: a value is out of its range.
+            TypeError: There is no option of this name.
+            UsageError: A value is out of range.
         """
         names = named_fields(cls)
         for name in keywords:
@@ -156,14 +163,14 @@ class Checked:
         return cls(**keywords)
 
     def keywords(self, kind: type[Checked]) -> dict[str, Any]:
-        """The values of those options that ``kind`` has, too, by name."""
+        """Return the values, by name, of the options that ``kind`` has as well."""
         return {name: getattr(self, name) for name in named_fields(kind)}
 
 
 def takes(kind: type[Checked]) -> Callable[[Function], Function]:
-    """Shows the options of ``kind`` in the signature and documentation of a function or class that takes them.
+    """Decorate a function or class to show the options of ``kind`` in its signature and documentation.
 
-    Type checkers see them by the function's annotation (``Unpack`` of the typed dictionary that goes with ``kind``).
+    Type checkers see them through its annotation: ``Unpack`` of the typed dictionary that corresponds to ``kind``.
     """
 
     def shown(function: Function) -> Function:

@@ -1,8 +1,8 @@
-"""How anything gets onto a disk: under a name of its own until it is whole, safe there before it counts, over nothing.
+"""Writing files safely: under a temporary name until complete, synced before it counts, never overwriting unless asked.
 
-Whatever vidnoise writes goes through here. A :class:`Draft` is a file under construction: it has a name that nobody
-else uses, is flushed to the disk when it is whole, and only then takes its final name. :func:`check_free` is the one
-rule on what may be written over; ``locking.py`` keeps two runs off one output.
+Everything that vidnoise writes goes through this module. A :class:`Draft` is a file under construction: it has a unique
+name, is synced to the disk when complete, and only then gets its final name. :func:`check_free` is the only rule on
+overwriting; ``locking.py`` keeps two runs off one output.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from vidnoise.errors import SinkOpenError
 
 _BINARY = getattr(os, "O_BINARY", 0)
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-_LONGEST_NAME = 255
-"""Bytes of a file's name, where the system does not tell."""
+_MAX_NAME_BYTES = 255
+"""Maximum length of a file name in bytes, if the system does not specify one."""
 
 
 class Layer:
-    """The calls that change a disk, and nothing more: a test replaces them to see what a power cut would leave."""
+    """The system calls that change a disk; tests replace them to see what a power cut would leave."""
 
     def create(self, path: str, mode: int = 0o666) -> int:
-        """A new, empty file, open for reading and writing; never one that is there, never through a link."""
+        """Create an empty file, open for reading and writing; fails if it exists, and does not follow links."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | NO_LINK, mode)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         return os.write(fd, data)
 
     def sync(self, fd: int) -> None:
-        """Returns when what was written lies on the disk."""
+        """Block until everything written is on the disk."""
         os.fsync(fd)
 
     def sync_folder(self, path: str) -> None:
-        """The same for the names in a folder."""
-        if os.name == "nt":  # where folders cannot be opened
+        """Block until the names in a folder are on the disk."""
+        if os.name == "nt":  # folders cannot be opened there
             return
         fd = os.open(path, os.O_RDONLY)
         try:
             os.fsync(fd)
         except OSError as ex:
-            if ex.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network disks cannot
+            if ex.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # not supported by some network disks
                 raise
         finally:
             os.close(fd)
@@ -54,7 +54,7 @@ class Layer:
         os.replace(old, new)
 
     def link(self, old: str, new: str) -> None:
-        """A second name for a file; fails where the name is taken."""
+        """Give a file a second name; fails if the name is taken."""
         os.link(old, new)
 
     def remove(self, path: str) -> None:
@@ -71,7 +71,7 @@ LAYER = Layer()
 
 
 def layer() -> Layer:
-    """The layer through which all writing goes; tests of power cuts replace it with a recorder."""
+    """Return the layer that all writing goes through; tests of power cuts replace it with a recorder."""
     return LAYER
 
 
@@ -79,12 +79,12 @@ def layer() -> Layer:
 
 
 def real_path(path: str) -> str:
-    """Where ``path`` leads: a link is written through, not replaced."""
+    """Resolve ``path``: links are written through, not replaced."""
     return os.path.realpath(path)
 
 
 def is_node(path: str) -> bool:
-    """Whether ``path`` is a device, a FIFO or a socket, which is written to as it is and keeps its name."""
+    """Whether ``path`` is a device, a FIFO or a socket, which is written to in place."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -93,12 +93,12 @@ def is_node(path: str) -> bool:
 
 
 def _keeps_nothing(path: str) -> bool:
-    """Whether nothing can be lost by writing to a node: all but disks."""
+    """Whether writing to a node overwrites nothing, as for all nodes except block devices."""
     return is_node(path) and not stat.S_ISBLK(os.stat(path).st_mode)
 
 
-def same_place(first: str, second: str) -> bool:
-    """Whether two paths are one file, that is there or not; devices, FIFOs and the like may be shared."""
+def is_same_file(first: str, second: str) -> bool:
+    """Whether two paths are the same file, existing or not; devices, FIFOs and the like never count as the same."""
     with contextlib.suppress(OSError, ValueError):
         if is_node(first):
             return False
@@ -107,14 +107,14 @@ def same_place(first: str, second: str) -> bool:
     return real_path(first) == real_path(second)
 
 
-def check_apart(reads: Iterable[str], writes: Iterable[str]) -> None:
-    """The other rule: nothing is written over what the run reads, or writes elsewhere.
+def check_distinct(reads: Iterable[str], writes: Iterable[str]) -> None:
+    """Check that a run overwrites none of the files that it reads or writes.
 
     Args:
-        reads, writes: Paths of files; those that are not there count by their names.
+        reads, writes: Paths of files; files that do not exist are compared by name.
 
     Raises:
-        SinkOpenError: Two of ``writes`` are one file, or one of them is read; or the name of one cannot be.
+        SinkOpenError: Two of ``writes`` are the same file, one of them is read, or a name is invalid.
     """
     writes = list(writes)
     for path in writes:
@@ -123,7 +123,7 @@ def check_apart(reads: Iterable[str], writes: Iterable[str]) -> None:
     taken = {_identity(path): (path, "the input") for path in reads if os.path.exists(path)}
     for path in writes:
         if is_node(path):
-            continue  # which may be shared
+            continue  # nodes may be shared
         other, what = taken.setdefault(_identity(path), (path, ""))
         if what:
             raise SinkOpenError(f"{path}: is {what} {other} itself; choose another name", path)
@@ -139,11 +139,11 @@ def _identity(path: str) -> object:
 
 
 def check_free(path: str, *, overwrite: bool) -> None:
-    """The rule for everything that is written: only with leave over what is there.
+    """Check that a file may be written: existing ones only with permission.
 
     Raises:
-        SinkOpenError: ``path`` is there (a dangling link counts) and ``overwrite`` is not set; it is a directory, or
-            lies in none.
+        SinkOpenError: ``path`` exists (a dangling link counts) and ``overwrite`` is not set, it is a directory, or its
+            directory does not exist.
     """
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path):
@@ -154,12 +154,12 @@ def check_free(path: str, *, overwrite: bool) -> None:
         raise SinkOpenError(f"{path}: exists already; use overwrite=True or choose another name", path)
 
 
-def fitting(folder: str, name: str, suffix: str) -> str:
-    """``name + suffix``, with ``name`` cut where a file of ``folder`` must not be called so long."""
+def truncated_name(folder: str, name: str, suffix: str) -> str:
+    """Return ``name + suffix``, with ``name`` truncated to the maximum length of file names in ``folder``."""
     try:
         longest = os.pathconf(folder or ".", "PC_NAME_MAX")
     except (OSError, ValueError, AttributeError):
-        longest = _LONGEST_NAME
+        longest = _MAX_NAME_BYTES
     room = longest - len(os.fsencode(suffix))
     encoded = os.fsencode(name)
     if len(encoded) <= room:
@@ -171,20 +171,20 @@ def fitting(folder: str, name: str, suffix: str) -> str:
 
 
 def part_name(path: str) -> str:
-    """A name beside ``path`` that nobody else uses."""
+    """Return a unique temporary name next to ``path``."""
     folder, name = os.path.split(path)
-    return os.path.join(folder, fitting(folder, name, f".{secrets.token_hex(3)}.part"))
+    return os.path.join(folder, truncated_name(folder, name, f".{secrets.token_hex(3)}.part"))
 
 
 class Draft:
-    """A file under construction, that libav and others write into. Not thread-safe.
+    """A file under construction, for libav and others to write into. Not thread-safe.
 
-    It lies beside its place under a name of its own, and gets its final name when it is whole. The first error while
-    writing is remembered: libav's own files forget those of the trailer and of closing, so that a full disk would leave
-    a broken file that looks finished.
+    It has a unique name next to its destination, and gets its final name when complete. The first error while writing
+    is remembered: libav ignores errors while writing the trailer and closing, so a full disk would leave a broken file
+    that looks complete.
 
     Args:
-        path: The final name. Through a link, what the link leads to; an old file's mode and owner are kept.
+        path: The final name. Links are followed; the mode and owner of an existing file are kept.
 
     Raises:
         OSError: The file cannot be created.
@@ -193,23 +193,23 @@ class Draft:
     def __init__(self, path: str) -> None:
         self.path = path
         self.error: OSError | None = None
-        self._place = real_path(path)
-        self._folder = os.path.dirname(self._place) or "."
+        self._target = real_path(path)
+        self._folder = os.path.dirname(self._target) or "."
         old = None
         with contextlib.suppress(OSError):
-            old = os.stat(self._place)
+            old = os.stat(self._target)
         mode = 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777
         while True:
-            part = part_name(self._place)
+            part = part_name(self._target)
             with contextlib.suppress(FileExistsError):
                 self._fd = LAYER.create(part, mode)
                 break
         self.part_path = part
-        """Where it lies until it is published, for messages."""
+        """Temporary path, for messages."""
         found = os.fstat(self._fd)
         self._identity = (found.st_dev, found.st_ino)
         if old is not None and hasattr(os, "fchown"):
-            with contextlib.suppress(OSError):  # not ours to give away
+            with contextlib.suppress(OSError):  # not permitted
                 os.fchown(self._fd, old.st_uid, old.st_gid)
             with contextlib.suppress(OSError):
                 os.fchmod(self._fd, stat.S_IMODE(old.st_mode))
@@ -238,41 +238,41 @@ class Draft:
         return os.lseek(self._fd, 0, io.SEEK_CUR)
 
     def seal(self) -> None:
-        """All is written: put it safely on the disk and close it.
+        """Sync the complete file to the disk and close it.
 
         Raises:
-            OSError: A write failed, now or before.
+            OSError: A write failed, now or earlier.
         """
         if self.error is not None:
             raise self.error
         LAYER.sync(self._fd)
-        self.let_go()
+        self.release()
 
     def publish(self, *, overwrite: bool) -> None:
-        """Give the sealed file its final name, for good.
+        """Give the sealed file its final name, and sync the folder.
 
         Raises:
-            OSError: It cannot be renamed, or something else has taken the name meanwhile; the draft stays.
+            OSError: It cannot be renamed, or the name was taken in the meantime; the draft stays.
         """
         if not self._is_ours(self.part_path):
             raise FileNotFoundError(errno.ENOENT, "its temporary file was taken away or replaced")
-        if is_node(self._place):
+        if is_node(self._target):
             raise FileExistsError(errno.EEXIST, "a device or pipe of that name has appeared meanwhile")
         if overwrite:
-            LAYER.replace(self.part_path, self._place)
+            LAYER.replace(self.part_path, self._target)
         else:
             self._publish_new()
-        if not self._is_ours(self._place):
+        if not self._is_ours(self._target):
             raise FileNotFoundError(errno.ENOENT, "another program has taken its place meanwhile")
         LAYER.sync_folder(self._folder)
 
     def _publish_new(self) -> None:
         try:
-            LAYER.link(self.part_path, self._place)  # which, unlike renaming, fails where something is there
+            LAYER.link(self.part_path, self._target)  # unlike renaming, fails if the name is taken
         except OSError as ex:
-            if os.path.lexists(self._place):
+            if os.path.lexists(self._target):
                 raise FileExistsError(errno.EEXIST, "a file of that name has appeared meanwhile") from ex
-            LAYER.replace(self.part_path, self._place)  # a disk that knows no second names
+            LAYER.replace(self.part_path, self._target)  # the file system does not support hard links
         else:
             LAYER.remove(self.part_path)
 
@@ -283,26 +283,26 @@ class Draft:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
-    def let_go(self) -> None:
-        """Close; the draft stays under its own name."""
+    def release(self) -> None:
+        """Close the file; the draft stays under its temporary name."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
     def discard(self) -> None:
-        """Close and remove. May be called at any time, also twice."""
-        self.let_go()
+        """Close and remove the draft. Idempotent; may be called at any time."""
+        self.release()
         if self._is_ours(self.part_path):
             with contextlib.suppress(OSError):
                 LAYER.remove(self.part_path)
 
 
 def write_whole(path: str, data: bytes, *, overwrite: bool) -> None:
-    """Write a file that nobody sees before it is whole; a device or FIFO is written to as it is.
+    """Write a file atomically; devices and FIFOs are written to in place.
 
     Raises:
-        SinkOpenError: It is there and ``overwrite`` is not set, or it cannot be written.
+        SinkOpenError: The file exists and ``overwrite`` is not set, or it cannot be written.
     """
     check_free(path, overwrite=overwrite)
     try:
@@ -323,10 +323,10 @@ def write_whole(path: str, data: bytes, *, overwrite: bool) -> None:
 
 
 class Lines:
-    """A text file that is written line by line, and read by others meanwhile.
+    """A text file that is written line by line and can be read meanwhile.
 
     Raises:
-        SinkOpenError: It is there and ``overwrite`` is not set, or it cannot be created.
+        SinkOpenError: The file exists and ``overwrite`` is not set, or it cannot be created.
     """
 
     def __init__(self, path: str, *, overwrite: bool) -> None:
@@ -338,10 +338,10 @@ class Lines:
             raise SinkOpenError(f"{path}: cannot be written: {ex.strerror or ex}", path) from ex
 
     def write(self, line: str) -> None:
-        """Add a line.
+        """Append a line.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The line cannot be written.
         """
         self._file.write(line.encode() + b"\n")
 
@@ -351,5 +351,5 @@ class Lines:
 
 
 def is_unfinished(output: str) -> bool:
-    """Whether ``output`` is an empty file: no video, but the name that a power cut may leave of one."""
+    """Whether ``output`` is an empty file, which is not a video, but may be left by a power cut."""
     return os.path.isfile(output) and os.path.getsize(output) == 0

@@ -1,8 +1,8 @@
-"""Every exception that vidnoise raises on purpose.
+"""The exceptions of vidnoise.
 
-Each class has :class:`VidnoiseError` as a base, so that one ``except`` catches them all, and the
-matching builtin where there is one, so that ``except FileNotFoundError`` style code works too.
-``exit_code`` is what the command line returns for it.
+All derive from :class:`VidnoiseError`, so that one ``except`` catches them all, and from the matching builtin
+exception, so that ``except FileNotFoundError`` style code works too. ``exit_code`` is the exit status of the command
+line.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ from __future__ import annotations
 from vidnoise.text import safe, shown
 
 _LONGEST = 1500
-"""Characters of a message; paths may have a thousand."""
+"""Maximum length of a message; paths may have a thousand characters."""
 
 
 class VidnoiseError(Exception):
-    """Root of all errors that vidnoise raises on purpose; its text is one line for the user, without secrets."""
+    """Base class of all errors of vidnoise; the message is one line for the user, without secrets."""
 
     exit_code = 1
     options: tuple[str, ...] = ()
-    """Options that the message names, as arguments."""
+    """Options that the message names, by their names as arguments."""
 
     def __init__(self, message: str = "") -> None:
         text = safe(message)
-        if len(text) > _LONGEST:  # an option of a megabyte, say
+        if len(text) > _LONGEST:  # such as an option of a megabyte
             text = f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 3 :]}"
         super().__init__(text)
 
     @property
     def option(self) -> str | None:
-        """The option that is to blame, by its name as an argument; None where none is."""
+        """Name of the offending option as an argument; None if there is none."""
         return self.options[0] if self.options else None
 
 
 class UsageError(VidnoiseError, ValueError):
-    """An option or argument that makes no sense, alone or beside another one.
+    """An invalid option or argument, alone or in combination with others.
 
     Args:
-        message: Names options as Python does (``max_memory``), where it advises a value as in ``device="cpu"``.
-        options: Names of the options that it is about. The command line spells them its own way.
+        message: Names options as Python does: ``max_memory``, or ``device="cpu"`` to suggest a value.
+        options: Names of the options concerned, which the command line replaces by its own spelling.
     """
 
     exit_code = 2
@@ -48,7 +48,7 @@ class UsageError(VidnoiseError, ValueError):
 
 
 class SourceError(VidnoiseError):
-    """Something went wrong while reading. ``uri`` says from where."""
+    """An error while reading from ``uri``."""
 
     exit_code = 3
 
@@ -58,7 +58,7 @@ class SourceError(VidnoiseError):
 
 
 class SourceOpenError(SourceError, OSError):
-    """The input is missing, unreadable, or holds no video."""
+    """The input is missing, unreadable, or contains no video."""
 
 
 class DecodeError(SourceError, ValueError):
@@ -70,7 +70,7 @@ class SourceLostError(SourceError, ConnectionError):
 
 
 class SinkError(VidnoiseError):
-    """Something went wrong while writing. ``uri`` says to where."""
+    """An error while writing to ``uri``."""
 
     exit_code = 4
 
@@ -84,37 +84,37 @@ class SinkOpenError(SinkError, OSError):
 
 
 class EncodeError(SinkError, OSError):
-    """Encoding or writing failed after the output was opened (a full disk, say)."""
+    """Encoding or writing failed after the output was opened, for example because the disk is full."""
 
 
 class ReaderClosedError(SinkError, BrokenPipeError):
-    """Whoever read our output has closed it (``| head``). No failure of ours: the command line says nothing."""
+    """The reader of the output has closed it (``| head``), which is not a failure: the command line is silent."""
 
-    exit_code = 141  # as shells have it: 128 + SIGPIPE
+    exit_code = 141  # by the convention of shells: 128 + SIGPIPE
 
 
 class StalledError(ReaderClosedError):
-    """Whoever takes our output takes nothing, and the run is to end; the thread that writes there was left behind."""
+    """The reader of the output stalled while the run was ending, and the writing thread was abandoned."""
 
 
 class FormatError(VidnoiseError, ValueError):
-    """A pixel format, colour space, array kind or size that cannot be handled as asked."""
+    """An unsupported pixel format, colour space, kind of array, or size."""
 
     exit_code = 5
 
 
 class SizeChangeError(FormatError):
-    """The pictures of an input change their size in the middle, and one output holds one size."""
+    """The pictures of an input change size midway, while one output has one size."""
 
 
 class ModelError(VidnoiseError):
-    """Something is wrong with a model."""
+    """Base class of errors of models."""
 
     exit_code = 6
 
 
 class UnknownModelError(ModelError, LookupError):
-    """No model has that name. The message lists those that exist."""
+    """There is no model of this name; the message lists the available ones."""
 
 
 class WeightsError(ModelError, ValueError):
@@ -122,10 +122,10 @@ class WeightsError(ModelError, ValueError):
 
 
 class DeviceError(VidnoiseError, RuntimeError):
-    """The device does not exist, or ran out of memory. The message names the knob that helps."""
+    """The device does not exist or ran out of memory; the message names an option that helps."""
 
     exit_code = 7
 
 
 class BackendError(DeviceError):
-    """A backend needs something that is not installed, or cannot run as asked. The message says what helps."""
+    """A backend is not installed, or cannot run as requested; the message says what helps."""

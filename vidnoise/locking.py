@@ -1,4 +1,4 @@
-"""Two runs at once: the second one on the same output is refused."""
+"""Locks on outputs: a second run on the same output is refused."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _locking() -> _Locking:
 
 
 class Lock:
-    """Held by the run that writes an output: a small file beside it, which a crash leaves behind without harm.
+    """A lock on an output: a small file next to it, which may remain after a crash without harm.
 
     Args:
         path: The output.
 
     Raises:
-        SinkOpenError: Another run holds it.
+        SinkOpenError: Another run holds the lock.
     """
 
     def __init__(self, path: str) -> None:
@@ -53,7 +53,7 @@ class Lock:
                 return
             try:
                 lock(fd)
-                # Whoever held it before may have removed it after we opened it.
+                # The previous holder may have removed the file after we opened it.
                 if os.path.samestat(os.fstat(fd), os.lstat(self._path)):
                     self._fd = fd
             except FileNotFoundError:
@@ -68,7 +68,7 @@ class Lock:
                     os.close(fd)
 
     def release(self) -> None:
-        """May be called twice."""
+        """Release the lock. Idempotent."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):

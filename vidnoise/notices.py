@@ -1,4 +1,4 @@
-"""Notices to the user about one input or output: what is lost or changed on the way."""
+"""Notices to the user about what is lost or changed on the way from input to output."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Notify(Protocol):
-    """Tells the user; ``logging.Logger.log`` is one."""
+    """A function that informs the user, such as ``logging.Logger.log``."""
 
     def __call__(self, level: int, message: str, /, *args: object) -> None: ...
 
 
 def silent(level: int, message: str, /, *args: object) -> None:
-    """Tells nobody: for what is opened once more, when all there is to say was said the first time."""
+    """Discard a notice: for reopened inputs and outputs, whose notices were shown the first time."""

@@ -1,8 +1,9 @@
-"""Every option of denoising: the one place where its name, type, default, range and documentation stand.
+"""The options of denoising: the single place for names, types, defaults, ranges and documentation.
 
-A new option is a field here, its key in the typed dictionary below (a test holds the two together), and its use. The
+A new option is a field here, a key in the typed dictionary below (a test checks that they match), and its use. The
 keyword functions (:func:`vidnoise.denoise`, :func:`vidnoise.denoise_file`, :class:`vidnoise.Denoiser`,
-:func:`vidnoise.open_source`, :func:`vidnoise.open_sink`), ``vidnoise run``, and what a resumed run compares follow.
+:func:`vidnoise.open_source`, :func:`vidnoise.open_sink`), ``vidnoise run``, and the check of settings when resuming
+follow automatically.
 """
 
 from __future__ import annotations
@@ -26,37 +27,37 @@ if TYPE_CHECKING:
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
 Seconds: TypeAlias = float
-"""The command line takes ``1:30``, too."""
+"""Seconds; the command line also accepts ``1:30``."""
 
 Attempts: TypeAlias = int
-"""A number; :data:`FOREVER` has no end."""
+"""Number of attempts; :data:`FOREVER` means no limit."""
 
 SizeChange = Literal["stop", "split", "scale"]
-"""Ways to handle pictures that change their size or format in the middle."""
+"""Ways to handle pictures that change size or format midway."""
 
 FOREVER = -1
-"""Number of reconnections for those who never give up."""
+"""Number of attempts that means no limit."""
 
 MAX_STRENGTH = 2.0
 
 MAX_LOOKAHEAD = 32
-"""Frames: as many as the fusion's least gain lets count, and each takes memory for some pictures."""
+"""Maximum lookahead: the fusion's minimum gain leaves later frames no effect, and each frame takes memory."""
 
 MAX_LATENCY_MS = 1000
-"""How long a live frame may take from its arrival to its being written, by default."""
+"""Default maximum time from a live frame's arrival to its being written."""
 
 SEGMENT_SECONDS = 60.0
-"""Default length of a segment, in seconds of video: the most that an interruption of a resumable run costs."""
+"""Default length of a segment in seconds of video, which is what an interruption costs at most."""
 
 MAX_PIXELS = 1 << 28
-"""Largest picture by default: 16384x16384, 400 MB as yuv420p. A few bytes can ask for more than there is memory."""
+"""Default limit of the picture size: 16384x16384, 400 MB as yuv420p. A few bytes of input can demand any size."""
 
 _LONGEST_SECONDS = 1_000_000_000
-"""Longer than any video; libav's seeking has 64 bits for it."""
+"""A limit that is longer than any video, and fits libav's 64-bit timestamps."""
 
 
 class Running(Protocol):
-    """A running backend; a :class:`vidnoise.backends.protocol.Backend`."""
+    """A backend in use; see :class:`vidnoise.backends.protocol.Backend`."""
 
     @property
     def name(self) -> str: ...
@@ -70,21 +71,21 @@ class DeviceOptions(Checked):
 
     device: str | torch.device = option(
         "auto", """Where the network runs: "auto", "cpu", "cuda", "cuda:N" or "mps".""", may_change=True,
-        help="auto, cpu, cuda, cuda:N or mps; several with commas share the files of a batch.")
+        help="auto, cpu, cuda, cuda:N or mps; separate several with commas to share a batch.")
     precision: str = option(
         "auto", """Arithmetic of the network's convolutions: "auto", "fp32", "bf16" or "fp16".""",
         choices=("auto", "fp32", "bf16", "fp16"), help="Arithmetic of the network.")
     backend: str | Running = option(
-        "auto", """How the network runs: "auto", or a name from docs/BACKENDS.md ("eager", "openvino" ...); for a
-        Denoiser also the backend of another one with the same model, device and precision, to share it.""",
+        "auto", """How the network runs: "auto", or a name from docs/BACKENDS.md ("eager", "openvino" ...). A Denoiser
+        also takes the backend of another one with the same model, device and precision, to share it.""",
         metavar="NAME", may_change=True,
         help="How the network runs: auto, eager, compile, openvino, onnxruntime, cuda-graph, tensorrt.")
-    # Not may_change: pictures in tiles differ from whole ones by what convolutions see beyond the tiles' edges, and
-    # lookahead="auto" goes by the memory.
+    # Not may_change: tiles differ slightly from whole pictures at their edges, and lookahead="auto" depends on the
+    # memory.
     max_memory: float | None = option(
-        None, """MB that a stream may take on the device; pictures for which that is too little are denoised in tiles,
-        by the backend "eager".""", above=0, unit=" MB", metavar="MB",
-        help="What a video may take on the device; too large pictures are denoised in tiles.")
+        None, """Limit of the memory that a stream takes on the device, in MB; pictures that need more are denoised in
+        tiles, by the backend "eager".""", above=0, unit=" MB", metavar="MB",
+        help="Memory limit on the device; larger pictures are denoised in tiles.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,50 +93,52 @@ class DenoiseOptions(DeviceOptions):
     """Options of denoising, for one stream."""
 
     strength: float = option(
-        1.0, """0 changes nothing, bit for bit; 1 removes what the network takes for noise; values between mix; up to 2
-        takes the noise to be that many times as strong, and some where none was found.""",
-        least=0, most=MAX_STRENGTH, help="0 changes nothing, 2 removes most.")
+        1.0, """Strength of denoising: 0 changes nothing, bit for bit; 1 removes what the network considers noise;
+        values in between blend. Above 1, up to 2, the noise is assumed to be that many times as strong, and to exist
+        where none was found.""",
+        least=0, most=MAX_STRENGTH, help="Strength of denoising: 0 changes nothing, 2 removes most.")
     luma: float = option(
-        1.0, "As strength, times it, for brightness alone, 0 to 2; of RGB for the correction's BT.709 Y'.",
-        least=0, most=MAX_STRENGTH, help="Strength for brightness alone, 0 to 2, times it.")
+        1.0, "Multiplier of strength for luma, 0 to 2; for RGB, for the BT.709 Y' of the correction.",
+        least=0, most=MAX_STRENGTH, help="Multiplier of --strength for luma, 0 to 2.")
     chroma: float = option(
-        1.0, "As strength, times it, for colour alone, 0 to 2; of RGB for the correction's BT.709 Cb and Cr.",
-        least=0, most=MAX_STRENGTH, help="Strength for colour alone, 0 to 2, times it.")
+        1.0, "Multiplier of strength for chroma, 0 to 2; for RGB, for the BT.709 Cb and Cr of the correction.",
+        least=0, most=MAX_STRENGTH, help="Multiplier of --strength for chroma, 0 to 2.")
     zones: ZonesLike | None = option(
-        None, """Strengths by time, "0-10:0.5,60-:0" or (begin, end, strength) each: in those seconds of the video, end
-        excluded, that strength holds instead. Pictures without times cannot have them.""",
-        metavar="LIST", help='Strengths by time, in seconds: "0-10:0.5,60-:0".')
+        None, """Strengths for parts of the video, as "0-10:0.5,60-:0" or a sequence of (begin, end, strength), in
+        seconds, end exclusive; they replace strength there. Requires pictures with timestamps.""",
+        metavar="LIST", help='Strengths for parts of the video, in seconds: "0-10:0.5,60-:0".')
     mask: MaskLike | None = option(
-        None, """Strength by place, white fully, black not at all: a picture or video file, read in step with the
-        frames, or an (H, W) array. Scaled to the frames' size if its proportions are theirs.""",
-        metavar="FILE", help="Picture or video: white is denoised fully, black not at all.")
+        None, """Mask of the strength, from black (none) to white (full): a picture file, a video file read in step with
+        the frames, or an (H, W) array. Scaled to the frames' size if the aspect ratios match.""",
+        metavar="FILE", help="Mask, a picture or video: white is denoised fully, black not at all.")
     grain: float = option(
-        0.0, "Fresh grain like the noise removed, where it was removed: 1 gives back as much, 0 to 2.",
-        least=0, most=2, help="Fresh grain like the noise removed; 1 is as much.")
+        0.0, "Amount of grain to add that resembles the removed noise, where it was removed: 0 to 2; 1 adds as much.",
+        least=0, most=2, help="Add grain that resembles the removed noise; 1 adds as much.")
     grain_seed: int = option(
-        0, "Which grain; the same seed gives the same on the same device.",
-        least=-(1 << 63), most=(1 << 63) - 1, must_be="a number of 64 bits", help="Which grain.")
+        0, "Seed of the grain; the same seed gives the same grain on the same device.",
+        least=-(1 << 63), most=(1 << 63) - 1, must_be="a number of 64 bits", help="Seed of the grain.")
     grain_table: PathLike | None = option(
-        None, "File for an AV1 film-grain table (filmgrn1) of the noise removed, written at the end.",
-        metavar="FILE", help="Write an AV1 film-grain table of the noise removed.")
+        None, "File for an AV1 film-grain table (filmgrn1) of the removed noise, written at the end.",
+        metavar="FILE", help="Write an AV1 film-grain table of the removed noise.")
     preview: str | None = option(
-        None, """"split" leaves the left half of the picture as it is, with a thin divider, to look at.""",
-        choices=("split",), help="Leave the left half as it is, to look at.")
+        None, """"split" leaves the left half of the picture unchanged, with a thin divider, for comparison.""",
+        choices=("split",), help="Leave the left half unchanged, for comparison.")
     sigma: SigmaLike | None = option(
-        None, """Standard deviation of the noise in 8-bit units (25 means 25/255), 0 to 255, of each plane's samples as
-        they are stored: of R, G and B, of gray, or of Y, Cb and Cr; or an (H, W) array with that of each pixel. None
-        measures it, per pixel, channel and frame.""",
+        None, """Standard deviation of the noise in 8-bit units (25 means 25/255), 0 to 255, in the samples of each
+        plane as stored: R, G and B, gray, or Y, Cb and Cr; or an (H, W) array with that of each pixel. None
+        estimates it per pixel, channel and frame.""",
         least=0, most=255, unit=" (8-bit units)", by_place=True,
-        help="Noise level of each plane, in 8-bit units.  [default: measured]")
+        help="Noise level of each plane, in 8-bit units.  [default: estimated]")
     detect_cuts: bool = option(
-        True, "Start afresh at scene cuts.", flag="--no-cuts", help="Do not look for scene cuts.")
+        True, "Reset the denoiser at scene cuts.", flag="--no-cuts", help="Do not detect scene cuts.")
     lookahead: int | str = option(
-        0, """How many frames may have to come before a frame goes out, 0 to 32: it is denoised by its past and by a
-        third of them at least, and each takes memory for three pictures. Of files also "auto": 8 frames, or as far as
-        the memory allows; live inputs none on a CPU, and on a GPU up to 3, if a quarter of max_latency has room.""",
+        0, """Maximum number of later frames to wait for before a frame is returned, 0 to 32: it is denoised with its
+        past and at least a third of them, and each takes memory for three pictures. For files, also "auto": 8 frames,
+        or as many as fit into memory; for live inputs none on a CPU, and up to 3 on a GPU if they fit into a quarter of
+        max_latency.""",
         least=0, most=MAX_LOOKAHEAD, unit=" frames", words=("auto",), metavar="FRAMES",
-        help="Denoise each frame by so many after it, too: auto, or 0 to 32.  [default: auto: files 8, as far as "
-        "memory allows; live 0, on a GPU up to 3]")
+        help="Number of later frames to use for each frame: auto, or 0 to 32.  [default: auto: files 8, if they fit "
+        "into memory; live 0, on a GPU up to 3]")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,119 +151,120 @@ class DenoiseOptions(DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadOptions(Checked):
-    """Options that reading and writing have in common."""
+    """Options common to reading and writing."""
 
     threads: int = option(
-        0, "CPU threads of decoder, encoder and, for denoise_file, torch in the whole process; 0 lets each choose.",
+        0, "CPU threads of decoder, encoder and, in denoise_file, of torch in the whole process; 0 lets each choose.",
         least=0, most=1024, must_be="0 (automatic) to 1024", may_change=True,
         help="CPU threads.  [default: all cores]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions(ThreadOptions):
-    """How an input is read."""
+    """Options of an input."""
 
     start: Seconds | None = option(
-        None, "Skip this many seconds; times then begin at 0 again.",
+        None, "Skip this many seconds; timestamps then start at 0.",
         least=0, most=_LONGEST_SECONDS, must_be=f"0 seconds to {_LONGEST_SECONDS}",
         help="Skip to this time: 90 or 1:30.")
     duration: Seconds | None = option(
         None, "Stop after this many seconds.", above=0, unit=" seconds", help="Stop after this time.")
     hwaccel: str = option(
-        "none", """What decodes: "none" the CPU; "cuda" an NVIDIA GPU, or an error; "auto" the GPU that the network runs
-        on, if it knows the codec.""", choices=("auto", "none", "cuda"), may_change=True,
-        help="What decodes: the CPU (none), an NVIDIA GPU (cuda), or the network's GPU if it can (auto).")
+        "none", """Decoder hardware: "none", the CPU; "cuda", an NVIDIA GPU, or an error; "auto", the network's GPU if
+        it supports the codec.""", choices=("auto", "none", "cuda"), may_change=True,
+        help="Decoder hardware: the CPU (none), an NVIDIA GPU (cuda), or the network's GPU if it can (auto).")
     input_format: str | None = option(
-        None, """Container, where it cannot be told from the data: "y4m", "mkv", "ts", or FFmpeg's name.""",
-        metavar="NAME", help="Container of the input.  [default: found by itself]")
+        None, """Container of the input, if it cannot be detected: "y4m", "mkv", "ts", or FFmpeg's name.""",
+        metavar="NAME", help="Container of the input.  [default: detected]")
     raw_size: str | None = option(
-        None, """For video without a header: its size, "1920x1080".""",
-        metavar="WxH", help="The input has no header: its size, as in 1920x1080.")
+        None, """Size of raw video without a header, as in "1920x1080".""",
+        metavar="WxH", help="Size of raw video without a header, as in 1920x1080.")
     raw_format: str | None = option(
-        None, "For video without a header: FFmpeg's name of the pixel format.",
-        metavar="NAME", help="... and its pixel format, as in yuv420p10le.")
+        None, "FFmpeg's name of the pixel format of raw video.",
+        metavar="NAME", help="Pixel format of raw video, as in yuv420p10le.")
     raw_rate: str | None = option(
-        None, """For video without a header: frames per second, "30000/1001"; by default 25.""",
-        metavar="FPS", help="... and its frame rate, as in 30000/1001.  [default: 25]")
+        None, """Frames per second of raw video, as in "30000/1001"; by default 25.""",
+        metavar="FPS", help="Frame rate of raw video, as in 30000/1001.  [default: 25]")
     live: bool | None = option(
-        None, """Whether the input does not wait for us; by default the address tells. Files are then read in real
-        time.""", flag="--live/--not-live", may_change=True,
-        help="The input does not wait for us.  [default: by address]")
+        None, """Whether to treat the input as live, dropping frames rather than lagging; by default, this depends on
+        the address. Files are then read in real time.""", flag="--live/--not-live", may_change=True,
+        help="Treat the input as live: drop frames rather than lag.  [default: by address]")
     connect_timeout: float = option(
         15, "Seconds to wait for the input to open.", above=0, unit=" seconds", metavar="S", may_change=True,
-        help="Wait so long for an answer.")
+        help="Seconds to wait for a connection.")
     read_timeout: float | None = option(
-        None, """Seconds to wait for the next data; by default 10 for live inputs, 30 for other URLs, and for ever where
-        nothing can go away.""", above=0, unit=" seconds", metavar="S", may_change=True,
-        help="... and for data.  [default: 10; URLs of files 30]")
+        None, """Seconds to wait for data; by default 10 for live inputs, 30 for other URLs, and no limit for local
+        inputs.""", above=0, unit=" seconds", metavar="S", may_change=True,
+        help="Seconds to wait for data.  [default: 10; URLs of files 30]")
     reconnect: Attempts = option(
-        5, "Attempts in a row to open a live URL or camera again after it was lost; -1 never gives up.",
+        5, "Consecutive attempts to reopen a live URL or camera after a loss; -1 for no limit.",
         least=FOREVER, must_be="a number of attempts or forever", may_change=True,
-        help="Live: attempts in a row after a loss, or forever.")
+        help="Live: consecutive attempts to reconnect after a loss, or forever.")
     rtsp_transport: str | None = option(
-        None, """How RTSP sends: "tcp" (the default) or "udp".""", choices=("tcp", "udp"), may_change=True,
-        help="How RTSP sends.  [default: tcp]")
+        None, """Transport of RTSP: "tcp" (the default) or "udp".""", choices=("tcp", "udp"), may_change=True,
+        help="Transport of RTSP.  [default: tcp]")
     input_options: dict[str, str] | None = option(
-        None, """Of FFmpeg's reader, for cameras say {"video_size": "1280x720", "framerate": "30"}.""",
+        None, """Options of FFmpeg's demuxer, such as {"video_size": "1280x720", "framerate": "30"} for cameras.""",
         flag="--input-option", metavar="NAME=VALUE",
-        help="Option of FFmpeg's reader, as in framerate=30; may be repeated.")
+        help="Option of FFmpeg's demuxer, as in framerate=30; may be repeated.")
     interlaced: str = option(
-        "auto", """Whether pictures are two fields: "auto" believes the video's marks, "tff" and "bff" say that they are
-        (top or bottom field first), "no" that they are not.""", choices=("auto", "tff", "bff", "no"),
-        help="Pictures are two fields: by the input's marks, or you know better.")
+        "auto", """Whether the video is interlaced: "auto" trusts its flags, "tff" and "bff" mean that it is (top or
+        bottom field first), "no" that it is not.""", choices=("auto", "tff", "bff", "no"),
+        help="Whether the input is interlaced, and its field order; auto trusts its flags.")
     size_change: SizeChange | None = option(
-        None, """Where the pictures change their size or format in the middle: "stop" finishes what came before and
-        raises SizeChangeError, "split" ends before that picture and goes on (denoise_file: in <name>-2), "scale" gives
-        all the first one's size. By default "stop"; denoise_file splits live inputs, or scales where an output is no
-        file.""", choices=get_args(SizeChange), may_change=True,
-        help="Where the picture changes its size: end there with an error, go on in another file (NAME-2), or scale to "
-        "the first size.  [default: files stop; live inputs split, or scale where an output is no file]")
+        None, """What to do if the pictures change size or format midway: "stop" finishes the output and raises
+        SizeChangeError, "split" ends before the change and continues (denoise_file: in <name>-2), "scale" scales all
+        pictures to the first size. By default "stop"; denoise_file splits live inputs, or scales them if an output is
+        not a file.""", choices=get_args(SizeChange), may_change=True,
+        help="If the picture size changes: stop with an error, continue in another file (split, NAME-2), or scale to "
+        "the first size.  [default: files stop; live inputs split, or scale if an output is not a file]")
     tracks: str | None = option(
-        None, """Which tracks are wanted: "v:1" the second video, "a:eng" the English sound only, "-s" no subtitles,
-        "-a:0" all sound but the first; several with commas. Of kinds not named, all.""", metavar="LIST",
-        help="Only these: v:1 (second video), a:eng (English sound), -s (no subtitles); commas between.")
+        None, """Tracks to keep, separated by commas: "v:1" the second video, "a:eng" only English audio, "-s" no
+        subtitles, "-a:0" all audio but the first. Kinds that are not named are kept.""", metavar="LIST",
+        help="Tracks to keep: v:1 (second video), a:eng (English audio), -s (no subtitles); separate with commas.")
     max_pixels: int | None = option(
-        None, "Larger pictures are refused; by default 2^28 (16384x16384).",
+        None, "Maximum number of pixels; larger pictures are rejected. By default 2^28 (16384x16384).",
         least=1, most=(1 << 31) - 1, must_be="1 to 2^31 - 1", metavar="N", may_change=True,
-        help=f"Refuse larger pictures than so many pixels.  [default: {MAX_PIXELS}, 16384x16384]")
+        help=f"Reject pictures with more pixels.  [default: {MAX_PIXELS}, 16384x16384]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SinkOptions(ThreadOptions):
-    """How an output is written."""
+    """Options of an output."""
 
     overwrite: bool = option(
-        False, "Whether an existing file may be replaced (when the new one is complete).", flag="-y/-n",
+        False, "Whether an existing file may be replaced, once the new one is complete.", flag="-y/-n",
         may_change=True, help="Overwrite an existing output, or refuse to.  [default: -n]")
     codec: str | None = option(
-        None, """"h264", "hevc", "av1", "vp9", "ffv1", "prores", or the name of any FFmpeg video encoder; None takes the
-        input's codec where there is an encoder for it.""",
+        None, """Codec: "h264", "hevc", "av1", "vp9", "ffv1", "prores", or any FFmpeg video encoder; None uses the
+        input's codec if there is an encoder for it.""",
         help="h264, hevc, av1, vp9, ffv1, prores, or an FFmpeg encoder.  [default: the input's]")
     crf: float | None = option(
-        None, "Constant quality in the encoder's own scale (lower is better); None for a good default.",
-        help="Quality in the encoder's scale; lower is better.  [default: a high one]")
+        None, "Constant quality on the encoder's own scale, lower is better; None for a high default.",
+        help="Quality on the encoder's scale; lower is better.  [default: high quality]")
     preset: str | None = option(
-        None, """Speed, "ultrafast" to "veryslow" (or the encoder's own name or number).""",
-        help="Encoder speed: ultrafast to veryslow, or the encoder's own.")
+        None, """Encoder speed, from "ultrafast" to "veryslow", or one of the encoder's own presets.""",
+        help="Encoder speed: ultrafast to veryslow, or a preset of the encoder.")
     pix_fmt: str | None = option(
-        None, "Pixel format; None keeps the input's, or the nearest that loses nothing.", metavar="NAME",
+        None, "Pixel format; None keeps the input's, or the closest lossless one.", metavar="NAME",
         help="Pixel format of the output.  [default: the input's]")
     audio: str = option(
-        "copy", """"copy", "none", or an encoder: "aac", "opus", "flac".""",
-        choices=("copy", "none", "aac", "opus", "flac"), metavar="TEXT", help="copy, none, aac, opus or flac.")
+        "copy", """What to do with audio: "copy", "none", or encode as "aac", "opus" or "flac".""",
+        choices=("copy", "none", "aac", "opus", "flac"), metavar="TEXT",
+        help="Audio: copy, none, or encode as aac, opus or flac.")
     format: str | None = option(
-        None, """Container: "y4m" (the default of pipes), "raw", "mkv", "ts", "nut", or FFmpeg's name.""",
-        flag="-f/--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: extension]")
+        None, """Container: "y4m" (the default for pipes), "raw", "mkv", "ts", "nut", or FFmpeg's name.""",
+        flag="-f/--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: by extension]")
     tee: Sequence[PathLike] = option(
-        (), "More outputs, encoded with the defaults of their kind.", metavar="OUTPUT", may_change=True,
-        help="One more output, as -o takes it; may be repeated.")
+        (), "Further outputs, encoded with the defaults of their kind.", metavar="OUTPUT", may_change=True,
+        help="Further output, like -o; may be repeated.")
     faststart: bool | None = option(
-        None, """Put the index of .mp4, .m4v and .mov first, so that they play while they are fetched; None does so with
-        .mp4 and .m4v up to two hours.""", flag="--faststart/--no-faststart",
-        help="Index first, to play while fetching.  [default: .mp4 and .m4v up to two hours]")
+        None, """Whether .mp4, .m4v and .mov files get their index first, so that they can be played while downloading;
+        None does so for .mp4 and .m4v up to two hours.""", flag="--faststart/--no-faststart",
+        help="Put the index first, for playing while downloading.  [default: .mp4 and .m4v up to two hours]")
     grow: bool = option(
-        False, "Write under the final name at once, so that the file can be read while it is written.",
-        help="Write under the final name at once, for readers who follow.")
+        False, "Write under the final name from the start, so that the file can be read while it grows.",
+        help="Write under the final name from the start, for reading while it grows.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -272,21 +276,21 @@ class SinkOptions(ThreadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
-    """All options of denoising one video into another."""
+    """All options of denoising one video file into another."""
 
     lookahead: int | str = again(DenoiseOptions, "lookahead", "auto")
     resume: bool = option(
-        False, """Write in segments to <dst>.parts, and go on from the last finished one where that is there from an
-        interrupted run with the same options; the output appears when all is done.""", may_change=True,
-        help="Skip finished files, and go on in an interrupted one.")
+        False, """Write segments to <dst>.parts, and continue after the last finished one of an interrupted run with the
+        same options; the output appears when it is complete.""", may_change=True,
+        help="Skip finished files, and resume interrupted ones.")
     segment_seconds: Seconds = option(
-        SEGMENT_SECONDS, "With resume: seconds of video from one safe place to the next.",
+        SEGMENT_SECONDS, "With resume: length of a segment, in seconds of video.",
         above=0, must_be="longer than 0 seconds", flag="--segment", may_change=True,
-        help="With --resume: seconds of video from one safe place to the next.  [default: 60]")
+        help="With --resume: length of a segment, in seconds of video.  [default: 60]")
     max_latency: float = option(
-        MAX_LATENCY_MS, """Of live inputs, ms from a frame's arrival to its being written; the oldest frames are dropped
-        where it would be longer.""", above=0, unit=" ms", metavar="MS", may_change=True,
-        help="Live: drop the oldest frames rather than lag more.")
+        MAX_LATENCY_MS, """Maximum time in ms from a live frame's arrival to its being written; the oldest frames are
+        dropped rather than exceed it.""", above=0, unit=" ms", metavar="MS", may_change=True,
+        help="Live: maximum delay; the oldest frames are dropped rather than exceed it.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -308,7 +312,7 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
 
 # fmt: on
 
-# The same names and types once more, as type checkers and editors want them.
+# The same names and types again, for type checkers and editors.
 
 
 class DeviceKeywords(TypedDict, total=False):

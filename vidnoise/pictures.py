@@ -1,7 +1,7 @@
-"""Pictures as the users of the Python API have them, to frames and back.
+"""Conversion between pictures of the Python API and frames.
 
-The only place above sources and sinks that knows ``av`` and PIL, and it imports neither before it is handed one of
-their pictures.
+The only module above sources and sinks that knows ``av`` and PIL; it imports either only when it receives one of their
+pictures.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ MOST = 8.0
 _PIL_MODES = ("RGB", "L", "I;16")
 
 _SUFFIXES = {torch.uint8: ("24", "", ""), torch.uint16: ("48le", "16le", "16le"), torch.float32: ("f32le",) * 3}
-"""By sample type: endings of the names of packed RGB, gray and planar RGB formats."""
+"""Suffixes of the names of packed RGB, gray and planar RGB formats, by sample type."""
 
 _FULL = ColorInfo(matrix=0, range=2)
 
-Restore = Callable[[Frame], Any]
+ToPicture = Callable[[Frame], Any]
 
 
 class PictureAdapter:
-    """Turns any supported picture into a frame, and gives back what turns the denoised frame into its like.
+    """Converts supported pictures to frames, and denoised frames back to pictures of the same kind.
 
     Args:
-        order: of the channels of arrays and tensors.
+        order: Order of the channels of arrays and tensors.
 
     Raises:
-        UsageError: there is no such order.
+        UsageError: There is no such order.
     """
 
     def __init__(self, order: Order = "rgb") -> None:
@@ -68,11 +68,11 @@ class PictureAdapter:
         self._n = 0
         self._reader: PictureReader | None = None
 
-    def frame(self, picture: Any) -> tuple[Frame, Restore]:
-        """A frame over the memory of ``picture`` where that is possible, and the way back.
+    def frame(self, picture: Any) -> tuple[Frame, ToPicture]:
+        """Make a frame, over the memory of ``picture`` if possible, and a function for the way back.
 
         Raises:
-            FormatError: It is of no supported kind, sample type or shape.
+            FormatError: The kind, sample type or shape is not supported.
         """
         index, self._n = self._n, self._n + 1
         if isinstance(picture, Frame):
@@ -86,7 +86,7 @@ class PictureAdapter:
         pil = sys.modules.get("PIL.Image")
         if pil is not None and isinstance(picture, pil.Image):
             return _from_pil(picture, index), lambda frame: _to_pil(frame, picture)
-        av = sys.modules.get("av")  # nobody has an av picture without having imported av
+        av = sys.modules.get("av")  # an av picture implies that av is imported
         if av is not None and isinstance(picture, av.VideoFrame):
             return self._from_av(picture, index), lambda frame: _to_av(frame, picture)
         raise FormatError(f"got a {type(picture).__module__}.{type(picture).__qualname__}; {ALLOWED}")
@@ -103,7 +103,7 @@ class PictureAdapter:
 
 
 def owned(frame: Frame) -> Frame:
-    """``frame`` with planes of its own: those that come out of a transfer are only lent."""
+    """Return ``frame`` with copies of its planes, which are only valid for a while after a download."""
     return replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
 
 
@@ -121,7 +121,7 @@ def check_several(frames: object) -> None:
     """Refuse one picture where several are wanted, as its rows would pass for gray frames.
 
     Raises:
-        FormatError: it is one picture, the name of a file, or nothing that gives pictures one by one.
+        FormatError: ``frames`` is a single picture, the name of a file, or not iterable.
     """
     if isinstance(frames, (str, bytes, os.PathLike)):
         raise FormatError(f"got the {type(frames).__name__} {frames!r} for frames; denoise_file(src, dst) reads files")
@@ -141,7 +141,7 @@ def _from_array(array: np.ndarray, index: int, order: Order) -> Frame:
         raise FormatError(f"got a numpy array {array.shape} of {array.dtype}; {ALLOWED}")
     if array.size == 0:
         raise FormatError(f"got an empty numpy array {array.shape}")
-    # Torch wants memory that goes forward and may be written to, although nobody writes.
+    # Torch requires contiguous, writable memory, although nothing writes to it.
     plane = torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
     _check_range(plane, index)
     packed, gray, _ = _SUFFIXES[plane.dtype]
@@ -174,7 +174,7 @@ def _reordered(channels: Iterable[Tensor], order: Order) -> tuple[Tensor, ...]:
 def _check_range(samples: Tensor, index: int) -> None:
     """
     Raises:
-        FormatError: the first picture is of floats, but its white is not 1.
+        FormatError: The first picture is of floats, but its white is not 1.
     """
     if index or not samples.is_floating_point():
         return
@@ -213,7 +213,7 @@ def _to_av(frame: Frame, like: av.VideoFrame) -> av.VideoFrame:
         view.copy_(plane)
     picture.colorspace, picture.color_range = like.colorspace, like.color_range
     if like.format.name != frame.format.name:
-        picture = picture.reformat(format=like.format.name)  # back into its own order of samples
+        picture = picture.reformat(format=like.format.name)  # back to the original order of samples
         picture.colorspace, picture.color_range = like.colorspace, like.color_range
     picture.color_primaries, picture.color_trc = like.color_primaries, like.color_trc
     picture.pts = like.pts

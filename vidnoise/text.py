@@ -1,4 +1,4 @@
-"""Make addresses and names safe to show: no passwords, keys or tokens, and nothing that a terminal obeys."""
+"""Making addresses and names safe to show, without passwords, keys, tokens and terminal control characters."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import unicodedata
 HIDDEN = "***"
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:[^\s/@:]*:[^\s/@][^/@\n]{0,200}@(?=\S))?\S*(?: \w+=\S+)*")
-"""In a text; of the password also what is behind a blank, and librtmp's settings. The lengths here
-have bounds, or a text of a megabyte takes hours."""
+"""An address inside a text, including passwords with spaces, and the settings of librtmp. Repetitions are bounded, as
+matching a text of a megabyte would otherwise take hours.
+"""
 
 _MISTYPED = re.compile(
     r"\b((?:rtsps?|rtmp\w*|https?|s?ftp|srt|udp|tcp|rist|icecast):/?[^\s/@:]{1,1000}):[^\s/@][^\s@]{0,1000}@",
     re.IGNORECASE,
 )
-"""An address that misses a slash, with a password."""
+"""An address with a password whose slash is missing."""
 
 _END = ":;,.)]}'\""
-"""Punctuation that belongs to the sentence, not to the address in it."""
+"""Punctuation that belongs to the sentence rather than the address."""
 
 _HARMLESS = frozenset({
     "broadcast", "buffer_size", "connect_timeout", "fifo_size", "latency", "linger", "listen", "listen_timeout",
@@ -26,30 +27,30 @@ _HARMLESS = frozenset({
     "recv_buffer_size", "reuse", "rtcpport", "rw_timeout", "send_buffer_size", "tcp_nodelay", "timeout", "transport",
     "transtype", "ttl",
 })  # fmt: skip
-"""Names of settings in the query of an address that are worth seeing. All others may be secrets."""
+"""Settings in the query of an address that are safe to show. All others may be secrets."""
 
 
 def shown(address: str) -> str:
-    """An address as messages, statistics and logs may have it; a path is left as it is.
+    """Make an address safe to show in messages, statistics and logs; paths are unchanged.
 
-    Passwords, queries (but for :data:`_HARMLESS` settings) and the stream keys of RTMP are hidden, control characters
+    Passwords, queries (except :data:`_HARMLESS` settings) and stream keys of RTMP are hidden, and control characters
     are escaped.
     """
     head, separator, rest = address.partition("://")
     scheme = head.rpartition(":")[2]  # "async:http", "file:..."
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return printable(_MISTYPED.sub(rf"\1:{HIDDEN}@", address))
-    place, mark, query = _split(rest)
-    place = _without_password(place)
+    location, mark, query = _split(rest)
+    location = _without_password(location)
     if scheme.lower().startswith("rtmp"):
-        place, query = _without_key(place), query.partition(" ")[0]
+        location, query = _without_key(location), query.partition(" ")[0]
     if mark:
         query = "&".join(_setting(part) for part in re.split("[&;]", query))
-    return printable(f"{head}://{place}{mark}{query}")
+    return printable(f"{head}://{location}{mark}{query}")
 
 
 def redacted(text: str) -> str:
-    """A text with every address in it as :func:`shown`."""
+    """Make every address inside a text safe to show; see :func:`shown`."""
 
     def hide(found: re.Match[str]) -> str:
         address = found[0]
@@ -60,12 +61,12 @@ def redacted(text: str) -> str:
 
 
 def safe(text: str) -> str:
-    """A text of several sources, names and addresses among them, as it may be shown: in one line."""
+    """Make a text that contains names and addresses safe to show, in one line."""
     return printable(redacted(text))
 
 
 def printable(text: str) -> str:
-    """A text in which control characters (also those that turn the direction of writing) are escaped.
+    """Escape control characters, including those that change the direction of writing.
 
     >>> printable("a\\x1b[31m")
     'a\\\\x1b[31m'
@@ -79,7 +80,7 @@ def _is_harmless(character: str) -> bool:
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is no text
+    if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte of a file name
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
@@ -90,18 +91,18 @@ def _split(rest: str) -> tuple[str, str, str]:
     return (rest, "", "") if found is None else (rest[: found.start()], found[0], rest[found.end() :])
 
 
-def _without_password(place: str) -> str:
-    user, at, host = place.rpartition("@")
+def _without_password(location: str) -> str:
+    user, at, host = location.rpartition("@")
     name, colon, _ = user.partition(":")
-    if not at or (not colon and "/" in user):  # an @ in the name of a file
-        return place
+    if not at or (not colon and "/" in user):  # an @ in a file name
+        return location
     return f"{name}:{HIDDEN}@{host}" if colon else f"{HIDDEN}@{host}"
 
 
-def _without_key(place: str) -> str:
-    """RTMP: host, application, and behind it the name of the stream, which is the key."""
-    place, blank, _ = place.partition(" ")
-    host, slash, path = place.partition("/")
+def _without_key(location: str) -> str:
+    """Hide the key of an RTMP address, which is the stream name after host and application."""
+    location, blank, _ = location.partition(" ")
+    host, slash, path = location.partition("/")
     app, second, key = path.partition("/")
     key = HIDDEN if key else ""
     return f"{host}{slash}{app}{second}{key}" + (f" {HIDDEN}" if blank else "")

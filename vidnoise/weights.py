@@ -1,4 +1,4 @@
-"""Model files: safetensors whose metadata says what they are. Nothing is pickled, nothing is guessed."""
+"""Model files: safetensors that describe themselves in their metadata. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from vidnoise.model import DenoiseNetwork
 
 FORMAT = "2"
-"""1: RGB, before luma and chroma had levels and gains of their own."""
+"""Version of the file format. Version 1 was RGB, without separate noise levels and gains for luma and chroma."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """Where a model comes from and what it can do."""
+    """Provenance and performance of a model."""
 
     name: str
     tier: str
     version: str = "1"
     noise: str = ""
-    """The noise it was trained on."""
+    """Description of the noise that the model was trained on."""
     training: dict[str, Any] = field(default_factory=dict)
-    """The training configuration, steps and hours."""
+    """Training configuration, steps and hours."""
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = "MIT"
     sha256: str = ""
-    """Checksum of the weights as they lie in the file (:func:`checksum`); empty in files from before there were any."""
+    """Checksum of the stored weights (:func:`checksum`); empty in older files without one."""
 
     def __post_init__(self) -> None:
         for name in ("name", "tier", "version", "noise", "licence", "sha256"):
@@ -50,13 +50,13 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Model:
-    """A network with its card, as :func:`load_model` returns it.
+    """A network with its card, as returned by :func:`load_model`.
 
-    Whatever takes the name of a model takes one of these, too; any number of sessions may share it.
+    It can be passed wherever the name of a model can; any number of sessions may share it.
     """
 
     network: DenoiseNetwork
-    """In evaluation mode."""
+    """The network, in evaluation mode."""
     card: ModelCard
 
     @property
@@ -76,12 +76,12 @@ ModelLike: TypeAlias = "str | os.PathLike[str] | Model | DenoiseNetwork"
 
 def _folders() -> list[Path]:
     package = Path(__file__).parent
-    # In the wheel the models lie inside the package, in a checkout beside it.
+    # In a wheel, the models are inside the package; in a checkout, next to it.
     return [folder for folder in (package / "models", package.parent / "models") if folder.is_dir()]
 
 
 def _shipped() -> dict[str, Path]:
-    """Newest file of each shipped model; files are called ``<name>-<version>.safetensors``."""
+    """Return the newest file of each shipped model; files are named ``<name>-<version>.safetensors``."""
     found: dict[str, tuple[int, Path]] = {}
     for folder in _folders():
         for path in folder.glob("*.safetensors"):
@@ -93,7 +93,7 @@ def _shipped() -> dict[str, Path]:
 
 
 def list_models() -> list[str]:
-    """Names of the models that come with vidnoise.
+    """Return the names of the models shipped with vidnoise.
 
     >>> import vidnoise
     >>> "standard" in vidnoise.list_models()
@@ -103,10 +103,10 @@ def list_models() -> list[str]:
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file of a model.
+    """Return the file of a model.
 
     Raises:
-        UnknownModelError: no shipped model has that name, and no such file exists.
+        UnknownModelError: No shipped model has this name, and there is no such file.
     """
     text = os.fspath(name_or_path)
     shipped = _shipped()
@@ -125,10 +125,10 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def read_card(path: Path) -> tuple[ModelCard, dict[str, Any]]:
-    """Card and network settings of a model file, without loading its weights.
+    """Read the card and the network settings of a model file, without loading its weights.
 
     Raises:
-        WeightsError: the file is damaged, or not a model of ours.
+        WeightsError: The file is damaged, or not a model of vidnoise.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -153,12 +153,12 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
     """Load a network in evaluation mode.
 
     Args:
-        name_or_path: one of :func:`list_models`, or a ``.safetensors`` file from training.
-        device: where the weights go.
+        name_or_path: One of :func:`list_models`, or a ``.safetensors`` file from training.
+        device: Device for the weights.
 
     Raises:
-        UnknownModelError: there is no such model.
-        WeightsError: the file is damaged or of another version.
+        UnknownModelError: There is no such model.
+        WeightsError: The file is damaged or of another version.
 
     >>> import vidnoise
     >>> model = vidnoise.load_model("fast")
@@ -210,7 +210,7 @@ def as_model(model: ModelLike, device: torch.device | str = "cpu") -> Model:
 
 
 def checksum(weights: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of names, kinds, shapes and values, in the order of the names."""
+    """Return the SHA-256 of names, types, shapes and values, in order of names."""
     import torch
 
     digest = hashlib.sha256()
@@ -222,9 +222,10 @@ def checksum(weights: dict[str, torch.Tensor]) -> str:
 
 
 def _check_numbers(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """
+    """Check that all weights are finite: others would make every picture black.
+
     Raises:
-        WeightsError: a value is infinite or no number, which would make every picture black.
+        WeightsError: A value is infinite or not a number.
     """
     for name, values in weights.items():
         if not values.is_floating_point() or not bool(values.isfinite().all()):
@@ -232,11 +233,12 @@ def _check_numbers(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _check_sizes(config: dict[str, Any], weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Find out what cannot fit before a network of that size is made: it has no more layers than the file has tensors,
-    and none that is wider than the largest of them.
+    """Check settings against the weights before making a network of that size.
+
+    A network has no more layers than the file has tensors, and no layer is wider than the largest of them.
 
     Raises:
-        WeightsError: a setting is larger than that.
+        WeightsError: A setting is too large.
     """
     most = max([len(weights), *(size for values in weights.values() for size in values.shape)])
     for name, value in config.items():
@@ -246,7 +248,7 @@ def _check_sizes(config: dict[str, Any], weights: dict[str, torch.Tensor], path:
 
 
 def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> None:
-    """Write weights, settings and card to one file; the old one stays until the new one is whole.
+    """Write weights, settings and card to one file, atomically.
 
     Weights are stored in float16, which halves the file and changes pictures by a thousandth of a dB at most.
     """

@@ -113,7 +113,7 @@ _TEN_BIT_COLOR = {"name": "bt2020", "color": (9, 1, 9, 18)}
 
 CHECKS: dict[str, Check] = {
     "variable frame times, to the tick": (lambda _, clips: clips("vfr_mkv"), _same_times),
-    "sound against picture": (lambda _, clips: clips("late_start"), lambda s, t: _moved(s, t) <= 1),
+    "audio in sync": (lambda _, clips: clips("late_start"), lambda s, t: _moved(s, t) <= 1),
     "8-bit full range": (_recipe, lambda s, t: _info(t).color.range == 2),
     "BT.2020, HLG": (_recipe, lambda s, t: _color(t) == (9, 9, 18)),
     "10 bits": (_recipe, lambda s, t: _info(t).format.bit_depth == 10),
@@ -155,19 +155,19 @@ def _cells() -> list[tuple[str, str, str]]:
 
 
 def outcome(row: str, extension: str, folder: Path, clips: Clips, caplog: pytest.LogCaptureFixture) -> str:
-    """``kept``, ``said`` (changed or left out, with a warning), ``told`` (-v), ``refused``, or ``SILENTLY LOST``."""
+    """``kept``, ``warned`` (changed or left out), ``logged`` (with -v), ``error``, or ``SILENTLY LOST``."""
     make, is_kept = CHECKS[row]
     source = _recipe(clips, **_MADE[row])(folder, clips) if row in _MADE else make(folder, clips)
     caplog.clear()
     try:
         target = through(str(source), folder / f"out.{extension}")
     except (SinkOpenError, FormatError):
-        return "refused"
+        return "error"
     if is_kept(str(source), target):
         return "kept"
     if any(record.levelno >= logging.WARNING for record in caplog.records):
-        return "said"
-    return "told" if any("left out" in record.getMessage() for record in caplog.records) else "SILENTLY LOST"
+        return "warned"
+    return "logged" if any("left out" in record.getMessage() for record in caplog.records) else "SILENTLY LOST"
 
 
 @pytest.mark.parametrize(("row", "container", "word"), _cells())

@@ -9,7 +9,7 @@ from support.networks import noisy_frames
 from support.streams import frames, values
 from vidnoise.evaluation.metrics import psnr
 from vidnoise.frame import PIXEL_FORMATS, Frame
-from vidnoise.pipeline.device_transfer import make_transfer
+from vidnoise.pipeline.device_transfer import make_device_transfer
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
@@ -42,7 +42,7 @@ def test_half_precision_is_close_to_float32() -> None:
     outputs = []
     for precision in ("fp32", "fp16"):
         denoiser = Denoiser("fast", device="cuda", precision=precision)
-        transfer = make_transfer(denoiser.device)
+        transfer = make_device_transfer(denoiser.device)
         outputs.append([values(f) for f in transfer.download(denoiser(transfer.upload(iter(stream))))])
     for a, b in zip(*outputs, strict=True):
         assert psnr(a[None], b[None]) > 50
@@ -59,7 +59,7 @@ def test_strength_zero_is_bit_exact_on_the_device(name: str) -> None:
         for i in range(len(form.layout))
     )
     denoiser = Denoiser("fast", device="cuda", strength=0.0)
-    transfer = make_transfer(denoiser.device)
+    transfer = make_device_transfer(denoiser.device)
     out = list(transfer.download(denoiser(transfer.upload(iter([Frame(planes, form)] * 3)))))
     assert len(out) == 3
     for frame in out:

@@ -143,7 +143,7 @@ def test_stages_on_the_device_thread_add_up_to_the_run(slow):
         write = sink.write
         sink.write = lambda frame: (time.sleep(0.05), write(frame))[1]
     source = FakeSource(25, wait=0.05 if slow == "source" else 0)
-    stats = run(source, FakeDenoiser(wait=0.01), sink, depth=2, transfer=SlowTransfer())
+    stats = run(source, FakeDenoiser(wait=0.01), sink, depth=2, device_transfer=SlowTransfer())
     stages = stats.stage_ms
     assert stages["upload"] >= 3
     assert stages["denoise"] >= 10

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vidnoise.frame import PIXEL_FORMATS, Frame
-from vidnoise.pipeline.device_transfer import HostTransfer, RingTransfer, make_transfer
+from vidnoise.pipeline.device_transfer import HostTransfer, RingTransfer, make_device_transfer
 
 STREAMS = ("copy_in", "compute", "copy_out")
 
@@ -349,7 +349,7 @@ def test_holding_frames_for_longer_than_asked_damages_them():
 
 def test_the_host_transfer_moves_nothing():
     given = frames(3)
-    transfer = make_transfer(torch.device("cpu"))
+    transfer = make_device_transfer(torch.device("cpu"))
     assert isinstance(transfer, HostTransfer)
     assert list(transfer.download(transfer.upload(given), held=3)) == given
 
@@ -364,7 +364,7 @@ def test_a_ring_needs_two_slots():
 def test_cuda_ring_with_a_stalled_stream(format):
     device = torch.device("cuda:0")
     given = frames(30, size=(270, 480), format=format)
-    transfer = make_transfer(device, depth=3)
+    transfer = make_device_transfer(device, depth=3)
 
     def stage(stream):
         for frame in stream:
@@ -389,6 +389,6 @@ def test_cuda_memory_that_was_just_freed_is_not_copied_into_too_early():
     used.fill_(77)
     address = used.data_ptr()
     del used
-    for frame in make_transfer(device).upload(iter(given)):
+    for frame in make_device_transfer(device).upload(iter(given)):
         assert frame.planes[0].data_ptr() == address
         assert torch.equal(frame.planes[0].cpu(), given[0].planes[0])

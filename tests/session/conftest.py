@@ -1,5 +1,15 @@
-"""The network of these tests, unless a file has its own."""
+"""Fixtures of these tests."""
 
-from support.streams import network
+from __future__ import annotations
 
-__all__ = ["network"]
+import pytest
+import torch
+
+from support.networks import TINY
+from vidnoise.model import DenoiseNetwork
+
+
+@pytest.fixture
+def network() -> DenoiseNetwork:
+    torch.manual_seed(0)
+    return DenoiseNetwork(TINY).eval().requires_grad_(False)

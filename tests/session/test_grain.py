@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from support.grain import noise
-from support.streams import denoise, frames, network, values  # noqa: F401
+from support.streams import denoise, frames, values
 from vidnoise.errors import UsageError
 from vidnoise.model import DenoiseNetwork
 from vidnoise.options import DenoiseOptions
@@ -79,7 +79,7 @@ def test_amounts_out_of_range(amount):
         DenoiseOptions(grain=amount)
 
 
-def test_nothing_removed_is_still_identical(network: DenoiseNetwork):  # noqa: F811
+def test_nothing_removed_is_still_identical(network: DenoiseNetwork):
     stream = frames(2, 48, 64)
     assert all(
         torch.equal(values(a), b) for a, b in zip(stream, denoise(network, stream, strength=0, grain=1), strict=True)
@@ -90,7 +90,7 @@ def test_nothing_removed_is_still_identical(network: DenoiseNetwork):  # noqa: F
         assert torch.equal(values(a)[..., :32], b[..., :32])
 
 
-def test_grain_comes_on_top_of_the_clean_picture(network: DenoiseNetwork):  # noqa: F811
+def test_grain_comes_on_top_of_the_clean_picture(network: DenoiseNetwork):
     stream = frames(3, 96, 128)
     clean, grainy = denoise(network, stream), denoise(network, stream, grain=1)
     for source, a, b in zip(stream, clean, grainy, strict=True):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from support.grain import noise
-from support.streams import denoise, frames, network  # noqa: F401
+from support.streams import denoise, frames
 from vidnoise.cli import main
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame
@@ -120,7 +120,7 @@ def test_where_nothing_is_removed_there_is_no_grain(tmp_path):
     assert GrainTable(tmp_path / "u.tbl").parameters().planes[0].points == []  # not even a frame
 
 
-def test_what_is_refused(tmp_path, network: DenoiseNetwork):  # noqa: F811
+def test_what_is_refused(tmp_path, network: DenoiseNetwork):
     (tmp_path / "there.tbl").write_text("")
     for path, match in ((tmp_path / "there.tbl", "exists"), (tmp_path, "directory"), (tmp_path / "no" / "t", "no dir")):
         with pytest.raises(SinkOpenError, match=match):

@@ -14,7 +14,7 @@ import torch
 
 import vidnoise
 from support.clips import Clip
-from support.streams import denoise, frames, network, values  # noqa: F401
+from support.streams import denoise, frames, values
 from vidnoise.cli import main
 from vidnoise.color import apply_correction, weigh_correction
 from vidnoise.errors import FormatError, SourceOpenError, UsageError
@@ -138,7 +138,7 @@ def test_pictures_of_av_have_times(clips: Clips):
     assert same == [i < 5 for i in range(10)]
 
 
-def test_a_zone_is_the_strength(network: DenoiseNetwork):  # noqa: F811
+def test_a_zone_is_the_strength(network: DenoiseNetwork):
     stream = [replace(f, time_base=Fraction(1, 25)) for f in frames(4)]
     zoned = denoise(network, stream, strength=0.2, zones=[(0.08, INF, 0.7)])
     for i, strength in enumerate((0.2, 0.2, 0.7, 0.7)):
@@ -166,7 +166,7 @@ def test_a_black_mask_pixel_is_identical(clips: Clips, tmp_path):
             assert torch.equal(c[:, 32:], b[:, 32:])
 
 
-def test_gray_is_in_between(network: DenoiseNetwork):  # noqa: F811
+def test_gray_is_in_between(network: DenoiseNetwork):
     stream = frames(2)
     gray = torch.full((32, 48), 0.25)
     for a, b in zip(denoise(network, stream, mask=gray), denoise(network, stream, strength=0.25), strict=True):
@@ -241,18 +241,18 @@ def test_arrays_that_are_no_mask(bad):
         Mask(bad)
 
 
-def test_a_missing_mask_is_noticed_at_once(network: DenoiseNetwork):  # noqa: F811
+def test_a_missing_mask_is_noticed_at_once(network: DenoiseNetwork):
     with pytest.raises(SourceOpenError, match="missing"):
         Denoiser(network, device="cpu", mask="missing.png")
 
 
 @pytest.mark.parametrize("option", ["luma", "chroma"])
-def test_shares_beyond_2_are_refused(network: DenoiseNetwork, option):  # noqa: F811
+def test_shares_beyond_2_are_refused(network: DenoiseNetwork, option):
     with pytest.raises(UsageError, match=f"{option} must be between 0 and 2"):
         Denoiser(network, device="cpu", **{option: 2.5})
 
 
-def test_more_of_luma_or_chroma_takes_their_noise_to_be_stronger(network: DenoiseNetwork):  # noqa: F811
+def test_more_of_luma_or_chroma_takes_their_noise_to_be_stronger(network: DenoiseNetwork):
     (frame,) = frames(1, 48, 64)
 
     def boost(**options) -> list[float]:
@@ -267,7 +267,7 @@ def test_more_of_luma_or_chroma_takes_their_noise_to_be_stronger(network: Denois
     assert not torch.equal(plain, more)
 
 
-def test_strength_0_stays_identical_with_everything_on(network: DenoiseNetwork, moving):  # noqa: F811
+def test_strength_0_stays_identical_with_everything_on(network: DenoiseNetwork, moving):
     stream = [replace(f, time_base=Fraction(1, 25)) for f in frames(3, 48, 64)]
     out = denoise(network, stream, strength=0, luma=0.3, chroma=0.8, mask=moving, zones="0-1:0")
     assert all(torch.equal(values(a), b) for a, b in zip(stream, out, strict=True))

@@ -130,7 +130,7 @@ def test_stamps_go_up_in_the_ticks_of_the_output(tmp_path: Path) -> None:
             stamps = Stamps(container, FakeStream())  # type: ignore[arg-type]
             packets = [Placed(0, 0), Placed(1, 1), Placed(None, None), Placed(-900, -900), Placed(2000, 1980)]
             for packet in packets:
-                stamps.place(packet)  # type: ignore[arg-type]
+                stamps.rescale(packet)  # type: ignore[arg-type]
             assert [p.dts for p in packets] == times
             assert all(p.pts >= p.dts and p.duration == 20 for p in packets)  # type: ignore[operator]
 

@@ -14,7 +14,7 @@ from vidnoise.api import denoise_file
 from vidnoise.errors import DeviceError, FormatError, SinkOpenError, SourceOpenError, UsageError
 from vidnoise.frame import PIXEL_FORMATS
 from vidnoise.sources import hardware, open_source
-from vidnoise.sources.hardware import HELD, DevicePlanes, Hardware, is_on_gpu, sample_format, share_context
+from vidnoise.sources.hardware import MAX_PENDING, DevicePlanes, Hardware, is_on_gpu, sample_format, share_context
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:1")
 
@@ -195,7 +195,7 @@ def test_a_surface_is_held_until_its_copy_has_ended() -> None:
     reader = DevicePlanes(late.as_tensor, late.mark)
     format = PIXEL_FORMATS["nv12"]
     surfaces = [
-        [torch.zeros(4, 6, dtype=torch.uint8), torch.zeros(2, 3, 2, dtype=torch.uint8)] for _ in range(HELD + 1)
+        [torch.zeros(4, 6, dtype=torch.uint8), torch.zeros(2, 3, 2, dtype=torch.uint8)] for _ in range(MAX_PENDING + 1)
     ]
     out = []
     for i in range(9):
@@ -203,7 +203,7 @@ def test_a_surface_is_held_until_its_copy_has_ended() -> None:
         for plane in surface:
             plane.fill_(i)
         out.append(reader.read(FakePicture(surface), format, "a.mp4"))
-    for i, planes in enumerate(out[:-HELD]):  # the last ones' copies are still to come
+    for i, planes in enumerate(out[:-MAX_PENDING]):  # the last ones' copies are still to come
         assert all(int(p.min()) == int(p.max()) == i for p in planes), i
 
 
@@ -212,7 +212,7 @@ def test_without_waiting_pictures_are_damaged() -> None:
     reader = DevicePlanes(late.as_tensor, lambda device: SimpleNamespace(synchronize=lambda: None))
     surface = [torch.full((4, 6), 7, dtype=torch.uint8), torch.full((2, 3, 2), 7, dtype=torch.uint8)]
     planes = reader.read(FakePicture(surface), PIXEL_FORMATS["nv12"], "a.mp4")
-    reader._held.clear()
+    reader._pending.clear()
     for copy in late.waiting:
         copy()
     assert int(planes[0].max()) == 255

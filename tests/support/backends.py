@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from support.networks import TINY
 from vidnoise.backends import open_backend
 from vidnoise.backends.protocol import Backend
 from vidnoise.backends.window import Window
@@ -15,12 +14,6 @@ from vidnoise.errors import BackendError
 from vidnoise.model import Denoised, DenoiseNetwork
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def network() -> DenoiseNetwork:
-    torch.manual_seed(0)
-    return DenoiseNetwork(TINY).eval().requires_grad_(False)
 
 
 def backend(name: str, network: DenoiseNetwork, dtype: torch.dtype = torch.float32) -> Backend:

@@ -95,7 +95,7 @@ class FakeSink:
     def stop(self) -> None:
         """Nobody is waited for here."""
 
-    def leave(self) -> bool:
+    def abandon(self) -> bool:
         return False
 
     def open(self, info: StreamInfo) -> None:

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from support.streams import denoise, frames, network, values  # noqa: F401
-
 
 def noise(sigma: float = 0.05, blur: int = 1, seed: int = 0, shape: tuple[int, ...] = (1, 3, 128, 192)) -> Tensor:
     white = torch.randn(shape, generator=torch.Generator().manual_seed(seed))

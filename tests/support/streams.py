@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from support.networks import TINY
 from vidnoise.frame import PIXEL_FORMATS, Frame
 from vidnoise.model import DenoiseNetwork
 from vidnoise.session.denoiser import Denoiser
 
 RGB = PIXEL_FORMATS["gbrpf32le"]
-
-
-@pytest.fixture
-def network() -> DenoiseNetwork:
-    torch.manual_seed(0)
-    return DenoiseNetwork(TINY).eval().requires_grad_(False)
 
 
 def frames(n: int, height: int = 32, width: int = 48, seed: int = 0) -> list[Frame]:

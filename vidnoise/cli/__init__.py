@@ -1,4 +1,4 @@
-"""The command line. Each subcommand is a file here and a line in :data:`COMMANDS`."""
+"""The command line. Each subcommand is a module here and a line in :data:`COMMANDS`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ COMMANDS: dict[str, str] = {
 """Subcommand to ``module:command``, imported on use."""
 
 DEFAULT = "run"
-"""What is meant where no subcommand is named: ``vidnoise FILE`` is ``vidnoise run FILE``."""
+"""The default subcommand: ``vidnoise FILE`` is ``vidnoise run FILE``."""
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+"""Exit status after Ctrl-C, by the convention of shells: 128 + SIGINT."""
 
 
 class Commands(click.Group):
-    """A group that imports a command when it is asked for, and takes anything else as the default's arguments."""
+    """A command group that imports commands on demand, and passes other arguments to the default command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -79,24 +79,24 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
 def group() -> None:
-    """Removes noise from a video. Sound, subtitles, chapters, times and colour tags are kept.
+    """Remove noise from a video. Audio, subtitles, chapters, timestamps and colour tags are kept.
 
     Example: vidnoise night.mp4 -o clean.mp4
     """
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status.
+    """Run the command line and return the exit status.
 
-    0 done, 1 failure, 2 usage, 3 input, 4 output, 5 format, 6 model, 7 device, 130 interrupted,
-    141 whoever read our output has closed it.
+    0 success, 1 failure, 2 usage, 3 input, 4 output, 5 format, 6 model, 7 device, 130 interrupted,
+    141 the reader of the output has closed it.
     """
     keep_freed_memory()
     _open_standard_files()
     try:
         return _run(args)
     finally:
-        _settle()
+        _flush_stderr()
 
 
 def _run(args: Sequence[str] | None) -> int:
@@ -104,7 +104,7 @@ def _run(args: Sequence[str] | None) -> int:
         result: Any = group.main(args, prog_name="vidnoise", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as ex:
-        _say(ex.format_message())
+        _print_error(ex.format_message())
         return ex.exit_code
     except click.UsageError as ex:
         return _fail(f"{ex.format_message()} (vidnoise --help shows the options)", ex.exit_code)
@@ -117,25 +117,25 @@ def _run(args: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has gone (`vidnoise models | head -1`): not our failure, but nothing more to say.
+        # The reader of our output has gone (`vidnoise models | head -1`), which is not a failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as ex:  # a mistake of ours: still one line, and the traceback with -vv
+    except Exception as ex:  # a bug: still one line, and the traceback with -vv
         return _fail(f"internal error: {type(ex).__name__}: {ex} (please report it, with the output of -vv)", 1)
 
 
 def _fail(message: str, code: int) -> int:
-    _say("vidnoise: " + safe(" ".join(message.split())))
+    _print_error("vidnoise: " + safe(" ".join(message.split())))
     return code
 
 
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+def _print_error(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # standard error is closed
         click.echo(text, err=True)
 
 
-def _settle() -> None:
-    """Before the program ends: what standard error did not take would make Python end with a status of its own."""
+def _flush_stderr() -> None:
+    """Flush standard error, since Python would exit with a status of its own if that failed later."""
     if sys.stderr is None:
         return
     try:
@@ -146,9 +146,9 @@ def _settle() -> None:
 
 
 def _open_standard_files() -> None:
-    """Where one of them is closed, the next file to be opened would take its number, and messages would go into it."""
+    """Open missing standard streams, so that no other file gets their numbers and receives messages."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor

@@ -1,4 +1,4 @@
-"""Many files in one go: which files are meant, and what each output is called. Nothing is opened here."""
+"""Planning a batch: which files to read, and the name of each output. Nothing is opened here."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv", ".y4m",
     }
 )  # fmt: skip
-"""Files of a folder that are taken; others are left out."""
+"""Suffixes of the files that are processed in folders."""
 
 _ADDRESS = r"[A-Za-z][\w+.-]+:"
-"""How addresses of devices, pipes and the like begin; drives of Windows have one letter."""
+"""Prefix of addresses of devices, pipes and so on; drives of Windows have a single letter."""
 
-_FORM = r"0?\d{0,2}"
-"""How a field may be filled in."""
+_FORMAT_SPEC = r"0?\d{0,2}"
+"""Format specification that a field may have."""
 
 FIELDS = {
     "stem": "the input's name without its suffix",
-    "suffix": "its suffix, with the dot",
-    "parent": "the folder it lies in",
-    "sub": "its place below the folder that was given, empty at the top",
-    "index": "its number, from 1",
+    "suffix": "the input's suffix, with the dot",
+    "parent": "the input's folder",
+    "sub": "the input's subfolder below the given folder, empty at the top",
+    "index": "the input's number, from 1",
     "model": "the model",
 }
-"""What may stand in braces in the name of an output."""
+"""Fields for the names of outputs, in braces."""
 
 
 def as_file(path: str) -> str:
-    """A path that nobody takes for an address: ``screen:1.mkv`` and ``-`` may be names of files."""
+    """Make a path that cannot be mistaken for an address, since ``screen:1.mkv`` and ``-`` may be names of files."""
     is_address = path == "-" or ":" in path.partition("/")[0]
     return os.path.join(".", path) if is_address and not os.path.isabs(path) else path
 
@@ -54,38 +54,39 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is to be done."""
+    """The files to process."""
 
     jobs: tuple[Job, ...]
     left_out: tuple[str, ...] = ()
-    """Files of folders that are no videos by their names."""
+    """Files in folders that are not videos by their names."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Input:
     path: Path
     sub: Path
-    """Its folder, from the folder that was given."""
+    """The file's folder, relative to the given folder."""
     is_found: bool = False
-    """In a folder, rather than named."""
+    """Whether the file was found in a folder rather than named."""
 
 
 def is_batch(inputs: Sequence[str], output: str) -> bool:
-    """Whether this is more than one file into another: several inputs, a folder on either side, or a template."""
+    """Whether this is a batch: several inputs, a folder on either side, or a template."""
     return len(inputs) > 1 or any(map(os.path.isdir, inputs)) or _is_folder(output) or _is_template(output)
 
 
 def plan_batch(inputs: Sequence[str], output: str, *, model: str) -> Batch:
-    """The files that ``inputs`` stand for, in order, with the names of their outputs.
+    """Find the input files, in order, and name their outputs.
 
     Args:
-        inputs: Files and folders; folders are searched with all their sub-folders, except hidden ones.
-        output: A folder (its sub-folders will be those of the input), or a template: ``out/{stem}-clean{suffix}``.
-        model: The model's name, for templates.
+        inputs: Files and folders; folders are searched recursively, except for hidden subfolders.
+        output: A folder, which gets the subfolders of the input, or a template: ``out/{stem}-clean{suffix}``.
+        model: Name of the model, for templates.
 
     Raises:
-        UsageError: Inputs that are no files, an output that is neither, unknown fields, or two inputs with one output.
-        SourceOpenError: A folder without a video.
+        UsageError: An input is not a file, the output is neither a folder nor a template, a field is unknown, or two
+            inputs would have the same output.
+        SourceOpenError: A folder contains no video.
         SinkOpenError: An output would replace an input.
     """
     if "\0" in output:
@@ -98,7 +99,7 @@ def plan_batch(inputs: Sequence[str], output: str, *, model: str) -> Batch:
     name_of = _template(output, model) if _is_template(output) else _in_folder(output)
     found, left_out = _find(inputs, _folder_of(output))
     outputs = {os.path.realpath(name_of(each, number)): each for number, each in enumerate(found, 1)}
-    # Results of an earlier run that lie beside their inputs are no inputs.
+    # Outputs of an earlier run, next to their inputs, are not inputs.
     found = [each for each in found if not each.is_found or outputs.get(os.path.realpath(each.path), each) is each]
     jobs = tuple(Job(as_file(str(each.path)), name_of(each, number)) for number, each in enumerate(found, 1))
     _check_names(jobs)
@@ -106,10 +107,10 @@ def plan_batch(inputs: Sequence[str], output: str, *, model: str) -> Batch:
 
 
 def make_folders(jobs: Sequence[Job]) -> None:
-    """The folders that outputs lie in.
+    """Create the folders of the outputs.
 
     Raises:
-        SinkOpenError: One cannot be made.
+        SinkOpenError: A folder cannot be created.
     """
     for folder in dict.fromkeys(os.path.dirname(job.output) for job in jobs):
         try:
@@ -119,12 +120,12 @@ def make_folders(jobs: Sequence[Job]) -> None:
 
 
 def existing(jobs: Sequence[Job]) -> list[Job]:
-    """Those whose outputs are there already."""
+    """Return the jobs whose outputs exist."""
     return [job for job in jobs if os.path.lexists(job.output)]
 
 
 def finished(jobs: Sequence[Job]) -> list[Job]:
-    """Those whose outputs are there, and more than what a power cut may leave."""
+    """Return the jobs whose outputs exist and are not just empty files, as a power cut may leave them."""
     return [job for job in jobs if os.path.exists(job.output) and not is_unfinished(job.output)]
 
 
@@ -153,7 +154,7 @@ def _template(output: str, model: str) -> Callable[[_Input, int], str]:
     except ValueError as ex:
         raise UsageError(f"{output}: cannot be read as a name with fields: {ex}") from ex
     for _, name, form, conversion in parts:
-        if name in FIELDS and (conversion or not re.fullmatch(_FORM, form or "")):
+        if name in FIELDS and (conversion or not re.fullmatch(_FORMAT_SPEC, form or "")):
             raise UsageError(
                 f"{output}: cannot be filled in: behind {{{name} may stand a number of digits, as in {{index:03}}"
             )
@@ -175,7 +176,7 @@ def _template(output: str, model: str) -> Callable[[_Input, int], str]:
 
 
 def _folder_of(output: str) -> Path | None:
-    """The folder that all outputs go to, where it can be told: what is there is no input."""
+    """Return the folder of all outputs, if there is one; files in it are not inputs."""
     if not _is_template(output):
         return Path(output)
     fixed = os.path.dirname(output.partition("{")[0])

@@ -1,4 +1,4 @@
-"""``vidnoise bench``: how fast the models are on this machine, beside what it is capable of and other filters."""
+"""``vidnoise bench``: the speed of the models on this machine, compared with its limits and with other filters."""
 
 from __future__ import annotations
 
@@ -35,28 +35,30 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--models", default="fast,standard", show_default=True, help="Comma-separated names or files.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
-    "--backends", default="auto", show_default=True, help="Comma-separated, or all; NAME:PRECISION for one way only."
+    "--backends", default="auto", show_default=True, help="Comma-separated, or all; NAME:PRECISION restricts one."
 )
 @click.option("--precisions", default="auto", show_default=True, help="Comma-separated: auto, fp32, bf16, fp16.")
-@click.option("--sizes", help="540p, 720p, 1080p, 2160p or WIDTHxHEIGHT.  [540p,1080p; of --roofline 1080p]")
-@click.option("--streams", callback=_numbers, help="Several streams through one network, as 1,2,4,8,16.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads, of filters too.  [torch's choice]")
-@click.option("--frames", type=click.IntRange(min=1), default=20, show_default=True, help="Of each case.")
+@click.option("--sizes", help="540p, 720p, 1080p, 2160p or WIDTHxHEIGHT.  [540p,1080p; with --roofline 1080p]")
+@click.option("--streams", callback=_numbers, help="Numbers of streams through one network, as in 1,2,4,8,16.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads, also for filters.  [torch's choice]")
+@click.option("--frames", type=click.IntRange(min=1), default=20, show_default=True, help="Frames of each case.")
 @click.option(
     "--seconds-per-case",
     type=click.FloatRange(min=0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Fewer frames where they take longer than that in all.",
+    help="Measure fewer frames if all would take longer than this.",
 )
 @click.option(
     "--patience",
     type=click.FloatRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
-    help="Seconds that setting a case up, or a burst of frames, may take before the case is given up.",
+    help="Give up a case whose setup, or burst of frames, takes longer than these seconds.",
 )
-@click.option("--end-to-end", is_flag=True, help="Whole runs too, decoder to encoder, with the time of each stage.")
+@click.option(
+    "--end-to-end", is_flag=True, help="Also measure whole runs from decoder to encoder, with the time of each stage."
+)
 @click.option(
     "--peers",
     is_flag=False,
@@ -64,23 +66,23 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     default="none",
     show_default=True,
     metavar="[NAMES]",
-    help="Other filters in the same rounds, comma-separated or all; without names those that take seconds.",
+    help="Other filters in the same rounds, comma-separated, or all; without names, those that take only seconds.",
 )
-@click.option("--note", default="", help="A sentence for the results: what else the machine was doing.")
-@click.option("--roofline", is_flag=True, help="Instead: what a step needs, and how long that takes at the least.")
+@click.option("--note", default="", help="Note for the results, such as what else the machine was doing.")
+@click.option("--roofline", is_flag=True, help="Instead: the operations of a step, and their minimum time.")
 @click.option("--compare", nargs=2, type=_FILE, metavar="OLD NEW", help="Instead: compare two results files.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=1),
     default=1.15,
     show_default=True,
-    help="Of --compare: how many times as slow is a failure (exit status 1).",
+    help="With --compare: ratio of slowdown that counts as a failure (exit status 1).",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="JSON results; tables (.md) and a plot (.png) go beside it.  [tables on standard output]",
+    help="JSON results; tables (.md) and a plot (.png) are written next to it.  [tables on standard output]",
 )
 def bench(
     models: str,
@@ -101,9 +103,9 @@ def bench(
     tolerance: float,
     output: Path | None,
 ) -> int | None:
-    """Measure milliseconds a frame, memory, and the share reached of what the machine can do.
+    """Measure time per frame, memory, and the share of the machine's peak performance.
 
-    All cases of a size take turns, a few frames each, so that whatever else the machine does hits all alike.
+    All cases of a size take turns, a few frames each, so that other load on the machine affects all alike.
 
     Example: vidnoise bench --sizes 1080p --backends all --end-to-end --peers -o speed.json
     """
@@ -140,7 +142,7 @@ def bench(
     settings = Settings(frames, seconds_per_case, threads, patience, note)
     results = measure(cases, settings, console.print, peers=chosen, end_to_end=end_to_end)
     _write(results, output, console)
-    # Some may well fail, and say why; if all do, nothing was measured.
+    # Single failures are reported; if all cases fail, nothing was measured.
     return int(not any(row["status"] == "ok" for row in results["cases"]))
 
 

@@ -1,7 +1,7 @@
-"""A process for the files of one device: a codec library that crashes takes its file along, and none of the others.
+"""A subprocess for the files of one device, so that a crash in a codec library affects a single file.
 
-The process is told what to do on its standard input and answers on its standard output, in pickles. It ends when its
-standard input does, so never outlives who started it.
+The process receives requests on its standard input and replies on its standard output, as pickles. It ends when its
+standard input does, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ if TYPE_CHECKING:
     from vidnoise.pipeline.stats import Progress, RunStats
 
 _WAKE_SECONDS = 0.1
-"""How soon a wait for the process notices that the run is to stop."""
+"""Interval at which a wait for the process checks whether to stop."""
 
 _END_SECONDS = 5
 
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-"""Where this very package is found."""
+"""Folder that contains this package."""
 
 
 class CrashError(VidnoiseError):
-    """The process that worked on a file is gone."""
+    """The process that worked on a file has crashed."""
 
 
-class _Told(NamedTuple):
-    """What the process says."""
+class _Message(NamedTuple):
+    """A message from the process."""
 
     kind: str
-    """``ready``, ``log``, ``progress``, ``done``, ``failed``."""
+    """One of ``ready``, ``log``, ``progress``, ``done``, ``failed`` and ``gone``."""
     value: Any = None
 
 
 class Child:
-    """Denoises files in a process of its own, which is started when needed, and anew after a crash.
+    """Denoises files in a subprocess, which is started when needed, and again after a crash.
 
     Args:
-        model: A name or file; it is loaded once.
-        options: As for :func:`vidnoise.denoise_file`; plain values.
+        model: Name or file of the model, which is loaded once.
+        options: Options as for :func:`vidnoise.denoise_file`; plain values.
 
     Raises:
-        VidnoiseError: There is no such model or device.
+        VidnoiseError: The model or device does not exist.
     """
 
     def __init__(self, model: str, options: FileOptions) -> None:
-        find_model(model)  # a wrong name needs no process to be found out
+        find_model(model)  # reports a wrong name without starting a process
         self._setup = (model, options, logging.getLogger("vidnoise").getEffectiveLevel())
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
@@ -67,33 +67,38 @@ class Child:
     def denoise(self, job: Job, *, progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> RunStats:
         """Denoise one file.
 
+        Args:
+            job: The file.
+            progress: Called about ten times a second.
+            should_stop: Called regularly; when it returns True, the file ends there.
+
         Raises:
-            VidnoiseError: What :func:`vidnoise.denoise_file` raised.
-            CrashError: The process is gone.
+            VidnoiseError: Whatever :func:`vidnoise.denoise_file` raised.
+            CrashError: The process has crashed.
         """
         if self._process is None:
             self._start()
         self._send(("denoise", job))
-        is_told = False
+        has_sent_stop = False
         try:
             while True:
-                if not is_told and should_stop():
-                    is_told = True
+                if not has_sent_stop and should_stop():
+                    has_sent_stop = True
                     self._send(("stop", None))
                 with contextlib.suppress(queue.Empty):
-                    told = self._told.get(timeout=_WAKE_SECONDS)
-                    if told.kind == "progress":
-                        progress(told.value)
-                    elif told.kind == "done":
-                        return told.value
+                    message = self._messages.get(timeout=_WAKE_SECONDS)
+                    if message.kind == "progress":
+                        progress(message.value)
+                    elif message.kind == "done":
+                        return message.value
                     else:
-                        self._take(told, f"{job.source} into {job.output}")
+                        self._handle(message, f"{job.source} into {job.output}")
         except KeyboardInterrupt:
             self._interrupt()
             raise
 
     def close(self) -> None:
-        """End the process. May be called twice."""
+        """End the process. Idempotent."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -110,46 +115,48 @@ class Child:
     def _start(self) -> None:
         self._process = process = subprocess.Popen(
             [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for who started it, who tells it
+            start_new_session=True,  # Ctrl-C must reach only the parent, which informs the process
             env={**os.environ, "PYTHONPATH": os.pathsep.join([_HOME, os.environ.get("PYTHONPATH", "")])},
         )  # fmt: skip
-        self._told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=_read, args=(_pipe(process.stdout), self._told), name="answers")
+        self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=_read, args=(_pipe(process.stdout), self._messages), name="replies")
         self._reader.start()
         try:
             self._send(self._setup)
-            while (told := self._told.get()).kind != "ready":
-                self._take(told, "before its first file")
+            while (message := self._messages.get()).kind != "ready":
+                self._handle(message, "before its first file")
         except BaseException:
             self.close()
             raise
 
     def _send(self, message: object) -> None:
         assert self._process is not None
-        with contextlib.suppress(OSError):  # it is gone, which its answers tell better
+        with contextlib.suppress(OSError):  # it has crashed, which the reply thread will report
             _pipe(self._process.stdin).write(pickle.dumps(message))
             _pipe(self._process.stdin).flush()
 
-    def _take(self, told: _Told, what: str) -> None:
-        if told.kind == "log":
-            name, level, text = told.value
+    def _handle(self, message: _Message, what: str) -> None:
+        if message.kind == "log":
+            name, level, text = message.value
             logging.getLogger(name).log(level, "%s", text)
-        elif told.kind == "failed":
-            raise told.value
-        elif told.kind == "gone":
+        elif message.kind == "failed":
+            raise message.value
+        elif message.kind == "gone":
             assert self._process is not None
             code = self._process.wait()
             self.close()
-            raise CrashError(f"{what}: the program crashed ({_how(code)}), most likely in a library that decodes or "
-                             "encodes; try another codec")  # fmt: skip
+            raise CrashError(
+                f"{what}: the program crashed ({_describe_exit(code)}), most likely in a library that decodes or "
+                "encodes; try another codec"
+            )
 
     def _interrupt(self) -> None:
-        """At once, but properly: what is there is finished."""
+        """Interrupt the current file, and wait until its output is finished."""
         if self._process is None or not hasattr(signal, "SIGUSR1"):
             return
         with contextlib.suppress(OSError):
             self._process.send_signal(signal.SIGUSR1)
-        while self._told.get().kind not in ("done", "failed", "gone"):
+        while self._messages.get().kind not in ("done", "failed", "gone"):
             pass
 
 
@@ -158,8 +165,8 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _how(code: int) -> str:
-    """An exit status in words."""
+def _describe_exit(code: int) -> str:
+    """Describe an exit status."""
     if code >= 0:
         return f"exit status {code}"
     try:
@@ -168,19 +175,19 @@ def _how(code: int) -> str:
         return f"signal {-code}"
 
 
-def _read(stream: IO[bytes], told: queue.SimpleQueue[_Told]) -> None:
+def _read(stream: IO[bytes], messages: queue.SimpleQueue[_Message]) -> None:
     try:
         while True:
-            told.put(_Told(*pickle.load(stream)))
+            messages.put(_Message(*pickle.load(stream)))
     except (EOFError, OSError, pickle.UnpicklingError, TypeError):
-        told.put(_Told("gone"))
+        messages.put(_Message("gone"))
 
 
 # --- in the process ---------------------------------------------------------------------------------------------------
 
 
-class _Answers:
-    """Whoever started this process. Any thread may use it."""
+class _Replies:
+    """Sends replies to the parent process. Thread-safe."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -194,33 +201,33 @@ class _Answers:
 
 
 class _LogToParent(logging.Handler):
-    def __init__(self, answer: _Answers) -> None:
+    def __init__(self, reply: _Replies) -> None:
         super().__init__()
-        self._answer = answer
+        self._reply = reply
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
-        self._answer("log", (record.name, record.levelno, text))
+        self._reply("log", (record.name, record.levelno, text))
 
 
-def _work(requests: IO[bytes], answer: _Answers) -> None:
+def _work(requests: IO[bytes], reply: _Replies) -> None:
     from vidnoise.api import denoise_file
     from vidnoise.session.denoiser import resolve_device
     from vidnoise.weights import load_model
 
     model, options, level = pickle.load(requests)
     logger = logging.getLogger("vidnoise")
-    logger.addHandler(_LogToParent(answer))
+    logger.addHandler(_LogToParent(reply))
     logger.setLevel(level)
     logger.propagate = False
     try:
         loaded = load_model(model, resolve_device(options.device))
     except Exception as ex:
-        answer("failed", _portable(ex))
+        reply("failed", _portable(ex))
         return
-    answer("ready")
+    reply("ready")
     stopping = threading.Event()
     jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     is_idle = threading.Event()
@@ -235,7 +242,7 @@ def _work(requests: IO[bytes], answer: _Answers) -> None:
                     stopping.clear()
                     is_idle.clear()
                     jobs.put(job)
-        if not is_idle.is_set():  # who started us is gone, as after kill -9: nothing is finished for nobody
+        if not is_idle.is_set():  # the parent is gone, as after kill -9: do not finish the file
             os._exit(1)
         jobs.put(None)
 
@@ -246,7 +253,7 @@ def _work(requests: IO[bytes], answer: _Answers) -> None:
         try:
             stats = denoise_file(
                 job.source, job.output, model=loaded, should_stop=stopping.is_set,
-                progress=lambda progress: answer("progress", progress), **options.keywords(FileOptions),
+                progress=lambda progress: reply("progress", progress), **options.keywords(FileOptions),
             )  # fmt: skip
             result = "done", stats
         except KeyboardInterrupt:
@@ -255,11 +262,11 @@ def _work(requests: IO[bytes], answer: _Answers) -> None:
             logger.debug("where the error below comes from:", exc_info=True)
             result = "failed", _portable(ex)
         is_idle.set()
-        answer(*result)
+        reply(*result)
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself, or what can be sent of it."""
+    """Return the error itself, or a replacement that can be pickled."""
     with contextlib.suppress(Exception):
         if type(pickle.loads(pickle.dumps(error))) is type(error):
             return error
@@ -267,19 +274,23 @@ def _portable(error: Exception) -> Exception:
 
 
 def main() -> None:
-    """Work until standard input ends."""
+    """Process requests until standard input ends."""
     from vidnoise.allocator import keep_freed_memory
 
     keep_freed_memory()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to all of a service's processes; we are told what to do
+    for name in (
+        "SIGINT",
+        "SIGTERM",
+        "SIGHUP",
+    ):  # services send these to all processes
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.default_int_handler)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever else prints must not come between the answers
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # other output must not get in between the replies
     with contextlib.suppress(BrokenPipeError):
-        _work(sys.stdin.buffer, _Answers(answers))
+        _work(sys.stdin.buffer, _Replies(replies))
 
 
 if __name__ == "__main__":

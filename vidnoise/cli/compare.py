@@ -1,4 +1,4 @@
-"""``vidnoise compare A B``: two versions of a video in one, on a contact sheet, and in figures."""
+"""``vidnoise compare A B``: comparing two versions of a video, in a video, on a contact sheet, and in figures."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("-o", "--output", metavar="FILE", help="A video of both; A's sound is kept.")
+@click.option("-o", "--output", metavar="FILE", help="Video of both versions, with A's audio.")
 @click.option(
     "--mode", type=click.Choice(["side", "split", "wipe"]), default="side", show_default=True,
-    help="Both whole beside each other; half and half; a divider going to and fro.",
+    help="Side by side; half and half; or a moving divider.",
 )  # fmt: skip
-@click.option("--sheet", metavar="FILE.png", help="A contact sheet: three moments, whole and enlarged.")
+@click.option("--sheet", metavar="FILE.png", help="Contact sheet of three moments, whole and enlarged.")
 @click.option("--reference", metavar="FILE", help="The clean original, for PSNR, SSIM and flicker.")
-@click.option("--start", type=Seconds(), help="Skip to this time in all of them.")
+@click.option("--start", type=Seconds(), help="Skip to this time in all videos.")
 @click.option("--duration", type=Seconds(), help="Stop after this time.")
 @click.option("--codec", help="h264, hevc, av1, vp9, ffv1, ...  [default: A's]")
 @click.option("--crf", type=float, help="Quality of the video; lower is better.  [default: a high one]")
-@click.option("--json", "as_json", is_flag=True, help="The figures as JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("-y/-n", "overwrite", default=False, help="Overwrite existing outputs, or refuse to.  [default: -n]")
 def compare(
     a: str,
@@ -45,7 +45,7 @@ def compare(
     as_json: bool,
     overwrite: bool,
 ) -> None:
-    """Compare two versions A and B of a video, the noisy and the clean one say.
+    """Compare two versions A and B of a video, for example the noisy and the clean one.
 
     Example: vidnoise compare noisy.mp4 clean.mp4 -o both.mp4 --mode wipe --sheet both.png
     """
@@ -78,7 +78,7 @@ def compare(
 
 
 def lines(result: FileComparison, a: str, b: str) -> list[str]:
-    """What was found, for people."""
+    """Format a comparison as lines of text."""
     from vidnoise.reports.comparison import quality_text
 
     frames = "1 frame" if result.frames == 1 else f"{result.frames} frames"

@@ -1,4 +1,4 @@
-"""What is shown while a command runs: messages and a progress bar, all on standard error."""
+"""Output of a running command on standard error: messages and a progress bar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DE
 
 
 class Messages:
-    """Standard error, which may go away or be full: what cannot be said is not said, and the work goes on."""
+    """Standard error that ignores failing writes, so that the work continues if it is closed or full."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
@@ -38,7 +38,7 @@ class Messages:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Log records as single lines above the progress bar."""
+    """Prints log records as single lines above the progress bar."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -55,10 +55,10 @@ class _ConsoleHandler(logging.Handler):
 
 @contextlib.contextmanager
 def console_for_messages(verbosity: int) -> Iterator[Console]:
-    """A console on standard error that shows vidnoise's log records for as long as the block runs.
+    """Create a console on standard error that shows vidnoise's log records inside the context.
 
     Args:
-        verbosity: -1 errors only, 0 warnings, 1 what is chosen and why, 2 tracebacks.
+        verbosity: -1 for errors only, 0 for warnings, 1 for choices and their reasons, 2 for tracebacks.
     """
     console = Console(file=cast("IO[str]", Messages()), highlight=False)
     logger = logging.getLogger("vidnoise")
@@ -79,7 +79,7 @@ def console_for_messages(verbosity: int) -> Iterator[Console]:
 
 @contextlib.contextmanager
 def progress_bar(console: Console, name: str) -> Iterator[Callable[[Progress], None]]:
-    """A bar with frames, speed, time left and the measured noise, for as long as the block runs."""
+    """Show a progress bar with frames, speed, time left and the measured noise inside the context."""
     from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
@@ -109,7 +109,7 @@ def progress_bar(console: Console, name: str) -> Iterator[Callable[[Progress], N
 
 
 def live_state(progress: Progress) -> str:
-    """Lag and losses of a live run in a few words."""
+    """Describe the delay and losses of a live run in a few words."""
     if progress.live is None:
         return ""
     lost = f", {progress.frames_dropped} dropped" if progress.frames_dropped else ""
@@ -117,7 +117,7 @@ def live_state(progress: Progress) -> str:
 
 
 def clock(seconds: float) -> str:
-    """``m:ss``, or ``h:mm:ss`` from an hour up."""
+    """Format a duration as ``m:ss``, or ``h:mm:ss`` from an hour up."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

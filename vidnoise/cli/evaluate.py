@@ -1,4 +1,4 @@
-"""``vidnoise evaluate``: quality and cost by the protocols, ours beside the classic filters."""
+"""``vidnoise evaluate``: quality and cost of the models, compared with classic filters."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 SEARCH_FRAMES = 6
-"""Frames of each clip (or still pictures) on which a classic filter's best strength is searched."""
+"""Number of frames of each clip, or of still pictures, used to find the best strength of a classic filter."""
 
 LOOKAHEADS = (0, 8)
-"""What is measured where nothing else is asked for: causal, and as files are denoised by default."""
+"""Default lookaheads: causal, and the default for files."""
 
 SIGMAS = {"video": (10.0, 30.0, 50.0), "stills": (15.0, 25.0, 50.0)}
-"""Noise levels where none are asked for: those of most published tables."""
+"""Default noise levels: those of most published tables."""
 
 
 class Options(NamedTuple):
-    """The command line, in its own words."""
+    """The values of the command-line options."""
 
     clips: Path
     protocol: str
@@ -59,53 +59,53 @@ class Options(NamedTuple):
     type=click.Choice(["awgn", "real", "photos"]),
     default="awgn",
     show_default=True,
-    help="awgn: white Gaussian noise, sigma told. real: noise as video has it (planes, sensors, tapes, grain, codecs), "
-    "blind. photos: pairs *_real.JPG, *_mean.JPG of photographs and their truth, blind.",
+    help="awgn: white Gaussian noise of known sigma. real: realistic noise of video (planes, sensors, tapes, grain, "
+    "codecs), blind. photos: pairs of photographs and their ground truth, *_real.JPG and *_mean.JPG, blind.",
 )
 @click.option("--model", "models", multiple=True, help="Model to evaluate, or none; may be repeated.  [all shipped]")
 @click.option(
     "--peers",
     default="all",
     show_default=True,
-    help="Comma-separated: hqdn3d, atadenoise, vaguedenoiser, owdenoise, fftdnoiz, nlmeans, bm3d-ffmpeg (these by "
-    "ffmpeg), opencv-nlm, opencv-nlm-multi, bm3d-pypi; of real and photos hqdn3d, nlmeans, bm3d-ffmpeg; all that can "
-    "run here, or none.",
+    help="Comma-separated: hqdn3d, atadenoise, vaguedenoiser, owdenoise, fftdnoiz, nlmeans, bm3d-ffmpeg (run by "
+    "ffmpeg), opencv-nlm, opencv-nlm-multi, bm3d-pypi; for real and photos: hqdn3d, nlmeans, bm3d-ffmpeg; all for "
+    "those that can run here; or none.",
 )
 @click.option(
     "--sigma",
     "sigmas",
     multiple=True,
     type=click.FloatRange(0, 255),
-    help="Noise level in 8-bit units; may be repeated.  [10, 30, 50; of still pictures 15, 25, 50]",
+    help="Noise level in 8-bit units; may be repeated.  [10, 30, 50; for still pictures 15, 25, 50]",
 )
-@click.option("--scenario", "scenarios", multiple=True, help="Of --protocol real; may be repeated.  [all]")
+@click.option("--scenario", "scenarios", multiple=True, help="Scenario of --protocol real; may be repeated.  [all]")
 @click.option("--frames", type=click.IntRange(2), default=20, show_default=True, help="Frames of each clip.")
-@click.option("--blind", is_flag=True, help="Estimate sigma instead of telling it.")
-@click.option("--frame-wise", is_flag=True, help="Each model a second time, its state forgotten at every frame.")
+@click.option("--blind", is_flag=True, help="Let the models estimate sigma instead of giving it.")
+@click.option("--frame-wise", is_flag=True, help="Also evaluate each model without memory of earlier frames.")
 @click.option(
     "--lookahead", "lookaheads", type=click.IntRange(0, 32), multiple=True,
-    help="Frames that each may wait for; 0 is causal; may be repeated.  [default: 0 and 8]",
+    help="Number of following frames to use; 0 is causal; may be repeated.  [default: 0 and 8]",
 )  # fmt: skip
-@click.option("--stills", is_flag=True, help="CLIPS has PNG pictures, gray or colour, instead of clips.")
+@click.option("--stills", is_flag=True, help="CLIPS contains PNG pictures, gray or colour, instead of clips.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads, of filters too.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads, also for filters.")
 @click.option(
     "--reference",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="TOML file of figures from elsewhere, listed as given (benchmarks/references.toml).",
+    help="TOML file with published figures to list (benchmarks/references.toml).",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="JSON result; Markdown tables and, of awgn, a plot go beside it. What it already has is kept and not measured "
-    "again.",
+    help="JSON results; Markdown tables and, for awgn, a plot are written next to it. What it already contains is not "
+    "measured again.",
 )
-@click.option("--again", is_flag=True, help="Measure again what the output already has.")
+@click.option("--again", is_flag=True, help="Measure again what the output already contains.")
 def evaluate(**options: Any) -> None:
-    """Measure PSNR and flicker on the clean CLIPS folder, under Gaussian noise or under noise as video has it.
+    """Measure PSNR and flicker on a folder of clean CLIPS, with Gaussian or realistic noise.
 
-    Classic filters get the strength that is best for them on these very clips, at each sigma or in each scenario.
+    Classic filters get the strength that works best on these very clips, for each sigma or scenario.
     """
     import cv2
     import torch
@@ -131,7 +131,7 @@ def evaluate(**options: Any) -> None:
 
 
 def _gaussian(given: Options, device: torch.device, console: Console) -> Results:
-    """The protocol ``awgn``, of clips and of stills."""
+    """Run the protocol ``awgn`` on clips or stills."""
     import torch
 
     from vidnoise.cli.measuring import Measuring
@@ -184,13 +184,13 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
                 measuring.measure(label, facts, f"{sigma:g}", run)
     for peer in chosen:
 
-        def at_its_best(sigma: float, peer: Any = peer) -> dict[str, Any]:
+        def at_best_strength(sigma: float, peer: Any = peer) -> dict[str, Any]:
             strength, at_edge = search(peer, material(SEARCH_FRAMES), sigma)
             rows = run_protocol(peer.method(strength), material(), sigma, idle=peer.idle_method())
             return {**rows, "strength": strength, "strength_at_edge": at_edge}
 
         for sigma in levels:
-            run = functools.partial(at_its_best, sigma)
+            run = functools.partial(at_best_strength, sigma)
             if not measuring.measure_peer(peer.name, f"{sigma:g}", run, may_fail=given.peers == "all"):
                 break
     measuring.write()
@@ -198,7 +198,7 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
 
 
 def _real(given: Options, device: torch.device, console: Console) -> Results:
-    """The protocols ``real`` and ``photos``: scenario by scenario, whose material is made where anything is missing."""
+    """Run the protocols ``real`` and ``photos`` by scenario; material is only made for what is missing."""
     from vidnoise.cli.measuring import Measuring
     from vidnoise.evaluation.cost import kilo_macs
     from vidnoise.evaluation.ffmpeg import missing_filter
@@ -229,7 +229,7 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
         "clips": sorted(find_photos(given.clips) if photos else find_clips(given.clips)),
         "frames": 1 if photos else given.frames,
         "blind": True,
-        # No number depends on them but by rounding.
+        # Results depend on them only by rounding.
         "threads": None,
         "device": None,
         "scenarios": about,
@@ -277,7 +277,7 @@ def _models(given: Options) -> list[str]:
 
 
 def _weights(model: str) -> str:
-    """What tells a model's weights from others of its name."""
+    """Return a hash that identifies the weights of a model."""
     from vidnoise.weights import find_model
 
     return hashlib.sha256(find_model(model).read_bytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""``vidnoise export``: a model as a graph for other programs."""
+"""``vidnoise export``: writing a model as a graph for other programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int] | None:
-    """``WxH`` or ``dynamic``."""
+    """Parse ``WxH`` or ``dynamic``."""
     if value == "dynamic":
         return None
     width, _, height = value.lower().partition("x")
@@ -29,24 +29,30 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
 @click.option("-y/-n", "overwrite", default=False, help="Overwrite existing files, or refuse to.  [default: -n]")
 @click.option(
     "--format", "kind", type=click.Choice(["onnx", "openvino", "tensorrt"]),
-    help="tensorrt: ONNX and a script that builds the engine.  [default: by the extension]",
+    help="tensorrt writes ONNX and a script that builds the engine.  [default: by the extension]",
 )  # fmt: skip
 @click.option(
     "--size", metavar="WxH", default="dynamic", show_default=True, callback=_size,
-    help="Of the pictures; rounded up to multiples of 16.",
+    help="Size of the pictures, rounded up to multiples of 16.",
 )  # fmt: skip
-@click.option("--streams", type=click.IntRange(min=1), default=1, show_default=True, help="With --size: at once.")
+@click.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --size: number of streams in a batch.",
+)
 @click.option(
     "--sigma", "noise", type=click.Choice(["blind", "told"]), default="blind", show_default=True,
-    help="Noise level estimated by the graph, or an input of it.",
+    help="The graph estimates the noise level, or takes it as an input.",
 )  # fmt: skip
 @click.option(
     "--both-ways", is_flag=True,
-    help="Also the graphs that see frames ahead: model-measure (blind only), model-look, model-smooth.",
+    help="Also write the graphs for lookahead: model-measure (blind only), model-look, model-smooth.",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
-    help="Of the convolutions; everything else stays fp32.",
+    help="Precision of the convolutions; everything else is fp32.",
 )  # fmt: skip
 def export(
     model: str,
@@ -61,9 +67,9 @@ def export(
 ) -> None:
     """Write MODEL (a name or .safetensors file) as ONNX, OpenVINO IR, or for TensorRT.
 
-    One step is one call: a frame and the state of the step before go in, the clean frame and the next state come out.
-    With --both-ways three more graphs look at the frames that follow, too. docs/BACKENDS.md lists the inputs and
-    outputs. What was written is run and compared with PyTorch.
+    One call is one step: it takes a frame and the previous state, and returns the clean frame and the next state.
+    With --both-ways, three more graphs look ahead at the following frames. docs/BACKENDS.md lists the inputs and
+    outputs. The written graphs are run and compared with PyTorch.
     """
     if streams > 1 and size is None:
         raise UsageError("--streams goes with --size; a graph of any size takes any number of streams")
@@ -76,9 +82,9 @@ def export(
     kinds = ["step" if blind else "step-told"]
     if both_ways:
         kinds += [*(["measure"] if blind else []), "look", "smooth"]
-    places = {k: path if k.startswith("step") else path.with_name(f"{path.stem}-{k}{suffix}") for k in kinds}
-    beside = {place: _beside(place, kind) for place in places.values()}
-    _check_places([p for place, others in beside.items() for p in (place, *others)], overwrite)
+    paths = {k: path if k.startswith("step") else path.with_name(f"{path.stem}-{k}{suffix}") for k in kinds}
+    companions = {graph_path: _companions(graph_path, kind) for graph_path in paths.values()}
+    _check_paths([p for graph_path, others in companions.items() for p in (graph_path, *others)], overwrite)
 
     import torch
 
@@ -94,58 +100,59 @@ def export(
     network = loaded.network
     fixed = None if size is None else (streams, _rounded(size[1]), _rounded(size[0]))
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    # Small pictures tell as much: the graph is the same for all.
-    tried = fixed or (2, 48, 80)
+    # Small pictures suffice: the graph is the same for all sizes.
+    test_size = fixed or (2, 48, 80)
     with tempfile.TemporaryDirectory(prefix=".vidnoise-", dir=path.parent) as name:
         folder = Path(name)
-        graphs = {k: folder / f"{place.stem}.onnx" for k, place in places.items()}
-        for k, place in places.items():
+        graphs = {k: folder / f"{graph_path.stem}.onnx" for k, graph_path in paths.items()}
+        for k, graph_path in paths.items():
             write_onnx(network, graphs[k], k, size=fixed, dtype=dtype)
             if kind == "openvino":
-                write_openvino(graphs[k], folder / place.name, network)
+                write_openvino(graphs[k], folder / graph_path.name, network)
             if kind == "tensorrt":
-                write_build_script(place, folder / beside[place][0].name, network, k, size=fixed)
-        written = {k: folder / place.name for k, place in places.items()}
+                write_build_script(graph_path, folder / companions[graph_path][0].name, network, k, size=fixed)
+        written = {k: folder / graph_path.name for k, graph_path in paths.items()}
         run = openvino_runner(written) if kind == "openvino" else onnx_runner(written)
-        tries = [difference(network, run, blind=blind, size=tried, both_ways=b) for b in {False, both_ways}]
-        rms, largest = max(t.rms for t in tries), max(t.largest for t in tries)
+        differences = [difference(network, run, blind=blind, size=test_size, both_ways=b) for b in {False, both_ways}]
+        rms, largest = max(t.rms for t in differences), max(t.largest for t in differences)
         if not rms <= LIMIT[dtype]:
             raise VidnoiseError(
                 f"the exported model differs from PyTorch by {rms:.1e} (root mean square; at most "
                 f"{LIMIT[dtype]:.0e} is tolerated); nothing was written"
             )
-        del run  # it may hold the files open
-        for place, others in beside.items():
-            for target in (*others, place):
+        del run  # it may keep the files open
+        for graph_path, others in companions.items():
+            for target in (*others, graph_path):
                 os.replace(folder / target.name, target)
     shape = "any size" if fixed is None else f"{fixed[2]}x{fixed[1]}" + (f", {streams} streams" if streams > 1 else "")
     click.echo(
-        f"vidnoise: {', '.join(map(str, places.values()))}: {loaded.name}, {noise}, {precision}, {shape}; differs from "
+        f"vidnoise: {', '.join(map(str, paths.values()))}: {loaded.name}, {noise}, {precision}, {shape}; differs from "
         f"PyTorch by {largest:.1e} at most, {rms:.1e} root mean square (of 0 to 1)", err=True,
     )  # fmt: skip
     if kind == "tensorrt":
-        for scripts in beside.values():
+        for scripts in companions.values():
             click.echo(f"vidnoise: {scripts[0]}: run it where the engine will run: python {scripts[0]}", err=True)
 
 
-def _beside(path: Path, kind: str) -> list[Path]:
-    """What is written beside a graph of that format."""
+def _companions(path: Path, kind: str) -> list[Path]:
+    """Return the files that are written along with a graph."""
     if kind == "openvino":
         return [path.with_suffix(".bin")]
     return [path.with_name(f"{path.stem}_build_engine.py")] if kind == "tensorrt" else []
 
 
 def _rounded(side: int) -> int:
-    """Up to what the network takes."""
+    """Round a size up to a multiple that the network supports."""
     from vidnoise.model.network import MULTIPLE
 
     return -(-side // MULTIPLE) * MULTIPLE
 
 
-def _check_places(paths: list[Path], overwrite: bool) -> None:
-    """
+def _check_paths(paths: list[Path], overwrite: bool) -> None:
+    """Check that the outputs can be created.
+
     Raises:
-        SinkOpenError: something is there already, or the folder is not.
+        SinkOpenError: An output exists already, or its folder does not.
     """
     for path in paths:
         if not path.parent.is_dir():

@@ -1,4 +1,4 @@
-"""The files of a run, one after the other: each has its line, and those that failed are listed at the end."""
+"""Processing the files of a run: each prints a line, and failures are listed at the end."""
 
 from __future__ import annotations
 
@@ -24,23 +24,29 @@ logger = logging.getLogger(__name__)
 
 _INTERRUPTED = 130
 _MIXED = 1
-"""Exit status where files failed for reasons of several kinds."""
+"""Exit status if files failed for different kinds of reasons."""
 
-_NAMED = 3
-"""So many names are given as examples."""
+_MAX_EXAMPLES = 3
+"""Maximum number of names listed as examples."""
 
 
 class Say(Protocol):
-    """Prints a line on standard error; ``always`` also where the user wants quiet."""
+    """Prints a line on standard error; with ``always``, even if the user wants quiet."""
 
     def __call__(self, text: str, *, always: bool = False) -> None: ...
 
 
 def prepare(batch: Batch, *, overwrite: bool, resume: bool, say: Say) -> None:
-    """What can be known before anything runs.
+    """Check the outputs of a batch and create their folders, before anything runs.
+
+    Args:
+        batch: The files to process.
+        overwrite: Whether outputs may be replaced.
+        resume: Whether finished outputs are skipped.
+        say: Prints a line.
 
     Raises:
-        SinkOpenError: Outputs are there already, or their folders cannot be made.
+        SinkOpenError: Outputs exist already, or their folders cannot be created.
     """
     if batch.left_out:
         say(f"{_count(batch.left_out, 'file')} left out, no videos by their names: {_examples(batch.left_out)}")
@@ -59,13 +65,13 @@ def run_file(job: Job, denoise: Callable[[Job, str], RunStats], *, skip: bool, s
 
     Args:
         job: The file.
-        denoise: Does it; gets a name for the progress bar, too.
-        skip: Whether an output that is there means that nothing is left to do.
-        say: Prints.
-        report: Gets the statistics.
+        denoise: Denoises it; called with the job and a name for the progress bar.
+        skip: Whether to skip a file whose output exists.
+        say: Prints a line.
+        report: Receives the statistics.
 
     Raises:
-        VidnoiseError: What ``denoise`` raised.
+        VidnoiseError: Whatever ``denoise`` raised.
     """
     if skip and finished([job]):
         say(f"{job.output}: is there already; nothing to do")
@@ -80,12 +86,12 @@ def run_file(job: Job, denoise: Callable[[Job, str], RunStats], *, skip: bool, s
 def run_batch(
     batch: Batch, workers: Sequence[Callable[[Job, str], RunStats]], *, skip: bool, say: Say, report: JsonReport
 ) -> int:
-    """Denoise many files; see :func:`run_file` for the arguments. A file that fails does not stop the others.
+    """Denoise many files; see :func:`run_file` for the arguments. A failure does not stop the other files.
 
-    ``workers`` are as ``denoise`` there; several take a file each at a time, see :func:`outcomes`.
+    ``workers`` are functions like ``denoise`` there; several process one file each at a time, see :func:`outcomes`.
 
     Returns:
-        0; or the exit status that all failures have, 1 where they differ; or 130 after an interruption.
+        0, or the exit status common to all failures, or 1 if they differ, or 130 after an interruption.
     """
     failures: list[tuple[Job, str, int]] = []
     n_skipped = n_done = n_interrupted = n_ended = 0
@@ -97,19 +103,19 @@ def run_batch(
         else:
             tasks.append((number, job))
 
-    def place_of(number: int) -> str:
+    def label_of(number: int) -> str:
         return f"{number}/{len(batch.jobs)}"
 
     def named(denoise: Callable[[Job, str], RunStats]) -> Work:
-        return lambda number, job: denoise(job, f"{place_of(number)} {Path(job.source).name}")
+        return lambda number, job: denoise(job, f"{label_of(number)} {Path(job.source).name}")
 
     ended = outcomes(tasks, [named(denoise) for denoise in workers])
     for number, job, outcome in ended:
         n_ended += 1
-        place = place_of(number)
+        place = label_of(number)
         if isinstance(outcome, ReaderClosedError):
             raise outcome
-        if isinstance(outcome, Exception):  # the next file may be fine, whatever it was
+        if isinstance(outcome, Exception):  # whatever it was, the next file may be fine
             ex = outcome
             is_ours = isinstance(ex, VidnoiseError)
             internal = f"{job.source}: internal error: {type(ex).__name__}: {ex}"
@@ -146,7 +152,7 @@ def _list_failures(failures: Sequence[tuple[Job, str, int]], n_files: int, say: 
 
 
 def summary(stats: RunStats, output: str) -> str:
-    """One line on what was done."""
+    """Summarise a run in one line."""
     n_frames = stats.frames_out + stats.frames_kept
     if stats.interrupted and not n_frames:
         return "interrupted before the first frame; nothing was written"
@@ -175,15 +181,15 @@ def summary(stats: RunStats, output: str) -> str:
 
 
 class JsonReport:
-    """Statistics for programs: one object, or of a batch one a line, each written as soon as it is known.
+    """JSON statistics: one object, or a line for each file of a batch, written as soon as it is known.
 
     Args:
         path: A file, ``-`` for standard output, or None for nothing.
-        is_batch: Whether objects take a line each.
-        overwrite: Whether the file may be there.
+        is_batch: Whether each object takes one line.
+        overwrite: Whether the file may exist.
 
     Raises:
-        SinkOpenError: It cannot be created.
+        SinkOpenError: The file cannot be created.
     """
 
     def __init__(self, path: str | None, *, is_batch: bool, overwrite: bool = False) -> None:
@@ -192,13 +198,13 @@ class JsonReport:
         self._overwrite = overwrite
         self._lines = Lines(path, overwrite=overwrite) if is_batch and path not in (None, "-") else None
         self.error: SinkOpenError | None = None
-        """The first that happened in a batch, whose videos are worth more."""
+        """The first error in a batch, which does not stop the videos."""
 
     def add(self, job: Job, **values: Any) -> None:
-        """Write what became of ``job``.
+        """Write the statistics of ``job``.
 
         Raises:
-            SinkOpenError: The file cannot be written, and there is no batch that would go on.
+            SinkOpenError: The file cannot be written, and there is no batch to continue.
         """
         path = self._path
         if path is None or self.error is not None:
@@ -225,7 +231,7 @@ class JsonReport:
 
 
 def is_report(path: str) -> bool:
-    """Whether a file is what an earlier run told with ``--json`` or ``--stats``."""
+    """Whether a file was written by ``--json`` or ``--stats`` of an earlier run."""
     try:
         with open(path, encoding="utf-8") as file:
             line = file.readline(1 << 20)
@@ -240,4 +246,4 @@ def _count(items: Sequence[Any], what: str) -> str:
 
 
 def _examples(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return ", ".join(names[:_MAX_EXAMPLES]) + (", ..." if len(names) > _MAX_EXAMPLES else "")

@@ -1,4 +1,4 @@
-"""``vidnoise info FILE``: what a video is, how noisy it is, and what vidnoise would do with it."""
+"""``vidnoise info FILE``: a video's streams, its noise, and what vidnoise would do with it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _COMPONENTS = {"y": "Y", "u": "Cb", "v": "Cr", "r": "R", "g": "G", "b": "B"}
 
 @click.command()
 @click.argument("source", metavar="FILE")
-@click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model that measures the noise.")
-@click.option("--no-noise", is_flag=True, help="Do not measure the noise: answers at once.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model to measure the noise with.")
+@click.option("--no-noise", is_flag=True, help="Do not measure the noise, which is faster.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def info(source: str, model: str, no_noise: bool, as_json: bool) -> None:
-    """Show FILE's streams, colour and noise, and what vidnoise would do with it."""
+    """Show FILE's streams, colours and noise, and what vidnoise would do with it."""
     from vidnoise.cli.console import console_for_messages
     from vidnoise.cli.run import suggest_name
 
@@ -84,7 +84,7 @@ def _noise(noise: NoiseReport) -> str:
 
 
 def plan(report: VideoReport, model: str, output: str) -> dict[str, Any]:
-    """What ``vidnoise FILE`` would do with default options: a list of sentences, and the command."""
+    """Describe what ``vidnoise FILE`` would do by default, as a list of sentences, with the command."""
     video, taken = report.video, report.color["taken_as"]
     steps = [f"denoise with model {model}, the noise level found by itself"]
     if video["field_order"]:

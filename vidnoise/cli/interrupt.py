@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP: the first asks the run to finish its file, the second does not wait, the third kills."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP: the first finishes the file, the second stops at once, the third kills."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-"""SIGHUP comes when the terminal is closed."""
+"""Signals that end a run; SIGHUP is sent when the terminal is closed."""
 
 
 def _is_ignored(number: int) -> bool:
-    """Whether we were started so that a closed terminal does not matter (nohup)."""
+    """Whether the signal was already ignored when the program started, as by nohup."""
     return number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextlib.contextmanager
 def stop_on_signal(on_first: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Within the block, signals set what the yielded function returns.
+    """Handle signals inside the context; yields a function that returns whether to stop.
 
     Args:
-        on_first: Called at the first signal, to tell the user.
+        on_first: Called at the first signal, to inform the user.
     """
     stopping = False
     n_signals = 0
@@ -31,7 +31,7 @@ def stop_on_signal(on_first: Callable[[], None]) -> Iterator[Callable[[], bool]]
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal stopping, n_signals
         n_signals += 1
-        if n_signals > 2:  # a thread is stuck, in a write that nobody reads for example
+        if n_signals > 2:  # a thread is stuck, for example in a write that nobody reads
             os._exit(128 + number)
         if stopping:
             raise KeyboardInterrupt
@@ -39,7 +39,7 @@ def stop_on_signal(on_first: Callable[[], None]) -> Iterator[Callable[[], bool]]
         on_first()
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may handle signals; whoever runs us elsewhere handles them
+        yield lambda: False  # only the main thread can handle signals; in others, it is up to the caller
         return
     before = {number: signal.signal(number, handle) for number in _SIGNALS if not _is_ignored(number)}
     try:

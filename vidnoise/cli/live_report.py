@@ -1,4 +1,4 @@
-"""Statistics of a live run, once a second: a line for people, a line of JSON for programs."""
+"""Statistics of a live run, once a second: a line of text for people, a line of JSON for programs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def live_report(
     *,
     overwrite: bool = False,
 ) -> Iterator[Callable[[Progress], None]]:
-    """What to hand to a run as its ``progress``.
+    """Yield a function to pass to a run as ``progress``.
 
     Args:
         say: Prints a line about a live run; None for silence.
-        show: A progress bar; None where there is none.
-        path: Where to write lines of JSON; ``-`` is standard output.
-        overwrite: Whether that file may be there.
+        show: Updates a progress bar; None without one.
+        path: File for lines of JSON; ``-`` is standard output.
+        overwrite: Whether the file may exist.
 
     Raises:
         SinkOpenError: The file cannot be created.
@@ -52,7 +52,7 @@ def live_report(
 
 
 def live_line(progress: Progress) -> str:
-    """Lag, speed and losses in words."""
+    """Describe the delay, speed and losses of a live run."""
     live = progress.live
     assert live is not None
     return (
@@ -62,7 +62,7 @@ def live_line(progress: Progress) -> str:
 
 
 def as_json(progress: Progress) -> dict[str, float | int | None]:
-    """Plain numbers. ``fps`` and ``lag_ms`` are of the last second where the input is live."""
+    """Return plain numbers for JSON; for live inputs, ``fps`` and ``lag_ms`` are those of the last second."""
     live = progress.live
     return {
         "seconds": round(progress.seconds, 3),
@@ -77,7 +77,7 @@ def as_json(progress: Progress) -> dict[str, float | int | None]:
 
 
 def _memory_mb() -> float | None:
-    """Resident memory of this process; None where the system does not tell."""
+    """Return the resident memory of this process in MB; None if unknown."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             pages = int(file.read().split()[1])
@@ -87,7 +87,7 @@ def _memory_mb() -> float | None:
 
 
 class _Lines:
-    """A file of lines, or standard output. What cannot be written is given up aloud: the video goes on without it.
+    """A file of lines, or standard output. If writing fails, it warns and stops writing, as the video is worth more.
 
     Raises:
         SinkOpenError: The file cannot be created.

@@ -1,4 +1,4 @@
-"""Around the protocols of ``vidnoise evaluate``: what is measured already is kept, the rest is written at once."""
+"""Incremental measuring for ``vidnoise evaluate``: earlier results are kept, new ones are written at once."""
 
 from __future__ import annotations
 
@@ -15,20 +15,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """Measures what the results do not have yet, and writes them after each method and case."""
+    """Measures what is missing from the results, and writes them after each method and case."""
 
     results: Results
     output: Path | None
     console: Console
     again: bool
-    """What the results have is measured anew."""
+    """Whether to measure again what the results already contain."""
     cases: str
-    """Where a method's results stand by case: ``sigmas`` or ``scenarios``."""
+    """Key of a method's results by case: ``sigmas`` or ``scenarios``."""
     order: Callable[[str], float]
-    """Of the cases."""
+    """Sort key of the cases."""
 
     def measure(self, label: str, facts: dict[str, Any], case: str, run: Callable[[], dict[str, Any]]) -> None:
-        """One method in one case; ``facts`` are what is known of the method as a whole."""
+        """Measure one method in one case, unless the results contain it.
+
+        Args:
+            label: Name of the method.
+            facts: Facts about the method, whatever the case.
+            case: Name of the case.
+            run: Runs the measurement.
+        """
         methods = self.results["methods"]
         earlier = methods.get(label, {})
         if earlier.get("weights", facts.get("weights")) != facts.get("weights"):
@@ -51,7 +58,14 @@ class Measuring:
         )
 
     def measure_peer(self, label: str, case: str, run: Callable[[], dict[str, Any]], *, may_fail: bool) -> bool:
-        """A filter; with ``may_fail`` its error is reported, and the others go on. Whether it went well."""
+        """Measure a filter in one case; returns whether it succeeded.
+
+        Args:
+            label: Name of the filter.
+            case: Name of the case.
+            run: Runs the measurement.
+            may_fail: Whether to report errors rather than raise them.
+        """
         from vidnoise.errors import UsageError
 
         try:
@@ -64,7 +78,7 @@ class Measuring:
         return True
 
     def write(self) -> None:
-        """All results so far: a long comparison that is stopped loses only the case it was at."""
+        """Write all results so far, so that stopping a long comparison loses only the current case."""
         from vidnoise.evaluation.results import write_results
 
         if self.output:

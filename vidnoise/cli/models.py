@@ -1,4 +1,4 @@
-"""``vidnoise models``: the models that come with vidnoise."""
+"""``vidnoise models``: the models shipped with vidnoise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidnoise.text import safe
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--json", "as_json", is_flag=True, help="The whole cards, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the full model cards as JSON.")
 def models(names: tuple[str, ...], as_json: bool) -> None:
     """List the models."""
     from vidnoise.weights import find_model, list_models, read_card

@@ -1,4 +1,4 @@
-"""The options of denoising on the command line, made from the fields in :mod:`vidnoise.options`."""
+"""Command-line options of denoising, made from the fields in :mod:`vidnoise.options`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Seconds(click.ParamType):
-    """``90``, ``1:30``, ``0:01:30.5``."""
+    """A time such as ``90``, ``1:30`` or ``0:01:30.5``."""
 
     name = "time"
 
@@ -40,7 +40,7 @@ class Seconds(click.ParamType):
 
 
 class Attempts(click.ParamType):
-    """A number, or ``forever`` (-1)."""
+    """A number of attempts, or ``forever`` (-1)."""
 
     name = "N|forever"
 
@@ -53,7 +53,7 @@ class Attempts(click.ParamType):
 
 
 class NumberOrWord(click.ParamType):
-    """A whole number, or what is left to the option to judge."""
+    """An integer, or a word that the option itself validates."""
 
     name = "text"
 
@@ -66,7 +66,7 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     for text in values:
         name, _, value = text.partition("=")
         if not name or not value:
-            raise click.BadParameter("must be NAME=VALUE", ctx, param)  # what was got may be a secret
+            raise click.BadParameter("must be NAME=VALUE", ctx, param)  # the value may be a secret, so it is not shown
         pairs[name] = value
     return pairs
 
@@ -75,26 +75,26 @@ _TYPES: dict[str, Any] = {
     "float": click.FLOAT, "SigmaLike": click.FLOAT, "int": click.INT, "Seconds": Seconds(), "Attempts": Attempts(),
     "int | str": NumberOrWord(),
 }  # fmt: skip
-"""By a field's type; of all others, text is what the command line can give."""
+"""Click's type for the type of a field; others are text."""
 
 _LEADING = ("overwrite", "resume", "segment_seconds")
-"""What a run does with its output comes first in the help."""
+"""Options listed first in the help: what a run does with its output."""
 
 _KINDS: tuple[type[Checked], ...] = (
     DenoiseOptions, SourceOptions, FileOptions, SinkOptions, DeviceOptions, ThreadOptions,
 )  # fmt: skip
-"""In the order of the help."""
+"""Kinds of options in the order of the help."""
 
 
 def file_options(command: Command) -> Command:
-    """Adds all options of :func:`vidnoise.denoise_file`, under the names that it has for them."""
+    """Add all options of :func:`vidnoise.denoise_file` to a command, under the same names."""
     for name in reversed(_names()):
         command = _click_option(named_fields(FileOptions)[name])(command)
     return command
 
 
 def flag(name: str) -> str:
-    """How the command line spells the option ``name``, where it is given a value."""
+    """Return the command-line spelling of the option ``name``, when it takes a value."""
     if name == "model":
         return "--model"
     spellings = (about(named_fields(FileOptions)[name]).flag or _plain(name)).split("/")
@@ -102,11 +102,11 @@ def flag(name: str) -> str:
 
 
 def spelled(text: str, options: tuple[str, ...] = ()) -> str:
-    """A message of the library as users of the command line know its options.
+    """Rewrite a message of the library with options as the command line spells them.
 
     Args:
-        text: names options as Python does, as in ``use device="cpu"``.
-        options: those that the message is about by their bare names.
+        text: A message that names options as Python does, as in ``use device="cpu"``.
+        options: Names of options that the message mentions without a value.
     """
     text = _ADVICE.sub(_as_flag, text)
     for name in sorted(set(options) & {*named_fields(FileOptions)}, key=len, reverse=True):
@@ -115,7 +115,7 @@ def spelled(text: str, options: tuple[str, ...] = ()) -> str:
 
 
 def _names() -> list[str]:
-    """All options in the order of the help."""
+    """Return the names of all options in the order of the help."""
     found = dict.fromkeys(_LEADING)
     for kind in _KINDS:
         found |= dict.fromkeys(name for name in kind.__annotations__ if name in named_fields(kind))
@@ -135,7 +135,7 @@ def _click_option(field: Field[Any]) -> Callable[[Command], Command]:
     if is_shown and "[default" not in help:
         help = f"{help}  [default: {field.default}]"
     if kind == "bool":
-        if field.default is True:  # --no-...: the flag takes it away
+        if field.default is True:  # --no-...: the flag negates it
             return click.option(*declared, is_flag=True, callback=lambda _, __, given: not given, help=help)
         if "/" in known.flag:
             return click.option(*declared, default=field.default, help=help)
@@ -150,7 +150,7 @@ def _click_option(field: Field[Any]) -> Callable[[Command], Command]:
 
 
 def _declared(flags: str) -> Iterator[str]:
-    """Click's declarations: both sides of a switch stay together, two spellings of one option do not."""
+    """Yield Click's declarations: a switch (yes/no) stays together, two spellings of an option are separated."""
     yes, slash, no = flags.partition("/")
     is_switch = slash and yes.startswith("--") == no.startswith("--")
     yield from [flags] if is_switch or not slash else [yes, no]
@@ -169,4 +169,4 @@ def _as_flag(found: re.Match[str]) -> str:
 _ADVICE = re.compile(
     rf"(?<![\w?&./-])({'|'.join([*named_fields(FileOptions), 'model'])})=(\"[^\"]*\"|True|[A-Z]+\b|{{[^{{}}]*}})"
 )
-"""An option with a value, as the library's messages advise it: in quotes, in capitals for any, True, or of pairs."""
+"""An option with a value in a message of the library: in quotes, in capitals for a placeholder, True, or as pairs."""

@@ -47,19 +47,19 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "-o", "--output", metavar="FILE",
-    help="File (its extension chooses the container), - for standard output, or URL. Of several inputs or a folder: a "
+    help="File (its extension selects the container), - for standard output, or URL. For several inputs or a folder: a "
     "folder, or a name with {stem}, {suffix}, {parent}, {sub}, {index}, {model}.",
 )  # fmt: skip
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @file_options
-@click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second as lines of JSON.")
-@click.option("--json", "json_path", metavar="FILE", help="Write statistics there; - is standard output.")
-@click.option("--progress/--no-progress", default=None, help="Progress bar.  [default: on a terminal]")
-@click.option("-q", "--quiet", is_flag=True, help="Only say what went wrong.")
-@click.option("-v", "--verbose", count=True, help="Say what is chosen and why; -vv for debugging.")
+@click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second, as lines of JSON.")
+@click.option("--json", "json_path", metavar="FILE", help="Write statistics as JSON; - is standard output.")
+@click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@click.option("-v", "--verbose", count=True, help="Show choices and their reasons; -vv for debugging.")
 @click.option(
     "--list-devices", is_flag=True, is_eager=True, expose_value=False, callback=_list_devices,
-    help="Show the devices of this machine.",
+    help="List the devices of this machine.",
 )  # fmt: skip
 def run(
     sources: tuple[str, ...],
@@ -91,7 +91,7 @@ def run(
     for option, path in (("--json", json_path), ("--stats", stats_path)):
         if path == output == "-":
             raise click.UsageError(f"{option} - would write into the video on standard output; give it a file name")
-    # On going on, what the run before had told may be told anew.
+    # When resuming, reports of the earlier run may be overwritten.
     replaced = [path for path in reports if overwrite or (resume and is_report(path))]
     for path in reports:
         check_free(path, overwrite=path in replaced)
@@ -125,7 +125,7 @@ def run(
             prepare(batch, overwrite=overwrite, resume=resume, say=say)
 
         has_bar = progress or (progress is None and console.is_terminal and not quiet)
-        has_bar = has_bar and len(devices) == 1  # a line for each file that is done then says how far it is
+        has_bar = has_bar and len(devices) == 1  # otherwise the lines for finished files suffice
         bars = _CurrentBar()
         shown = bars if has_bar else None
         report = stack.enter_context(
@@ -145,7 +145,7 @@ def run(
             workers = [functools.partial(denoise, do=child.denoise) for child in children]
             return run_batch(batch, workers, skip=resume, say=say, report=written)
 
-        from vidnoise.api import denoise_file  # late, and not before signals are handled: it loads torch
+        from vidnoise.api import denoise_file  # imported late, after signal handlers are set up: it loads torch
 
         def here(job: Job, **calls: Any) -> RunStats:
             return denoise_file(job.source, job.output, model=model, **calls, **options.keywords(FileOptions))
@@ -155,7 +155,7 @@ def run(
 
 
 class _CurrentBar:
-    """The progress bar of the file in hand."""
+    """The progress bar of the current file."""
 
     show: Callable[[Progress], None]
 
@@ -164,7 +164,7 @@ class _CurrentBar:
 
 
 def suggest_name(source: str) -> str:
-    """A name for the cleaned version of ``source``, which need not be a file."""
+    """Suggest a name for the output of ``source``, which need not be a file."""
     path = Path(source)
     if source == "-" or "://" in source or not path.suffix:
         return "clean.mkv"

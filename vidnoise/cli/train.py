@@ -1,4 +1,4 @@
-"""``vidnoise train``: train a model from a configuration."""
+"""``vidnoise train``: training a model from a configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--train", "train_folder", metavar="DIR", type=_FOLDER, help="Clips and photos.  [default: from --data]")
 @click.option("--val", "val_folder", metavar="DIR", type=_FOLDER, help="Clips for validation.  [default: from --data]")
 @click.option(
-    "--run", "run_folder", metavar="DIR", type=click.Path(path_type=Path), help="Where the run is kept.  [runs/NAME]"
+    "--run", "run_folder", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.  [runs/NAME]"
 )
 @click.option(
     "--cache",
@@ -38,7 +38,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=click.Path(path_type=Path),
     default="cache",
     show_default=True,
-    help="Where decoded training data and encoded clips are kept.",
+    help="Folder for decoded training data and encoded clips.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
@@ -46,30 +46,30 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="WHERE",
     default="auto",
     show_default=True,
-    help="cpu; device: all clips in its memory, batches made there; or auto: device, if they fit into a GPU.",
+    help="Where batches are made: cpu; device, with all clips in its memory; or auto: device if they fit into a GPU.",
 )
 @click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.  [default: from CONFIG]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Pause after so long; run again to go on.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Pause after this; run again to resume.")
 @click.option(
     "--every",
     type=click.IntRange(min=1),
     default=400,
     show_default=True,
-    help="Steps between checkpoints, validations and lines of the log.",
+    help="Steps between checkpoints, validations and log lines.",
 )
 @click.option(
     "--pack",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Train nothing: write the data that CONFIG needs to DIR, cut down to be carried to another machine.",
+    help="Do not train: write the data that CONFIG needs to DIR, cut down to take to another machine.",
 )
 @click.option(
     "--megabytes",
     type=click.FloatRange(min=0, min_open=True),
     default=42.0,
     show_default=True,
-    help="Room for --pack, of 10^6 bytes.",
+    help="Maximum size for --pack, in units of 10^6 bytes.",
 )
 def train(
     config: str,
@@ -87,12 +87,12 @@ def train(
     pack: Path | None,
     megabytes: float,
 ) -> None:
-    """Train the model that CONFIG describes: the name of a shipped configuration, or a TOML or YAML file.
+    """Train a model by CONFIG: the name of a shipped configuration, or a TOML or YAML file.
 
-    A run that was stopped goes on from its last checkpoint. The run's folder holds checkpoint.pt,
-    log.csv, progress.png and the averaged weights, NAME.safetensors, which --model accepts.
+    Resumes from a checkpoint of an earlier run. The folder of the run contains checkpoint.pt, log.csv, progress.png and
+    the averaged weights, NAME.safetensors, which --model accepts.
 
-    Several processes, each on clips of its own: torchrun --nproc-per-node 2 -m -- vidnoise train CONFIG
+    Several processes, each on its own clips: torchrun --nproc-per-node 2 -m -- vidnoise train CONFIG
     """
     from dataclasses import replace
 
@@ -169,7 +169,7 @@ def _folders(data: str | None, train_folder: Path | None, val_folder: Path | Non
 
 @contextlib.contextmanager
 def _bar(trainer: Trainer, console: Console) -> Iterator[Callable[[dict[str, float]], None]]:
-    """A bar over the whole run, with the loss and the time that is left; on a terminal only."""
+    """Show a progress bar of the whole run with the loss and the time left, on a terminal only."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     from vidnoise.cli.console import clock

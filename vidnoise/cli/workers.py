@@ -1,4 +1,4 @@
-"""Several devices at once: each takes the next file as soon as it has done one."""
+"""Several devices at once: each takes the next file when it has finished one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from vidnoise.pipeline.stats import RunStats
 
 Task = tuple[int, Job]
-"""A file and its number."""
+"""Number of a file, and its job."""
 
 Work = Callable[[int, Job], "RunStats"]
 
 
 def split_devices(names: str) -> list[str]:
-    """``"cuda:0,cuda:1"`` as a list.
+    """Split ``"cuda:0,cuda:1"`` into a list.
 
     Raises:
-        UsageError: one is missing or named twice; ``auto`` beside others.
+        UsageError: A name is missing or repeated, or ``auto`` is one of several.
     """
     devices = [name.strip() for name in names.split(",")]
     if not all(devices) or len(set(devices)) < len(devices):
@@ -34,14 +34,14 @@ def split_devices(names: str) -> list[str]:
 
 
 def outcomes(tasks: Sequence[Task], workers: Sequence[Work]) -> Iterator[tuple[int, Job, RunStats | Exception]]:
-    """What became of each task, in the order in which they end.
+    """Yield the outcome of each task, in the order in which they end.
 
-    One worker works on the caller's thread, task by task as it is asked; several on threads of their own, which have
-    ended when the iterator has. No task is begun after one that was interrupted, or after the iterator was closed.
+    A single worker runs on the caller's thread, task by task on demand; several run on threads of their own, which have
+    ended when the iterator has. No task is started after one was interrupted, or after the iterator was closed.
 
     Args:
-        tasks: what is to be done.
-        workers: who does it, one for each device; what one raises is the task's outcome.
+        tasks: The files to process.
+        workers: One for each device. An exception that a worker raises is the outcome of the task.
     """
     if len(workers) == 1:
         for number, job in tasks:

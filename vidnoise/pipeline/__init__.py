@@ -1,1 +1,1 @@
-"""From source to sink: decode, upload, denoise, download, encode."""
+"""The processing pipeline from source to sink: decode, upload, denoise, download, encode."""

@@ -1,23 +1,23 @@
-"""Frames to the device that computes, and back. A pipeline's CPU and CUDA forms differ in which of these it uses.
+"""Copying frames to the computing device and back.
 
 Note [Slot lifetime]
 --------------------
 :class:`RingTransfer` copies through fixed rings of slots, so that nothing is allocated per frame, addresses stay the
-same, and copying in, computing and copying out overlap. Four rules keep a slot from being overwritten while someone
-still needs it; ``tests/pipeline/test_transfer.py`` breaks each of them and checks that pictures are then damaged.
+same, and copying in, computing and copying out overlap. Four rules keep a slot from being overwritten while it is
+still needed; ``tests/pipeline/test_transfer.py`` breaks each of them and checks that pictures are then damaged.
 
-1. *uploaded*: the host may refill a slot's pinned planes only when their last copy to the device has ended, and the
-   compute stream may read the device planes only after it.
+1. *uploaded*: the host may refill a slot's pinned planes only after their last copy to the device has finished, and
+   the compute stream may read the device planes only after that copy.
 2. *consumed*, *left*: the copy-in stream may overwrite a slot's device planes only when the compute stream and the
-   copy-out stream are past the point where the stage behind asked for the next frame. Copy-out counts too, because
-   planes that a stage does not touch (alpha) leave it as they came: as views of the slot. So a stage may keep a
-   frame's planes until it asks for the next frame and no longer; one that keeps them (a state, a delay) must copy.
-   New device planes count as consumed when they are allocated: work on the compute stream may still use that memory,
-   since the allocator reuses what was freed there in the order of that stream only.
+   copy-out stream are past the point where the next stage asked for another frame. Copy-out counts too, because
+   planes that a stage does not touch (alpha) are passed on as views of the slot. So a stage may keep a frame's planes
+   until it asks for the next frame and no longer; one that needs them longer (a state, a delay) must copy. New device
+   planes count as consumed when they are allocated: work on the compute stream may still use that memory, since the
+   allocator reuses freed memory in the order of that stream only.
 3. *computed*: the copy-out stream may read a frame's planes only after the compute stream has written them. The
-   download slot keeps those planes alive until the copy has ended, since their memory belongs to the compute stream.
-4. *downloaded*: a frame is handed on only when its copy has ended, so that nobody behind knows of streams. Its pinned
-   planes are valid until ``held`` more frames were handed on: whoever asks states how many it keeps.
+   download slot keeps those planes alive until the copy has finished, since their memory belongs to the compute stream.
+4. *downloaded*: a frame is handed on only when its copy has finished, so that later stages need not know of streams.
+   Its pinned planes are valid until ``held`` more frames were handed on; the caller states how many it keeps.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ StreamName = Literal["copy_in", "compute", "copy_out"]
 Event = Any
 
 
-class Transfer(Protocol):
-    """Moves frames to the device and back; passive, not thread-safe, one upload and one download at a time."""
+class DeviceTransfer(Protocol):
+    """Copies frames to the device and back. Not thread-safe; one upload and one download at a time."""
 
     def upload(self, frames: Iterable[Frame]) -> Generator[Frame, None, None]:
-        """Frames with their planes on the device, valid until the next one is asked for."""
+        """Yield frames with their planes on the device, each valid until the next one is requested."""
         ...
 
     def download(self, frames: Iterable[Frame], held: int = 1) -> Generator[Frame, None, None]:
-        """Frames with their planes in main memory; each stays valid until ``held`` more were asked for."""
+        """Yield frames with their planes in main memory, each valid until ``held`` more were requested."""
         ...
 
 
 class HostTransfer:
-    """Everything happens in main memory: nothing moves."""
+    """Passes frames through, for computing on the CPU."""
 
     def upload(self, frames: Iterable[Frame]) -> Generator[Frame, None, None]:
         yield from frames
@@ -59,8 +59,8 @@ class HostTransfer:
         yield from frames
 
 
-class DirectTransfer:
-    """Copies each frame and waits for it: for devices without streams of ours (mps)."""
+class BlockingTransfer:
+    """Copies each frame synchronously, for devices without streams (mps)."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -75,10 +75,10 @@ class DirectTransfer:
 
 
 class StreamDevice(Protocol):
-    """The few things that :class:`RingTransfer` asks of a device; everything but ``synchronize`` only enqueues."""
+    """The operations of a device for :class:`RingTransfer`; all but ``synchronize`` and ``finish`` only enqueue."""
 
     def allocate(self, like: Tensor, *, on_host: bool) -> Tensor:
-        """A dense buffer of the shape and type of ``like``, in pinned main memory or on the device."""
+        """Allocate a dense buffer of the shape and type of ``like``, in pinned main memory or on the device."""
         ...
 
     def is_on_device(self, tensor: Tensor) -> bool: ...
@@ -90,20 +90,20 @@ class StreamDevice(Protocol):
     def record(self, event: Event, stream: StreamName) -> None: ...
 
     def wait(self, stream: StreamName, event: Event) -> None:
-        """``stream`` goes on only after ``event``; an event never recorded holds nobody up."""
+        """Make ``stream`` wait for ``event``; an event that was never recorded counts as completed."""
         ...
 
     def synchronize(self, event: Event) -> None:
-        """The host goes on only after ``event``."""
+        """Block the host until ``event``."""
         ...
 
     def finish(self) -> None:
-        """The host goes on only when everything enqueued has ended."""
+        """Block the host until all enqueued work has finished."""
         ...
 
 
 class CudaDevice:
-    """Two copy streams beside the stream that is current when work is enqueued."""
+    """A CUDA device with two copy streams; computing uses the current stream."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -168,11 +168,11 @@ def _fits(buffers: list[Tensor], planes: tuple[Tensor, ...]) -> bool:
 
 
 class RingTransfer:
-    """Copies through rings of pinned slots on streams of their own; see Note [Slot lifetime].
+    """Copies through rings of pinned slots on separate streams; see Note [Slot lifetime].
 
     Args:
-        device: What carries the copies out.
-        depth: Frames on their way at once, in each direction; at least 2 for copies to overlap with computing.
+        device: Performs the copies.
+        depth: Frames in flight in each direction; copies overlap with computing from 2 on.
 
     Raises:
         ValueError: ``depth`` is less than 2.
@@ -191,17 +191,17 @@ class RingTransfer:
         try:
             for frame in frames:
                 if all(device.is_on_device(plane) for plane in frame.planes):
-                    yield frame  # decoded there
+                    yield frame  # decoded on the device
                     continue
                 slot = ring[n_uploaded % self.depth]
                 n_uploaded += 1
                 self._fill(slot, frame.planes)
                 yield replace(frame, planes=tuple(slot.device))
-                # Rule 2: whoever had the frame is done enqueueing work on it.
+                # Rule 2: the next stage has enqueued all its work on the frame.
                 device.record(slot.consumed, "compute")
                 device.record(slot.left, "copy_out")
         finally:
-            device.finish()  # the slots are freed now, so nothing may still be under way
+            device.finish()  # the slots are freed now, so no copy may be in flight
 
     def _fill(self, slot: _UploadSlot, planes: tuple[Tensor, ...]) -> None:
         device = self._device
@@ -258,16 +258,16 @@ class RingTransfer:
 
 
 class CudaTransfer(RingTransfer):
-    """:class:`RingTransfer` on an NVIDIA GPU."""
+    """A :class:`RingTransfer` for an NVIDIA GPU."""
 
     def __init__(self, device: torch.device, depth: int = 4) -> None:
         super().__init__(CudaDevice(device), depth)
 
 
-def make_transfer(device: torch.device, depth: int = 4) -> Transfer:
-    """The way to ``device`` and back."""
+def make_device_transfer(device: torch.device, depth: int = 4) -> DeviceTransfer:
+    """Make the transfer for ``device``."""
     if device.type == "cpu":
         return HostTransfer()
     if device.type == "cuda":
         return CudaTransfer(device, depth)
-    return DirectTransfer(device)
+    return BlockingTransfer(device)

@@ -1,4 +1,4 @@
-"""How a run ends: when it is stopped, what an error does to the output, and who is waited for."""
+"""How a run ends: stopping, handling of errors, and waiting for readers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vidnoise.sources import Source
 
 logger = logging.getLogger(__name__)
 
-READER_SECONDS = 0.1
-"""Time between two looks at whether somebody reads a FIFO."""
+READER_POLL_SECONDS = 0.1
+"""Interval at which to check whether a FIFO has a reader."""
 
 
 class Ending:
-    """Stops one run, and closes its source and sink.
+    """Stops a run, and closes its source and sink.
 
     Args:
-        source, sink, policy, meter: Of the run.
-        should_stop: Asked before each frame and while nothing moves; when it says yes, the run ends as if the source
-            had.
+        source, sink, policy, meter: Parts of the run.
+        should_stop: Called before each frame and while waiting; when it returns True, the run ends as if the source had
+            ended.
     """
 
     def __init__(
@@ -38,25 +38,25 @@ class Ending:
         self.interrupted = False
         """Whether the run was stopped by the user."""
         self._source_error: SizeChangeError | SourceLostError | None = None
-        """Raised when the frames before it are written: with frames ahead, some are on their way still."""
+        """Error of the source, raised once all frames before it are written."""
 
-    def waiting(self) -> bool:
-        """Nothing came for a while: whether the run shall end."""
+    def on_input_wait(self) -> bool:
+        """Handle a wait for input; returns whether the run should end."""
         if self._should_stop():
             self.interrupted = True
-        self._meter.waiting()
+        self._meter.on_wait()
         return self.interrupted
 
     def wait_for_reader(self) -> bool:
-        """Until the sink can be opened; False where the run is to end before."""
+        """Wait until the sink can be opened; returns False if the run should end first."""
         while not self._sink.is_ready():
-            if self.waiting():
+            if self.on_input_wait():
                 return False
-            time.sleep(READER_SECONDS)
+            time.sleep(READER_POLL_SECONDS)
         return True
 
     def until_stopped(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """``frames``, up to a request to stop, or to an error that leaves what came before it as it is."""
+        """Yield frames up to a request to stop, or an error that does not affect the frames before it."""
         try:
             for frame in frames:
                 if self._should_stop():
@@ -66,25 +66,28 @@ class Ending:
         except (SizeChangeError, SourceLostError) as ex:
             self._source_error = ex
 
-    def waiting_for_output(self) -> None:
-        """The sink takes nothing for a while: where the run is to end, it need not wait for its readers.
+    def on_output_wait(self) -> None:
+        """Handle a wait for output: if the run should end, stop waiting for readers.
 
         Raises:
-            StalledError: The run is to end, and nobody takes the output.
+            StalledError: The run should end, and the output has stalled.
         """
-        self._meter.waiting()
+        self._meter.on_wait()
         if not self._should_stop():
             return
         self._sink.stop()
-        if self._sink.leave():
+        if self._sink.abandon():
             raise StalledError("the output takes nothing any more, and was left")
 
     @contextlib.contextmanager
     def closing(self, *, close_source: bool = True) -> Iterator[None]:
-        """Whatever happens inside: finish the output or take it away, close the source, and raise what it left.
+        """Finish or abort the output at the end of the context, and close the source.
+
+        Args:
+            close_source: Whether to close the source.
 
         Raises:
-            SizeChangeError, SourceLostError: The source ended with it; what came before is written and finished.
+            SizeChangeError, SourceLostError: The source ended with this error; the output up to there is finished.
         """
         try:
             yield
@@ -99,7 +102,7 @@ class Ending:
             logger.warning("%s", ex)
             raise
         except BaseException:
-            # What was recorded will not come again, whatever it was that failed.
+            # A live recording cannot be repeated, so it is kept whatever failed.
             if self._meter.frames_out and self._policy.lag is not None:
                 self._finish()
             else:
@@ -114,12 +117,12 @@ class Ending:
             raise self._source_error
 
     def _finish(self) -> None:
-        """Close the sink, or take it away if the user stopped before the first frame."""
+        """Close the sink, or abort it if the user stopped the run before the first frame."""
         if self.interrupted and not self._meter.frames_out:
             self._sink.abort()
             return
         if self.interrupted or self._policy.lag is not None:
             self._sink.stop()
-        packets = (*self._policy.left_over, *self._source.trailing_packets)
-        beside(lambda: self._sink.close(packets), self.waiting_for_output)
-        self._meter.tell()
+        packets = (*self._policy.orphaned_packets, *self._source.trailing_packets)
+        beside(lambda: self._sink.close(packets), self.on_output_wait)
+        self._meter.report_progress()

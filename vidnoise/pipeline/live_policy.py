@@ -1,4 +1,4 @@
-"""Which of a source's frames are kept: all of a file; of a live source, those that can still be written in time."""
+"""Which frames are written: all of a file; of a live source, those that can still be written in time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from vidnoise.frame.frame_queue import Policy
 from vidnoise.pipeline.stats import LagMeter
 
 GAP_SECONDS = 0.5
-"""A live picture that comes so much after the one before (and three frames late) does not follow from it."""
+"""Gap in a live source, and at least three frames, after which a picture is unrelated to the previous one."""
 
 
 def choose_policy(info: StreamInfo, depth: int, max_latency_ms: float) -> KeepAll:
-    """The policy for a source.
+    """Choose the policy for a source.
 
     Args:
-        info: Of the source.
-        depth: Frames that may wait at each joint.
-        max_latency_ms: Of a live source: frames that would be written later after their arrival are dropped.
+        info: Description of the source.
+        depth: Length of each queue, in frames.
+        max_latency_ms: Frames of a live source that would be written later than this after their arrival are dropped.
 
     Raises:
-        UsageError: ``max_latency_ms`` is not more than 0, or not finite.
+        UsageError: ``max_latency_ms`` is not positive and finite.
     """
     if not 0 < max_latency_ms < float("inf"):
         raise UsageError(f"max_latency must be more than 0 ms, got {max_latency_ms:g}")
@@ -33,29 +33,29 @@ def choose_policy(info: StreamInfo, depth: int, max_latency_ms: float) -> KeepAl
 
 
 class KeepAll:
-    """Every frame is written, however long that takes: the source waits for the sink.
+    """Write every frame, however long it takes: the source waits for the sink.
 
     Args:
-        depth: Frames that may wait before the sink.
+        depth: Length of the queue before the sink, in frames.
     """
 
     when_full: Policy = "block"
-    """Handle a frame for which the queue behind the source has no room."""
+    """What to do with a frame if the queue after the source is full."""
     lag: LagMeter | None = None
-    """How far the run is behind a live source."""
+    """Measures the delay of a live run; None for other runs."""
 
     def __init__(self, depth: int) -> None:
-        self.behind = depth
-        """Frames that may wait before the sink."""
+        self.sink_queue_length = depth
+        """Length of the queue before the sink, in frames."""
         self.n_dropped = 0
-        """Frames that waited too long, or for which there was no room."""
+        """Number of frames that waited too long, or for which the queue had no room."""
         self.n_late = 0
-        """Frames that were ready too late, and not written."""
-        self.left_over: tuple[Packet, ...] = ()
-        """Packets of frames that were not written, for which no later frame has come yet."""
+        """Number of frames that were ready too late, and not written."""
+        self.orphaned_packets: tuple[Packet, ...] = ()
+        """Packets of frames that were not written, to be attached to the next frame."""
 
-    def dropped(self, frame: Frame, following: Frame) -> Frame:
-        """``following``, marked and with the packets of ``frame`` before it, which was dropped: its sound is kept."""
+    def merge_dropped(self, frame: Frame, following: Frame) -> Frame:
+        """Return ``following`` with the packets and discontinuity of ``frame``, which was dropped before it."""
         self.n_dropped += 1
         packets = (*frame.packets, *following.packets)
         return replace(following, packets=packets, discontinuity=following.discontinuity or frame.discontinuity)
@@ -64,22 +64,22 @@ class KeepAll:
         """Whether a frame has waited too long to be of use."""
         return False
 
-    def arriving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """``frames`` as they leave the queue behind the source, marked where they do not follow from what came."""
+    def mark_gaps(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Yield frames as they leave the queue after the source, marking those that follow a gap."""
         yield from frames
 
-    def writing(self, write: Callable[[Frame], None]) -> Callable[[Frame], None]:
-        """``write`` for those frames that shall be written."""
+    def filter_late(self, write: Callable[[Frame], None]) -> Callable[[Frame], None]:
+        """Wrap ``write`` so that it skips frames that are too late."""
         return write
 
 
 class LivePolicy(KeepAll):
-    """Old frames are dropped rather than that the lag behind the source grows; their packets are carried on.
+    """Drop old frames rather than lag behind the source; their packets are attached to the next frame.
 
     Args:
-        depth: See :class:`KeepAll`; here one frame waits at most.
+        depth: See :class:`KeepAll`; here, at most one frame waits.
         rate: Frames per second of the source, if known.
-        lag: Tells which frames would come too late.
+        lag: Measures the delay, and decides which frames are too late.
     """
 
     when_full = "drop_oldest"
@@ -94,13 +94,13 @@ class LivePolicy(KeepAll):
     def is_late(self, frame: Frame) -> bool:
         return self.lag.is_late(frame.arrived)
 
-    def arriving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def mark_gaps(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         for frame in frames:
-            self.lag.take(frame.index)
+            self.lag.note_dequeued(frame.index)
             yield self._after_gap(frame)
 
     def _after_gap(self, frame: Frame) -> Frame:
-        """``frame``, marked where too much is missing before it for the past to be of use."""
+        """Mark ``frame`` as a discontinuity if it follows a gap."""
         seconds, previous = frame.seconds, self._previous_seconds
         if seconds is None:
             return frame
@@ -109,19 +109,19 @@ class LivePolicy(KeepAll):
             return frame
         return replace(frame, discontinuity=True)
 
-    def writing(self, write: Callable[[Frame], None]) -> Callable[[Frame], None]:
+    def filter_late(self, write: Callable[[Frame], None]) -> Callable[[Frame], None]:
         def write_in_time(frame: Frame) -> None:
             is_late = self.lag.is_too_late(frame.index, frame.arrived)
-            if is_late and self._has_written:  # something was slower than foreseen; without any frame, no output
+            if is_late and self._has_written:  # slower than expected; but an output needs at least one frame
                 self.n_late += 1
-                self.left_over += frame.packets
+                self.orphaned_packets += frame.packets
                 return
-            if self.left_over:
-                frame = replace(frame, packets=(*self.left_over, *frame.packets))
-                self.left_over = ()
+            if self.orphaned_packets:
+                frame = replace(frame, packets=(*self.orphaned_packets, *frame.packets))
+                self.orphaned_packets = ()
             begin = time.monotonic()
             self._has_written = True
             write(frame)
-            self.lag.written(frame.index, frame.arrived, time.monotonic() - begin)
+            self.lag.note_written(frame.index, frame.arrived, time.monotonic() - begin)
 
         return write_in_time

@@ -1,4 +1,4 @@
-"""Measures a run and tells how far it is; decides nothing."""
+"""Measuring a run and reporting its progress."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from vidnoise.sinks import Sink
 from vidnoise.sources import Source
 
 PROGRESS_SECONDS = 0.1
-"""Time between two calls of ``on_progress``."""
+"""Interval between calls of ``on_progress``."""
 
 LIVE_PROGRESS_SECONDS = 1.0
-"""The same for live sources."""
+"""Interval between calls of ``on_progress`` for live sources."""
 
 SIGMA_EVERY = 10
-"""Frames between two looks at the noise level: on a GPU each look waits for the device."""
+"""Frames between two readings of the noise level: on a GPU, each waits for the device."""
 
 
 class Meter:
     """Counts and times one run.
 
     Args:
-        source, denoiser, sink, policy: Of the run: they are asked for what they have counted themselves.
-        on_progress: Called on the thread that pulls the frames.
+        source, denoiser, sink, policy: Parts of the run, which provide counts of their own.
+        on_progress: Called on the thread that iterates over the frames.
     """
 
     def __init__(
@@ -52,39 +52,39 @@ class Meter:
         self._first_seconds: float | None = None
         self._frame_ms = Percentiles()
         self.decode, self.encode = Stopwatch(), Stopwatch()
-        # Each with the time of those before it, which it waits for.
+        # Each includes the time of those before it, which it waits for.
         self._wait, self.uploaded, self.denoised, self._device = Stopwatch(), Stopwatch(), Stopwatch(), Stopwatch()
         self._blocked_seconds = 0.0
-        """Time spent waiting for room before the sink."""
+        """Time spent waiting for room in the queue before the sink."""
 
     @property
     def frames_out(self) -> int:
-        """Frames that the sink has been given."""
+        """Number of frames passed to the sink."""
         return self.encode.count
 
-    def arriving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """``frames`` as they leave the queue behind the source."""
+    def count_input(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Count frames as they leave the queue after the source."""
         for frame in self._wait.iterate(frames):
             self._frames_in += 1
             yield frame
 
-    def leaving(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """``frames`` as they go into the queue before the sink."""
+    def count_output(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Count frames as they enter the queue before the sink."""
         before = 0.0
         for frame in self._device.iterate(frames):
             now = self._device.seconds - self._wait.seconds
             self._frame_ms.add(1e3 * (now - before))
             before = now
             if self._frames_pulled % SIGMA_EVERY == 0:
-                self._look_at_sigma()
+                self._read_sigma()
             self._frames_pulled += 1
             self._note_time(frame)
             handed_on = time.perf_counter()
             yield frame
             self._blocked_seconds += time.perf_counter() - handed_on
-            self._tell_if_due()
+            self._report_if_due()
 
-    def _look_at_sigma(self) -> None:
+    def _read_sigma(self) -> None:
         self._sigma = self._denoiser.estimated_sigma
         if self._sigma is not None:
             self._sigma_sum += self._sigma
@@ -99,17 +99,17 @@ class Meter:
         length = float((frame.duration or 0) * frame.time_base)
         self._video_seconds = max(self._video_seconds, seconds + length - self._first_seconds)
 
-    def waiting(self) -> None:
-        """Nothing moves for a while: of a live source, that is told too."""
+    def on_wait(self) -> None:
+        """Report progress while waiting, for live sources."""
         if self._policy.lag is not None:
-            self._tell_if_due()
+            self._report_if_due()
 
-    def _tell_if_due(self) -> None:
+    def _report_if_due(self) -> None:
         if time.perf_counter() - self._last_progress >= self._progress_seconds:
-            self.tell()
+            self.report_progress()
 
-    def tell(self) -> None:
-        """Call ``on_progress``, however long ago the last time was."""
+    def report_progress(self) -> None:
+        """Call ``on_progress`` now."""
         self._last_progress = time.perf_counter()
         if self._on_progress is None:
             return
@@ -160,7 +160,7 @@ class Meter:
         )
 
     def _stage_ms(self) -> dict[str, float]:
-        """See :attr:`RunStats.stage_ms`."""
+        """Return :attr:`RunStats.stage_ms`."""
         waited, uploaded, denoised, downloaded = (
             watch.seconds for watch in (self._wait, self.uploaded, self.denoised, self._device)
         )

@@ -1,4 +1,4 @@
-"""Statistics of a run, while it goes on and when it is over; measured in constant memory."""
+"""Statistics of a run, during it and at its end, measured in constant memory."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LiveProgress:
-    """How a live run did in the last second or so."""
+    """Performance of a live run during the last second or so."""
 
     fps: float
     """Frames written per second."""
     lag_ms: float
-    """The longest time from a frame's arrival to its being written."""
+    """Longest time from a frame's arrival to its being written."""
     reconnects: int
     """Since the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Handed to ``on_progress`` a few times a second."""
+    """Progress of a run, passed to ``on_progress`` a few times a second."""
 
     frames: int
-    """Frames finished."""
+    """Number of finished frames."""
     total_frames: int | None
-    """How many there will be, if the source knows (an estimate)."""
+    """Expected number of frames, if the source provides an estimate."""
     seconds: float
     """Since the start of the run."""
     fps: float
     sigma: float | None
-    """Noise level of the last frame, 8-bit units."""
+    """Noise level of the last frame, in 8-bit units."""
     frames_dropped: int = 0
     live: LiveProgress | None = None
-    """Measured for live inputs only."""
+    """Live performance; None for other inputs."""
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds left, if that can be told."""
+        """Estimated seconds left; None if unknown."""
         if not self.total_frames or not self.fps:
             return None
         return max(0.0, (self.total_frames - self.frames) / self.fps)
@@ -55,50 +55,53 @@ class RunStats:
     """Statistics of a finished run."""
 
     frames_in: int
-    """Frames that the source gave."""
+    """Number of frames that the source delivered."""
     frames_out: int
-    """Frames that the sink took."""
+    """Number of frames passed to the sink."""
     frames_dropped: int
-    """Frames of a live source that came too fast."""
+    """Number of frames of a live source that were dropped."""
     packets_corrupt: int
-    """Packets and pictures found damaged."""
+    """Number of damaged packets and pictures."""
     n_cuts: int
     sigma_mean: float | None
-    """Mean noise level of the video, 8-bit units, from every tenth frame."""
+    """Mean noise level of the video in 8-bit units, from every tenth frame."""
     seconds: float
     fps: float
-    """Frames out per second of the whole run."""
+    """Output frames per second over the whole run."""
     video_seconds: float
-    """Playing time of what was written."""
+    """Playing time of the output."""
     ms_p50: float
-    """Median time of a frame on the device, transfers included."""
+    """Median time per frame on the device, including copies to and from it."""
     ms_p95: float
     stage_ms: dict[str, float]
-    """Mean time of a frame in each stage: ``decode`` and ``encode`` on threads of their own; between them
-    ``wait_for_input``, ``upload``, ``denoise``, ``download`` and ``wait_for_output``, whose sum is the whole. On a GPU
-    ``denoise`` is the time to hand out the work; what the device takes beyond that shows as ``download``."""
+    """Mean time per frame in each stage.
+
+    ``decode`` and ``encode`` run on threads of their own; ``wait_for_input``, ``upload``, ``denoise``, ``download`` and
+    ``wait_for_output`` add up to the time of the main thread. On a GPU, ``denoise`` is the time to enqueue the work;
+    what the device takes beyond that appears as ``download``.
+    """
     device: str
     model: str
     precision: str
     backend: str = "eager"
-    """How the network ran; of ``auto``, what it came to."""
+    """Name of the backend that ran the network; for ``auto``, the one it chose."""
     lag_ms_p50: float | None = None
-    """Median time from a live frame's arrival to its being written; None for files."""
+    """Median time from a live frame's arrival to its being written; None for other inputs."""
     lag_ms_p99: float | None = None
     lag_ms_max: float | None = None
     reconnects: int = 0
-    """How often a live input was lost and came back."""
+    """Number of times a live input was lost and came back."""
     output_drops: dict[str, int] = field(default_factory=dict)
-    """Frames that each of several outputs of a live input did not take in time, beyond ``frames_dropped``."""
+    """Number of frames that each of several outputs did not take in time, in addition to ``frames_dropped``."""
     interrupted: bool = False
-    """Stopped by the user; what was done until then is finished properly."""
+    """Whether the user stopped the run; the output up to there is finished."""
     frames_kept: int = 0
-    """Frames in the output that an earlier, interrupted run had finished; the other counts are without them."""
+    """Number of frames in the output from an earlier, interrupted run; the other counts do not include them."""
     is_whole: bool = True
-    """Whether the output is there; if not, what was done is kept for going on."""
+    """Whether the output is complete; if not, its parts are kept for resuming."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for JSON."""
+        """Return plain numbers and strings, for JSON."""
         return {
             key: round(value, 3) if isinstance(value, float) else value
             for key, value in {
@@ -108,8 +111,8 @@ class RunStats:
         }
 
 
-def joined(parts: Sequence[RunStats]) -> RunStats:
-    """The runs of one input into several files as one: sums, means by frames, the worst of what is worst."""
+def combine(parts: Sequence[RunStats]) -> RunStats:
+    """Combine the statistics of one input's runs into several files: sums, means weighted by frames, and maxima."""
     if len(parts) == 1:
         return parts[0]
     frames = [max(part.frames_out, 1) for part in parts]
@@ -150,7 +153,7 @@ class Percentiles:
         self._counts[round(math.log(max(value, 1e-9)) / self._STEP)] += 1
 
     def quantile(self, q: float) -> float:
-        """The smallest number that a share ``q`` of the numbers does not exceed; 0 if there were none."""
+        """Return the smallest value that is not exceeded by a share ``q`` of the numbers; 0 if there are none."""
         left = q * sum(self._counts.values())
         for bin_, count in sorted(self._counts.items()):
             left -= count
@@ -160,19 +163,19 @@ class Percentiles:
 
 
 class LagMeter:
-    """How far a live run lags behind its source, and which frames would come too late. Thread-safe.
+    """Measures the delay of a live run, and decides which frames would be too late. Thread-safe.
 
     Args:
-        max_latency_ms: From a frame's arrival to its being written.
+        max_latency_ms: Longest time from a frame's arrival to its being written.
     """
 
     def __init__(self, max_latency_ms: float) -> None:
         self._max_seconds = max_latency_ms / 1000
         self._lock = threading.Lock()
         self._all = Percentiles()
-        self._taken: dict[int, float] = {}
+        self._dequeued: dict[int, float] = {}
         self._rest_seconds = 0.0
-        """Time that a frame takes once it has left the queue."""
+        """Estimated time from a frame's leaving the queue to its being written."""
         self._write_seconds = 0.0
         self._last_written = -math.inf
         self._max_ms = self._recent_ms = 0.0
@@ -180,24 +183,24 @@ class LagMeter:
         self._recent_since = time.monotonic()
 
     def is_late(self, arrived: float | None) -> bool:
-        """Whether a frame that would be taken now is unlikely to be written in time.
+        """Whether a frame that left the queue now would probably be written too late.
 
-        A fresh frame never is, however slow the rest: of what cannot be kept up with, the newest frames come through.
+        A fresh frame is never late, however slow processing is: under overload, the newest frames get through.
         """
         if arrived is None:
             return False
         left = max(self._max_seconds - self._rest_seconds, self._max_seconds / 5)
         return time.monotonic() - arrived > left
 
-    def take(self, index: int) -> None:
-        """Frame ``index`` leaves the queue."""
+    def note_dequeued(self, index: int) -> None:
+        """Record that frame ``index`` left the queue."""
         with self._lock:
-            self._taken[index] = time.monotonic()
+            self._dequeued[index] = time.monotonic()
 
     def is_too_late(self, index: int, arrived: float | None) -> bool:
-        """Whether a frame that is ready comes too late all the same, and shall not be written.
+        """Whether a processed frame is too late to be written.
 
-        A second without any frame is worse: then the next one is written, however late.
+        After a second without any frame, the next one is written, however late.
         """
         now = time.monotonic()
         with self._lock:
@@ -205,17 +208,17 @@ class LagMeter:
                 return False
             if now - arrived + self._write_seconds <= self._max_seconds:
                 return False
-            self._note_rest(now - self._taken.pop(index, now))
+            self._note_rest(now - self._dequeued.pop(index, now))
             return True
 
     def _note_rest(self, seconds: float) -> None:
         self._rest_seconds = _estimate(self._rest_seconds, seconds)
 
-    def written(self, index: int, arrived: float | None, write_seconds: float = 0.0) -> None:
-        """It is written, which took ``write_seconds``."""
+    def note_written(self, index: int, arrived: float | None, write_seconds: float = 0.0) -> None:
+        """Record that a frame was written, which took ``write_seconds``."""
         now = time.monotonic()
         with self._lock:
-            self._note_rest(now - self._taken.pop(index, now))
+            self._note_rest(now - self._dequeued.pop(index, now))
             self._write_seconds = _estimate(self._write_seconds, write_seconds)
             self._last_written = now
             if arrived is None:
@@ -227,7 +230,7 @@ class LagMeter:
             self._n_recent += 1
 
     def recent(self, reconnects: int) -> LiveProgress:
-        """Return the figures since the last call."""
+        """Return the statistics since the last call."""
         with self._lock:
             now = time.monotonic()
             fps = self._n_recent / max(now - self._recent_since, 1e-9)
@@ -236,18 +239,18 @@ class LagMeter:
             return found
 
     def quantiles(self) -> tuple[float, float, float]:
-        """Median, 99th percentile and greatest lag, ms."""
+        """Return the median, the 99th percentile and the maximum of the delay, in ms."""
         with self._lock:
             return self._all.quantile(0.5), self._all.quantile(0.99), self._max_ms
 
 
 def _estimate(before: float, seconds: float) -> float:
-    """An estimate of the next time from the one before and the latest time: goes up at once and down slowly."""
+    """Update an estimate of a duration: it rises at once and falls slowly."""
     return max(seconds, 0.98 * before + 0.02 * seconds)
 
 
 class Stopwatch:
-    """Time spent inside an iterator or a function, that of the stages it calls included."""
+    """Measures the time spent in an iterator or a function, including the stages that it calls."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -258,7 +261,7 @@ class Stopwatch:
         return 1e3 * self.seconds / self.count if self.count else 0.0
 
     def iterate(self, items: Iterable[T]) -> Iterator[T]:
-        """``items``, with the time that each takes to come."""
+        """Yield ``items``, measuring the time that each takes."""
         iterator = iter(items)
         try:
             while True:
@@ -278,7 +281,7 @@ class Stopwatch:
                 close()
 
     def call(self, function: Callable[[T], None]) -> Callable[[T], None]:
-        """``function``, with the time that each call takes."""
+        """Wrap ``function`` to measure the time of each call."""
 
         def timed(item: T) -> None:
             start = time.perf_counter()

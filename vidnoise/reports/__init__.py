@@ -1,1 +1,1 @@
-"""Reports on videos: their streams and noise, comparisons, contact sheets."""
+"""Reports on videos: streams and noise, comparisons, contact sheets."""

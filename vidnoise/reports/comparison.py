@@ -1,4 +1,4 @@
-"""Two versions of a video against each other: one video of both, a contact sheet, and figures against a reference."""
+"""Comparison of two versions of a video: a combined video, a contact sheet, and figures against a reference."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from vidnoise.sources import Source, open_source
 logger = logging.getLogger(__name__)
 
 MODES = ("side", "split", "wipe")
-"""Both whole beside each other; left half and right half; a divider that goes to and fro."""
+"""Both pictures side by side; left half and right half; a moving divider."""
 
 WIPE_SECONDS = 4.0
-"""From one side to the other and back."""
+"""Period of the moving divider."""
 
 MOMENTS = (1 / 6, 1 / 2, 5 / 6)
-"""Which frames the contact sheet shows, as shares of the length."""
+"""Positions of the frames on the contact sheet, as fractions of the length."""
 
 UNKNOWN_LENGTH = 75
-"""Frames that a video of unknown length is taken to have."""
+"""Number of frames assumed for a video of unknown length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How near a version is to the reference."""
+    """Similarity of a version to the reference."""
 
     psnr: float
-    """dB, mean over frames, on R'G'B'."""
+    """PSNR in dB on R'G'B', mean over frames."""
     ssim: float | None
-    """None for pictures smaller than its window of 11 pixels."""
+    """SSIM, mean over frames; None for pictures smaller than its window of 11 pixels."""
     flicker: float
-    """Mean error of the change from frame to frame, 8-bit units."""
+    """Mean error of the change from frame to frame, in 8-bit units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ class FileComparison:
 
     frames: int
     quality: dict[str, Quality] = field(default_factory=dict)
-    """By version, ``a`` and ``b``; empty without a reference."""
+    """Quality by version, ``a`` and ``b``; empty without a reference."""
     written: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for JSON."""
+        """Return plain numbers and strings, for JSON."""
         return asdict(self)
 
 
@@ -94,23 +94,23 @@ def compare_files(
     progress: Callable[[Progress], None] | None = None,
     **encoding: Any,
 ) -> FileComparison:
-    """Compare two versions of a video, frame by frame in order, in constant memory.
+    """Compare two versions of a video frame by frame, in constant memory.
 
     Args:
-        a, b: paths or URLs of videos of the same size; ``a`` is seen at the left, its sound is kept.
-        output: a video with both, in the format of ``a``.
-        sheet: a PNG with three moments, whole and enlarged.
-        reference: the clean original, for PSNR, SSIM and flicker.
-        mode: one of :data:`MODES`.
-        labels: what the sheet calls them.
-        start, duration: seconds; the part that is wanted, of all of them.
-        overwrite: whether ``output`` and ``sheet`` may exist.
-        progress: called about ten times a second.
+        a, b: Paths or URLs of videos of the same size. ``a`` is shown on the left, and its audio is kept.
+        output: Video of both versions to write, in the format of ``a``.
+        sheet: PNG to write, with three moments of the video, whole and enlarged.
+        reference: The clean original, for PSNR, SSIM and flicker.
+        mode: One of :data:`MODES`.
+        labels: Names of the versions on the sheet.
+        start, duration: Time range to compare, in seconds.
+        overwrite: Whether ``output`` and ``sheet`` may exist.
+        progress: Called about ten times a second.
         encoding: ``codec``, ``crf``, ``preset``, ``pix_fmt`` as for :func:`open_sink`.
 
     Raises:
-        UsageError: nothing to do, or an unknown mode.
-        SourceError, SinkError, FormatError: as for :func:`denoise_file`; sizes that differ are a FormatError.
+        UsageError: There is nothing to do, or the mode is unknown.
+        SourceError, SinkError, FormatError: As for :func:`denoise_file`; different sizes are a FormatError.
     """
     if mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use {', '.join(MODES)}")
@@ -128,11 +128,11 @@ def compare_files(
         _check_alike(paths, sources)
         run = _Run(sources, sink, mode, sheet is not None)
         try:
-            begin = told = time.perf_counter()
+            begin = reported = time.perf_counter()
             for n in run.frames(paths):
                 now = time.perf_counter()
-                if progress is not None and now - told >= PROGRESS_SECONDS:
-                    told = now
+                if progress is not None and now - reported >= PROGRESS_SECONDS:
+                    reported = now
                     progress(Progress(n, run.total, now - begin, n / (now - begin), None))
             if sheet is not None:
                 write_sheet(sheet, run.columns(labels), sources[0].info.rotation, overwrite=overwrite)
@@ -178,7 +178,7 @@ def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
                     f"a is {_shape(one.width, one.height, 0)}, but b is {_shape(other.width, other.height, 0)}; only "
                     "pictures of one size can be compared"
                 )
-            meter.add(*(seen.cpu() for seen in _seen(row)))
+            meter.add(*(rgb.cpu() for rgb in _as_rgb(row)))
     if not meter.n:
         raise FormatError("there is no frame to compare")
     quality = meter.quality()
@@ -234,7 +234,7 @@ class _Meter:
 
 
 class _Run:
-    """Goes through the versions once."""
+    """One pass over all versions."""
 
     def __init__(self, sources: Sequence[Source], sink: Sink | None, mode: str, wants_moments: bool) -> None:
         self._sources = sources
@@ -251,7 +251,7 @@ class _Run:
         self.n = 0
 
     def frames(self, paths: Sequence[str]) -> Iterator[int]:
-        """Compare frame by frame; yields how many are done."""
+        """Compare frame by frame; yields the number of frames done."""
         for row in itertools.zip_longest(*self._sources):
             if None in row:
                 short = [path for path, frame in zip(paths, row, strict=True) if frame is None]
@@ -260,8 +260,8 @@ class _Run:
             self._compare(list(row))
             self.n += 1
             yield self.n
-        if self._wanted and not self._moments:  # it was much shorter than it said
-            self._moments.append(_seen(self._row))
+        if self._wanted and not self._moments:  # much shorter than its header says
+            self._moments.append(_as_rgb(self._row))
 
     def _compare(self, row: list[Frame]) -> None:
         if self._sink is not None:
@@ -271,9 +271,9 @@ class _Run:
                 self._sink.open(replace(info, width=both.width, height=both.height))
             self._sink.write(both)
         if len(row) == 3:
-            self._measure(_seen(row))
+            self._measure(_as_rgb(row))
         if self.n in self._wanted:
-            self._moments.append(_seen(row))
+            self._moments.append(_as_rgb(row))
         self._row = row
 
     def _joined(self, a: Frame, b: Frame) -> Frame:
@@ -281,10 +281,10 @@ class _Run:
             return side_by_side(a, b, rotation=self._rotation)
         share = 0.5
         if self._mode == "wipe":
-            share = self._swing(a)
+            share = self._divider_position(a)
         return split(a, in_format_of(b, a), rotation=self._rotation, share=share)
 
-    def _swing(self, frame: Frame) -> float:
+    def _divider_position(self, frame: Frame) -> float:
         rate = self._sources[0].info.rate
         seconds = self.n / float(rate or 25) if frame.seconds is None else float(frame.seconds)
         self._first_seconds = seconds if self._first_seconds is None else self._first_seconds
@@ -302,7 +302,7 @@ class _Run:
         return {name: meter.quality() for name, meter in zip("ab", self._meters, strict=True)}
 
     def columns(self, labels: Sequence[str]) -> list[Column]:
-        """Return the contents of the contact sheet: a column for each version, and the reference."""
+        """Return the columns of the contact sheet: one for each version, and one for the reference."""
         names = [*labels, "reference"][: len(self._sources)]
         quality = [*self.quality().values()]
         columns = []
@@ -319,7 +319,7 @@ class _Run:
         return f"{float(psnr(seen[i], seen[2])):.2f} dB"
 
 
-def _seen(row: Sequence[Frame]) -> list[Tensor]:
+def _as_rgb(row: Sequence[Frame]) -> list[Tensor]:
     return [to_rgb(frame).clamp(0, 1) for frame in row]
 
 
@@ -328,11 +328,11 @@ def _frames_text(count: int) -> str:
 
 
 def quality_text(quality: Quality) -> str:
-    """The figures on one line."""
+    """Format the figures on one line."""
     similarity = "" if quality.ssim is None else f"  SSIM {quality.ssim:.4f}"
     return f"PSNR {quality.psnr:.2f} dB{similarity}  flicker {quality.flicker:.2f}"
 
 
 def default_label(path: str) -> str:
-    """A short name for a version: its file's."""
+    """Return the default label of a version: the name of its file."""
     return os.path.basename(path) or path

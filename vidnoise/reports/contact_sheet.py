@@ -1,4 +1,4 @@
-"""A picture of pictures: moments of a video in several versions, whole and enlarged, with labels."""
+"""Contact sheets: moments of a video in several versions, whole and enlarged, with labels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vidnoise.disk import check_free, write_whole
 from vidnoise.errors import UsageError
 
 COLUMN = 480
-"""Width of a column, pixels."""
+"""Width of a column, in pixels."""
 
 ZOOM = 4
-"""How much the crops are enlarged."""
+"""Magnification of the crops."""
 
 _MARGIN = 8
 _LABEL = 28
@@ -30,9 +30,9 @@ class Moment:
     """One picture of a column."""
 
     rgb: Tensor
-    """``(3, H, W)`` in [0, 1]."""
+    """The picture, ``(3, H, W)`` in [0, 1]."""
     figures: str = ""
-    """What is written on it."""
+    """Text below the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,11 @@ class Column:
 
 
 def check_sheet_path(path: str, *, overwrite: bool = False) -> None:
-    """Say now what would be wrong later.
+    """Check that a contact sheet can be written, without writing it.
 
     Raises:
-        UsageError: It is no PNG.
-        SinkOpenError: It exists, or cannot be created.
+        UsageError: The path does not end in .png.
+        SinkOpenError: The file exists, or cannot be created.
     """
     if not path.lower().endswith(".png"):
         raise UsageError(f"{path}: a contact sheet is a .png file")
@@ -57,12 +57,12 @@ def check_sheet_path(path: str, *, overwrite: bool = False) -> None:
 
 
 def write_sheet(path: str, columns: Sequence[Column], rotation: int = 0, *, overwrite: bool = False) -> None:
-    """Draw the sheet: a column for each version, a row for each moment.
+    """Draw a contact sheet, with a column for each version and a row for each moment.
 
     Args:
         path: A .png file.
-        columns: Versions with equally many moments of equal sizes.
-        rotation: Degrees by which the video is shown rotated, counter-clockwise.
+        columns: Versions, with equal numbers of moments of equal sizes.
+        rotation: Rotation of the video for display, in degrees counter-clockwise.
         overwrite: Whether the file may exist.
 
     Raises:
@@ -78,11 +78,11 @@ def write_sheet(path: str, columns: Sequence[Column], rotation: int = 0, *, over
 
 
 def _row(moments: Sequence[Moment], rotation: int) -> np.ndarray:
-    """One moment: the versions whole, and below an enlarged part of each."""
+    """Draw one moment: each version whole, with an enlarged part below it."""
     pictures = [_bgr(m.rgb, rotation) for m in moments]
     height, width = pictures[0].shape[:2]
     size = (max(1, min(height, COLUMN // ZOOM * 9 // 16)), max(1, min(width, COLUMN // ZOOM)))
-    top, left = telling_part(pictures[0], pictures[1] if len(pictures) > 1 else pictures[0], *size)
+    top, left = most_informative_part(pictures[0], pictures[1] if len(pictures) > 1 else pictures[0], *size)
     scale = COLUMN / width
     cells = []
     for moment, picture in zip(moments, pictures, strict=True):
@@ -109,17 +109,17 @@ def _bgr(rgb: Tensor, rotation: int) -> np.ndarray:
 
 def _text(text: str, width: int, size: float) -> np.ndarray:
     cell = np.full((_LABEL, width, 3), _BACKGROUND, np.uint8)
-    plain = text.encode("ascii", "replace").decode()  # what OpenCV's font has
+    plain = text.encode("ascii", "replace").decode()  # OpenCV's font has only ASCII
     cv2.putText(cell, plain, (2, _LABEL - 9), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
     return cell
 
 
-def telling_part(first: np.ndarray, second: np.ndarray, height: int, width: int) -> tuple[int, int]:
-    """Top left corner of the part that shows most: where the versions differ, and there is detail in the second.
+def most_informative_part(first: np.ndarray, second: np.ndarray, height: int, width: int) -> tuple[int, int]:
+    """Return the top left corner of the part where the versions differ most and the second one has detail.
 
     Args:
-        first, second: ``(H, W, 3)`` uint8.
-        height, width: Of the part, in pixels; not larger than the pictures.
+        first, second: Pictures, ``(H, W, 3)`` uint8.
+        height, width: Size of the part in pixels, not larger than the pictures.
     """
 
     def sum_of_part(values: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def telling_part(first: np.ndarray, second: np.ndarray, height: int, width: int)
     gray = cv2.cvtColor(second, cv2.COLOR_BGR2GRAY).astype(np.float32)
     detail = np.abs(cv2.Laplacian(cv2.GaussianBlur(gray, (0, 0), 1.5), cv2.CV_32F))
     change = cv2.absdiff(first, second).mean(-1, dtype=np.float32)
-    # Edges are capped, so that a few highlights do not win; where nothing differs, detail alone decides.
+    # Edges are capped, so that a few highlights do not dominate; where nothing differs, detail alone decides.
     score = sum_of_part(np.minimum(detail, 4) + 0.01) * (sum_of_part(change) + 0.01)
     y, x = np.unravel_index(int(score.argmax()), score.shape)
     return int(y), int(x)

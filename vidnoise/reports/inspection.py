@@ -1,4 +1,4 @@
-"""What a video is, how noisy it is, and what a run would do with it: the facts behind ``vidnoise info``."""
+"""Facts about a video for ``vidnoise info``: its streams, its noise, and what a run would do with it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from vidnoise.options import SinkOptions
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.sinks.container import ContainerSink
+from vidnoise.sinks.file import FileDestination
 from vidnoise.sources import open_source
 from vidnoise.text import shown
 from vidnoise.weights import ModelLike
 
-PLACES = (0.1, 0.5, 0.9)
-"""Where in a video the noise is looked at, as shares of its length."""
+POSITIONS = (0.1, 0.5, 0.9)
+"""Positions at which the noise is measured, as fractions of the length."""
 
 FRAMES = 5
-"""Frames denoised at each place; the first ones only teach the network the past."""
+"""Frames denoised at each position; the first ones only build up the network's state."""
 
-LARGEST = (544, 960)
-"""Height and width of the middle part that is looked at: enough to measure, and quick for large pictures."""
+MAX_SIZE = (544, 960)
+"""Maximum height and width of the central part that is measured: enough data, and fast for large pictures."""
 
 _MATRICES = {0: "RGB", 1: "BT.709", 4: "FCC", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", 9: "BT.2020"}
 _PRIMARIES = {1: "BT.709", 5: "BT.601 (625)", 6: "BT.601 (525)", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
@@ -44,16 +45,16 @@ _TRANSFERS = {
 
 @dataclass(frozen=True, slots=True)
 class NoiseReport:
-    """How noisy a video is, in 8-bit units whatever its bit depth."""
+    """Noise of a video, in 8-bit units whatever its bit depth."""
 
     sigma: float
-    """Standard deviation that the network estimates, mean over the picture and the places."""
+    """Standard deviation estimated by the network, mean over the picture and the positions."""
     planes: dict[str, float]
-    """By component (``y``, ``u``, ``v``, or ``r``, ``g``, ``b``): standard deviation of what would be removed."""
+    """Standard deviation of the removed noise by component: ``y``, ``u``, ``v``, or ``r``, ``g``, ``b``."""
     seconds: list[float]
-    """Where it was looked at."""
+    """Positions of the measurements, in seconds."""
     sigmas: list[float]
-    """The estimate at each place."""
+    """Estimate at each position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,46 +65,46 @@ class VideoReport:
     container: str
     video: dict[str, Any]
     color: dict[str, Any]
-    """The tags as they are, and under ``taken_as`` what vidnoise makes of them."""
+    """Colour tags as stored, and under ``taken_as`` how vidnoise interprets them."""
     others: list[dict[str, Any]]
-    """Streams that are copied."""
+    """Streams other than the video, which are copied."""
     chapters: int
     metadata: dict[str, str]
     encoding: dict[str, str] | None
-    """Encoder and pixel format that a run to the output asked about would choose; None if none was, or none can."""
+    """Encoder and pixel format that a run would choose for the output; None without an output, or if none fits."""
     noise: NoiseReport | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for JSON."""
+        """Return plain numbers and strings, for JSON."""
         return asdict(self)
 
 
 def inspect_video(
     path: str | os.PathLike[str], *, model: ModelLike = "standard", noise: bool = True, output: str | None = None
 ) -> VideoReport:
-    """Look at a video: its streams, colour, and (unless ``noise`` is false) how noisy it is.
+    """Inspect a video: its streams, its colours and, unless ``noise`` is false, its noise.
 
     Args:
-        path: as for :func:`open_source`.
-        model: what measures the noise: a name, a file or a loaded model.
-        noise: whether to measure it.
-        output: where a run would write; nothing is written there.
+        path: As for :func:`open_source`.
+        model: Model to measure the noise with.
+        noise: Whether to measure the noise.
+        output: Where a run would write; nothing is written.
 
     Raises:
-        SourceError, FormatError: it cannot be read or processed.
-        ModelError: there is no such model.
+        SourceError, FormatError: The video cannot be read or processed.
+        ModelError: There is no such model.
     """
     text = os.fspath(path)
     with contextlib.closing(open_source(text)) as source:
         info = source.info
         measured = None
-        # A pipe, camera or stream can be read once: there the beginning has to do.
-        places = _places(info) if os.path.isfile(text) else []
+        # A pipe, camera or stream can be read only once: there, the beginning has to suffice.
+        positions = _positions(info) if os.path.isfile(text) else []
         if noise:
             first = Denoiser(model)
             denoiser = FieldDenoiser(first, Denoiser)
-            measured = _measure(text, places, denoiser) if places else None
-            measured = measured or _summary([_look(iter(source), denoiser)], [0.0])
+            measured = _measure(text, positions, denoiser) if positions else None
+            measured = measured or _summary([_measure_at(iter(source), denoiser)], [0.0])
     copies = info.passthrough
     return VideoReport(
         path=shown(text),
@@ -123,7 +124,9 @@ def inspect_video(
 
 def _encoding(info: StreamInfo, output: str) -> dict[str, str] | None:
     try:
-        encoder, pixel_format = ContainerSink(output, SinkOptions(overwrite=True)).plan(info)
+        output_options = SinkOptions(overwrite=True)
+        sink = ContainerSink(FileDestination(output, output_options), output_options)
+        encoder, pixel_format = sink.plan(info)
     except VidnoiseError:
         return None
     return {"encoder": encoder, "pixel_format": pixel_format}
@@ -166,47 +169,47 @@ def _color_names(color: ColorInfo) -> dict[str, str | None]:
     }
 
 
-def _places(info: StreamInfo) -> list[float]:
-    """Seconds at which to look; none for what cannot be entered in the middle."""
+def _positions(info: StreamInfo) -> list[float]:
+    """Return the positions to measure at, in seconds; none for inputs that cannot be seeked."""
     if info.is_live or not info.duration_seconds or info.duration_seconds < 2:
         return []
-    return [share * info.duration_seconds for share in PLACES]
+    return [share * info.duration_seconds for share in POSITIONS]
 
 
-def _measure(path: str, places: list[float], denoiser: FieldDenoiser) -> NoiseReport | None:
+def _measure(path: str, positions: list[float], denoiser: FieldDenoiser) -> NoiseReport | None:
     found: list[tuple[float, dict[str, float]]] = []
-    for seconds in places:
+    for seconds in positions:
         try:
             with contextlib.closing(open_source(path, start=seconds, notify=silent)) as source:
-                found.append(_look(iter(source), denoiser))
-        except VidnoiseError:  # a header that promises more than there is; the caller looks at the beginning
+                found.append(_measure_at(iter(source), denoiser))
+        except VidnoiseError:  # the header promises more than there is; the caller measures at the beginning
             return None
-    return _summary(found, places)
+    return _summary(found, positions)
 
 
-def _look(frames: Iterator[Frame], denoiser: FieldDenoiser) -> tuple[float, dict[str, float]]:
-    """The estimated noise level at one place, and by component what is removed there; 8-bit units."""
+def _measure_at(frames: Iterator[Frame], denoiser: FieldDenoiser) -> tuple[float, dict[str, float]]:
+    """Return the estimated noise level at one position, and the removed noise by component; in 8-bit units."""
     denoiser.reset()
     levels: dict[str, float] = {}
     for frame in itertools.islice(frames, FRAMES):
         noisy = replace(_middle(frame), discontinuity=False)
         noisy = replace(noisy, planes=tuple(p.to(denoiser.device) for p in noisy.planes))
         (clean,) = denoiser.push(noisy)
-        # The last frame tells most: the network knows the past by then.
+        # The last frame counts: the network has built up its state by then.
         levels = {name: float(d.square().mean().sqrt()) for name, d in removed(noisy, clean).items()}
     return denoiser.estimated_sigma or 0.0, levels
 
 
 def removed(noisy: Frame, clean: Frame) -> dict[str, Tensor]:
-    """Noisy - clean by component, float32, in 8-bit units (one code of an 8-bit picture)."""
+    """Return noisy - clean by component, float32, in 8-bit units (one code of an 8-bit picture)."""
     before, after = component_values(noisy), component_values(clean)
     return {name: before[name] - after[name] for name in before}
 
 
 def _middle(frame: Frame) -> Frame:
-    """The middle part of a picture, at most :data:`LARGEST`."""
+    """Return the central part of a picture, at most :data:`MAX_SIZE`."""
     format = frame.format
-    height, width = (min(a, b) for a, b in zip((frame.height, frame.width), LARGEST, strict=True))
+    height, width = (min(a, b) for a, b in zip((frame.height, frame.width), MAX_SIZE, strict=True))
     top, left = ((frame.height - height) // 2 // 16 * 16, (frame.width - width) // 2 // 16 * 16)
     planes = []
     for i, plane in enumerate(frame.planes):
@@ -216,13 +219,13 @@ def _middle(frame: Frame) -> Frame:
     return replace(frame, planes=tuple(planes))
 
 
-def _summary(found: list[tuple[float, dict[str, float]]], places: list[float]) -> NoiseReport:
+def _summary(found: list[tuple[float, dict[str, float]]], positions: list[float]) -> NoiseReport:
     names = found[0][1]
     mean = {name: sum(levels.get(name, 0.0) for _, levels in found) / len(found) for name in names}
     sigmas = [round(sigma, 2) for sigma, _ in found]
     return NoiseReport(
         sigma=round(sum(sigmas) / len(sigmas), 2),
         planes={name: round(value, 2) for name, value in mean.items()},
-        seconds=[round(s, 2) for s in places],
+        seconds=[round(s, 2) for s in positions],
         sigmas=sigmas,
     )

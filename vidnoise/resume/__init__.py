@@ -1,1 +1,1 @@
-"""Runs that go on where an earlier one ended: progress in segments, and what the two must have in common."""
+"""Resuming interrupted runs: progress in segments, and settings that must match."""

@@ -1,8 +1,8 @@
-"""The finished pieces of a long output that is not whole yet: encoded packets in a folder, safe against any crash.
+"""The finished segments of an incomplete output: encoded packets in a folder, written safely against crashes.
 
-Beside ``clean.mp4`` that is ``clean.mp4.parts/``: a ``manifest.json``, and for each segment ``00000.packets``, which
-counts once ``00000.json`` lies beside it. Packets are kept as the encoder made them, with its exact times: no
-container rounds them, and joining them is copying.
+The folder of ``clean.mp4`` is ``clean.mp4.parts/``. It holds ``manifest.json``, and for each segment a
+``00000.packets``, which counts once ``00000.json`` exists. Packets are stored as the encoder made them, with exact
+timestamps: no container rounds them, and joining them is copying.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from vidnoise.disk import Draft, fitting, layer, real_path
+from vidnoise.disk import Draft, layer, real_path, truncated_name
 from vidnoise.errors import EncodeError, SinkOpenError, UsageError
 
 FORMAT = 1
@@ -35,7 +35,7 @@ _RECORD = struct.Struct("<qqqI?")
 
 @dataclass(frozen=True, slots=True)
 class EncodedPacket:
-    """A packet from the encoder."""
+    """An encoded packet."""
 
     pts: int
     dts: int
@@ -46,23 +46,23 @@ class EncodedPacket:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A finished segment, which begins with a key frame and refers to no other."""
+    """A finished segment, which begins with a key frame and does not depend on others."""
 
     time_base: str
-    """Of its packets."""
+    """Time base of the packets."""
     n_packets: int
     n_bytes: int
     sha256: str
     frames: tuple[int, ...]
-    """Times of its frames as the source gave them, in the source's ticks."""
+    """Timestamps of the frames from the source, in its time base."""
     delay: int
-    """Frames by which decoding runs ahead of showing."""
+    """Number of frames by which decoding is ahead of presentation."""
 
-    def is_sound(self) -> bool:
-        """Whether all is of the kind and in the range that a segment's note has; notes are read from files.
+    def is_valid(self) -> bool:
+        """Whether all fields have valid types and values, since segments are read from files.
 
         Raises:
-            TypeError, ValueError, ArithmeticError: it is not.
+            TypeError, ValueError, ArithmeticError: They have not.
         """
         counts = (self.n_packets, self.n_bytes, self.delay)
         are_numbers = all(type(n) is int for n in (*counts, *self.frames))
@@ -73,12 +73,12 @@ class Segment:
         return in_order and is_ratio and bool(self.frames) and Fraction(self.time_base) > 0
 
 
-def _beside(output: str) -> str:
-    """The folder of an output's segments; a name that is too long for that is cut, and told apart by its hash."""
+def _folder_of(output: str) -> str:
+    """Return the folder of an output's segments; a name that is too long is cut, and made unique by its hash."""
     folder, name = os.path.split(real_path(output) if os.path.islink(output) else output)
-    if fitting(folder, name, _SUFFIX) != name + _SUFFIX:
+    if truncated_name(folder, name, _SUFFIX) != name + _SUFFIX:
         token = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
-        return os.path.join(folder, fitting(folder, name, f".{token}{_SUFFIX}"))
+        return os.path.join(folder, truncated_name(folder, name, f".{token}{_SUFFIX}"))
     return os.path.join(folder, name + _SUFFIX)
 
 
@@ -86,20 +86,23 @@ class Parts:
     """The folder of one output's segments.
 
     Args:
-        output: The path of the output to be.
+        output: Path of the final output.
     """
 
     def __init__(self, output: str) -> None:
-        self.path = _beside(output)
+        self.path = _folder_of(output)
         self._manifest: dict[str, Any] = {}
         self.segments: list[Segment] = []
 
     def load(self, settings: dict[str, Any]) -> None:
-        """Take up what is there of a run with the same ``settings`` (JSON values); nothing is created.
+        """Load the segments of an earlier run, if any. Nothing is created.
+
+        Args:
+            settings: Settings that must be the same, as JSON values.
 
         Raises:
-            UsageError: It was begun with other settings.
-            SinkOpenError: The folder is not one of ours, or cannot be read.
+            UsageError: The earlier run had other settings.
+            SinkOpenError: The folder was not made by vidnoise, or cannot be read.
         """
         self._manifest = {"format": FORMAT, "settings": settings}
         self.segments = []
@@ -110,7 +113,7 @@ class Parts:
                 found = json.load(file)
         except FileNotFoundError:
             if os.path.isdir(self.path) and all(name.endswith(_PART) for name in os.listdir(self.path)):
-                return  # where a power cut came before the first word was written
+                return  # after a power cut, before anything was written
             raise SinkOpenError(
                 f"{self.path}: is there, but not from an earlier run; move it away", self.path
             ) from None
@@ -118,12 +121,14 @@ class Parts:
             raise SinkOpenError(f"{self.path}: cannot be read ({ex}); delete it to begin anew", self.path) from ex
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise SinkOpenError(f"{self.path}: is of another version of vidnoise; delete it to begin anew", self.path)
-        then = found.get("settings")
-        if not isinstance(then, dict):
+        earlier = found.get("settings")
+        if not isinstance(earlier, dict):
             raise SinkOpenError(f"{self.path}: is damaged; delete it to begin anew", self.path)
-        changed = [name for name in {**then, **settings} if then.get(name) != settings.get(name)]
+        changed = [name for name in {**earlier, **settings} if earlier.get(name) != settings.get(name)]
         if changed:
-            what = ", ".join(f"{name} {_shown(then.get(name))}, now {_shown(settings.get(name))}" for name in changed)
+            what = ", ".join(
+                f"{name} {_shown(earlier.get(name))}, now {_shown(settings.get(name))}" for name in changed
+            )
             raise UsageError(
                 f"{self.path}: was begun with other settings ({what}); give the same ones, or delete it to begin anew",
                 *changed,
@@ -133,7 +138,11 @@ class Parts:
             self.segments.append(segment)
 
     def note(self, name: str, value: Any) -> Any:
-        """Remember a JSON value from the first call on, and return what is remembered; creates the folder.
+        """Record a JSON value on the first call, and return the recorded value; creates the folder.
+
+        Args:
+            name: Name of the value.
+            value: The value.
 
         Raises:
             OSError: The folder cannot be written.
@@ -147,24 +156,29 @@ class Parts:
         return self._manifest[name]
 
     def noted(self, name: str) -> Any:
-        """The value recorded by :meth:`note`; None if there is none."""
+        """Return the value recorded by :meth:`note`, or None."""
         return self._manifest.get(name)
 
     @property
     def frames(self) -> list[int]:
-        """Times of all finished frames, in the source's ticks."""
+        """Timestamps of all finished frames, in the source's time base."""
         return [pts for segment in self.segments for pts in segment.frames]
 
     def begin(self) -> SegmentFile:
-        """A file for the next segment."""
-        for name in os.listdir(self.path):  # what a crash or a damaged disk left behind this one must not count later
+        """Begin a new segment, and return its file."""
+        for name in os.listdir(self.path):  # leftovers of a crash or a damaged disk must not count later
             number = name.partition(".")[0]
             if number.isdigit() and int(number) >= len(self.segments):
                 layer().remove(self._file(name))
         return SegmentFile(self._file(f"{len(self.segments):05}.packets"))
 
     def finish(self, file: SegmentFile, frames: list[int], time_base: Fraction) -> None:
-        """``file`` is complete: from now on it survives whatever happens.
+        """Record a complete segment, so that it survives a crash.
+
+        Args:
+            file: The segment's packets.
+            frames: Timestamps of its frames, in the source's time base.
+            time_base: Time base of its packets.
 
         Raises:
             OSError: It cannot be written.
@@ -174,7 +188,7 @@ class Parts:
         self.segments.append(segment)
 
     def packets(self) -> Iterator[tuple[EncodedPacket, Fraction]]:
-        """The packets of all segments in decoding order with their time base; decoding times go up throughout.
+        """Yield the packets of all segments, with their time bases; decoding times increase throughout.
 
         Raises:
             EncodeError: A segment is damaged.
@@ -191,14 +205,14 @@ class Parts:
                 )
 
     def remove(self) -> None:
-        """The output is whole, and safely on the disk. What tells that this is ours goes last."""
+        """Remove the folder, once the output is complete and synced. The manifest goes last."""
         with contextlib.suppress(OSError):
             for name in sorted(os.listdir(self.path), key=lambda name: name == _MANIFEST):
                 layer().remove(self._file(name))
             layer().remove_folder(self.path)
 
     def remove_if_empty(self) -> None:
-        """Leave nothing behind where nothing was finished."""
+        """Remove the folder if there is no finished segment."""
         if not self.segments and os.path.exists(self._file(_MANIFEST)):
             self.remove()
 
@@ -216,12 +230,12 @@ class Parts:
             raise
 
     def _read(self, number: int) -> Segment | None:
-        """Segment ``number`` if it is finished."""
+        """Return segment ``number`` if it is finished, or None."""
         try:
             with open(self._file(f"{number:05}.json"), encoding="utf-8") as file:
                 found = json.load(file)
             segment = Segment(**{**found, "frames": tuple(found["frames"])})
-            if segment.is_sound() and os.path.getsize(self._file(f"{number:05}.packets")) == segment.n_bytes:
+            if segment.is_valid() and os.path.getsize(self._file(f"{number:05}.packets")) == segment.n_bytes:
                 return segment
         except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
             pass
@@ -250,7 +264,7 @@ class Parts:
 
 
 class SegmentFile:
-    """A segment while it is written."""
+    """The file of a segment that is being written."""
 
     def __init__(self, path: str) -> None:
         self._draft = Draft(path)
@@ -269,7 +283,7 @@ class SegmentFile:
         self._decoded.append(packet.dts)
 
     def seal(self, frames: list[int], time_base: Fraction) -> Segment:
-        """Close it, safely on the disk."""
+        """Sync and close the file; returns the description of the segment."""
         self._draft.seal()
         self._draft.publish(overwrite=True)
         first = min(self._shown)
@@ -279,15 +293,18 @@ class SegmentFile:
         )  # fmt: skip
 
     def discard(self) -> None:
-        """Close and remove."""
+        """Close and remove the file."""
         self._draft.discard()
 
 
 class _DecodingClock:
-    """Decoding times for packets of one segment after the other, as one encoder would have given them.
+    """Assigns decoding times to the packets of consecutive segments, as a single encoder would have.
 
-    Each segment's encoder reckons its own: at the beginning, before it knows better, they may lie before the end of
-    the segment before. A picture is decoded when the one ``delay`` before it in order of showing is shown.
+    Each segment's encoder starts on its own: its first decoding times may precede the end of the segment before.
+    A picture is decoded when the one ``delay`` before it in presentation order is shown.
+
+    Args:
+        delay: Number of frames by which decoding is ahead of presentation.
     """
 
     def __init__(self, delay: int) -> None:
@@ -295,7 +312,7 @@ class _DecodingClock:
         self._waiting: deque[int] | None = None
 
     def times(self, shown: list[int]) -> list[int]:
-        """The decoding times of a segment's packets, whose times of showing are ``shown``."""
+        """Return the decoding times of a segment's packets with the presentation times ``shown``."""
         ordered = sorted(shown)
         if self._waiting is None:
             last = min(self._delay, len(ordered) - 1)

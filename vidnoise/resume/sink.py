@@ -1,4 +1,4 @@
-"""A video file written in segments that survive a crash, and joined without encoding anew when all are there."""
+"""A video file written in segments that survive a crash, and are joined at the end without encoding again."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from typing import Any
 
 import av
 
-from vidnoise.disk import is_unfinished, layer
+from vidnoise.disk import Draft, check_free, is_unfinished, layer
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.stamps import decoded_at
+from vidnoise.locking import Lock
 from vidnoise.notices import silent
 from vidnoise.options import SinkOptions
 from vidnoise.resume.segments import EncodedPacket, Parts, SegmentFile
 from vidnoise.sinks.container import ContainerSink
+from vidnoise.sinks.destination import Destination, Output
 from vidnoise.sinks.uncompressed import is_uncompressed
 from vidnoise.sinks.video_stream import VideoStreamWriter
 
 
 class ResumableSink(ContainerSink):
-    """Encodes each stretch of the video on its own into a :class:`Parts` folder, and at the end joins them.
+    """Encodes the video in segments, into a :class:`Parts` folder, and joins them at the end.
 
-    An error, an interruption or a crash leaves all finished segments where they are.
+    An error, an interruption or a crash leaves all finished segments in place.
 
     Args:
-        path, options: As for :class:`ContainerSink`.
-        parts: Where segments go; loaded already.
+        path: The output, a file.
+        options: The options of an output.
+        parts: Folder of the segments, already loaded.
         segment_seconds: Length of a segment, in seconds of video.
-        warm_up_frames: Of the frames that are finished already, so many come once more, and are not written again.
-        is_whole: Asked at the end, with the number of frames that came: whether these were all of the source. If
-            not, the segments are kept, and no file is made.
-        others: Opens the source once more, for the packets of its other streams.
+        warm_up_frames: Number of finished frames that are passed to :meth:`write` again, and ignored.
+        is_whole: Called at the end with the number of frames received; whether these are all of the source. If not, the
+            segments are kept and no file is made.
+        others: Reopens the source, for the packets of its other streams.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class ResumableSink(ContainerSink):
         is_whole: Callable[[int], bool],
         others: Callable[[], contextlib.AbstractContextManager[Iterable[Packet]]],
     ) -> None:
-        super().__init__(path, options)
+        super().__init__(_JoinedFile(path, overwrite=options.overwrite), options)
         if is_uncompressed(self._format_name):
             raise UsageError(f"{path}: {self._format_name} cannot be resumed; write an .mp4 or .mkv")
         self._parts = parts
@@ -58,42 +61,33 @@ class ResumableSink(ContainerSink):
         self._others = others
         self._info: StreamInfo | None = None
         self._segment: _Segment | None = None
-        self._n_taken = self._n_mended = 0
-        self._most_moved = Fraction(0)
-        self._is_reserved = False
+        self._n_taken = self._n_repaired = 0
+        self._max_shift = Fraction(0)
+        self._reservation: Lock | None = None
 
     def reserve(self) -> None:
-        """Keep other runs off the output and its segments until this one is closed or aborted.
+        """Keep other runs off the output and its segments until this sink is closed or aborted.
 
         Raises:
-            SinkOpenError: Another run is writing it.
+            SinkOpenError: Another run is writing the output.
         """
-        self._take_lock()
-        self._is_reserved = True
+        self._reservation = Lock(self.path)
 
-    def _release_lock(self) -> None:
-        if not self._is_reserved:
-            super()._release_lock()
+    def _end_reservation(self) -> None:
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            reservation.release()
 
-    def _unreserve(self) -> None:
-        self._is_reserved = False
-        self._release_lock()
-
-    def _leave(self) -> str:
-        """The segments are all that is needed to try again."""
+    def _keep_draft(self) -> str:
+        """Discard the joined file, since the segments are all that another attempt needs."""
         super().abort()
         return f"; all of it is kept in {self._parts.path}, and the same command tries again"
 
-    def _check_path(self) -> None:
-        """An empty file is what a power cut may leave of an output (and nothing else is lost with it)."""
-        if not is_unfinished(self.path):
-            super()._check_path()
-
     def open(self, info: StreamInfo) -> None:
-        """Find out now what could go wrong at the end, and take the segments that are there already.
+        """Open the output once, to fail now rather than at the end, and check it against the finished segments.
 
         Raises:
-            SinkOpenError: As for :class:`ContainerSink`; or the encoder now makes another kind of stream.
+            SinkOpenError: As for :class:`ContainerSink`; or the encoder's headers differ from those of the segments.
         """
         super().open(info)
         headers = self._video.headers.hex()
@@ -111,12 +105,12 @@ class ResumableSink(ContainerSink):
         self._warm_up_left = min(self._warm_up_frames, len(self._parts.frames))
 
     def write(self, frame: Frame) -> None:
-        """Encode ``frame``; packets that ride on it are read again when all is joined."""
+        """Encode ``frame``; packets attached to it are ignored, and read again when the segments are joined."""
         self._n_taken += 1
         if self._warm_up_left:
             self._warm_up_left -= 1
             return
-        with self._failing_cleanly():
+        with self._cleaning_up():
             segment = self._segment
             if segment is None or segment.is_full(frame, self._seconds):
                 last_pts = None if segment is None else segment.video.last_pts
@@ -147,24 +141,24 @@ class ResumableSink(ContainerSink):
         except BaseException:
             segment.discard()
             raise
-        self._n_mended += segment.video.n_mended
-        self._most_moved = max(self._most_moved, segment.video.most_moved)
+        self._n_repaired += segment.video.n_repaired
+        self._max_shift = max(self._max_shift, segment.video.max_shift)
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
-        """Join the segments if the source has ended, else keep them.
+        """Join the segments if the source has ended; otherwise keep them.
 
         Raises:
-            EncodeError: Writing failed, or there is no frame at all. Finished segments are kept.
+            EncodeError: Writing failed, or there is not a single frame. Finished segments are kept.
         """
         info, self._info = self._info, None
         try:
             if info is not None:
                 self._close(info)
         finally:
-            self._unreserve()
+            self._end_reservation()
 
     def _close(self, info: StreamInfo) -> None:
-        with self._failing_cleanly():
+        with self._cleaning_up():
             self._finish_segment()
         if not self._is_whole(self._n_taken):
             self._parts.remove_if_empty()
@@ -180,7 +174,7 @@ class ResumableSink(ContainerSink):
         self._parts.remove()
 
     def _join(self) -> None:
-        with self._failing_cleanly(), self._others() as others:
+        with self._cleaning_up(), self._others() as others:
             packets = self._parts.packets()
             waiting = next(packets, None)
             for other in others:
@@ -192,7 +186,7 @@ class ResumableSink(ContainerSink):
             while waiting is not None:
                 self._mux_encoded(*waiting)
                 waiting = next(packets, None)
-        self._video.n_mended, self._video.most_moved = self._n_mended, self._most_moved
+        self._video.n_repaired, self._video.max_shift = self._n_repaired, self._max_shift
         super().close()
 
     def _mux_encoded(self, encoded: EncodedPacket, time_base: Fraction) -> None:
@@ -204,7 +198,7 @@ class ResumableSink(ContainerSink):
         self._n_written += 1
 
     def abort(self) -> None:
-        """Throw away what is not finished. Finished segments stay, for the next run."""
+        """Discard the unfinished segment. Finished ones stay for the next run."""
         super().abort()
         segment, self._segment = self._segment, None
         if segment is not None:
@@ -212,16 +206,34 @@ class ResumableSink(ContainerSink):
         if self._info is not None:
             self._parts.remove_if_empty()
         self._info = None
-        self._unreserve()
+        self._end_reservation()
+
+
+class _JoinedFile(Destination):
+    """The file that the segments are joined into.
+
+    It takes no lock: the sink holds one for the whole run, over several drafts.
+    """
+
+    def __init__(self, path: str, *, overwrite: bool) -> None:
+        super().__init__(path)
+        self._overwrite = overwrite
+
+    def check(self) -> None:
+        if not is_unfinished(self.path):  # an empty file, as a power cut may leave it, holds nothing to lose
+            check_free(self.path, overwrite=self._overwrite)
+
+    def create(self, format_name: str) -> Output:
+        return Draft(self.path)
 
 
 class _Segment:
     """A segment that is being encoded.
 
     Args:
-        file: Where its packets go.
-        format: The container of the output to be: encoders write their headers as it wants them.
-        make: Makes the writer from a container and a function that takes its packets.
+        file: Receives the packets.
+        format: Container of the final output, since encoders write headers to suit it.
+        make: Makes the writer, from a container and a function that receives its packets.
     """
 
     def __init__(
@@ -231,16 +243,16 @@ class _Segment:
         self._frames: list[int] = []
         self._begin: Fraction | None = None
         self._time_base = Fraction(0)
-        # Nothing is ever muxed here, but libav has encoders in containers only.
+        # Nothing is muxed into this container, but PyAV has encoders only in containers.
         self._container = av.open(io.BytesIO(), "w", format=format)
         try:
-            self.video = make(self._container, self._keep)
+            self.video = make(self._container, self._store)
         except BaseException:
             self.discard()
             raise
 
     def is_full(self, frame: Frame, seconds: Fraction) -> bool:
-        """Whether ``frame`` belongs into the next one."""
+        """Whether ``frame`` belongs to the next segment."""
         now = frame.seconds
         return self._begin is not None and now is not None and now - self._begin >= seconds
 
@@ -260,7 +272,7 @@ class _Segment:
             self._container.close()
         self._file.discard()
 
-    def _keep(self, packet: av.Packet) -> None:
+    def _store(self, packet: av.Packet) -> None:
         if packet.has_sidedata("matroska_block_additional"):
             raise FormatError("transparency in this codec cannot be resumed; use codec ffv1, or no resume")
         pts = packet.pts or 0

@@ -1,4 +1,4 @@
-"""Going on with a long file that was interrupted: which frames are left, and that nothing else has changed."""
+"""Resuming an interrupted file: which frames are left, and whether anything else has changed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from vidnoise.sources.container import ContainerSource
 
 WARM_UP_FRAMES = 64
-"""Frames before a seam that are denoised once more, so that the network remembers what it knew. Measured at the seam
-against a run without interruption: see docs/BATCH.md."""
+"""Number of frames before a seam that are denoised again, so that the network has its state back. For the effect at the
+seam, compared with a run without interruption, see docs/BATCH.md.
+"""
 
 _LEAD_SECONDS = 2
-"""Looked at before the warm-up begins: pictures right after a place that a decoder was sent to may be incomplete."""
+"""Seconds to decode before the warm-up: pictures right after a seek may be incomplete."""
 
 _SAMPLE_BYTES = 1 << 20
 
@@ -47,18 +48,18 @@ def open_resumable(
     network: DenoiseNetwork,
     device: str | torch.device,
 ) -> tuple[RestOfSource, ResumableSink]:
-    """The part of ``src`` that is not finished yet, and the sink that has the rest.
+    """Open the unfinished part of ``src``, and the sink that has the rest.
 
     Args:
         src: A file.
-        dst: A file; segments lie beside it in ``<dst>.parts``.
-        options: Of the run. On going on, those that are not :attr:`~vidnoise.checked.Option.may_change` must be the
-            same.
+        dst: A file; segments are stored next to it in ``<dst>.parts``.
+        options: Options of the run. On resuming, those without :attr:`~vidnoise.checked.Option.may_change` must be the
+            same as before.
         network: The model.
-        device: Where what ``hwaccel`` decodes stays.
+        device: Device on which pictures decoded by ``hwaccel`` stay.
 
     Raises:
-        UsageError: What was begun had other settings; or this input or output cannot be resumed.
+        UsageError: The earlier run had other settings, or this input or output cannot be resumed.
         SourceError, SinkError, FormatError: As for :func:`open_source` and :func:`open_sink`.
     """
     from vidnoise.resume.sink import ResumableSink
@@ -98,7 +99,7 @@ def open_resumable(
                 "version": __version__,
                 "input": _fingerprint(source),
                 "model": _weights_hash(network),
-                **what_must_stay(options),
+                **fixed_options(options),
             }
         )
         rest = RestOfSource(whole, open_at, parts, start=start or 0.0, duration=duration)
@@ -111,13 +112,13 @@ def open_resumable(
 
 
 class RestOfSource(ClosedAfterUse):
-    """The frames of a source that are not finished, and :data:`WARM_UP_FRAMES` before them, with their own times.
+    """The unfinished frames of a source, preceded by :data:`WARM_UP_FRAMES` finished ones, with unchanged timestamps.
 
     Args:
-        whole: The source, not begun; it is closed with this one.
-        open_at: Opens it anew at a start, for a duration.
-        parts: What is finished.
-        start, duration: Of the whole, as the user gave them.
+        whole: The whole source, not iterated yet; it is closed with this one.
+        open_at: Reopens it with a start and a duration.
+        parts: The finished segments.
+        start, duration: Time range of the whole, as the user gave it.
     """
 
     trailing_packets: tuple[Packet, ...] = ()
@@ -133,19 +134,19 @@ class RestOfSource(ClosedAfterUse):
     ) -> None:
         done = parts.frames
         self.n_kept = len(done)
-        """Finished frames."""
+        """Number of finished frames."""
         self._warm_up = done[-WARM_UP_FRAMES:]
         self._done = done
         self._source = whole
         self._shift = 0
-        """Ticks to add to the times of ``_source`` to have those of the whole."""
-        self._is_sought = False
+        """Ticks to add to the timestamps of ``_source`` to get those of the whole."""
+        self._has_sought = False
         self._end: Fraction | None = None
         self._n_given = 0
         self._stopped = self._ended = False
         self.info = whole.info
         self.first_time = done[0] * whole.info.time_base if done else None
-        """Time stamp of the first frame of the whole, in seconds; None where nothing is finished."""
+        """Timestamp of the first frame of the whole, in seconds; None if nothing is finished."""
         if not done:
             return
         left = None
@@ -157,18 +158,18 @@ class RestOfSource(ClosedAfterUse):
             whole.info, n_frames=left, duration_seconds=None if seconds is None else max(0.0, seconds - float(elapsed))
         )
         begin = float(elapsed) + start - _LEAD_SECONDS
-        if begin > start and self._seeks_well(whole, open_at, begin):
+        if begin > start and self._seeks_accurately(whole, open_at, begin):
             whole.close()
             self._source = open_at(begin, None)
             self._shift = self._source.shift - whole.shift
-            self._is_sought = True
+            self._has_sought = True
             if duration is not None and self.first_time is not None:
                 self._end = self.first_time + Fraction(duration).limit_denominator(1_000_000)
 
-    def _seeks_well(
+    def _seeks_accurately(
         self, whole: ContainerSource, open_at: Callable[[float | None, float | None], ContainerSource], begin: float
     ) -> bool:
-        """Whether the frames that are found from ``begin`` on are those that were there when it was read through."""
+        """Whether seeking to ``begin`` yields the same frames as reading from the start did."""
         try:
             with contextlib.closing(open_at(begin, None)) as source:
                 times = ((frame.pts or 0) + source.shift - whole.shift for frame in source)
@@ -183,16 +184,16 @@ class RestOfSource(ClosedAfterUse):
 
     @property
     def n_warm_up(self) -> int:
-        """How many of the frames were finished before."""
+        """Number of frames that were finished before."""
         return len(self._warm_up)
 
     def is_whole(self, n_taken: int) -> bool:
-        """Whether ``n_taken`` frames are all there were up to the end of the source."""
+        """Whether ``n_taken`` frames are all frames up to the end of the source."""
         return self._ended and n_taken == self._n_given
 
     def __iter__(self) -> Iterator[Frame]:
         first_index = self.n_kept - self.n_warm_up
-        for number, frame in enumerate(self._wanted()):
+        for number, frame in enumerate(self._remaining()):
             if number < self.n_warm_up and frame.pts != self._warm_up[number]:
                 raise SourceError(
                     f"{self._source.uri}: reads otherwise than when its first part was finished; "
@@ -202,11 +203,11 @@ class RestOfSource(ClosedAfterUse):
             yield replace(frame, index=first_index + number, packets=())
         self._ended = not self._stopped and self._n_given >= self.n_warm_up
 
-    def _wanted(self) -> Iterator[Frame]:
-        to_skip = 0 if self._is_sought else self.n_kept - self.n_warm_up
+    def _remaining(self) -> Iterator[Frame]:
+        to_skip = 0 if self._has_sought else self.n_kept - self.n_warm_up
         for number, frame in enumerate(self._source):
             pts = (frame.pts or 0) + self._shift
-            if number < to_skip or (self._is_sought and pts < self._warm_up[0]):
+            if number < to_skip or (self._has_sought and pts < self._warm_up[0]):
                 continue
             if self._end is not None and pts * frame.time_base >= self._end:
                 self._source.close()
@@ -214,7 +215,7 @@ class RestOfSource(ClosedAfterUse):
             yield replace(frame, pts=pts)
 
     def amend(self, stats: RunStats) -> RunStats:
-        """``stats`` of a run over these frames, with those that were finished before told apart."""
+        """Return the ``stats`` of a run over these frames without those that were finished before."""
         again = min(self.n_warm_up, stats.frames_out)
         out = stats.frames_out - again
         return replace(
@@ -223,7 +224,7 @@ class RestOfSource(ClosedAfterUse):
         )  # fmt: skip
 
     def stop(self) -> None:
-        """No more frames are wanted. Any thread may call this."""
+        """End the iteration as soon as possible. Thread-safe."""
         self._stopped = True
         self._source.stop()
 
@@ -250,14 +251,14 @@ def _file_hash(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def what_must_stay(options: FileOptions) -> dict[str, Any]:
-    """The options that a run must be given again when it is gone on with, as JSON values."""
+def fixed_options(options: FileOptions) -> dict[str, Any]:
+    """Return the options that must be the same when a run is resumed, as JSON values."""
     names = [name for name, each in named_fields(FileOptions).items() if not about(each).may_change]
     return {name: _recorded(name, getattr(options, name)) for name in names}
 
 
 def _recorded(name: str, value: Any) -> Any:
-    """Return the value recorded for an option; of what FFmpeg's readers are told (keys, say) and of files a hash."""
+    """Return the recorded value of an option: a hash for files, and for options of FFmpeg's demuxers, such as keys."""
     if not value:
         return value
     if name == "mask":
@@ -268,7 +269,7 @@ def _recorded(name: str, value: Any) -> Any:
 
 
 def _fingerprint(path: str) -> dict[str, Any]:
-    """Size and a hash of beginning and end: enough to see that it is another file, and quick for large ones."""
+    """Return the size and a hash of the beginning and end, which identifies a file quickly, however large."""
     size = os.path.getsize(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -1,1 +1,1 @@
-"""One stream's session: what is remembered of it, how strongly it is denoised, and where it is cut."""
+"""Denoising sessions: the state of a stream, its strength, cuts, fields and grain."""

@@ -1,4 +1,4 @@
-"""One stream's session: the only holder of a network's state."""
+"""The denoising session of one stream, which holds the network's state."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
-    """The device for a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    """Return the device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        DeviceError: it does not exist here. Nothing else is used in its place.
+        DeviceError: The device does not exist here; there is no fallback.
     """
     if isinstance(name, torch.device):
         name = str(name)
@@ -67,10 +67,10 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of the network's convolutions: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    """Return the data type of the network's convolutions for a name: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
-        UsageError: there is no such precision, or the device cannot do it.
+        UsageError: There is no such precision, or the device does not support it.
     """
     if name == "auto":
         if device.type == "cuda":
@@ -97,33 +97,32 @@ def _setting(name: str) -> Any:
 
 @takes(DenoiseOptions)
 class Denoiser(AssignedOnce):
-    """Denoises one stream of pictures, in order, keeping what it learnt of the past.
+    """Denoises the pictures of one stream in order, with memory of the past.
 
-    Causal and without delay, unless it is asked to look ahead: each picture pushed comes back at once. With
-    ``lookahead`` pictures wait for those after them, and come back some at a time, in order, up to
-    :attr:`latency_frames` pushes later; :meth:`flush` gives the last ones. Not thread-safe; a model may be shared by
-    any number of denoisers.
+    By default it is causal and without delay: each picture pushed is returned at once. With ``lookahead``, pictures
+    wait for later ones and are returned in order, up to :attr:`latency_frames` pushes later; :meth:`flush` returns the
+    last ones. Not thread-safe; any number of denoisers may share a model.
 
-    ``sigma``, ``strength``, ``luma``, ``chroma`` and ``detect_cuts`` may be set between two pictures; nothing else may.
-    As a context manager it is closed at the end of the ``with`` block.
+    ``sigma``, ``strength``, ``luma``, ``chroma`` and ``detect_cuts`` may be set between two pictures, other attributes
+    may not. As a context manager, it is closed at the end of the ``with`` block.
 
     Args:
-        model: a name from :func:`vidnoise.list_models`, a ``.safetensors`` file, what :func:`vidnoise.load_model`
-            returned, or a network.
-        order: of the channels of arrays and tensors: ``"rgb"``, or ``"bgr"`` as OpenCV has them.
-        rotation: degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`): what is left, and how
-            the mask lies.
-        begin_seconds: where in the video the first frame is, for zones and mask.
-        first_time: time stamp of that frame in seconds, where the first that is pushed is a later one.
-        options: see below, and :class:`vidnoise.options.DenoiseOptions`.
+        model: A name from :func:`vidnoise.list_models`, a ``.safetensors`` file, the result of
+            :func:`vidnoise.load_model`, or a network.
+        order: Order of the channels of arrays and tensors, ``"rgb"``, or ``"bgr"`` as in OpenCV.
+        rotation: Rotation of the video for display in degrees (:attr:`StreamInfo.rotation`), which determines what is
+            left, and the orientation of the mask.
+        begin_seconds: Position of the first frame in the video, in seconds, for zones and mask.
+        first_time: Timestamp of the video's first frame in seconds, if the first frame pushed is a later one.
+        options: See below, and :class:`vidnoise.options.DenoiseOptions`.
 
     Raises:
-        UsageError: a value out of range.
-        SourceError, FormatError: the mask cannot be read.
-        SinkError: the grain table exists already, or cannot be written there.
-        UnknownModelError, WeightsError: see :func:`vidnoise.load_model`.
-        DeviceError: the device does not exist, or runs out of memory.
-        BackendError: the backend is not installed, or cannot run on this device.
+        UsageError: A value is out of range.
+        SourceError, FormatError: The mask cannot be read.
+        SinkError: The grain table exists already, or cannot be written.
+        UnknownModelError, WeightsError: See :func:`vidnoise.load_model`.
+        DeviceError: The device does not exist, or ran out of memory.
+        BackendError: The backend is not installed, or does not support the device.
 
     >>> import numpy as np, vidnoise
     >>> with vidnoise.Denoiser("fast", order="bgr") as denoiser:
@@ -197,13 +196,13 @@ class Denoiser(AssignedOnce):
         self.dtype = torch.float32 if is_float32 else resolve_precision(chosen.precision, self.device)
         self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
         self.model = as_model(model, self.device)
-        """The loaded model; give it to another session to share it."""
+        """The loaded model, which another session may share."""
         self.network = self.model.network
         self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
         self.sigma = chosen.sigma
         self._luma, self._chroma, self._detect_cuts = chosen.luma, chosen.chroma, chosen.detect_cuts
         self.latency_frames = lookahead
-        """Frames that may have to be pushed before the first one comes back, less one."""
+        """Number of later frames that may have to be pushed before a frame is returned."""
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
         self._sigma_scales: dict[tuple[float, float], Tensor] = {}
@@ -239,23 +238,23 @@ class Denoiser(AssignedOnce):
 
     @property
     def state(self) -> State | None:
-        """The network's memory of the stream, without ``lookahead``; ``None`` before the first frame."""
+        """The network's state of the stream, without ``lookahead``; None before the first frame."""
         return self._state
 
     def go_on_from(self, state: State) -> None:
-        """Remember ``state``: the network's step for this stream was taken elsewhere, together with others."""
+        """Set the state after a step that was taken elsewhere, together with other streams."""
         self._state = state
 
     @property
     def model_name(self) -> str:
-        """By its card; ``custom`` for a network without one."""
+        """Name on the model's card; ``custom`` for a network without one."""
         return self.model.name
 
     @property
     def sigma(self) -> SigmaLike | None:
-        """The noise level, if it is known: standard deviation in 8-bit units, or an ``(H, W)`` array of it.
+        """Known noise level: standard deviation in 8-bit units, or an ``(H, W)`` array of it.
 
-        May be set between two frames; ``None`` has it measured. An array is copied: set it again after changing it.
+        May be set between two frames; None estimates it. An array is copied: set it again after changing it.
         """
         return None if self._known is None else self._known.given
 
@@ -265,7 +264,7 @@ class Denoiser(AssignedOnce):
 
     @property
     def strength(self) -> float:
-        """The strength where no zone says otherwise, 0 to 2. May be set between two frames."""
+        """Strength outside all zones, 0 to 2. May be set between two frames."""
         return self._amounts.strength
 
     @strength.setter
@@ -275,36 +274,38 @@ class Denoiser(AssignedOnce):
 
     @property
     def estimated_sigma(self) -> float | None:
-        """Noise level of the last frame, mean over the picture, 8-bit units: that of R, G and B, or what was given.
-        ``None`` before the first."""
+        """Noise level of the last frame in 8-bit units: the known sigma, or the mean estimate for R, G and B.
+
+        None before the first frame.
+        """
         if self._level is None:
             return None
         return float(self._level) * 255 if self._known_mean is None else self._known_mean
 
     @property
     def backend_name(self) -> str:
-        """How the network runs; of ``auto``, what it uses at the moment."""
+        """Name of the backend; for ``auto``, the one in use."""
         return self.backend.name
 
     @property
     def n_cuts(self) -> int:
-        """Scene cuts detected so far."""
+        """Number of scene cuts detected so far."""
         return int(self._cuts)
 
     def push(self, picture: Picture, *, sigma: SigmaLike | None = None) -> list[Picture]:
-        """Take the next picture; returns those that are finished: this one, unless ``lookahead`` keeps it waiting.
+        """Push the next picture; returns the pictures that are finished: this one, unless ``lookahead`` delays it.
 
         Args:
-            picture: of any kind that :func:`vidnoise.denoise` takes; it comes back as the same kind, on its own device.
-                ``discontinuity`` of a :class:`Frame` forgets the past.
-            sigma: the noise level of this picture, in 8-bit units: a number, or an ``(H, W)`` array; by default
+            picture: Picture of any kind that :func:`vidnoise.denoise` takes. It is returned as the same kind, on its
+                own device. ``discontinuity`` of a :class:`Frame` resets the denoiser.
+            sigma: Noise level of this picture in 8-bit units, a number or an ``(H, W)`` array; by default
                 :attr:`sigma`.
 
         Raises:
-            DeviceError: the device ran out of memory. The picture is not lost: push it again (without ``lookahead``).
-            FormatError: it is of no supported kind, sample type or shape, or the mask does not fit it.
-            UsageError: there are zones, but it has no time; ``sigma`` is out of range or does not fit it; or the
-                denoiser is closed.
+            DeviceError: The device ran out of memory. The picture is not lost: push it again (without ``lookahead``).
+            FormatError: The picture is of an unsupported kind, sample type or shape, or the mask does not fit it.
+            UsageError: There are zones, but the picture has no timestamp; ``sigma`` is out of range or does not fit it;
+                or the denoiser is closed.
         """
         shape = self._shape
         task = self.prepare(picture, sigma)
@@ -317,7 +318,7 @@ class Denoiser(AssignedOnce):
         return done + self._finished(self._window.push(task, task.padded, task.sigma, task.sigma_scale, task.continues))
 
     def drain(self) -> list[Any]:
-        """The pictures that wait, finished by what has come so far. What is pushed next goes on from them."""
+        """Finish and return the waiting pictures, without waiting for later ones. The state is kept."""
         return [] if self._window is None else self._finished(self._window.flush())
 
     def _finished(self, steps: Iterator[tuple[Task, Denoised]]) -> list[Any]:
@@ -329,7 +330,7 @@ class Denoiser(AssignedOnce):
         return done
 
     def _step(self, task: Task) -> tuple[Tensor, Tensor]:
-        """The clean picture and its noise level."""
+        """Take the network's step; returns the clean picture and its noise level."""
         try:
             if self._state is None:
                 self._state = self.backend.initial_state(1, *task.padded.shape[-2:])
@@ -346,11 +347,11 @@ class Denoiser(AssignedOnce):
         return DeviceError(f'{self.device} ran out of memory at {width}x{height}; try {less}, or model="fast"')
 
     def flush(self) -> list[Any]:
-        """End of the stream: returns what is still inside (with ``lookahead`` only), as the kinds that were pushed.
+        """End the stream, and return the remaining pictures (with ``lookahead`` only), of the kinds that were pushed.
 
         Raises:
-            SinkOpenError: the grain table cannot be written.
-            UsageError: the denoiser is closed.
+            SinkOpenError: The grain table cannot be written.
+            UsageError: The denoiser is closed.
         """
         self._check_open()
         done = self.drain()
@@ -360,8 +361,7 @@ class Denoiser(AssignedOnce):
         return done
 
     def close(self) -> None:
-        """Release all that is held: the mask's file, the memory of the past, and what still waits, which :meth:`flush`
-        would have given. May be called twice."""
+        """Release the mask's file, the memory of the past and the pictures that wait. Idempotent."""
         self._amounts.close()
         self.reset()
         self._window = None
@@ -392,13 +392,13 @@ class Denoiser(AssignedOnce):
             self._amounts.close()
 
     def prepare(self, picture: Any, sigma: SigmaLike | None = None) -> Task:
-        """Prepare the network's task for the next picture; forgets the past where it says so.
+        """Prepare the network's task for the next picture, after a reset if the picture requires one.
 
-        :meth:`push` is this, the backend's step and :meth:`finish`; a :class:`vidnoise.StreamBatch` takes the step for
-        several sessions at once, and tells each by :meth:`go_on_from` what it remembers from then on.
+        :meth:`push` consists of this, the backend's step and :meth:`finish`. A :class:`vidnoise.StreamBatch` takes the
+        step for several sessions at once, and sets the state of each by :meth:`go_on_from`.
         """
         self._check_open()
-        frame, restore = self._adapter.frame(picture)
+        frame, to_picture = self._adapter.frame(picture)
         frame = frame.to(self.device)
         if self.latency_frames:  # whoever pushed it may use its memory again
             frame = owned(frame)
@@ -410,7 +410,7 @@ class Denoiser(AssignedOnce):
         strength, map = self._amounts.at(frame)
         with torch.inference_mode():
             room = None
-            if self._state is not None and not self.latency_frames:  # which would keep frames that the next overwrites
+            if self._state is not None and not self.latency_frames:  # with lookahead, frames must not be overwritten
                 room = self.backend.input_buffer(self._state)
             padded = to_network(frame, MULTIPLE, room)
             noisy = padded[..., : frame.height, : frame.width]
@@ -428,30 +428,30 @@ class Denoiser(AssignedOnce):
             self._was_known = levels is not None
             mean = None if known is None else known.mean
             return Task(
-                frame, noisy, padded, levels, mean, continues, strength, map, self._sigma_scale(strength), restore
+                frame, noisy, padded, levels, mean, continues, strength, map, self._sigma_scale(strength), to_picture
             )
 
     def _forget_noise(self) -> None:
-        """While the noise level is known, the network looks at no noise: what it remembers of it is of long ago."""
+        """Forget the estimate of the noise, which is out of date: it is not updated while the noise level is known."""
         for state in (self._state, None if self._window is None else self._window.state):
             if state is not None:
                 state.noise.zero_()
 
     def _sigma_scale(self, strength: float) -> float | Tensor:
-        """How many times as strong the noise is taken to be, ``(1, 2)`` where luma and chroma differ."""
+        """Return the factor by which the noise is assumed to be stronger, ``(1, 2)`` if luma and chroma differ."""
         luma, chroma = (max(1.0, strength) * max(1.0, share) for share in (self.luma, self.chroma))
         if luma == chroma:
             return luma
-        if (luma, chroma) not in self._sigma_scales:  # numbers that go to a GPU are waited for, so they are kept
+        if (luma, chroma) not in self._sigma_scales:  # kept, since copying numbers to a GPU waits for it
             self._sigma_scales = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
         return self._sigma_scales[luma, chroma]
 
     def finish(self, task: Task, clean: Tensor, level: Tensor) -> Any:
-        """The picture that goes out, from what the network made of it: ``(1, 3, H, W)``, padded, and its level."""
+        """Make the output picture from the network's clean picture, ``(1, 3, H, W)``, padded, and its noise level."""
         frame, noisy = task.frame, task.noisy
         self._level, self._known_mean = level, task.known_mean
         strength, luma, chroma = (min(1.0, share) for share in (task.strength, self.luma, self.chroma))
-        with torch.no_grad():  # not inference_mode: what goes out may be anyone's
+        with torch.no_grad():  # not inference_mode: the caller may use the output freely
             if self._grain is None and task.map is None and luma == chroma == 1:
                 out = from_network(frame, clean, task.padded, strength)
             else:
@@ -463,4 +463,4 @@ class Denoiser(AssignedOnce):
                 out = add_correction(frame, weigh_correction(frame, correction, luma, chroma))
         if self._grain_table is not None:
             self._grain_table.observe(frame, out)
-        return task.restore(out if self.preview is None else split(frame, out, rotation=self.rotation))
+        return task.to_picture(out if self.preview is None else split(frame, out, rotation=self.rotation))

@@ -1,8 +1,8 @@
-"""Interlaced video, field by field: the two fields of a frame were taken at different times.
+"""Denoising interlaced video by field, as the two fields of a frame were taken at different times.
 
-Denoised as one picture, the comb at every moving edge would pass for detail or for noise. Here the lines of each field
-make a picture of half the height, each field has a past of its own, and the clean lines go back to their places: the
-output is interlaced as the input was.
+If the frame were denoised as one picture, the combing at moving edges would pass for detail or noise. Instead, the
+lines of each field form a picture of half the height, each field has its own state, and the clean lines return to their
+places: the output is interlaced like the input.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from vidnoise.weights import Model
 
 
 class FieldDenoiser:
-    """Denoises a stream whose interlaced frames (:attr:`Frame.interlaced`) are treated by field, all others whole.
+    """Denoises a stream whose interlaced frames (:attr:`Frame.interlaced`) are treated by field, and others whole.
 
-    Used like a :class:`Denoiser`, and like it not thread-safe.
+    Used like a :class:`Denoiser`, and not thread-safe either.
 
     Args:
-        first: Denoises whole frames, and top fields.
-        make: A denoiser for the bottom fields, with the model and the ``lookahead`` of ``first``; called where a
-            field comes.
+        first: Denoises whole frames and top fields.
+        make: Makes a denoiser for the bottom fields from the model of ``first``, with the same ``lookahead``; called at
+            the first interlaced frame.
     """
 
     def __init__(self, first: Denoiser, make: Callable[[Model], Denoiser]) -> None:
@@ -34,12 +34,12 @@ class FieldDenoiser:
         self._make = make
         self._second: Denoiser | None = None
         self._waiting: deque[Frame] = deque()
-        """Interlaced frames whose fields wait."""
+        """Interlaced frames whose fields are being denoised."""
         self.device, self.dtype, self.model_name = first.device, first.dtype, first.model_name
 
     @property
     def estimated_sigma(self) -> float | None:
-        """See :attr:`Denoiser.estimated_sigma`; of interlaced video the top field's."""
+        """See :attr:`Denoiser.estimated_sigma`; for interlaced video, that of the top field."""
         return self._first.estimated_sigma
 
     @property
@@ -59,7 +59,7 @@ class FieldDenoiser:
             self._second.reset()
 
     def push(self, frame: Frame) -> list[Frame]:
-        """Take the next frame; returns those that are finished. Raises what :meth:`Denoiser.push` does."""
+        """Push the next frame; returns the frames that are finished. Raises the errors of :meth:`Denoiser.push`."""
         if not frame.interlaced:
             return [*self._drain(), *self._first.push(frame)]
         done = [] if self._waiting else self._first.drain()
@@ -73,7 +73,7 @@ class FieldDenoiser:
         return [weave(self._waiting.popleft(), t, b) for t, b in zip(tops, bottoms, strict=True)]
 
     def _drain(self) -> list[Frame]:
-        """The interlaced frames that wait."""
+        """Finish and return the waiting interlaced frames."""
         if self._second is None or not self._waiting:
             return []
         return self._woven(self._first.drain(), self._second.drain())
@@ -90,15 +90,15 @@ class FieldDenoiser:
             for frame in frames:
                 yield from self.push(frame)
             yield from self._drain()
-            yield from self._first.flush()  # which also writes what both have measured
+            yield from self._first.flush()  # also writes the grain table of both
         finally:
             self.close()
 
 
 def fields(frame: Frame) -> tuple[Frame, Frame]:
-    """The even and the odd lines of ``frame`` as pictures of half its height (rounded up, for both).
+    """Split a frame into its even and odd lines, as pictures of half its height (rounded up, for both).
 
-    Their planes are views where the lines come out even; a field that is a line short has its last one twice.
+    Planes are views where the number of lines is even; a field that is one line short repeats its last line.
     """
     height = -(-frame.height // 2)
     parts = []
@@ -116,7 +116,7 @@ def fields(frame: Frame) -> tuple[Frame, Frame]:
 
 
 def weave(frame: Frame, top: Frame, bottom: Frame) -> Frame:
-    """``frame`` with the lines of ``top`` and ``bottom``, which :func:`fields` took apart."""
+    """Interleave the lines of ``top`` and ``bottom``, the inverse of :func:`fields`."""
     planes = []
     for plane, *parts in zip(frame.planes, top.planes, bottom.planes, strict=True):
         woven = parts[0].new_empty(plane.shape)

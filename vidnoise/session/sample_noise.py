@@ -1,4 +1,4 @@
-"""Convert a known sigma, which is that of the samples as they are stored, to levels in the network's channels."""
+"""Conversion of a known sigma, that of the stored samples, to levels in the network's channels."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from vidnoise.frame import ColorInfo, Frame, PixelFormat
 from vidnoise.model.luma_chroma import rgb_to_bands
 
 SIZE = 32
-"""Height and width of the picture in which one sample is changed: further than upsampled chroma reaches."""
+"""Height and width of the picture in which single samples are changed: more than the reach of upsampled chroma."""
 CELL = 4
-"""Pixels after which all that depends on a sample's place repeats itself."""
+"""Period in pixels of everything that depends on the position of a sample."""
 
 
 def sample_noise(frame: Frame) -> tuple[float, ...]:
-    """The noise level that white noise of one 8-bit step in all samples makes in the network's channels.
+    """Return the noise levels in the network's channels for white noise of one 8-bit step in all samples.
 
     Args:
-        frame: for its format and colours.
+        frame: A frame, for its format and colours.
 
     Returns:
-        Six numbers in [0, 1] units, as the network's levels are ordered: luma and two chroma channels in the low-pass
-        band, then in the details. RGB: 1/255 all. Gray: luma is sqrt 3 times the samples, and there is no chroma.
+        Six numbers in [0, 1] units in the order of the network's levels: luma and two chroma channels in the low-pass
+        band, then in the details. For RGB, all are 1/255. For gray, luma is sqrt 3 times that of the samples, and
+        chroma is 0.
     """
     return _sample_noise(frame.format, resolve_color(frame.color, frame.format, frame.height, frame.width))
 
 
 @lru_cache(maxsize=256)
 def _sample_noise(format: PixelFormat, color: ColorInfo) -> tuple[float, ...]:
-    # All is linear, so the energies of what single samples do to the bands add up.
+    # The conversion is linear, so the energies that single samples contribute to the bands add up.
     step = format.step_of_8_bits
     swing = 32
     dtype = {1: torch.uint8, 2: torch.uint16, 4: torch.float32}[format.bytes_per_sample]

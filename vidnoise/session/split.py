@@ -1,6 +1,6 @@
-"""Two pictures in one: split by a divider, or side by side. Samples are moved, never converted.
+"""Two pictures in one, split by a divider or side by side. Samples are moved, never converted.
 
-Left and right are meant as one sees them: the pictures of a video that is shown rotated are cut the other way.
+Left and right are those of the displayed picture: a video with rotation is cut along the other axis.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from vidnoise.frame import Frame, PixelFormat
 from vidnoise.pictures import Order, Picture, PictureAdapter
 
 WHITE = 1.0
-"""Brightness of the divider."""
+"""Luma of the divider."""
 
 
 def in_format_of(frame: Frame, like: Frame) -> Frame:
-    """``frame`` in the pixel format, depth and colour space of ``like``; as it is where they agree.
+    """Convert ``frame`` to the pixel format, depth and colour space of ``like``, if they differ.
 
     Raises:
         FormatError: The pictures differ in size.
@@ -36,15 +36,15 @@ def in_format_of(frame: Frame, like: Frame) -> Frame:
 
 
 def split(left: Frame, right: Frame, *, rotation: int = 0, share: float = 0.5) -> Frame:
-    """One picture: the left ``share`` of it from ``left``, then a thin divider, the rest from ``right``.
+    """Combine two pictures: the left ``share`` from ``left``, a thin divider, and the rest from ``right``.
 
     Args:
-        left, right: Of the same size and format.
-        rotation: Degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`).
-        share: Where the divider is, 0 to 1; at 0 all is ``right``, at 1 all is ``left``.
+        left, right: Frames of the same size and format.
+        rotation: Rotation of the video for display in degrees (:attr:`StreamInfo.rotation`).
+        share: Position of the divider, 0 to 1; at 0 all is ``right``, at 1 all is ``left``.
 
     Returns:
-        ``right`` with other planes; both pictures' samples are untouched beside the divider.
+        ``right`` with new planes; the samples of both pictures are unchanged beside the divider.
     """
     axis, is_reversed = _axis(rotation)
     format = left.format
@@ -69,12 +69,12 @@ def split(left: Frame, right: Frame, *, rotation: int = 0, share: float = 0.5) -
 
 
 def side_by_side(left: Picture, right: Picture, *, order: Order = "rgb", rotation: int = 0) -> Picture:
-    """Both pictures whole, beside each other as one sees them, with a thin divider between.
+    """Combine two whole pictures side by side, with a thin divider in between.
 
     Args:
-        left, right: Of one size; any kind that :func:`vidnoise.denoise` takes.
-        order: Of the channels of arrays and tensors: ``"rgb"`` or ``"bgr"``.
-        rotation: Degrees by which the video is shown rotated (:attr:`StreamInfo.rotation`).
+        left, right: Pictures of the same size, of any kind that :func:`vidnoise.denoise` takes.
+        order: Order of the channels of arrays and tensors, ``"rgb"`` or ``"bgr"``.
+        rotation: Rotation of the video for display in degrees (:attr:`StreamInfo.rotation`).
 
     Returns:
         A picture like ``left``, in its format, a little more than twice as wide (or high).
@@ -88,9 +88,9 @@ def side_by_side(left: Picture, right: Picture, *, order: Order = "rgb", rotatio
     (48, 130, 3)
     """
     adapter = PictureAdapter(order)
-    first, restore = adapter.frame(left)
+    first, to_picture = adapter.frame(left)
     second, _ = adapter.frame(right)
-    return restore(_joined(first, in_format_of(second.to(first.planes[0].device), first), rotation))
+    return to_picture(_joined(first, in_format_of(second.to(first.planes[0].device), first), rotation))
 
 
 def _joined(left: Frame, right: Frame, rotation: int) -> Frame:
@@ -114,14 +114,14 @@ def _joined(left: Frame, right: Frame, rotation: int) -> Frame:
 
 
 def divider_width(length: int, step: int = 1) -> int:
-    """Pixels: 2 for small pictures, more for large ones; a multiple of ``step``."""
+    """Return the width of the divider in pixels: 2 for small pictures, more for large ones; a multiple of ``step``."""
     return max(step, 2) * max(1, round(length / 960))
 
 
 def _axis(rotation: int) -> tuple[int, bool]:
-    """Along which axis of the stored picture one sees left and right, and whether right comes first there.
+    """Return the stored picture's axis that is horizontal on display, and whether right comes first on it.
 
-    FFmpeg's rotations are counter-clockwise: at 90 degrees the top row is seen at the left.
+    FFmpeg's rotations are counter-clockwise: at 90 degrees, the top row is displayed at the left.
     """
     return {0: (1, False), 90: (0, False), 180: (1, True), 270: (0, True)}.get(rotation % 360, (1, False))
 
@@ -131,7 +131,7 @@ def _step(format: PixelFormat, axis: int) -> int:
 
 
 def _extended(plane: Tensor, axis: int, count: int) -> Tensor:
-    """``plane`` with its last row or column repeated."""
+    """Extend a plane by repeating its last row or column."""
     if not count:
         return plane
     return torch.cat([plane, *[plane.narrow(axis, plane.shape[axis] - 1, 1)] * count], axis)
@@ -143,5 +143,5 @@ def _paint(part: Tensor, frame: Frame, plane: int) -> None:
     for j, name in enumerate(components):
         target = part if len(components) == 1 else part[..., j]
         top = 1.0 if frame.format.is_float else float((1 << (frame.format.bit_depth + frame.format.msb_shift)) - 1)
-        value = codes.get(name, top)  # transparency: opaque
+        value = codes.get(name, top)  # alpha: opaque
         target.copy_(torch.full(target.shape, value).to(target.dtype))

@@ -1,8 +1,8 @@
-"""Several streams through one network: one step for the frames of all of them.
+"""Several streams through one network, with one step for the frames of all of them.
 
-A small network on a small picture leaves most of a GPU idle; the frames of several cameras together fill it. Each
-stream stays a session of its own (:class:`vidnoise.Denoiser`): noise level, strength, cuts, zones, mask, grain. Only
-the network's step is taken together.
+A small network on small pictures leaves most of a GPU idle; the frames of several cameras together fill it. Each stream
+keeps a session of its own (:class:`vidnoise.Denoiser`), with noise level, strength, cuts, zones, mask and grain. Only
+the network's step is shared.
 """
 
 from __future__ import annotations
@@ -31,45 +31,46 @@ if TYPE_CHECKING:
 
 
 class _Joint(NamedTuple):
-    """Sessions whose last step was taken together, and their states as rows of one."""
+    """Sessions whose last step was taken together, and their states as rows of one state."""
 
     members: tuple[Denoiser, ...]
     state: State
     rows: tuple[State, ...]
 
     def holds(self, session: Denoiser) -> bool:
-        """Whether what the session remembers is its row here."""
+        """Whether the session's state is still its row here."""
         return any(m is session and m.state is row for m, row in zip(self.members, self.rows, strict=True))
 
 
 SPARES = 2
-"""States that no stream needs just now, kept because a new one may take long: a CUDA graph is recorded for each. So a
-stream that pauses for a frame costs a copy and no more."""
+"""Maximum number of unused states to keep, since new ones may be slow: a CUDA graph is recorded for each. With them, a
+stream that pauses for a frame costs only a copy.
+"""
 
 NUMBERS = 16
-"""Sets of levels and strengths that are kept on the device."""
+"""Maximum number of sets of levels and strengths to keep on the device."""
 
 Key = tuple[int, int, int]
-"""What frames of one step have in common: padded height and width, and the number of dimensions of the noise level that
-is known: 0 where none is."""
+"""What the frames of one step have in common: padded height and width, and the number of dimensions of the known noise
+level: 0 if it is unknown."""
 
 
 @takes(DeviceOptions)
 class StreamBatch(AssignedOnce):
-    """Denoises several streams with one network, their frames together.
+    """Denoises several streams with one network, processing their frames together.
 
-    Streams may begin, end, pause, be reset and cut independently. Frames of different sizes, or with the noise level
-    known and unknown, take separate steps, and so do streams that look ahead. What comes out is what a
-    :class:`Denoiser` for each stream gives, up to the rounding of sums. Not thread-safe. As a context manager it is
-    closed at the end of the ``with`` block, with all its streams.
+    Streams may begin, end, pause, reset and cut independently. Frames of different sizes, or with known and unknown
+    noise levels, take separate steps, and so do streams with lookahead. The results equal those of one
+    :class:`Denoiser` per stream, up to rounding. Not thread-safe. As a context manager, it is closed at the end of
+    the ``with`` block, with all its streams.
 
     Args:
-        model: see :class:`Denoiser`.
-        order: of the channels of arrays and tensors: ``"rgb"``, or ``"bgr"`` as OpenCV has them.
-        options: of the device, which all streams share; see below.
+        model: See :class:`Denoiser`.
+        order: Order of the channels of arrays and tensors, ``"rgb"``, or ``"bgr"`` as in OpenCV.
+        options: Options of the device, which all streams share; see below.
 
     Raises:
-        UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: see :class:`Denoiser`.
+        UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: See :class:`Denoiser`.
 
     >>> import numpy as np, vidnoise
     >>> with vidnoise.StreamBatch("fast") as batch:
@@ -105,18 +106,18 @@ class StreamBatch(AssignedOnce):
         self._numbers: dict[tuple[float, ...], Tensor] = {}
 
     def open(self, **options: Unpack[DenoiseKeywords]) -> Denoiser:
-        """A new stream.
+        """Open a new stream.
 
         Args:
-            options: of :class:`Denoiser`, but for those that all streams share
+            options: Options of :class:`Denoiser`, except those that all streams share
                 (:class:`vidnoise.options.DeviceOptions`).
 
         Returns:
-            Its session, by which :meth:`push` knows the stream. Its ``reset``, ``estimated_sigma`` and ``n_cuts`` are
-            the stream's; its ``push`` is not to be used.
+            The stream's session, which identifies the stream in :meth:`push`. Its ``reset``, ``estimated_sigma`` and
+            ``n_cuts`` may be used, but not its ``push``.
 
         Raises:
-            UsageError: a value out of range, an option that all streams share, or the batch is closed.
+            UsageError: A value is out of range, an option is shared by all streams, or the batch is closed.
         """
         self._check_open()
         if shared := sorted(options.keys() & {"model", "order", *named_fields(DeviceOptions)}):
@@ -129,14 +130,14 @@ class StreamBatch(AssignedOnce):
         return session
 
     def close(self, session: Denoiser) -> list[Any]:
-        """End of a stream: writes what it has measured (a grain table), and frees its place.
+        """End a stream: write its grain table, if it has one, and free its place.
 
         Returns:
-            The pictures that still wait (with ``lookahead`` only), as the kinds that were pushed.
+            The pictures that still wait (with ``lookahead`` only), of the kinds that were pushed.
 
         Raises:
-            SinkOpenError: see :meth:`Denoiser.flush`.
-            UsageError: it is closed already, or not of this batch.
+            SinkOpenError: See :meth:`Denoiser.flush`.
+            UsageError: The stream is closed already, or does not belong to this batch.
         """
         self._check_is_ours(session)
         try:
@@ -174,20 +175,20 @@ class StreamBatch(AssignedOnce):
     def push(self, pictures: Mapping[Denoiser, Any]) -> dict[Denoiser, list[Any]]: ...
 
     def push(self, pictures: Mapping[Denoiser, Any]) -> dict[Denoiser, list[Any]]:
-        """Take the next picture of some of the streams, one each.
+        """Push the next picture of some of the streams, one each.
 
         Args:
-            pictures: by session, of any kinds and sizes, see :meth:`Denoiser.push`. Those that are not on the batch's
-                device are copied there, and the clean ones back; each copy is waited for.
+            pictures: Pictures by session, of any kinds and sizes, see :meth:`Denoiser.push`. Those on other devices are
+                copied to the batch's device and back, waiting for each copy.
 
         Returns:
-            By session, in the same order, the pictures that are finished: the one that was pushed, or with
-            ``lookahead`` those that it has set free.
+            The finished pictures by session, in the same order: the picture that was pushed or, with ``lookahead``,
+            those whose wait has ended.
 
         Raises:
-            UsageError: a session that is not of this batch or closed, or the batch is closed.
-            DeviceError: the device ran out of memory.
-            FormatError: see :meth:`Denoiser.push`.
+            UsageError: A session does not belong to this batch, or is closed, or the batch is closed.
+            DeviceError: The device ran out of memory.
+            FormatError: See :meth:`Denoiser.push`.
         """
         self._check_open()
         for session in pictures:
@@ -213,14 +214,14 @@ class StreamBatch(AssignedOnce):
         return {session: clean[session] for session in pictures}
 
     def _step(self, key: Key, members: list[tuple[Denoiser, Task]]) -> dict[Denoiser, Any]:
-        """One step of the network for streams of one kind."""
+        """Take one step of the network for streams of one kind."""
         sessions, tasks = zip(*members, strict=True)
         with torch.inference_mode():
             before = self._joints.pop(key, None)
             state = self._gather(key, sessions, before)
             continues = torch.cat([task.continues for task in tasks])
             known = [s.state is not None for s in sessions]
-            if not all(known):  # a session that remembers nothing has a row that is left from another one
+            if not all(known):  # a session without a state has a row left over from another one
                 continues = continues & torch.tensor(known, device=self.device)
             clean, level, state = self.backend.step(
                 torch.cat([task.padded for task in tasks]),
@@ -238,14 +239,14 @@ class StreamBatch(AssignedOnce):
         return {s: s.finish(task, clean[i : i + 1], level[i]) for i, (s, task) in enumerate(members)}
 
     def _sigma_scale(self, scales: list[float | Tensor]) -> float | Tensor:
-        """Combine the scales of all streams: one number, if it is the same for all."""
+        """Combine the scales of all streams into one number if they are equal, and a tensor otherwise."""
         numbers = {b for b in scales if not isinstance(b, Tensor)}
         if len(numbers) == 1 and not any(isinstance(b, Tensor) for b in scales):
             return numbers.pop()
         return torch.cat([b if isinstance(b, Tensor) else self._tensor([b, b])[None] for b in scales])
 
     def _tensor(self, values: list[Any]) -> Tensor:
-        """Made anew only where they are others than before: numbers that go to a GPU are waited for."""
+        """Return ``values`` on the device, reusing earlier tensors: copying numbers to a GPU waits for it."""
         key = tuple(values)
         if key not in self._numbers:
             if len(self._numbers) >= NUMBERS:
@@ -254,7 +255,7 @@ class StreamBatch(AssignedOnce):
         return self._numbers[key]
 
     def _gather(self, key: Key, sessions: tuple[Denoiser, ...], before: _Joint | None) -> State:
-        """One state whose rows are those of ``sessions``: the one of the step before, if it was theirs."""
+        """Return a state whose rows are those of ``sessions``: that of the previous step, if it was theirs."""
         if before and before.members == sessions and all(s.state is None or before.holds(s) for s in sessions):
             return before.state
         n, (height, width, _) = len(sessions), key
@@ -267,7 +268,7 @@ class StreamBatch(AssignedOnce):
         return state
 
     def _retire(self, joint: _Joint) -> None:
-        """Make a state a spare one, once nothing remembers by it any more."""
+        """Make a state a spare one, after copying the rows that are still in use."""
         with torch.inference_mode():
             for session in joint.members:
                 if joint.holds(session):
@@ -276,5 +277,5 @@ class StreamBatch(AssignedOnce):
 
 
 def _row(state: State, i: int) -> State:
-    """The state of one stream, as views."""
+    """Return views of the state of one stream."""
     return State(*(t[i : i + 1] for t in state))

@@ -1,4 +1,4 @@
-"""How strongly each frame and each pixel is denoised: by time (zones) and by place (a mask).
+"""The strength of denoising by frame and by pixel, from zones and a mask.
 
 This is the one place that knows; :class:`vidnoise.Denoiser` asks it once a frame.
 """
@@ -33,36 +33,37 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TOLERANCE_SECONDS = Fraction(2, 1000)
-"""By how much the times of frames that belong together may differ: some containers round to milliseconds."""
+"""Tolerance between the times of matching frames: some containers round to milliseconds."""
 
 MAX_STRETCH = 1.01
-"""Up to this ratio between the proportions of mask and video, the mask is scaled; beyond it, it is refused."""
+"""Maximum ratio between the aspect ratios of mask and video for the mask to be scaled."""
 
 
 class Amount(NamedTuple):
-    """How strongly one frame is denoised."""
+    """The strength of denoising for one frame."""
 
     strength: float
-    """0 to 2, for the whole frame."""
+    """Strength for the whole frame, 0 to 2."""
     map: Tensor | None
-    """``(H, W)`` in [0, 1]: what share of the correction each pixel gets; None for all of it."""
+    """Share of the correction for each pixel, ``(H, W)`` in [0, 1]; None for all of it."""
 
 
 class Strength:
     """The strength of each frame of one stream, in order.
 
     Args:
-        strength: 0 to 2, where no zone says otherwise.
-        zones: ``"0-10:0.5,60-:0"``, or (begin, end, strength) each: in those seconds, end excluded, that strength
-            holds instead. Seconds count from the beginning of the video.
-        mask: where to denoise, white fully, black not at all: a picture or video (a path), read in step with the
-            frames, or a ``(H, W)`` array or tensor, uint8 or float in [0, 1]. It is taken as one sees it.
-        rotation: degrees by which the video is shown rotated.
-        begin_seconds: where in the video the first frame is.
-        first_time: time stamp of that frame in seconds, where the first that comes is a later one.
+        strength: Strength outside of zones, 0 to 2.
+        zones: ``"0-10:0.5,60-:0"``, or (begin, end, strength) each: the strength within a range of seconds, end
+            exclusive, from the beginning of the video.
+        mask: Where to denoise, from black (not at all) to white (fully): the path of a picture, or of a video read in
+            step with the frames, or an ``(H, W)`` array or tensor, uint8 or float in [0, 1]. Its orientation is that of
+            the displayed video.
+        rotation: Rotation of the video for display, in degrees.
+        begin_seconds: Position of the first frame in the video, in seconds.
+        first_time: Timestamp of the video's first frame in seconds, if the first frame given is a later one.
 
     Raises:
-        UsageError: Zones that overlap or cannot be read.
+        UsageError: Zones overlap or are invalid.
         SourceError, FormatError: The mask cannot be read.
     """
 
@@ -84,11 +85,11 @@ class Strength:
         self._mask = None if mask is None else Mask(mask, rotation=rotation, begin_seconds=begin_seconds)
 
     def at(self, frame: Frame) -> Amount:
-        """The strength of the next frame.
+        """Return the strength of the next frame.
 
         Raises:
-            UsageError: There are zones, but the frame has no time.
-            FormatError: The mask has other proportions than the frame.
+            UsageError: There are zones, but the frame has no timestamp.
+            FormatError: The aspect ratio of the mask differs from the frame's.
         """
         seconds = self._seconds(frame)
         map = None if self._mask is None else self._mask.at(seconds, frame)
@@ -104,12 +105,12 @@ class Strength:
         return Amount(strength, map)
 
     def close(self) -> None:
-        """Release the mask's file. May be called twice."""
+        """Release the mask's file. Idempotent."""
         if self._mask is not None:
             self._mask.close()
 
     def _seconds(self, frame: Frame) -> Fraction | None:
-        """Since the first frame."""
+        """Return the time of a frame since the first one, or None."""
         seconds = frame.seconds
         if seconds is None:
             return None
@@ -119,10 +120,10 @@ class Strength:
 
 
 def parse_zones(text: str) -> list[tuple[float, float, float]]:
-    """``"0-10:0.5, 1:30-:0"`` as (begin, end, strength) in seconds, in order.
+    """Parse zones such as ``"0-10:0.5, 1:30-:0"`` into (begin, end, strength) in seconds, in order.
 
     Raises:
-        UsageError: It cannot be read, zones overlap, or a strength is not between 0 and 2.
+        UsageError: The text is invalid, zones overlap, or a strength is not between 0 and 2.
     """
     zones = []
     for part in text.split(","):
@@ -138,7 +139,7 @@ def parse_zones(text: str) -> list[tuple[float, float, float]]:
 
 
 def _exact(seconds: float) -> Fraction | float:
-    """The decimal number that was meant: as a float, 0.08 is a little more, and a frame at 2/25 s before it."""
+    """Return the intended decimal number: the float 0.08 is slightly more, so a frame at 2/25 s would precede it."""
     return seconds if math.isinf(seconds) else Fraction(seconds).limit_denominator(1_000_000)
 
 
@@ -164,10 +165,10 @@ def _checked(strength: float) -> float:
 
 
 class Mask:
-    """Where to denoise: a still picture, an array, or a video that is read in step with the frames.
+    """A mask of the strength: a still picture, an array, or a video read in step with the frames.
 
-    A video goes by time: the picture shown at the frame's time counts, the last one when it has ended. Where
-    frames have no times, it goes picture by picture. See :class:`Strength` for the arguments.
+    For a video, the picture at the frame's time counts, or the last one after its end; if frames have no timestamps,
+    the pictures are used one by one. See :class:`Strength` for the arguments.
     """
 
     def __init__(self, mask: MaskLike, *, rotation: int = 0, begin_seconds: float = 0.0) -> None:
@@ -177,7 +178,7 @@ class Mask:
         self._first_seconds: Fraction | None = None
         self._is_warned = False
         self._fitted: Tensor | None = None
-        """The current picture in the frames' size; None until a frame has asked for it."""
+        """The current picture scaled to the frames' size; None until needed."""
         if isinstance(mask, (str, os.PathLike)):
             self.name = os.fspath(mask)
             self._rotation = self._open(begin_seconds) - rotation
@@ -187,11 +188,11 @@ class Mask:
             self._rotation = -rotation
 
     def _open(self, begin_seconds: float) -> int:
-        """Read the first picture; returns the rotation by which the mask is shown."""
+        """Read the first picture; returns the rotation of the mask for display."""
         source = open_source(self.name)
         pictures = iter(source)
         first, second = next(pictures), next(pictures, None)
-        if second is not None and begin_seconds:  # of a video, the part that belongs to the frames
+        if second is not None and begin_seconds:  # for a video, use the part that matches the frames
             source.close()
             source = open_source(self.name, start=begin_seconds)
             pictures = iter(source)
@@ -204,11 +205,11 @@ class Mask:
         return source.info.rotation
 
     def at(self, seconds: Fraction | None, frame: Frame) -> Tensor:
-        """``(H, W)`` float32 in [0, 1] for the next frame, on its device.
+        """Return the mask for the next frame, ``(H, W)`` float32 in [0, 1] on its device.
 
         Args:
             seconds: Time since the first frame, if it has one.
-            frame: For its size and device.
+            frame: The frame, for its size and device.
         """
         height, width, device = frame.height, frame.width, frame.planes[0].device
         self._advance(seconds)
@@ -218,13 +219,13 @@ class Mask:
         return fitted
 
     def _advance(self, seconds: Fraction | None) -> None:
-        """Go on to the picture that belongs to the frame."""
-        if seconds is None:  # picture by picture; the first frame finds the first picture in place
+        """Advance to the picture that matches the frame."""
+        if seconds is None:  # one picture for each frame; the first one is already in place
             if self._fitted is not None and self._next is not None:
-                self._take(self._next)
+                self._use(self._next)
             return
         while self._next is not None and self._is_due(self._next, seconds):
-            self._take(self._next)
+            self._use(self._next)
 
     def _is_due(self, picture: Frame, seconds: Fraction) -> bool:
         time = picture.seconds
@@ -232,7 +233,7 @@ class Mask:
             return True
         return time - self._first_seconds <= seconds + TOLERANCE_SECONDS
 
-    def _take(self, picture: Frame) -> None:
+    def _use(self, picture: Frame) -> None:
         self._current, self._fitted = _weights(picture), None
         self._next = next(self._pictures, None)
         if self._next is None:
@@ -256,13 +257,13 @@ class Mask:
         )[0, 0].clamp(0, 1)
 
     def close(self) -> None:
-        """Release the file. May be called twice."""
+        """Release the file. Idempotent."""
         if self._source is not None:
             self._source.close()
 
 
 def _weights(frame: Frame) -> Tensor:
-    """``(H, W)`` in [0, 1]: the mean of red, green and blue."""
+    """Return the mean of red, green and blue, ``(H, W)`` in [0, 1]."""
     return to_rgb(frame)[0].mean(0).clamp(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""One frame, and the work asked of the network for it."""
+"""The network's task for one frame."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import NamedTuple
 from torch import Tensor
 
 from vidnoise.frame import Frame
-from vidnoise.pictures import Restore
+from vidnoise.pictures import ToPicture
 
 
 class Task(NamedTuple):
-    """One frame, and what the network is asked to do with it."""
+    """One frame, and the network's inputs for it."""
 
     frame: Frame
     noisy: Tensor
-    """``(1, 3, H, W)`` RGB."""
+    """The picture, ``(1, 3, H, W)`` RGB."""
     padded: Tensor
-    """The same, its size extended to what the network takes."""
+    """The picture padded to a size that the network supports."""
     sigma: Tensor | None
-    """``(1, 6)`` or ``(1, 6, H/2, W/2)``: the noise level, if it is known."""
+    """The known noise level, ``(1, 6)`` or ``(1, 6, H/2, W/2)``; None to estimate it."""
     known_mean: float | None
-    """Its mean over the picture, in 8-bit units of the frame's samples."""
+    """The mean of the known noise level over the picture, in 8-bit units of the frame's samples."""
     continues: Tensor
-    """``(1,)`` bool: false where a cut lies before the frame."""
+    """Whether the stream continues from its state, ``(1,)`` bool: false after a cut."""
     strength: float
     map: Tensor | None
     sigma_scale: float | Tensor
     """Factor on the noise level; see :meth:`Denoiser.prepare`."""
-    restore: Restore
-    """From the clean frame to a picture like the one that was pushed."""
+    to_picture: ToPicture
+    """Converts the clean frame to a picture of the kind that was pushed."""

@@ -1,4 +1,4 @@
-"""Where frames go. A new sink is one class here and one line in :data:`SINKS`."""
+"""Where frames go. A new kind of output is one class here and one line in :data:`DESTINATIONS`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vidnoise.checked import takes
-from vidnoise.disk import check_apart, is_node
+from vidnoise.disk import check_distinct, is_node
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame.passthrough import FORMAT_NAMES
 from vidnoise.options import SinkOptions
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
     from vidnoise.options import SinkKeywords
 
-SINKS: dict[str, str] = {
-    "file": "vidnoise.sinks.container:ContainerSink",
-    "pipe": "vidnoise.sinks.pipe:PipeSink",
-    "node": "vidnoise.sinks.pipe:NodeSink",
-    "url": "vidnoise.sinks.direct:NetworkSink",
-    "hls": "vidnoise.sinks.direct:HlsSink",
-    "camera": "vidnoise.sinks.direct:CameraSink",
-    "window": "vidnoise.sinks.program:preview_sink",
-    "srt": "vidnoise.sinks.program:srt_sink",
+DESTINATIONS: dict[str, str] = {
+    "file": "vidnoise.sinks.file:FileDestination",
+    "pipe": "vidnoise.sinks.pipe:PipeDestination",
+    "node": "vidnoise.sinks.pipe:NodeDestination",
+    "url": "vidnoise.sinks.direct:NetworkDestination",
+    "hls": "vidnoise.sinks.direct:HlsDestination",
+    "camera": "vidnoise.sinks.direct:CameraDestination",
+    "window": "vidnoise.sinks.program:preview",
+    "srt": "vidnoise.sinks.program:srt",
 }
-"""Kind of address to ``module:class`` (or a function that makes one); imported on use."""
+"""Kind of output to ``module:name`` of what makes its destination from a path and options; imported on first use."""
 
 
 def sink_kind(uri: str) -> str:
-    """The key of :data:`SINKS` that writes ``uri``."""
+    """The key of :data:`DESTINATIONS` that writes ``uri``."""
     scheme, colon, _ = uri.partition(":")
-    if colon and scheme in SINKS and scheme != "node":
+    if colon and scheme in DESTINATIONS and scheme != "node":
         return scheme
     if uri == "-":
         return "pipe"
@@ -52,22 +52,22 @@ def sink_kind(uri: str) -> str:
 
 
 _CLOCKED = ("mpegts", "m2ts", "mts", "m2t", "mpeg", "mpg", "vob")
-"""Formats and extensions of containers whose times are those of a clock: it need not begin at 0."""
+"""Formats and extensions of containers with a running clock, which need not start at zero."""
 
 
 def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterable[str] = ()) -> None:
-    """Nothing of a run is written over what it reads or writes elsewhere.
+    """Check that no file of a run overwrites another that the run reads or writes.
 
     Args:
-        outputs: As :func:`open_sink` takes them.
-        reads, writes: Paths of other files.
+        outputs: URIs as :func:`open_sink` takes them.
+        reads, writes: Paths of the other files.
 
     Raises:
-        SinkOpenError: It would be; the segments of HLS count.
+        SinkOpenError: A file would be overwritten; segments of HLS playlists count.
     """
     outputs, reads, writes = list(outputs), list(reads), list(writes)
     files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "hls", "node")]
-    check_apart(reads, [*files, *writes])
+    check_distinct(reads, [*files, *writes])
     for playlist in (uri for uri in outputs if sink_kind(uri) == "hls"):
         from vidnoise.sinks.direct import is_segment
 
@@ -77,25 +77,25 @@ def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterab
 
 
 def numbered(uri: str) -> str:
-    """The name of the file that goes on where ``uri`` had to end: ``rec.mkv``, ``rec-2.mkv``, ... as far as is free."""
+    """Return the first free name that continues ``uri``: ``rec-2.mkv``, ``rec-3.mkv``, ... for ``rec.mkv``."""
     stem, extension = os.path.splitext(uri.removeprefix("file:"))
     return next(name for n in itertools.count(2) if not os.path.lexists(name := f"{stem}-{n}{extension}"))
 
 
 def keeps_clock(uri: str | os.PathLike[str], format: str | None = None) -> bool:
-    """Whether an output has a clock that may stand anywhere at its beginning, so that the input's can go on in it."""
+    """Whether the timestamps of an output may start anywhere, so that it can keep the clock of a broadcast."""
     name = format or os.path.splitext(os.fspath(uri))[1].lower().lstrip(".")
     return FORMAT_NAMES.get(name, name) in _CLOCKED
 
 
 @takes(SinkOptions)
 def open_sink(uri: str | os.PathLike[str], **options: Unpack[SinkKeywords]) -> Sink:
-    """Prepare an output. Nothing is created before :meth:`Sink.open`.
+    """Prepare an output without creating anything yet; see :meth:`Sink.open`.
 
     Args:
-        uri: A path, whose extension chooses the container (a FIFO or device is written to as to a pipe); ``-`` for
-            standard output; a URL to push to; ``x.m3u8`` for
-            HLS; ``/dev/videoN`` for a virtual camera; ``window:`` for a preview.
+        uri: A path, whose extension selects the container; ``-`` for standard output; a URL to push to; ``x.m3u8`` for
+            HLS; ``/dev/videoN`` for a virtual camera; ``window:`` for a preview. A FIFO or device is written to like a
+            pipe.
         options: See below, and :class:`vidnoise.options.SinkOptions`.
 
     Raises:
@@ -107,7 +107,7 @@ def open_sink(uri: str | os.PathLike[str], **options: Unpack[SinkKeywords]) -> S
 
 
 def make_sink(uri: str | os.PathLike[str], options: SinkOptions) -> Sink:
-    """What :func:`open_sink` does, from options that are checked already."""
+    """Prepare an output from options that have been validated; see :func:`open_sink`."""
     text = os.fspath(uri)
     if text.startswith("file:"):
         text = text[len("file:") :]
@@ -119,15 +119,17 @@ def make_sink(uri: str | os.PathLike[str], options: SinkOptions) -> Sink:
         from vidnoise.sinks.several import TeeSink
 
         _check_different(text, *(os.fspath(other) for other in options.tee))
-        its_own = replace(options, tee=(), codec=None, crf=None, preset=None, pix_fmt=None, format=None)
+        tee_options = replace(options, tee=(), codec=None, crf=None, preset=None, pix_fmt=None, format=None)
         first = make_sink(text, replace(options, tee=()))
-        return TeeSink([first, *(make_sink(other, its_own) for other in options.tee)])
-    module, _, name = SINKS[sink_kind(text)].partition(":")
-    return getattr(importlib.import_module(module), name)(text, options)
+        return TeeSink([first, *(make_sink(other, tee_options) for other in options.tee)])
+    from vidnoise.sinks.container import ContainerSink
+
+    module, _, name = DESTINATIONS[sink_kind(text)].partition(":")
+    return ContainerSink(getattr(importlib.import_module(module), name)(text, options), options)
 
 
 def _check_different(*uris: str) -> None:
-    """Raises UsageError where two outputs are one. Two windows are two."""
+    """Raise UsageError if two outputs are the same; windows never are."""
     seen: set[str] = set()
     for uri in uris:
         kind = sink_kind(uri)
@@ -138,4 +140,4 @@ def _check_different(*uris: str) -> None:
         seen.add(place)
 
 
-__all__ = ["SINKS", "Sink", "check_places", "keeps_clock", "make_sink", "numbered", "open_sink", "sink_kind"]
+__all__ = ["DESTINATIONS", "Sink", "check_places", "keeps_clock", "make_sink", "numbered", "open_sink", "sink_kind"]

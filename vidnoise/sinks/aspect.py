@@ -1,4 +1,4 @@
-"""Sample aspect ratios where FFmpeg's writers take them from a place that av has no way to: y4m, Matroska and WebM."""
+"""Sample aspect ratios in the headers of y4m, Matroska and WebM, where PyAV offers no way to set them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 from vidnoise.frame import StreamInfo
 
 PLACEHOLDER_ROTATION = 90
-"""Of a Matroska file that is not rotated: its header gets an element of known bytes, which then give their place."""
+"""Rotation given to a Matroska muxer to make it write an element of known bytes, which is then overwritten."""
 
 _PROJECTION = b"\x76\x70\x8b\x76\x75\x88" + struct.pack(">d", PLACEHOLDER_ROTATION)
 _UNIT, _UNKNOWN, _RATIO = b"\x54\xb2\x81", b"\x04", b"\x03"
-"""DisplayUnit; DisplayWidth and DisplayHeight are unknown, or a ratio."""
+"""The DisplayUnit element, and its values for an unknown unit and for an aspect ratio."""
 
-_MOST = 0xFFFF
+_MAX_SIZE = 0xFFFF
 
 
 Changes = tuple[tuple[bytes, bytes], ...]
-"""What to replace in a header, and by what."""
+"""Pairs of bytes to find in a header and their replacements."""
 
 
 def header_changes(container_format: str, info: StreamInfo) -> Changes:
-    """What makes the header say the aspect ratio; none where it cannot, or need not.
+    """Return the changes to a header that store the aspect ratio of ``info``; none if impossible or unnecessary.
 
-    In Matroska and WebM the header has to be written with :data:`PLACEHOLDER_ROTATION`.
+    In Matroska and WebM, the header has to be written with :data:`PLACEHOLDER_ROTATION`.
     """
     aspect = info.sample_aspect_ratio
     if not aspect:
@@ -33,11 +33,11 @@ def header_changes(container_format: str, info: StreamInfo) -> Changes:
         return ((b" A0:0 ", f" A{aspect.numerator}:{aspect.denominator} ".encode()),)
     if container_format not in ("matroska", "webm") or aspect == 1 or not _has_room(info):
         return ()
-    if container_format == "webm":  # which knows pixels only
+    if container_format == "webm":  # its DisplayUnit can only be pixels
         return ((_PROJECTION, _display(round(info.width * aspect), info.height)),)
-    shown = (info.width * aspect / info.height).limit_denominator(_MOST // 16)
+    shown = (info.width * aspect / info.height).limit_denominator(_MAX_SIZE // 16)
     height = info.height.to_bytes(1 if info.height < 256 else 2, "big")
-    unit = b"\xba" + bytes([0x80 | len(height)]) + height + _UNIT  # behind PixelHeight
+    unit = b"\xba" + bytes([0x80 | len(height)]) + height + _UNIT  # follows PixelHeight
     return (unit + _UNKNOWN, unit + _RATIO), (_PROJECTION, _display(shown.numerator, shown.denominator))
 
 
@@ -46,16 +46,20 @@ def _has_room(info: StreamInfo) -> bool:
 
 
 def _display(width: int, height: int) -> bytes:
-    """DisplayWidth and DisplayHeight, filled up to the length of :data:`_PROJECTION`."""
-    found = b"\x54\xb0\x82" + struct.pack(">H", min(width, _MOST)) + b"\x54\xba\x82" + struct.pack(">H", height)
+    """Encode DisplayWidth and DisplayHeight, padded to the length of :data:`_PROJECTION`."""
+    found = b"\x54\xb0\x82" + struct.pack(">H", min(width, _MAX_SIZE)) + b"\x54\xba\x82" + struct.pack(">H", height)
     rest = len(_PROJECTION) - len(found)
     return found + b"\xec" + bytes([0x80 | (rest - 2)]) + bytes(rest - 2)
 
 
 class HeaderWriter:
-    """Passes a file on to ``output``, with ``changes`` made to its header.
+    """A file object that applies ``changes`` to the header written through it.
 
-    The header is what is written first, and what is written there once more at the end.
+    The first write is the header; so is any later write at its position.
+
+    Args:
+        output: The file object to write to.
+        changes: See :func:`header_changes`.
     """
 
     def __init__(self, output: Any, changes: Changes) -> None:

@@ -19,17 +19,17 @@ _OPUS_RATE = 48_000
 
 
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""What so many channels are where nothing says which: FFmpeg's guess."""
+"""Layout assumed for a number of channels if the stream does not specify one; as FFmpeg guesses."""
 
 
 def known_layout(layout: av.AudioLayout) -> str:
-    """The name of ``layout``; where it tells the number of channels only, the usual one of so many."""
+    """Return the name of ``layout``, or the usual one for its number of channels if it is unspecified."""
     is_unknown = layout.name.endswith("channels")
     return _LAYOUTS.get(layout.nb_channels, layout.name) if is_unknown else layout.name
 
 
 class AudioReencoder:
-    """Decodes packets of one stream and encodes them anew. Not thread-safe.
+    """Decodes the packets of one audio stream and encodes them again. Not thread-safe.
 
     Args:
         container: The output, before its header is written.
@@ -39,7 +39,7 @@ class AudioReencoder:
 
     def __init__(self, container: av.container.OutputContainer, template: av.AudioStream, audio: str) -> None:
         self._decoder = template.codec_context
-        if self._decoder.is_open:  # for an output before this one
+        if self._decoder.is_open:  # used by an earlier output
             self._decoder.flush_buffers()
         else:
             self._decoder.layout = known_layout(self._decoder.layout)
@@ -56,7 +56,7 @@ class AudioReencoder:
         self.n_corrupt = 0
 
     def packets(self, packet: av.Packet | None) -> list[av.Packet]:
-        """Encoded packets for one more of the source's; None at the end."""
+        """Encode one more packet of the source; None flushes the encoder."""
         try:
             frames = self._decoder.decode(packet)
         except av.error.EOFError:

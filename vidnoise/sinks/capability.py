@@ -1,4 +1,4 @@
-"""What a container can hold, asked of libav's muxer itself by a trial in memory."""
+"""What a container can hold, determined by trying libav's muxer in memory."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import av.stream
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame.passthrough import FORMAT_NAMES, CopiedStream
 from vidnoise.sinks.audio import known_layout
-from vidnoise.sinks.scheduling import scheduling_kept
+from vidnoise.sinks.scheduling import preserve_scheduling
 from vidnoise.sinks.stamps import Stamps, copy_of
 
 logger = logging.getLogger(__name__)
 
 _NEEDS_VIDEO = ("mxf", "gxf")
-"""Muxers that cannot be tried with one stream that is no video."""
+"""Muxers that cannot be tried without a video stream."""
 
 _NEEDS_HEADERS = ("h264", "hevc")
-"""Codecs whose parameter sets some muxers want to see, which a trial does not have."""
+"""Codecs whose parameter sets some muxers require, which a trial does not have."""
 
 _OGG = {"video": frozenset({"theora", "vp8"}), "audio": frozenset({"vorbis", "opus", "flac", "speex"})}
 
@@ -45,11 +45,12 @@ _READABLE: dict[str, dict[str, frozenset[str]]] = {
         "subtitle": frozenset({"dvd_subtitle"}),
         "data": frozenset(),
     },
-    # Their muxer refuses all else, H.264 too, only with the encoder's header, after which there is no other choice.
+    # Ogg's muxer rejects other codecs, including H.264, only once it sees the encoder's header, when it is too late
+    # to choose another.
     "ogg": _OGG,
     "ogv": _OGG,
 }
-"""What can be read again of what these muxers write: most take whatever they get, as private data."""
+"""Codecs that can be read back from these containers; their muxers accept any codec, as private data."""
 
 
 def _is_no_video_file(probe: av.container.OutputContainer) -> bool:
@@ -57,11 +58,11 @@ def _is_no_video_file(probe: av.container.OutputContainer) -> bool:
 
 
 _CRASHING = ("avif",)
-"""Muxers that end the process when they are asked anything (FFmpeg 8)."""
+"""Muxers that crash the process when they are probed (FFmpeg 8)."""
 
 
 def container_format(path: str) -> tuple[str, str]:
-    """FFmpeg's name of the container that the extension stands for, and the codec it likes best.
+    """Return FFmpeg's name of the container for a file extension, and its default video codec.
 
     Raises:
         FormatError: The extension stands for none, or for one without video.
@@ -85,20 +86,20 @@ def container_format(path: str) -> tuple[str, str]:
     return probe.format.name, codec
 
 
-_WITHOUT_A_FILE = {"rtsp": "h264", "hls": "h264", "v4l2": "rawvideo"}
-"""Muxers that open their outputs themselves, and cannot be tried."""
+_SELF_OPENING = {"rtsp": "h264", "hls": "h264", "v4l2": "rawvideo"}
+"""Muxers that open their outputs themselves, and so cannot be tried, with their default codecs."""
 
-_WITHOUT_A_FILE_HOLD = ("h264", "hevc")
+_SELF_OPENING_HOLD = ("h264", "hevc")
 
 
 def named_format(name: str, uri: str) -> tuple[str, str]:
-    """FFmpeg's name of the container that a user calls ``name``, and the codec it likes best.
+    """Return FFmpeg's name of the container that users call ``name``, and its default video codec.
 
     Raises:
         UsageError: There is none of that name, or it holds no video.
     """
-    if name in _WITHOUT_A_FILE:
-        return name, _WITHOUT_A_FILE[name]
+    if name in _SELF_OPENING:
+        return name, _SELF_OPENING[name]
     if name in _CRASHING:
         raise UsageError(f"{uri}: format {name} cannot be written here; use y4m, mkv, ts or nut", "format")
     try:
@@ -125,15 +126,15 @@ def _try(
     header: bool,
     packet: av.Packet | None = None,
 ) -> str:
-    """Empty where the muxer takes the stream, and its ``packet`` to the end of the file; else why not."""
+    """Try to mux a stream, and a packet up to the trailer; returns the reason for a refusal, or an empty string."""
     trial = av.open(io.BytesIO(), "w", format=container_format)
     try:
         stream = add(trial)
         if header:
-            with scheduling_kept():
+            with preserve_scheduling():
                 trial.start_encoding()
         if header and packet is not None:
-            Stamps(trial, stream).place(packet)
+            Stamps(trial, stream).rescale(packet)
             trial.mux_one(packet)
             trial.close()
     except (av.error.FFmpegError, ValueError, OSError) as ex:
@@ -147,14 +148,14 @@ def _try(
 _ALPHA_LOST: dict[str, tuple[str, ...]] = {
     "libx265": ("yuva",), "libvpx": ("yuva",), "libvpx-vp9": ("yuva", "gbra"),
 }  # fmt: skip
-"""Encoders and beginnings of formats whose transparency they take and lose, or refuse late (tried)."""
+"""Encoders, and prefixes of pixel formats whose alpha channel they drop, or reject too late (tested)."""
 
 _VP9_ALPHA = ("matroska", "webm")
-"""Containers with a place for the transparency of VP9, which is a stream beside the picture."""
+"""Containers that can store the alpha channel of VP9, which is a stream of its own."""
 
 
 def encoder_formats(encoder: av.codec.Codec, container_format: str) -> tuple[str, ...]:
-    """Pixel formats that ``encoder`` takes and whose samples all reach a reader of the container; empty for unknown."""
+    """Return the pixel formats whose samples ``encoder`` and the container preserve; empty if unknown."""
     lost = _ALPHA_LOST.get(encoder.name, ())
     names = [f.name for f in encoder.video_formats or ()]
     is_kept = encoder.name == "libvpx-vp9" and container_format in _VP9_ALPHA
@@ -162,16 +163,17 @@ def encoder_formats(encoder: av.codec.Codec, container_format: str) -> tuple[str
 
 
 def add_copy(container: av.container.OutputContainer, stream: CopiedStream) -> av.stream.Stream:
-    """A new stream of ``container`` for the packets of ``stream``."""
+    """Add a stream to ``container`` for copies of the packets of ``stream``."""
     output = container.add_stream_from_template(stream.template, opaque=True)
     if isinstance(output, av.AudioStream):
-        # Tape captures say how many channels there are and not which, which .mp4 refuses at the very end.
+        # Tape captures specify the number of channels but no layout, which the .mp4 muxer rejects when it writes its
+        # trailer.
         output.codec_context.layout = known_layout(output.codec_context.layout)
     return output
 
 
 def _sample(stream: CopiedStream) -> av.Packet | None:
-    """A packet that ``stream`` might have, where one can be made up: silence."""
+    """Make up a packet for ``stream`` where that is possible (silence, for PCM); otherwise return None."""
     if not stream.codec.startswith("pcm_"):
         return None
     packet = av.Packet(bytes(24 * max(1, stream.template.codec_context.layout.nb_channels)))
@@ -180,32 +182,32 @@ def _sample(stream: CopiedStream) -> av.Packet | None:
     return packet
 
 
-_TOLD_BY_SEVERAL = ("eac3", "truehd", "mlp")
-"""Codecs whose first packet alone need not say all that a muxer wants to know."""
+_NEEDS_SEVERAL_PACKETS = ("eac3", "truehd", "mlp")
+"""Codecs whose first packet alone may not contain everything that a muxer needs."""
 
 
 def refusal(container_format: str, stream: CopiedStream, packet: av.Packet) -> str:
-    """Why a container does not take the first ``packet`` of ``stream``, or the end of the file after it; else empty."""
-    if container_format in _NEEDS_VIDEO or container_format in _WITHOUT_A_FILE or stream.codec in _TOLD_BY_SEVERAL:
+    """Return why a container rejects the first packet of a stream, or its trailer after it; empty if it does not."""
+    if container_format in _NEEDS_VIDEO or container_format in _SELF_OPENING or stream.codec in _NEEDS_SEVERAL_PACKETS:
         return ""
     return _try(container_format, lambda trial: add_copy(trial, stream), header=True, packet=copy_of(packet))
 
 
 _HOLDS_COVERS = ("mp4", "ipod")
-"""Containers in which FFmpeg's writers keep a picture packet as the cover; elsewhere it would become a video."""
+"""Containers in which FFmpeg stores a cover picture as such; in others it would become a video stream."""
 
 
 def holds_copy(container_format: str, stream: CopiedStream) -> bool:
-    """Whether packets of ``stream`` can be copied into a container, and stay what they are there."""
+    """Whether packets of ``stream`` can be copied into a container and read back as what they are."""
     if stream.kind == "attachment":
         return container_format == "matroska" and stream.template is not None
     if stream.is_cover and container_format not in _HOLDS_COVERS:
         return False
-    if stream.kind == "data" and stream.codec in ("none", "unknown"):  # would be written, as a track without a name
+    if stream.kind == "data" and stream.codec in ("none", "unknown"):  # would become an unknown track
         return False
     if stream.template is None or not _is_readable(container_format, stream.kind, stream.codec):
         return False
-    if container_format in _WITHOUT_A_FILE:
+    if container_format in _SELF_OPENING:
         return stream.codec in ("aac", "mp3", "opus", "ac3") and not (
             container_format == "hls" and stream.codec == "opus"
         )
@@ -221,10 +223,10 @@ def holds_copy(container_format: str, stream: CopiedStream) -> bool:
 
 
 def holds_video(container_format: str, encoder: av.codec.Codec) -> bool:
-    """Whether a container holds what ``encoder`` makes."""
+    """Whether a container can hold the output of ``encoder``."""
     name = encoder.canonical_name
-    if container_format in _WITHOUT_A_FILE:
-        return name in _WITHOUT_A_FILE_HOLD
+    if container_format in _SELF_OPENING:
+        return name in _SELF_OPENING_HOLD
     if not _is_readable(container_format, "video", name):
         return False
 

@@ -1,4 +1,4 @@
-"""Which encoder, with which options: names that users know, good defaults, and what each encoder cannot do."""
+"""Encoders and their options: user-facing codec names, defaults, and the limits of each encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CODECS: dict[str, tuple[str, ...]] = {
     "ffv1": ("ffv1",),
     "prores": ("prores_ks",),
 }
-"""Codec names of the ``codec`` option to FFmpeg encoders, best first. Any other encoder's name works too."""
+"""Values of the ``codec`` option to FFmpeg encoders, best first. The name of any other encoder works too."""
 
 _LIKE_INPUT = {
     "h264": "h264", "hevc": "hevc", "av1": "av1", "vp9": "vp9", "vp8": "vp9", "ffv1": "ffv1", "prores": "prores",
@@ -30,17 +30,16 @@ _LIKE_INPUT = {
 _SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 _EVEN_SIZES_ONLY = ("libx264", "libx265", "libsvtav1", "libopenh264", "h264_", "hevc_", "av1_")
-"""Encoders (or beginnings of names) that refuse odd sizes where chroma is subsampled."""
+"""Encoders, or prefixes of their names, that reject odd sizes where chroma is subsampled."""
 
 
-_CRASH_X265 = range(33, 49)
-"""Widths at which x265 (4.1) writes past the end of its memory, at any height and depth (tried): a part of its largest
-block, and more than half of it."""
+_X265_CRASHING_WIDTHS = range(33, 49)
+"""Widths below one block and above half a block, at which x265 (4.1) writes out of bounds, at any height and depth."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Quality:
-    """How an encoder is told its quality and speed."""
+    """How quality and speed are set for an encoder."""
 
     default_crf: float | None = None
     max_crf: float = 51
@@ -48,7 +47,7 @@ class _Quality:
     preset_option: str | None = "preset"
     default_preset: str | None = None
     speeds: tuple[str, ...] = _SPEEDS
-    """The encoder's words for :data:`_SPEEDS`."""
+    """The encoder's equivalents of :data:`_SPEEDS`."""
     fixed: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,17 +71,17 @@ _QUALITY: dict[str, _Quality] = {
 }  # fmt: skip
 
 
-class NoSuchKnobError(UsageError):
-    """The encoder has no quality or speed option at all."""
+class UnsupportedOptionError(UsageError):
+    """The encoder has no option for quality, or none for speed."""
 
 
 def find_encoder(name: str) -> av.codec.Codec:
-    """The encoder for a codec's or encoder's name.
+    """Return the encoder for the name of a codec or an encoder.
 
     Raises:
         UsageError: This build of FFmpeg has no such video encoder.
     """
-    # SVT-AV1 talks to stderr unless told by this variable, and by nothing else, to report errors only.
+    # This environment variable is the only way to keep SVT-AV1 from logging to stderr.
     os.environ.setdefault("SVT_LOG", "1")
     for encoder in CODECS.get(name, (name,)):
         try:
@@ -100,13 +99,13 @@ def find_encoder(name: str) -> av.codec.Codec:
     )
 
 
-def what_it_needs(encoder: str) -> str:
-    """For the end of a message, where an encoder would not begin: what the machine may lack."""
+def hardware_hint(encoder: str) -> str:
+    """Return the end of an error message for an encoder that failed to open: what the machine may lack."""
     return "; it needs an NVIDIA GPU that encodes, and its driver" if encoder.endswith("_nvenc") else ""
 
 
 def rgb_encoder(codec: av.codec.Codec, format: PixelFormat) -> av.codec.Codec:
-    """The sibling of ``codec`` that takes RGB, where encoders are split (libx264)."""
+    """Return the variant of ``codec`` that accepts RGB, for encoders that are split (libx264); else ``codec``."""
     if codec.name == "libx264" and format.family == "rgb" and format.bit_depth == 8:
         try:
             return av.codec.Codec("libx264rgb", "w")
@@ -116,16 +115,16 @@ def rgb_encoder(codec: av.codec.Codec, format: PixelFormat) -> av.codec.Codec:
 
 
 def default_codecs(input_codec: str | None, container_format: str, container_codec: str) -> list[str]:
-    """Codec names to try in order, when the user named none: like the input, then what keeps most."""
+    """Return the codecs to try in order if the user names none: the input's first, then by how much they preserve."""
     first = _LIKE_INPUT.get(input_codec or "", "h264")
-    # Hardly a player knows FFV1 in MP4.
+    # Few players support FFV1 in MP4.
     lossless = [] if container_format == "mp4" else ["ffv1"]
     return list(dict.fromkeys([first, "h264", "hevc", "vp9", "av1", *lossless, container_codec, "vp8"]))
 
 
 def takes_size(codec: av.codec.Codec, format: PixelFormat, width: int, height: int) -> bool:
-    """Whether the encoder takes pictures of this size in this format."""
-    if codec.name == "libx265" and width in _CRASH_X265:
+    """Whether the encoder accepts pictures of this size and format."""
+    if codec.name == "libx265" and width in _X265_CRASHING_WIDTHS:
         return False
     if not codec.name.startswith(_EVEN_SIZES_ONLY):
         return True
@@ -133,10 +132,10 @@ def takes_size(codec: av.codec.Codec, format: PixelFormat, width: int, height: i
 
 
 def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None) -> dict[str, str]:
-    """Options of the encoder for the asked quality and speed.
+    """Return the encoder options for a quality and a speed; None selects the defaults.
 
     Raises:
-        NoSuchKnobError: The encoder has no such option.
+        UnsupportedOptionError: The encoder has no such option.
         UsageError: It has, but not with this value.
     """
     quality = _QUALITY.get(codec.name) or _guess_quality(_known_options(codec))
@@ -145,13 +144,13 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
         crf = quality.default_crf
     elif quality.default_crf is None:
         what = "is lossless and" if codec.lossless and not codec.lossy else ""
-        raise NoSuchKnobError(f"codec {codec.name} {what} has no crf option".replace("  ", " "), "crf")
+        raise UnsupportedOptionError(f"codec {codec.name} {what} has no crf option".replace("  ", " "), "crf")
     elif not 0 <= crf <= quality.max_crf:
         raise UsageError(f"crf of {codec.name} must be from 0 to {quality.max_crf:g}, got {crf:g}", "crf")
     if crf is not None:
         options[quality.crf_option] = f"{crf:g}"
     if preset is not None and quality.preset_option is None:
-        raise NoSuchKnobError(f"codec {codec.name} has no preset option", "preset")
+        raise UnsupportedOptionError(f"codec {codec.name} has no preset option", "preset")
     if preset in _SPEEDS:
         preset = quality.speeds[_SPEEDS.index(preset)]
     elif preset is not None and codec.name in _QUALITY and not _is_own_preset(preset, quality):
@@ -176,20 +175,20 @@ _LOW_LATENCY: dict[str, tuple[str, dict[str, str]]] = {
         for name in ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
     },
 }
-"""Encoder to the preset for live video, and what makes it hand out each picture at once."""
+"""Encoder to its preset for live video, and the options that keep it from buffering frames."""
 
 _KEY_FRAME_SECONDS = 2
-"""Whoever tunes in waits for the next key frame."""
+"""Interval of key frames in live video: a new viewer has to wait for the next one."""
 
 
 def low_latency_options(
     name: str, options: dict[str, str], rate: Fraction | None, *, keeps_preset: bool
 ) -> dict[str, str]:
-    """``options`` of encoder ``name``, changed for viewers who wait for each picture.
+    """Return ``options`` changed for low latency.
 
     Args:
-        name: FFmpeg's name of the encoder; those that are unknown here keep their options.
-        options: As :func:`encoder_options` gives them.
+        name: FFmpeg's name of the encoder; the options of unknown encoders are returned as they are.
+        options: Options as :func:`encoder_options` returns them.
         rate: Frames per second, if known.
         keeps_preset: Whether the user chose the preset.
     """
@@ -210,7 +209,7 @@ def _is_own_preset(preset: str, quality: _Quality) -> bool:
 
 
 def _guess_quality(known: set[str]) -> _Quality:
-    """For encoders we know nothing of: whichever constant-quality option they have."""
+    """Guess how to set the quality of an unknown encoder: by whichever constant-quality option it has."""
     preset = "preset" if "preset" in known else None
     for option in ("crf", "cq", "qp"):
         if option in known:
@@ -224,13 +223,13 @@ def _known_options(codec: av.codec.codec.Codec) -> set[str]:
     return {option.name for option in options.private} if options is not None else set()
 
 
-def takes_captions(codec: av.codec.Codec) -> bool:
-    """Whether the encoder writes the closed captions (A53) of pictures."""
+def writes_captions(codec: av.codec.Codec) -> bool:
+    """Whether the encoder writes closed captions (A53) attached to pictures."""
     return "a53cc" in _known_options(codec)
 
 
 def needs_fixed_quantiser(codec: av.codec.Codec, options: dict[str, str]) -> bool:
-    """Whether the encoder would fall back to FFmpeg's 200 kbit/s because nothing sets its quality."""
+    """Whether the encoder would use FFmpeg's default of 200 kbit/s, because no option sets its quality."""
     if codec.name in ("ffv1", "prores_ks") or (codec.lossless and not codec.lossy):
         return False
     return not {"crf", "cq", "qp"} & options.keys()

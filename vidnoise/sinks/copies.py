@@ -1,4 +1,4 @@
-"""Streams that are copied beside the video: what the output's container can hold, and muxing them in order."""
+"""Streams that are copied alongside the video: whether the container can hold them, and muxing them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from vidnoise.sinks.tags import stream_tags
 logger = logging.getLogger(__name__)
 
 _COVERS = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
-"""Codec of a cover picture to the extension and type of its file."""
+"""Codec of a cover picture to its file extension and MIME type."""
 
 
 def can_decode(stream: CopiedStream) -> bool:
-    """Whether there is a decoder for it here."""
+    """Whether this build of FFmpeg can decode ``stream``."""
     if stream.template is None or stream.template.codec_context is None:
         return False
     try:
@@ -39,17 +39,17 @@ def can_decode(stream: CopiedStream) -> bool:
 
 
 class CopiedStreams:
-    """The other streams of one output. Not thread-safe.
+    """The streams of one output other than the video. Not thread-safe.
 
     Args:
         container: The output, before its header is written.
-        streams: What the source has beside the video.
+        streams: The streams of the source other than the video.
         audio: ``copy``, ``none``, or an encoder's name.
-        uri: The output, for messages.
-        notify: Told what is left out from the beginning, or changed.
+        uri: The output's name in messages.
+        notify: Called for streams that are left out or converted.
 
     Raises:
-        SinkOpenError: An audio stream does not fit; nothing of the sound is ever dropped unasked.
+        SinkOpenError: An audio stream does not fit; audio is never dropped unless asked for.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CopiedStreams:
             notify(logging.WARNING, "%s is copied as it is, not denoised", stream)
 
     def _attach(self, stream: CopiedStream) -> None:
-        """Matroska's cover pictures are attachments of this name."""
+        """Store a cover picture the way Matroska does: as an attachment of a standard name."""
         extension, mime_type = _COVERS[stream.codec]
         self._container.add_attachment(f"cover.{extension}", mime_type, stream.picture)
 
@@ -135,7 +135,7 @@ class CopiedStreams:
         output.disposition = av.stream.Disposition(stream.disposition)
 
     def mux(self, packets: Sequence[Packet]) -> None:
-        """Write packets that the source handed over; those of streams left out are dropped."""
+        """Mux packets of the source; those of streams that were left out are dropped."""
         for packet in packets:
             index = packet.stream_index
             if index in self._reencoders:
@@ -144,33 +144,33 @@ class CopiedStreams:
             elif index in self._converters:
                 converter = self._converters[index]
                 self._mux(converter.packets(packet.data), converter.stream)
-            elif index in self._outputs and self._is_taken(packet):
+            elif index in self._outputs and self._is_accepted(packet):
                 self._mux((packet.data,), self._outputs[index])
 
     def finish(self) -> None:
-        """Write what the audio encoders still hold."""
+        """Flush the audio encoders, and report repaired timestamps."""
         for reencoder in self._reencoders.values():
             self._mux(reencoder.packets(None), reencoder.stream)
-        n_mended = sum(stamps.n_mended for stamps in self._stamps.values())
-        if n_mended:
-            logger.warning("%d time stamps of copied packets ran backwards and were mended", n_mended)
+        n_repaired = sum(stamps.n_repaired for stamps in self._stamps.values())
+        if n_repaired:
+            logger.warning("%d time stamps of copied packets ran backwards and were mended", n_repaired)
 
-    def _is_taken(self, packet: Packet) -> bool:
-        """Try a stream's first packet, so that the file's end will not refuse it after all the work.
+    def _is_accepted(self, packet: Packet) -> bool:
+        """Try the first packet of a stream, so that the muxer does not reject it at the end, after all the work.
 
         Raises:
-            EncodeError: It is sound, of which nothing is dropped unasked.
+            EncodeError: The muxer rejects audio, which is never dropped unless asked for.
         """
         if packet.stream_index not in self._untried:
             return True
         self._untried.discard(packet.stream_index)
         stream, name = self._copied[packet.stream_index], self._container.format.name
-        why_not = refusal(name, stream, packet.data)
-        if not why_not:
+        reason = refusal(name, stream, packet.data)
+        if not reason:
             return True
         if stream.kind == "audio":
-            raise EncodeError(f"{self._uri}: {name} does not take {stream} ({why_not}); {_remedy(name)}", self._uri)
-        logger.warning("%s: %s is left out: %s does not take it (%s)", self._uri, stream, name, why_not)
+            raise EncodeError(f"{self._uri}: {name} does not take {stream} ({reason}); {_remedy(name)}", self._uri)
+        logger.warning("%s: %s is left out: %s does not take it (%s)", self._uri, stream, name, reason)
         del self._outputs[packet.stream_index]
         return False
 
@@ -179,11 +179,11 @@ class CopiedStreams:
         if stamps is None:
             stamps = self._stamps[output.index] = Stamps(self._container, output)
         for packet in packets:
-            stamps.place(packet)
+            stamps.rescale(packet)
             self._container.mux_one(packet)
 
 
 def _remedy(name: str) -> str:
-    """What helps where a container does not take a sound."""
+    """Return the end of an error message: how to deal with audio that a container cannot hold."""
     codec = "opus" if name == "webm" else "aac"
     return f"write an .mkv file, or re-encode the sound (audio {codec}), or leave it out (audio none)"

@@ -1,4 +1,4 @@
-"""Which encoder and pixel format an output gets, and what the encoder is told."""
+"""The encoder, pixel format and encoder options of an output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidnoise.frame.passthrough import Passthrough
 from vidnoise.notices import Notify
 from vidnoise.sinks.capability import encoder_formats, holds_video
 from vidnoise.sinks.codecs import (
-    NoSuchKnobError,
+    UnsupportedOptionError,
     default_codecs,
     encoder_options,
     find_encoder,
@@ -32,13 +32,13 @@ _PLAYED = ("h264", "hevc", "av1", "vp9")
 
 
 class EncoderChoice:
-    """Chooses within what the user asked for.
+    """Chooses an encoder and a pixel format, within what the user asked for.
 
     Args:
-        name: Of the output, for messages.
+        name: The output's name in messages.
         format_name: FFmpeg's name of the container.
-        container_codec: What the container likes best.
-        codec, crf, preset, pix_fmt: As asked for; None leaves the choice here.
+        container_codec: The container's default codec.
+        codec, crf, preset, pix_fmt: As the user gave them; None leaves the choice to this class.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class EncoderChoice:
     def choose(
         self, info: StreamInfo, *, is_live: bool, notify: Notify = logger.log
     ) -> tuple[av.codec.Codec, FormatChoice]:
-        """The encoder and the pixel format, with a message where anything changes.
+        """Choose the encoder and the pixel format, and report any change from the input.
 
         Args:
-            info: the video.
-            is_live: whether someone watches, who can play H.264 for certain.
-            notify: told what changes.
+            info: The video.
+            is_live: Whether someone watches; H.264 is then the default, as it plays everywhere.
+            notify: Called for each change.
 
         Raises:
-            FormatError: No encoder takes such pictures.
+            FormatError: No encoder supports such pictures.
         """
         if self._codec_name is not None:
             encoder = self._for_family(find_encoder(self._codec_name), info)
@@ -86,38 +86,38 @@ class EncoderChoice:
     def _choose_default(self, info: StreamInfo, is_live: bool, notify: Notify) -> tuple[av.codec.Codec, FormatChoice]:
         found: list[tuple[str, av.codec.Codec, FormatChoice]] = []
         names = default_codecs("h264" if is_live else info.codec, self._format_name, self._container_codec)
-        why_not = ""
+        reason = ""
         for name in names:
             try:
                 encoder = self._for_family(find_encoder(name), info)
             except UsageError as ex:
-                why_not = why_not or str(ex)
+                reason = reason or str(ex)
                 continue
             if not holds_video(self._format_name, encoder):
                 continue
             try:
                 encoder_options(encoder, self._crf, self._preset)
                 choice = self._choose_format(info, encoder)
-            except NoSuchKnobError as ex:
-                why_not = why_not or str(ex)
+            except UnsupportedOptionError as ex:
+                reason = reason or str(ex)
                 continue
             except UsageError:
                 if found:
                     continue
-                raise  # the first choice has the option, but not this value: no reason to take another codec
+                raise  # the preferred codec has the option but not this value, which is no reason to use another codec
             if choice is not None:
                 found.append((name, encoder, choice))
         if not found:
             raise FormatError(f"{self._name}: nothing that {self._format_name} holds takes such video; write an .mkv")
         name, encoder, choice = next((f for f in found if _keeps_picture(f[2])), found[0])
-        if why_not and name != names[0]:
-            notify(logging.WARNING, "%s: encoding as %s instead of %s: %s", self._name, name, names[0], why_not)
+        if reason and name != names[0]:
+            notify(logging.WARNING, "%s: encoding as %s instead of %s: %s", self._name, name, names[0], reason)
         elif name != info.codec:
             notify(logging.INFO, "%s: encoding as %s (the input is %s)", self._name, name, info.codec or "not encoded")
         return encoder, choice
 
     def _for_family(self, encoder: av.codec.Codec, info: StreamInfo) -> av.codec.Codec:
-        """The encoder, or its sibling for RGB where that is to stay RGB."""
+        """Return the encoder, or its RGB variant if the pictures are to stay RGB."""
         is_even = not (info.width % 2 or info.height % 2)
         if self._pix_fmt is None:
             becomes_yuv = self._format_name in _FOR_PLAYERS and is_even
@@ -145,14 +145,22 @@ class EncoderChoice:
         copies: Passthrough,
         info: StreamInfo,
         *,
-        holds_nothing_back: bool,
+        low_latency: bool,
         notify: Notify = logger.log,
     ) -> dict[str, str]:
-        """What the encoder is told: quality, speed, HDR, fields, and to hold nothing back where someone watches."""
+        """Return the encoder's options for quality, speed, HDR and fields.
+
+        Args:
+            encoder: The encoder.
+            copies: Metadata of the input.
+            info: The video.
+            low_latency: Whether the encoder must not buffer frames.
+            notify: Called for what the encoder cannot store.
+        """
         if is_uncompressed(self._format_name):
             options = {}
         else:
-            options = self._encoder_options(encoder, copies, info, holds_nothing_back, notify)
+            options = self._encoder_options(encoder, copies, info, low_latency, notify)
         if info.field_order is None:
             return options
         if not codes_fields(encoder.name):
@@ -164,10 +172,10 @@ class EncoderChoice:
         return interlaced_options(encoder.name, info.field_order, options)
 
     def _encoder_options(
-        self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo, holds_nothing_back: bool, notify: Notify
+        self, encoder: av.codec.Codec, copies: Passthrough, info: StreamInfo, low_latency: bool, notify: Notify
     ) -> dict[str, str]:
         options = encoder_options(encoder, self._crf, self._preset)
-        if holds_nothing_back:
+        if low_latency:
             options = low_latency_options(encoder.name, options, info.rate, keeps_preset=self._preset is not None)
         with_hdr = hdr_options(encoder.name, copies.hdr, options)
         if with_hdr is None:
@@ -179,5 +187,5 @@ class EncoderChoice:
 
 
 def _keeps_picture(choice: FormatChoice) -> bool:
-    """Whether nothing that one sees is lost. Few players show transparency, so it alone does not change the codec."""
+    """Whether nothing visible is lost. Transparency does not count: few players show it."""
     return choice.is_lossless or choice.loss == "transparency"

@@ -1,4 +1,4 @@
-"""Static HDR10 metadata in the words of each encoder that can carry it."""
+"""Static HDR10 metadata as options of the encoders that support it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PARAMS_OPTION = {"libx265": "x265-params", "libx264": "x264-params", "libsvtav1
 
 
 def hdr_options(encoder: str, hdr: dict[str, Any], options: dict[str, str]) -> dict[str, str] | None:
-    """``options`` with the metadata added, or None where the encoder cannot carry it.
+    """Return ``options`` with the metadata added, or None if the encoder cannot store it.
 
     Args:
         encoder: FFmpeg's name of the encoder.
-        hdr: See ``sources.description.hdr_metadata``; may be empty.
-        options: The encoder's options so far; not changed.
+        hdr: Metadata as ``sources.description.hdr_metadata`` returns it; may be empty.
+        options: The encoder's options so far; not modified.
     """
     if not hdr:
         return options
@@ -34,7 +34,12 @@ def hdr_options(encoder: str, hdr: dict[str, Any], options: dict[str, str]) -> d
 
 
 def _mastering(values: Sequence[Fraction], *, as_fractions: bool) -> str:
-    """Red, green, blue, white x and y, least and greatest luminance as ``G(..)B(..)R(..)WP(..)L(max,min)``."""
+    """Format mastering display metadata as ``G(..)B(..)R(..)WP(..)L(max,min)``.
+
+    Args:
+        values: x and y of red, green, blue and white, then the minimum and maximum luminance in cd/m².
+        as_fractions: Whether to write decimal fractions, rather than integer multiples of the encoder's unit.
+    """
 
     def pair(a: Fraction, b: Fraction, unit: int) -> str:
         return f"({float(a):.5f},{float(b):.5f})" if as_fractions else f"({round(a * unit)},{round(b * unit)})"

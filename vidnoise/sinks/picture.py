@@ -1,4 +1,4 @@
-"""Frames into pictures for an encoder, in the pixel format that it takes."""
+"""Conversion of frames into pictures for an encoder, in a pixel format that it accepts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vidnoise.sinks.repack import canonical, components, is_lossless, lossless_t
 logger = logging.getLogger(__name__)
 
 PALETTE = "pal8"
-"""256 colours, chosen for each picture."""
+"""Pixel format with a palette of 256 colours for each picture."""
 
 _DEVICE_FORMATS = ("cuda", "vaapi", "qsv", "d3d11", "d3d12", "vulkan", "videotoolbox", "mediacodec", "drm_prime", "amf")
 
@@ -35,12 +35,21 @@ class FormatChoice:
     name: str
     is_lossless: bool
     loss: str = ""
-    """What is lost, in words."""
+    """Description of what is lost, for messages."""
 
 
 def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str]) -> FormatChoice | None:
-    """The format that is nearest to the source's, of those ``allowed`` (none: unknown); None where none is so large."""
-    if not allowed:  # an encoder that does not say takes what it gets, or complains when it is opened
+    """Choose the pixel format closest to the source's.
+
+    Args:
+        info: The video.
+        codec: The encoder.
+        allowed: Formats to choose from; empty if unknown.
+
+    Returns:
+        The format, or None if the encoder supports none of them at this size.
+    """
+    if not allowed:  # unknown: opening the encoder will tell whether it supports the source's format
         return FormatChoice(canonical(info.format).name, True)
 
     def fits(name: str) -> bool:
@@ -54,7 +63,7 @@ def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str
     if target is not None:
         return FormatChoice(target.name, True)
     known = [PIXEL_FORMATS[n] for n in names if n in PIXEL_FORMATS]
-    known = [f for f in known if not f.name.startswith("yuvj")] or known  # those go by another name where they can
+    known = [f for f in known if not f.name.startswith("yuvj")] or known  # the same formats exist under a modern name
     others = [n for n in names if n not in PIXEL_FORMATS]
     if not known or (others and info.format.family != "gray" and all(f.family == "gray" for f in known)):
         if PALETTE in others:
@@ -66,7 +75,11 @@ def choose_format(info: StreamInfo, codec: av.codec.Codec, allowed: Sequence[str
 
 
 def playable_format(info: StreamInfo, allowed: Sequence[str], codec: av.codec.Codec) -> FormatChoice | None:
-    """4:2:0 for RGB sources in files that are meant for players, most of which show nothing else."""
+    """Choose 4:2:0 for an RGB source in a file meant for players, most of which support nothing else.
+
+    Returns:
+        The format, or None if the source is not RGB or the encoder does not support 4:2:0 at this size.
+    """
     name = "yuv420p" if info.format.bit_depth <= 8 or "yuv420p10le" not in allowed else "yuv420p10le"
     if info.format.family != "rgb" or name not in allowed:
         return None
@@ -76,26 +89,26 @@ def playable_format(info: StreamInfo, allowed: Sequence[str], codec: av.codec.Co
 
 
 def _losses(source: PixelFormat, target: PixelFormat) -> list[tuple[int, str]]:
-    """What ``target`` cannot hold of ``source``, worst first: how much, and in words."""
+    """List what converting ``source`` to ``target`` loses, worst first, as an amount and a description."""
     source, target = canonical(source), canonical(target)
     return [
         (int(target.family == "gray" != source.family), "all colour"),
         (int("a" in components(source) - components(target)), "transparency"),
-        (_lost_coarseness(source, target), "chroma resolution"),
+        (_added_subsampling(source, target), "chroma resolution"),
         (max(source.bit_depth - target.bit_depth, 0), "bit depth"),
         (int(source.family != target.family), "the colour model"),
-        # No loss, but a tie to be broken: nothing bigger than needed.
-        (abs(_coarseness(target) - _coarseness(source)), ""),
+        # Not losses, but tie-breakers: prefer nothing larger than needed.
+        (abs(_subsampling(target) - _subsampling(source)), ""),
         (abs(target.bit_depth - source.bit_depth), ""),
         (int("a" in components(target) - components(source)), ""),
     ]
 
 
-def _coarseness(format: PixelFormat) -> int:
+def _subsampling(format: PixelFormat) -> int:
     return format.log2_chroma_w + format.log2_chroma_h
 
 
-def _lost_coarseness(source: PixelFormat, target: PixelFormat) -> int:
+def _added_subsampling(source: PixelFormat, target: PixelFormat) -> int:
     across = max(target.log2_chroma_w - source.log2_chroma_w, 0)
     return across + max(target.log2_chroma_h - source.log2_chroma_h, 0)
 
@@ -112,10 +125,20 @@ def check_pix_fmt(name: str) -> None:
 def forced_format(
     info: StreamInfo, encoder: av.codec.Codec, name: str, allowed: Sequence[str], holder: str
 ) -> FormatChoice | None:
-    """The format that the user asked for, which must be among those ``allowed`` (none: unknown).
+    """Return the pixel format that the user asked for.
+
+    Args:
+        info: The video.
+        encoder: The encoder.
+        name: FFmpeg's name of the format.
+        allowed: Supported formats; empty if unknown.
+        holder: Name of the encoder or container that restricts the format, for messages.
+
+    Returns:
+        The format, or None if the encoder does not support it at this size.
 
     Raises:
-        UsageError: ``holder`` (its name) does not take it.
+        UsageError: The format is not among those ``allowed``.
     """
     if allowed and name not in allowed:
         raise UsageError(f"{holder} does not take pix_fmt {name}; it takes {', '.join(allowed)}", "pix_fmt")
@@ -128,7 +151,7 @@ def forced_format(
 
 
 def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
-    """Colour tags of the output: the source's, unless the colour model changes on the way."""
+    """Return the colour tags of the output: the source's, unless its colour model changes."""
     target = PIXEL_FORMATS.get(target_name)
     source = canonical(info.format)
     color = replace(info.color, range=2) if info.format.name.startswith("yuvj") else info.color
@@ -141,16 +164,20 @@ def output_color(info: StreamInfo, target_name: str) -> ColorInfo:
     if target.family == "rgb":
         return replace(color, matrix=0, range=2)
     from vidnoise.color.colorimetry import (
-        resolve_color,  # late: only this rare conversion needs the rule for untagged video
+        resolve_color,  # imported late: rarely needed
     )
 
     resolved = resolve_color(ColorInfo(range=1), target, info.height, info.width)
-    # 5 and 6 are the same BT.601, but ProRes knows the name 6 only.
+    # Codes 5 and 6 both mean BT.601, but ProRes supports only 6.
     return replace(color, matrix=6 if resolved.matrix == 5 else resolved.matrix, range=1)
 
 
-class PaletteMaker:
-    """Pictures of one size and format to those with the 256 colours that suit each best; passive, not thread-safe."""
+class PaletteConverter:
+    """Converts pictures of one size and format to :data:`PALETTE`. Not thread-safe.
+
+    Args:
+        first: A picture of that size and format.
+    """
 
     def __init__(self, first: av.VideoFrame) -> None:
         self._graph = av.filter.Graph()
@@ -175,8 +202,8 @@ class PaletteMaker:
         return cast(av.VideoFrame, self._graph.pull())
 
 
-def _twin(picture: av.VideoFrame) -> av.VideoFrame:
-    """The same samples and side data again: the picture itself may be another output's, too, or be decoded from."""
+def _copy_of(picture: av.VideoFrame) -> av.VideoFrame:
+    """Copy a picture and its side data: another output, or the decoder, may still need the original."""
     graph = av.filter.Graph()
     begin = graph.add_buffer(
         width=picture.width, height=picture.height, format=picture.format, time_base=Fraction(1, 25)
@@ -189,15 +216,20 @@ def _twin(picture: av.VideoFrame) -> av.VideoFrame:
 
 
 class PictureWriter:
-    """Makes pictures of one stream; passive, not thread-safe.
+    """Makes the pictures of one stream. Not thread-safe.
 
-    The samples are copied once: encoders with frame threads keep a picture for longer than the frame's
-    planes are ours (they may be slots of a ring), and libav wants its own alignment and padding.
+    The samples are copied once: encoders with frame threads keep a picture for longer than the frame's planes are
+    valid (they may be slots of a ring), and libav requires its own alignment and padding.
+
+    Args:
+        info: The video.
+        choice: The pixel format of the pictures.
+        writes_captions: Whether the encoder writes closed captions attached to pictures.
     """
 
-    def __init__(self, info: StreamInfo, choice: FormatChoice, *, takes_captions: bool = False) -> None:
+    def __init__(self, info: StreamInfo, choice: FormatChoice, *, writes_captions: bool = False) -> None:
         self._info = info
-        self._takes_captions = takes_captions
+        self._writes_captions = writes_captions
         self._has_lost_captions = False
         self._choice = choice
         self._format: PixelFormat = canonical(info.format)
@@ -205,15 +237,15 @@ class PictureWriter:
             self._format = PIXEL_FORMATS[choice.name]
         self.color = output_color(info, choice.name)
         order = info.field_order
-        self._palette: PaletteMaker | None = None
+        self._palette: PaletteConverter | None = None
         self._fields = FieldMarker(order, info.width, info.height, choice.name) if order else None
-        self._said = info.color
+        self._last_color = info.color
 
     def picture(self, frame: Frame) -> av.VideoFrame:
-        """``frame`` as a picture in the chosen format, without a time stamp.
+        """Return ``frame`` as a picture in the chosen format, without a timestamp.
 
         Raises:
-            FormatError: The frame is of another size or format than the output.
+            FormatError: The frame differs in size or pixel format from the output.
         """
         info = self._info
         if (frame.height, frame.width) != (info.height, info.width) or frame.format != info.format:
@@ -221,24 +253,24 @@ class PictureWriter:
                 f"frame {frame.index} is {frame.width}x{frame.height} {frame.format.name}, but the output was begun "
                 f"with {info.width}x{info.height} {info.format.name}"
             )
-        if frame.color != self._said:
-            self._say_change(frame)
+        if frame.color != self._last_color:
+            self._report_color_change(frame)
         planes = repack(frame.planes, frame.format, self._format)
         picture = self._new_picture(frame)
         for view, plane in zip(plane_views(picture, self._format), planes, strict=True):
             view.copy_(plane)
         if not self._choice.is_lossless and self._format.name != self._choice.name:
             picture = self._convert(picture) if self._fields is None else self._convert_fields(picture)
-        # Most encoders take the tags from their context, ProRes takes them from the picture.
+        # Most encoders read the tags from their context, ProRes from the picture.
         color = self.color
         picture.colorspace, picture.color_range = color.matrix, color.range
         picture.color_primaries, picture.color_trc = color.primaries, color.transfer
         return picture if self._fields is None else self._fields.mark(picture)
 
-    def _say_change(self, frame: Frame) -> None:
-        """Colour tags change in the middle of broadcasts; those of an output are told at its beginning."""
-        was, now, first = self._said, frame.color, self._info.color
-        self._said = now
+    def _report_color_change(self, frame: Frame) -> None:
+        """Warn that the colour tags change: broadcasts do so, but an output has one set of tags."""
+        was, now, first = self._last_color, frame.color, self._info.color
+        self._last_color = now
         for name in ("matrix", "range", "primaries", "transfer"):
             if getattr(now, name) != getattr(was, name):
                 logger.warning(
@@ -248,14 +280,14 @@ class PictureWriter:
                 )  # fmt: skip
 
     def _new_picture(self, frame: Frame) -> av.VideoFrame:
-        """A picture to be filled; with the captions of ``frame``, if there are any and the encoder takes them."""
+        """Return an empty picture; it has the captions of ``frame``, if the encoder writes them."""
         info, source = self._info, frame.side_data
         if isinstance(source, av.VideoFrame):
             is_alike = (source.width, source.height, source.format.name) == (info.width, info.height, self._format.name)
-            if self._takes_captions and is_alike and self._format.name == self._choice.name:
-                picture = _twin(source)
+            if self._writes_captions and is_alike and self._format.name == self._choice.name:
+                picture = _copy_of(source)
                 picture.make_writable()
-                picture.pict_type = 0  # or the encoder would make it one like the source's
+                picture.pict_type = 0  # otherwise the encoder copies the picture type of the source
                 return picture
             if not self._has_lost_captions:
                 self._has_lost_captions = True
@@ -263,7 +295,7 @@ class PictureWriter:
         return av.VideoFrame(info.width, info.height, self._format.name)
 
     def _convert_fields(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Lines of one field only may be averaged with each other."""
+        """Convert an interlaced picture, without averaging lines of different fields."""
         target = PIXEL_FORMATS.get(self._choice.name)
         if target is None or picture.height % (2 << max(target.log2_chroma_h, self._format.log2_chroma_h)):
             return self._convert(picture)
@@ -278,13 +310,13 @@ class PictureWriter:
 
     def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:
         if self._choice.name == PALETTE:
-            self._palette = self._palette or PaletteMaker(picture)
+            self._palette = self._palette or PaletteConverter(picture)
             return self._palette.convert(picture)
         from vidnoise.color.colorimetry import resolve_color
 
         info = self._info
         source = resolve_color(info.color, self._format, info.height, info.width)
-        # swscale's numbers: RGB has no matrix (the other side's counts), and 5 stands for both names of BT.601.
+        # swscale's codes: RGB has no matrix (the other side's counts), and 5 stands for both BT.601 codes.
         matrices = [m for m in (source.matrix, self.color.matrix) if m not in (0, 2)] or [1]
         matrices = [5 if m == 6 else m for m in matrices]
         return picture.reformat(

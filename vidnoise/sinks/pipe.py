@@ -1,4 +1,4 @@
-"""Standard output, other pipes and devices: y4m unless another format is asked for, or an extension tells."""
+"""Standard output, other pipes and devices; y4m unless the options or the extension name another format."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ import os
 import select
 import stat
 import time
-from dataclasses import replace
 
 from vidnoise.disk import check_free
 from vidnoise.errors import FormatError, SinkOpenError, UsageError
 from vidnoise.options import SinkOptions
 from vidnoise.sinks.capability import container_format
-from vidnoise.sinks.container import ContainerSink
-from vidnoise.sinks.output_file import Output
+from vidnoise.sinks.destination import Destination, Output
 from vidnoise.text import shown
 
 STALL_SECONDS = 3.0
-"""A reader that takes nothing for so long is not waited for any more, once the run is to end."""
+"""How long to wait, once the run is ending, for a reader that takes nothing."""
 
 _WAKE_SECONDS = 0.25
 
 
 class PipeFile:
-    """The write end of a pipe as the object that libav writes into. A slow reader makes ``write`` wait.
+    """The write end of a pipe as a file object for libav. ``write`` blocks while the reader is slow.
 
-    While standard output is written to, whatever else would print there goes to standard error: nothing may come
-    between the data.
+    While the pipe is standard output, anything else printed there is redirected to standard error, so that nothing
+    gets in between the data.
+
+    Args:
+        fd: The pipe, which is duplicated and stays open.
     """
 
     def __init__(self, fd: int) -> None:
@@ -42,7 +43,7 @@ class PipeFile:
                 os.dup2(2, 1)
 
     def stop(self) -> None:
-        """The run is to end: a reader that takes nothing is waited for no longer. Any thread may call this."""
+        """Give up on a reader that takes nothing: the run is ending. Thread-safe."""
         self._is_ending = True
 
     def write(self, data: bytes) -> int:
@@ -58,8 +59,8 @@ class PipeFile:
         return len(data)
 
     def _wait(self) -> None:
-        """Until something can be written."""
-        if os.name == "nt":  # which cannot wait for pipes: there the write itself waits
+        """Block until the pipe can be written to."""
+        if os.name == "nt":  # select() does not work on pipes there; the write itself blocks
             return
         waited = 0.0
         while not select.select([], [self._fd], [], _WAKE_SECONDS)[1]:
@@ -68,23 +69,23 @@ class PipeFile:
                 raise TimeoutError(errno.ETIMEDOUT, "its reader takes nothing any more")
 
     def seal(self) -> None:
-        """The data is complete.
+        """Close the pipe after the last byte.
 
         Raises:
-            OSError: A write failed, now or before.
+            OSError: A write failed.
         """
         if self.error is not None:
             raise self.error
         self.discard()
 
     def publish(self, *, overwrite: bool) -> None:
-        """Nothing to do: what was written is read already."""
+        """Do nothing: the reader has the data already."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.discard()
 
     def discard(self) -> None:
-        """Let go of the pipe."""
+        """Close the pipe. Idempotent."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
@@ -96,9 +97,12 @@ class PipeFile:
 
 
 def _own_end(fd: int) -> tuple[int, int]:
-    """An end of the pipe ``fd`` for us alone, and how much one write may hold so as never to wait inside the system.
+    """Reopen the pipe ``fd`` as a non-blocking descriptor of our own, where the system allows it.
 
-    Its own end can be told not to wait, which would surprise whoever shares the one that we were given.
+    Setting O_NONBLOCK on ``fd`` itself would affect every process that shares it.
+
+    Returns:
+        The new descriptor, and the most bytes to pass to one write so that it never blocks in the kernel.
     """
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):
         return os.dup(fd), 1 << 30
@@ -109,10 +113,10 @@ def _own_end(fd: int) -> tuple[int, int]:
 
 
 def pipe_number(uri: str) -> int:
-    """The file descriptor that ``-``, ``pipe:`` or ``pipe:N`` means for writing.
+    """Return the file descriptor to write to for ``-``, ``pipe:`` or ``pipe:N``.
 
     Raises:
-        UsageError: ``N`` is no number.
+        UsageError: ``N`` is not a number.
     """
     number = "" if uri == "-" else uri[len("pipe:") :]
     if number and not number.isdigit():
@@ -120,13 +124,25 @@ def pipe_number(uri: str) -> int:
     return int(number or 1)
 
 
-class PipeSink(ContainerSink):
-    """Writes into a pipe; see :func:`vidnoise.sinks.open_sink` for the arguments."""
+def is_reader_gone(error: BaseException) -> bool:
+    """Whether ``error`` means that the reader of a pipe has closed it, or takes nothing any more."""
+    return isinstance(error, (BrokenPipeError, TimeoutError))
+
+
+class PipeDestination(Destination):
+    """Standard output, or another pipe that is open already: ``-``, ``pipe:`` or ``pipe:N``."""
 
     default_format = "y4m"
     is_prompt = True
 
-    def _check_path(self) -> None:
+    def __init__(self, path: str, options: SinkOptions) -> None:
+        super().__init__(path)
+
+    @property
+    def name(self) -> str:
+        return "standard output" if self.path in ("-", "pipe:", "pipe:1") else shown(self.path)
+
+    def check(self) -> None:
         fd = pipe_number(self.path)
         try:
             is_terminal = os.isatty(fd)
@@ -138,38 +154,36 @@ class PipeSink(ContainerSink):
                 f"{self.name}: is a terminal; send it into a program or a file (vidnoise ... -o - | ffplay -)"
             )
 
-    def _is_reader_gone(self, error: BaseException) -> bool:
-        return isinstance((self._file and self._file.error) or error, (BrokenPipeError, TimeoutError))
-
-    def _create(self) -> Output:
+    def create(self, format_name: str) -> Output:
         return PipeFile(pipe_number(self.path))
 
-    @property
-    def name(self) -> str:
-        return "standard output" if self.path in ("-", "pipe:", "pipe:1") else shown(self.path)
+    def is_reader_gone(self, error: BaseException) -> bool:
+        return is_reader_gone(error)
 
 
-class NodeSink(PipeSink):
-    """Writes to a FIFO or device as to a pipe: it stays what it is; see :func:`vidnoise.sinks.open_sink`."""
+class NodeDestination(Destination):
+    """A FIFO or device, which is written to like a pipe and never replaced."""
+
+    is_prompt = True
 
     def __init__(self, path: str, options: SinkOptions) -> None:
+        super().__init__(path)
+        self._overwrite = options.overwrite
         self._fd = -1
         self._is_ending = False
-        if options.format is None:
-            with contextlib.suppress(FormatError):
-                options = replace(options, format=container_format(path)[0])
-        super().__init__(path, options)
-        self.is_ready()  # a reader that waits already is held on to while a model is loaded
-
-    def _check_path(self) -> None:
-        check_free(self.path, overwrite=self._overwrite)
+        self.default_format = "y4m"
+        with contextlib.suppress(FormatError):
+            self.default_format = container_format(path)[0]
 
     @property
     def name(self) -> str:
         return self.path
 
+    def check(self) -> None:
+        check_free(self.path, overwrite=self._overwrite)
+
     def is_ready(self) -> bool:
-        """Whether there is a reader, so that nothing has to be waited for."""
+        """Open the node if it has a reader, and keep it open; returns whether it is open."""
         if self._fd < 0:
             try:
                 self._fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | getattr(os, "O_NOCTTY", 0))
@@ -181,9 +195,8 @@ class NodeSink(PipeSink):
 
     def stop(self) -> None:
         self._is_ending = True
-        super().stop()
 
-    def _create(self) -> Output:
+    def create(self, format_name: str) -> Output:
         while not self.is_ready():
             if self._is_ending:
                 raise TimeoutError(errno.ETIMEDOUT, "nobody reads it")
@@ -197,7 +210,9 @@ class NodeSink(PipeSink):
             os.close(fd)
 
     def abort(self) -> None:
-        super().abort()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def is_reader_gone(self, error: BaseException) -> bool:
+        return is_reader_gone(error)

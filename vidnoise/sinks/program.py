@@ -1,4 +1,4 @@
-"""Outputs that another program shows or sends on: it reads what we write from its standard input."""
+"""Outputs that go through another program, which reads the video from its standard input."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vidnoise.errors import EncodeError, SinkOpenError, UsageError
-from vidnoise.frame import Packet, StreamInfo
+from vidnoise.frame import StreamInfo
 from vidnoise.options import SinkOptions
-from vidnoise.sinks.output_file import Output
-from vidnoise.sinks.pipe import PipeFile, PipeSink
+from vidnoise.sinks.destination import Destination, Output
+from vidnoise.sinks.pipe import PipeFile, is_reader_gone
 from vidnoise.text import shown
 
 _END_SECONDS = 5
-"""How long a program may take to end once it has been told to, or has closed its input."""
+"""How long a program may take to exit after its input was closed, or after it was terminated."""
 
 
 class Program:
-    """A program that runs and reads its standard input.
+    """A running program that reads its standard input.
 
     Args:
-        arguments: Its name, and what it is told.
+        arguments: The program and its arguments.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the program)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the program)
         self._process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said,
-            start_new_session=True,  # Ctrl-C is for us: what was begun is sent and shown to its end
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._stderr,
+            start_new_session=True,  # Ctrl-C must not reach it: it still has to take the end of the video
         )  # fmt: skip
 
     def input(self) -> PipeFile:
-        """What is written here is what it reads; its closing is the end, once :meth:`close_input` was called."""
+        """Return the program's standard input. Closing it tells the program that the video is complete."""
         assert self._process.stdin is not None
-        return PipeFile(self._process.stdin.fileno())
+        with self._process.stdin as stdin:  # the file has an end of its own, which must be the only one
+            return PipeFile(stdin.fileno())
 
-    def close_input(self) -> None:
-        """Keep no end of its input but those that :meth:`input` gave."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+    def wait(self, *, is_hurried: Callable[[], bool]) -> int:
+        """Wait until the program exits, and return its exit status.
 
-    def end(self, is_hurried: Callable[[], bool]) -> int:
-        """Wait for its end, with little patience where ``is_hurried``; returns its exit status."""
+        Args:
+            is_hurried: Called every few seconds; once it returns True, the program is killed.
+        """
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self._process.wait(_END_SECONDS)
@@ -53,35 +53,35 @@ class Program:
                 self._process.kill()
 
     def terminate(self) -> None:
-        """End it, whatever it is doing."""
+        """Terminate the program, whatever it is doing."""
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
 
-    def last_words(self) -> str:
-        """What it complained of, in one line."""
+    def error_message(self) -> str:
+        """The first line that the program wrote to standard error, or its exit status."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
-        self._said.seek(0)
-        lines = [line.strip() for line in self._said.read(10_000).decode(errors="replace").splitlines()]
+        self._stderr.seek(0)
+        lines = [line.strip() for line in self._stderr.read(10_000).decode(errors="replace").splitlines()]
         return next((line for line in lines if line), f"exit status {self._process.returncode}")
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """A program that may be given an output."""
+    """A program that can receive a video."""
 
     program: str
     why: str
-    """Where it comes from or why it is needed, for the message where it is not there."""
+    """Where the program comes from, or why it is needed, for the error message if it is missing."""
     arguments: Callable[[str, str], list[str]]
-    """What it is told, from the output's address and FFmpeg's name of the container."""
+    """Makes its arguments from the output's address and FFmpeg's name of the container."""
     format: str = "y4m"
-    """Container where none is asked for."""
+    """Container to use if the user names none."""
     is_live: bool = False
-    """Whether someone watches: the encoder then holds nothing back."""
+    """Whether someone watches as the video is written, so that the encoder must not buffer frames."""
     may_be_closed: bool = False
-    """Whether its end is what the user wants, and no failure."""
+    """Whether the user may close the program; otherwise its exit is a failure."""
 
 
 PREVIEW = Receiver(
@@ -100,73 +100,70 @@ SRT = Receiver(
 )  # fmt: skip
 
 
-class ProgramSink(PipeSink):
-    """Writes into a program that it starts; see :func:`vidnoise.sinks.open_sink` for the other arguments.
+class ProgramDestination(Destination):
+    """A program that is started, and reads the video from its standard input.
 
     Args:
-        receiver: Which program.
-        name: The output, for messages.
+        path: The output as the user gave it.
+        receiver: The program to start.
+        name: The output's name in messages.
     """
 
-    def __init__(self, path: str, options: SinkOptions, *, receiver: Receiver, name: str) -> None:
+    is_prompt = True
+
+    def __init__(self, path: str, receiver: Receiver, name: str) -> None:
+        super().__init__(path)
+        self.default_format = receiver.format
         self._receiver, self._name = receiver, name
         self._program: Program | None = None
         self._is_ending = False
-        self.default_format, self.is_live = receiver.format, receiver.is_live
-        super().__init__(path, options)
 
     @property
     def name(self) -> str:
         return self._name
 
-    def _check_path(self) -> None:
+    def check(self) -> None:
         program, why = self._receiver.program, self._receiver.why
         if shutil.which(program) is None:
             raise SinkOpenError(f"{self.path} needs {program}, which is not installed ({why})", self.path)
 
-    def _create(self) -> Output:
+    def create(self, format_name: str) -> Output:
         receiver = self._receiver
-        self._program = Program([receiver.program, *receiver.arguments(self.path, self._format_name)])
+        self._program = Program([receiver.program, *receiver.arguments(self.path, format_name)])
         return self._program.input()
 
-    def open(self, info: StreamInfo) -> None:
-        try:
-            super().open(info)
-        finally:
-            if self._program is not None:
-                self._program.close_input()
-
-    def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
-        super().close(trailing_packets)
-        program = self._program
-        if program is not None and program.end(lambda: self._is_ending) != 0:
-            raise EncodeError(f"{self.name}: {self._receiver.program} failed: {program.last_words()}", self.path)
+    def is_watched(self, info: StreamInfo) -> bool:
+        return self._receiver.is_live
 
     def stop(self) -> None:
         self._is_ending = True
-        super().stop()
+
+    def finish(self) -> None:
+        program = self._program
+        if program is not None and program.wait(is_hurried=lambda: self._is_ending) != 0:
+            raise EncodeError(f"{self.name}: {self._receiver.program} failed: {program.error_message()}", self.path)
 
     def abort(self) -> None:
-        super().abort()
         program, self._program = self._program, None
         if program is not None:
             program.terminate()
 
-    def _is_reader_gone(self, error: BaseException) -> bool:
-        return self._receiver.may_be_closed and super()._is_reader_gone(error)
+    def is_reader_gone(self, error: BaseException) -> bool:
+        return self._receiver.may_be_closed and is_reader_gone(error)
 
-    def _reason(self, error: BaseException) -> str:
-        is_failure = not self._receiver.may_be_closed and super()._is_reader_gone(error)
-        return self._program.last_words() if self._program is not None and is_failure else super()._reason(error)
+    def explanation(self, error: BaseException) -> str:
+        """The program's own error message, where writing failed because the program ended."""
+        is_failure = not self._receiver.may_be_closed and is_reader_gone(error)
+        return self._program.error_message() if self._program is not None and is_failure else ""
 
 
-def preview_sink(path: str, options: SinkOptions) -> ProgramSink:
-    """Shows the video in a window (``window:``) of FFmpeg's player; closing the window ends it."""
+def preview(path: str, options: SinkOptions) -> ProgramDestination:
+    """A window (``window:``) of FFmpeg's player; closing the window ends the run."""
     if path != "window:":
         raise UsageError(f"{path}: write window: for a preview")
-    return ProgramSink(path, options, receiver=PREVIEW, name="the preview window")
+    return ProgramDestination(path, PREVIEW, "the preview window")
 
 
-def srt_sink(path: str, options: SinkOptions) -> ProgramSink:
-    """Pushes over SRT by the program ffmpeg, since PyAV's wheels have no SRT."""
-    return ProgramSink(path, options, receiver=SRT, name=shown(path))
+def srt(path: str, options: SinkOptions) -> ProgramDestination:
+    """An SRT address, served by the ffmpeg program, since PyAV's wheels are built without SRT."""
+    return ProgramDestination(path, SRT, shown(path))

@@ -1,4 +1,4 @@
-"""What every sink is."""
+"""The interface of sinks."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes the frames of one video. Not thread-safe: one thread opens, writes, and closes or aborts.
+    """Receives the frames of one video. Not thread-safe: one thread opens, writes, and closes or aborts.
 
-    As a context manager it is closed at the end of the ``with`` block if it is not yet, or aborted where the block
-    raised; to write to it afterwards is an ``EncodeError``.
+    As a context manager, it is closed at the end of the ``with`` block unless it is closed already, or aborted if the
+    block raised; writing to it afterwards raises an ``EncodeError``.
     """
 
     def is_ready(self) -> bool:
-        """Whether :meth:`open` has to wait for nobody; a FIFO has to, for a reader."""
+        """Whether :meth:`open` would return without waiting for a reader, as a FIFO needs one."""
         ...
 
     def stop(self) -> None:
-        """The run is to end: a reader that takes nothing is waited for no longer. Any thread may call this."""
+        """Stop waiting for a reader that takes nothing: the run is ending. Thread-safe."""
         ...
 
-    def leave(self) -> bool:
-        """Whether nobody takes what is written, so that the thread that writes may be left behind.
+    def abandon(self) -> bool:
+        """Abandon the output if its peer has stalled, and return whether it was abandoned.
 
-        Asked every quarter second once the run is to end. After True the sink is dead: nothing of it may be called but
-        :meth:`abort`, which then does nothing.
+        Called every quarter of a second while the run is ending. After True, the writing thread is left behind, and
+        only :meth:`abort` may be called, which then does nothing.
         """
         ...
 
     def open(self, info: StreamInfo) -> None:
-        """Begin an output for frames as ``info`` describes them; nothing appears under its final name yet."""
+        """Begin an output for frames as described by ``info``; nothing appears under its final name yet."""
         ...
 
     def write(self, frame: Frame) -> None:
-        """Encode one frame (its planes in main memory) and the packets that ride on it."""
+        """Encode one frame, whose planes are in main memory, and mux the packets attached to it."""
         ...
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
@@ -48,7 +48,7 @@ class Sink(Protocol):
         ...
 
     def abort(self) -> None:
-        """Throw the output away. May be called at any time, also twice, also after :meth:`close`."""
+        """Discard the output. Idempotent; may be called at any time, even after :meth:`close`."""
         ...
 
     def __enter__(self) -> Self: ...

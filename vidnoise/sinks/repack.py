@@ -1,4 +1,4 @@
-"""The same samples in another pixel format: which formats lose nothing, and moving the samples there."""
+"""Lossless conversion between pixel formats that differ only in the layout of their samples."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from vidnoise.frame import PIXEL_FORMATS, PixelFormat
 
 
 def canonical(format: PixelFormat) -> PixelFormat:
-    """``format`` without the old ``yuvj`` names: those are plain ``yuv`` with a full-range tag."""
+    """Replace deprecated ``yuvj`` formats, which are ``yuv`` formats with a full-range tag."""
     if format.name.startswith("yuvj"):
         return PIXEL_FORMATS["yuv" + format.name[len("yuvj") :]]
     return format
 
 
 def components(format: PixelFormat) -> set[str]:
-    """The components that carry picture, alpha included, padding not."""
+    """Return the components of a format: alpha counts, padding does not."""
     return {c for plane in format.layout for c in plane} - {"x"}
 
 
 def is_lossless(source: PixelFormat, target: PixelFormat) -> bool:
-    """Whether every sample of ``source`` has a place in ``target``, unchanged."""
+    """Whether ``target`` can store every sample of ``source`` unchanged."""
     source, target = canonical(source), canonical(target)
     if source.bit_depth != target.bit_depth or not components(source) <= components(target):
         return False
@@ -36,7 +36,7 @@ def is_lossless(source: PixelFormat, target: PixelFormat) -> bool:
 
 
 def lossless_target(source: PixelFormat, names: Iterable[str]) -> PixelFormat | None:
-    """The closest of the formats ``names`` that loses nothing of ``source``; None if all lose something."""
+    """Return the format closest to ``source`` that loses nothing of it, or None if all of ``names`` lose something."""
     source = canonical(source)
     candidates = [
         PIXEL_FORMATS[name]
@@ -49,7 +49,7 @@ def lossless_target(source: PixelFormat, names: Iterable[str]) -> PixelFormat | 
             target.name != source.name,
             target.family != source.family,
             "a" in components(target) and "a" not in components(source),
-            # Least chroma to invent for a gray picture.
+            # For a gray picture, as little chroma as possible.
             -(target.log2_chroma_w + target.log2_chroma_h),
             abs(len(target.layout) - len(source.layout)),
         )
@@ -58,16 +58,16 @@ def lossless_target(source: PixelFormat, names: Iterable[str]) -> PixelFormat | 
 
 
 def repack(planes: Sequence[Tensor], source: PixelFormat, target: PixelFormat) -> tuple[Tensor, ...]:
-    """Move samples from the layout of ``source`` to that of ``target``; ``is_lossless`` must hold.
+    """Move samples from the layout of ``source`` to that of ``target``; :func:`is_lossless` must hold.
 
     Args:
-        planes: As ``source.plane_shape`` says.
+        planes: Planes shaped by ``source.plane_shape``.
         source: Format of ``planes``.
-        target: Format of the result. Components that ``source`` lacks are filled: alpha and padding
-            with the greatest code, chroma with the middle one.
+        target: Format of the result. Components missing from ``source`` are filled: alpha and padding with the
+            maximum code, chroma with the neutral one.
 
     Returns:
-        Planes as ``target.plane_shape`` says.
+        Planes shaped by ``target.plane_shape``.
     """
     source, target = canonical(source), canonical(target)
     if source.layout == target.layout and source.msb_shift == target.msb_shift:
@@ -84,13 +84,13 @@ def repack(planes: Sequence[Tensor], source: PixelFormat, target: PixelFormat) -
         shape = target.plane_shape(i, height, width)
         plane = torch.empty(shape, dtype=planes[0].dtype)
         for j, name in enumerate(names):
-            slot = plane if len(names) == 1 else plane[..., j]
+            component = plane if len(names) == 1 else plane[..., j]
             if name in found:
-                slot.copy_(_shifted(found[name], shift))
+                component.copy_(_shifted(found[name], shift))
             elif name in "uv":
-                slot.fill_((1 << (target.bit_depth - 1)) << target.msb_shift)
+                component.fill_((1 << (target.bit_depth - 1)) << target.msb_shift)
             else:
-                slot.fill_(top)
+                component.fill_(top)
         result.append(plane)
     return tuple(result)
 

@@ -1,7 +1,7 @@
-"""Encoders that make real-time threads of themselves, and of the thread that opens them, are made ordinary again.
+"""Undoing real-time scheduling that an encoder sets up for its own threads and its caller.
 
-SVT-AV1 does so where it may, as root in a container: its threads and ours would then come before everything else on the
-machine, the reading of a camera and the terminal included.
+SVT-AV1 does so where it is allowed to, as root in a container; its threads would then take precedence over all
+others on the machine, including those that read a camera or the terminal.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def _threads() -> set[int]:
 
 
 @contextlib.contextmanager
-def scheduling_kept() -> Iterator[None]:
-    """Inside, an encoder is opened; afterwards this thread, and those that began, are scheduled as this one was."""
+def preserve_scheduling() -> Iterator[None]:
+    """Restore the scheduling policy of this thread, and apply it to threads started inside the context."""
     if sys.platform != "linux":
         yield
         return
@@ -33,5 +33,5 @@ def scheduling_kept() -> Iterator[None]:
     finally:
         if os.sched_getscheduler(0) != policy:
             for thread in (0, *_threads() - before):
-                with contextlib.suppress(OSError):  # it has ended
+                with contextlib.suppress(OSError):  # the thread has ended
                     os.sched_setscheduler(thread, policy, priority)

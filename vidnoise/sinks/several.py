@@ -1,4 +1,4 @@
-"""One video to several outputs at once."""
+"""Writing one video to several outputs at once."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ from vidnoise.sinks.stamps import copy_of
 
 logger = logging.getLogger(__name__)
 
-_DEPTH = 8
-"""Frames that may wait before each output."""
+_QUEUE_LENGTH = 8
+"""Length of the queue of each output, in frames."""
 
-_MOST_PACKETS = 2000
-"""Packets of sound and subtitles that may wait for an output that takes nothing: half a minute or so."""
+_MAX_WAITING_PACKETS = 2000
+"""Packets of audio and subtitles to keep for an output that takes nothing: half a minute or so."""
 
 _WAKE_SECONDS = 0.25
 
 _END_SECONDS = 10.0
-"""How long an output that is thrown away may take to come back from what it is doing."""
+"""How long to wait for an output that is being aborted."""
 
 
 class TeeSink(FinishedAfterUse):
-    """Writes every frame to each of ``sinks``, on a thread for each, so that none has to wait for another.
+    """Writes every frame to several sinks, each on its own thread, so that none has to wait for another.
 
-    A live input goes on where an output does not take its frames in time: that output loses the oldest that wait, and
-    they are counted. Files wait, since nothing of them may be lost.
+    For a live input, an output that does not keep up loses the oldest frames in its queue, and they are counted. For
+    other inputs the run waits, since nothing may be lost.
 
-    An output that fails is left, and the others go on: a recording must not end because a viewer has gone. Its error is
-    raised when the others are finished, or at once where none is left. A reader that closes its pipe, or takes nothing
-    any more when the run is to end, is no error while others go on. Neither is one that has not come yet: its output is
-    opened when it does.
+    An output that fails is closed while the others continue: a recording must not end because a viewer has left. Its
+    error is raised when the others are finished, or at once if none is left. A reader that closes its pipe, or takes
+    nothing when the run ends, is not an error while others continue. Neither is a reader that has not come yet: its
+    output is opened when it comes.
+
+    Args:
+        sinks: The outputs, not open yet.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -48,27 +51,27 @@ class TeeSink(FinishedAfterUse):
 
     @property
     def n_dropped(self) -> dict[str, int]:
-        """Frames that outputs did not take in time, by the output's name; none where all were taken."""
+        """Number of frames that outputs did not take in time, by the output's name; empty if all were taken."""
         now = {branch.name: branch.n_dropped for branch in self._branches if branch.n_dropped}
         return {**self._dropped, **now}
 
     def is_ready(self) -> bool:
-        """Whether there is one that has to wait for nobody."""
+        """Whether at least one output can be opened without waiting for a reader."""
         return any(sink.is_ready() for sink in self._all)
 
     def stop(self) -> None:
         self._is_ending = True
         for branch in list(self._branches):
-            branch.wait_no_longer()
+            branch.stop_waiting()
         for sink in self._all:
             sink.stop()
 
-    def leave(self) -> bool:
-        """Each output is left on its own."""
+    def abandon(self) -> bool:
+        """Return False: outputs are abandoned one by one."""
         return False
 
     def open(self, info: StreamInfo) -> None:
-        """Open all that are ready, or none: where one of them cannot be opened, the run does not begin."""
+        """Open all outputs that are ready; if one of them cannot be opened, none is."""
         late = [sink for sink in self._all if not sink.is_ready()]
         try:
             for sink in self._all:
@@ -82,18 +85,18 @@ class TeeSink(FinishedAfterUse):
     def write(self, frame: Frame) -> None:
         if not self._branches:
             raise EncodeError("the outputs are not open")
-        # The planes may be a slot of a ring, which is used again as soon as this returns.
-        kept = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
+        # The planes may be a slot of a ring, which is reused as soon as this returns.
+        copied = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
 
         def write_to(branch: _Branch) -> None:
-            branch.write(replace(kept, packets=copies(kept.packets)))
+            branch.write(replace(copied, packets=copies(copied.packets)))
 
-        self._each(write_to)
+        self._for_each(write_to)
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
         for branch in self._branches:
             branch.finish(copies(trailing_packets))
-        self._each(lambda branch: branch.join(lambda: self._is_ending))
+        self._for_each(lambda branch: branch.join(lambda: self._is_ending))
         self._note_drops(self._branches)
         self._branches = []
         if self._error is not None:
@@ -105,13 +108,13 @@ class TeeSink(FinishedAfterUse):
             branch.begin_abort()
         stuck = [branch.sink for branch in branches if not branch.has_ended()]
         for sink in self._all:
-            if sink not in stuck:  # one that is being used still must not be closed meanwhile
+            if sink not in stuck:  # a sink still in use by its thread must not be closed
                 sink.abort()
 
-    def _each(self, do: Callable[[_Branch], None]) -> None:
+    def _for_each(self, action: Callable[[_Branch], None]) -> None:
         for branch in list(self._branches):
             try:
-                do(branch)
+                action(branch)
             except VidnoiseError as ex:
                 self._branches.remove(branch)
                 self._note_drops([branch])
@@ -129,12 +132,12 @@ class TeeSink(FinishedAfterUse):
 
 
 class _Branch:
-    """One of the outputs, and the thread that writes and closes it.
+    """One output, and the thread that writes and closes it.
 
     Args:
         sink: The output.
-        info: What it is opened with. Of a live stream, frames that are not taken in time are dropped.
-        is_open: Whether it is open already; if not, somebody has to come for it.
+        info: Description of the video; for a live one, frames that are not taken in time are dropped.
+        is_open: Whether the sink is open already; if not, it is opened once it is ready.
     """
 
     def __init__(self, sink: Sink, info: StreamInfo, *, is_open: bool) -> None:
@@ -144,18 +147,19 @@ class _Branch:
         self._error: BaseException | None = None
         self._is_aborted = False
         self._info, self._is_open = info, is_open
-        self._waits_no_longer = threading.Event()
+        self._stops_waiting = threading.Event()
         self._trailing: tuple[Packet, ...] = ()
-        self._queue: FrameQueue[Frame] = FrameQueue(_DEPTH, "drop_oldest" if info.is_live else "block", self._follow)
+        when_full = "drop_oldest" if info.is_live else "block"
+        self._queue: FrameQueue[Frame] = FrameQueue(_QUEUE_LENGTH, when_full, self._carry_packets)
         self._thread = threading.Thread(target=self._work, name=f"vidnoise-{self.name}", daemon=True)
         self._thread.start()
 
-    def _follow(self, dropped: Frame, following: Frame) -> Frame:
-        """``following`` with the sound of the frame before it, unless it is that of half a minute."""
+    def _carry_packets(self, dropped: Frame, following: Frame) -> Frame:
+        """Return ``following`` with the packets of a dropped frame, up to a maximum."""
         self.n_dropped += 1
         if self.n_dropped == 1:
             logger.warning("%s: does not take its frames in time; the oldest are dropped", self.name)
-        return replace(following, packets=(*dropped.packets, *following.packets)[-_MOST_PACKETS:])
+        return replace(following, packets=(*dropped.packets, *following.packets)[-_MAX_WAITING_PACKETS:])
 
     def _work(self) -> None:
         try:
@@ -166,53 +170,56 @@ class _Branch:
                 del frame
             if not self._is_aborted:
                 self.sink.close(self._trailing)
-        except BaseException as ex:  # raised again on the caller's thread
+        except BaseException as ex:  # re-raised on the caller's thread
             self._error = ex
         self._queue.stop()
 
     def _open_when_ready(self) -> None:
         logger.warning("%s: waits for its reader; the other output goes on", self.name)
         while not self.sink.is_ready():
-            if self._waits_no_longer.wait(_WAKE_SECONDS):
+            if self._stops_waiting.wait(_WAKE_SECONDS):
                 raise ReaderClosedError(f"{self.name}: no reader has come", self.name)
         self.sink.open(self._info)
 
-    def wait_no_longer(self) -> None:
-        """The run is to end: for a reader that has not come it is too late."""
-        self._waits_no_longer.set()
+    def stop_waiting(self) -> None:
+        """Stop waiting for a reader: the run is ending."""
+        self._stops_waiting.set()
 
     def write(self, frame: Frame) -> None:
-        """Hand a frame on.
+        """Queue a frame.
 
         Raises:
-            Exception: What the output raised.
+            Exception: Whatever the output raised.
         """
         if not self._queue.put(frame):
             self.join()
 
     def finish(self, trailing: tuple[Packet, ...]) -> None:
-        """No more frames will come; the output is closed when it has those that wait."""
+        """Close the output once it has written the frames in its queue."""
         self._trailing = trailing
         self._queue.finish()
         if self._info.is_live:
-            self.wait_no_longer()
+            self.stop_waiting()
 
     def join(self, is_ending: Callable[[], bool] = lambda: False) -> None:
-        """Wait until the output is closed, or has failed, and raise what it raised.
+        """Wait until the output is closed, and raise its error if it failed.
+
+        Args:
+            is_ending: Whether the run is ending, so that a stalled output should be abandoned.
 
         Raises:
-            StalledError: The run is to end, and nobody takes what is written.
+            StalledError: The output was abandoned.
         """
         while self._thread.is_alive():
             self._thread.join(_WAKE_SECONDS)
-            if is_ending() and self._thread.is_alive() and self.sink.leave():
+            if is_ending() and self._thread.is_alive() and self.sink.abandon():
                 raise StalledError(f"{self.name}: takes nothing any more, and was left")
         if self._error is not None:
             raise self._error
 
     def begin_abort(self) -> None:
         self._is_aborted = True
-        self.wait_no_longer()
+        self.stop_waiting()
         self._queue.stop()
         self.sink.stop()
 
@@ -222,5 +229,5 @@ class _Branch:
 
 
 def copies(packets: Sequence[Packet]) -> tuple[Packet, ...]:
-    """The same packets again: a muxer changes those that it gets."""
+    """Copy packets, for a muxer to modify."""
     return tuple(replace(packet, data=copy_of(packet.data)) for packet in packets)

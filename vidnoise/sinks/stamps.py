@@ -1,4 +1,4 @@
-"""Time stamps of an output stream, in the ticks in which its container writes them: decoding times that go up."""
+"""Timestamps of an output stream: rescaled to the container's ticks, with increasing decoding times."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import av.format
 import av.stream
 
 LARGEST = 2**62
-"""Ticks: beyond them nothing can be meant."""
+"""Largest plausible timestamp, in ticks."""
 
 _MAY_BE_EQUAL = ("subtitle", "data")
 
 
 class Stamps:
-    """Mends what muxers refuse, and real files have: decoding times that are missing, or do not go up.
+    """Repairs missing and non-increasing decoding times, which real files have and muxers reject.
 
-    Whether they go up is a matter of the output's ticks: what is one tick apart in the source may be equal there.
+    Timestamps one tick apart in the source may collide in the output, so they are compared in the output's ticks.
 
     Args:
         container: The output.
@@ -30,19 +30,19 @@ class Stamps:
         is_strict = not container.format.flags & av.format.Flags.ts_nonstrict.value
         self._step = int(is_strict and stream.type not in _MAY_BE_EQUAL)
         self._next: int | None = None
-        self.n_mended = 0
-        """Packets whose decoding time had to be changed."""
+        self.n_repaired = 0
+        """Number of packets whose decoding time was changed."""
 
-    def place(self, packet: av.Packet) -> None:
-        """Turn the times of ``packet`` into ticks of the stream, whose header is written, and make it the stream's."""
+    def rescale(self, packet: av.Packet) -> None:
+        """Assign ``packet`` to the stream, whose header must be written, and rescale its timestamps to it."""
         ticks = packet.time_base / self._stream.time_base  # type: ignore[operator]
         pts, dts = (None if stamp is None else _rounded(stamp * ticks) for stamp in (packet.pts, packet.dts))
-        # Of streams that are shorter than its delay, libx265 gives decoding times that are just what was in memory.
+        # For streams shorter than its delay, libx265 returns uninitialised memory as decoding times.
         if dts is None or abs(dts) > LARGEST or (pts is not None and dts > pts):
             dts = (self._next or 0) if pts is None else pts
         if self._next is not None and dts < self._next:
             dts = self._next
-            self.n_mended += 1
+            self.n_repaired += 1
         self._next = dts + self._step
         duration = _rounded((packet.duration or 0) * ticks)
         packet.time_base = self._stream.time_base  # type: ignore[misc]
@@ -53,17 +53,17 @@ class Stamps:
 
 
 def _rounded(ticks: Fraction) -> int:
-    """To the nearest, halves away from zero: as libav does it."""
+    """Round half away from zero, as libav does."""
     whole = (2 * abs(ticks.numerator) + ticks.denominator) // (2 * ticks.denominator)
     return whole if ticks >= 0 else -whole
 
 
 def copy_of(packet: av.Packet) -> av.Packet:
-    """The same packet again: a muxer changes those that it gets."""
-    twin = av.Packet(bytes(packet))
-    twin.time_base = packet.time_base
-    twin.pts, twin.dts, twin.duration = packet.pts, packet.dts, packet.duration
-    twin.is_keyframe = packet.is_keyframe
+    """Copy a packet, for a muxer to modify."""
+    copy = av.Packet(bytes(packet))
+    copy.time_base = packet.time_base
+    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+    copy.is_keyframe = packet.is_keyframe
     for item in packet.iter_sidedata():
-        twin.set_sidedata(item)
-    return twin
+        copy.set_sidedata(item)
+    return copy

@@ -1,4 +1,4 @@
-"""Text subtitles in the one kind that a container holds, where it does not hold theirs."""
+"""Conversion of text subtitles into the codec that a container supports."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _TEXT = ("subrip", "webvtt", "mov_text", "ass", "ssa", "text")
 _HELD = {
     "mp4": "mov_text", "mov": "mov_text", "ipod": "mov_text", "matroska": "subrip", "webm": "webvtt",
 }  # fmt: skip
-"""Containers, by FFmpeg's name, and the text subtitles that they hold."""
+"""FFmpeg's name of a container to the text subtitle codec that it supports."""
 
 
 def converted_codec(stream: CopiedStream, container_format: str) -> str | None:
-    """The codec into which ``stream`` can be turned for a container; None where it is no text or finds no place."""
+    """Return the codec to convert ``stream`` to for a container, or None if it is not text or cannot be stored."""
     return _HELD.get(container_format) if stream.codec in _TEXT and stream.template is not None else None
 
 
 class SubtitleConverter:
-    """Decodes packets of one text stream and encodes them anew: text, times, italics, bold and underlines stay.
+    """Decodes the packets of one text stream and encodes them again. Not thread-safe.
 
-    Not thread-safe.
+    Text, timing, italics, bold and underlines are preserved.
 
     Args:
         container: The output, before its header is written.
@@ -42,7 +42,7 @@ class SubtitleConverter:
 
     def __init__(self, container: av.container.OutputContainer, template: SubtitleStream, codec: str) -> None:
         source = template.codec_context
-        # The template's own context is kept as it is: other outputs may need it.
+        # The template's own context must not be used up: other outputs may need it.
         self._decoder = cast(SubtitleCodecContext, CodecContext.create(source.codec.name, "r"))
         if source.extradata:
             self._decoder.extradata = source.extradata
@@ -54,7 +54,7 @@ class SubtitleConverter:
         self._encoder.subtitle_header = self._decoder.subtitle_header
 
     def packets(self, packet: av.Packet) -> list[av.Packet]:
-        """``packet`` in the output's codec; none for one that shows nothing."""
+        """Convert one packet; returns no packets for one that shows nothing."""
         try:
             subtitle = self._decoder.decode2(packet)
         except av.error.InvalidDataError:

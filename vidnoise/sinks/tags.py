@@ -1,4 +1,4 @@
-"""Which of the input's tags go into the output, and how the MP4 family is told to keep them."""
+"""Which of the input's tags go into the output, and the muxer options that keep them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vidnoise.text import printable
 
 logger = logging.getLogger(__name__)
 
-_DEAD_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
-"""Tags that tell of the input's muxer, not of the video."""
+_MUXER_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Tags that describe the input's muxer rather than the video."""
 
-_MUXER = "Lavf"
-"""So begins the name that FFmpeg's muxers leave, in AVI under "software"."""
+_MUXER_NAME = "Lavf"
+"""Prefix of the name that FFmpeg's muxers write; in AVI, into the tag "software"."""
 
 _COMMON = "title artist album date comment genre copyright creation_time location"
 _MOV_TAGS = frozenset(f"{_COMMON} make model".split())
@@ -27,11 +27,11 @@ _MP4_TAGS = frozenset(
     "episode_sort season_number media_type hd_video gapless_playback compilation track disc".split()
 )
 _STORED = {"mov": _MOV_TAGS, "mp4": _MP4_TAGS | {"timecode"}, "ipod": _MP4_TAGS}
-"""Tags that FFmpeg's writers of the MP4 family store (tried; a timecode as a track); others they drop unsaid."""
+"""Tags that FFmpeg's muxers of the MP4 family store (tested; a timecode as a track); they drop others silently."""
 
 
 HOLDS_NO_TAGS = ("mpegts", "mpeg")
-"""Containers without tags and chapters."""
+"""Containers that store neither tags nor chapters."""
 
 _QUICKTIME_LANGUAGES = (
     "eng fra ger ita dut spa dan por nor heb jpn ara fin gre ice mlt tur chi urd hin tha kor lit pol hun est lav "
@@ -39,27 +39,34 @@ _QUICKTIME_LANGUAGES = (
     "mar ben asm guj ori mal kan tam tel sin bur khm lao vie ind tgl may amh tir orm som swa wel baq cat lat que "
     "grn aym tat uig dzo jav und"
 )
-"""Languages that FFmpeg's writer of .mov stores (tried): each has one code only, and it is not always the newer one."""
+"""Language codes that FFmpeg's .mov muxer stores (tested): one per language, not always the newer one."""
 
 _HOLDS_SHAPE = frozenset({"mov", "mp4", "ipod", "3gp", "3g2", "f4v", "ismv", "psp"})
-"""Containers that store how a picture is turned and how wide its samples are, whatever the codec."""
+"""Containers that store rotation and sample aspect ratio for every codec."""
 
 _HOLDS_ROTATION = _HOLDS_SHAPE | {"matroska", "webm"}
 
 _CODEC_HOLDS_ASPECT = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg")
-"""Codecs that store the sample aspect ratio themselves (tried)."""
+"""Codecs that store the sample aspect ratio themselves (tested)."""
 
 
 CHROMA_LOCATIONS = {1: "left", 2: "center", 3: "topleft", 4: "top", 5: "bottomleft", 6: "bottom"}
-"""FFmpeg's names of chroma locations."""
+"""Codes of chroma locations (H.273, plus one) to FFmpeg's names."""
 
-_USUAL_LOCATION = 1
-"""What everyone takes for meant where nothing is said."""
+_DEFAULT_LOCATION = 1
+"""The location that readers assume if none is stored."""
 
 
 def holds_chroma_location(container_format: str, codec: str, location: int, *, is_8_bit: bool) -> bool:
-    """Whether FFmpeg stores where chroma samples lie in the container or codec (by its canonical name), or need not."""
-    if location in (0, _USUAL_LOCATION) or codec in ("h264", "hevc", "vvc"):
+    """Whether FFmpeg stores a chroma location in the container or codec, or does not need to.
+
+    Args:
+        container_format: FFmpeg's name of the container.
+        codec: Canonical name of the codec.
+        location: Code of the chroma location.
+        is_8_bit: Whether samples have 8 bits.
+    """
+    if location in (0, _DEFAULT_LOCATION) or codec in ("h264", "hevc", "vvc"):
         return True
     if codec in ("mjpeg", "mpeg1video"):
         return location == 2
@@ -69,7 +76,14 @@ def holds_chroma_location(container_format: str, codec: str, location: int, *, i
 
 
 def stream_tags(tags: dict[str, str], container_format: str, what: str, notify: Notify = logger.log) -> dict[str, str]:
-    """Tags of one stream, ``what``, as a container stores them, with a warning where it has none for its language."""
+    """Return the tags of one stream as a container stores them.
+
+    Args:
+        tags: Tags of the input stream.
+        container_format: FFmpeg's name of the output's container.
+        what: Description of the stream, for messages.
+        notify: Called if the container cannot store the language.
+    """
     language = tags.get("language")
     if container_format != "mov" or not language or language in _QUICKTIME_LANGUAGES.split():
         return tags
@@ -81,7 +95,7 @@ def stream_tags(tags: dict[str, str], container_format: str, what: str, notify: 
 
 
 def timecode_as_tag(copies: Passthrough, container_format: str, uri: str, notify: Notify = logger.log) -> Passthrough:
-    """``copies`` with timecode tracks (.mov) as what they say: a tag of the video, which muxers make a track of."""
+    """Replace timecode tracks (.mov) by a tag of the video, from which muxers make such a track."""
     tracks = [s for s in copies.streams if s.kind == "data" and "timecode" in s.metadata]
     if not tracks:
         return copies
@@ -92,7 +106,7 @@ def timecode_as_tag(copies: Passthrough, container_format: str, uri: str, notify
 
 
 def holds_aspect(container_format: str, codec: str) -> bool:
-    """Whether FFmpeg stores the sample aspect ratio by itself, in the container's header or in the codec's."""
+    """Whether FFmpeg stores the sample aspect ratio, in the container or in the codec."""
     return container_format in _HOLDS_SHAPE or codec in _CODEC_HOLDS_ASPECT
 
 
@@ -105,13 +119,14 @@ def warn_of_shape(
     *,
     holds_aspect: bool,
 ) -> None:
-    """Say what the output cannot tell of the pictures' shape.
+    """Warn if the output cannot store rotation or sample aspect ratio.
 
     Args:
         container_format: FFmpeg's name of the output's container.
-        encoder, info: Of the video.
-        uri: The output, for messages.
-        notify: Told what is lost.
+        encoder: The encoder.
+        info: The video.
+        uri: The output's name in messages.
+        notify: Called for what is lost.
         holds_aspect: Whether the sample aspect ratio is stored.
     """
     lost = []
@@ -129,7 +144,7 @@ def warn_of_shape(
 def warn_of_chroma_location(
     container_format: str, encoder: Codec, pix_fmt: str, location: int, uri: str, notify: Notify
 ) -> None:
-    """Say where the output cannot tell ``location``, at which its chroma samples lie; see :func:`warn_of_shape`."""
+    """Warn if the output cannot store the chroma location; see :func:`warn_of_shape` for the arguments."""
     format = PIXEL_FORMATS.get(pix_fmt)
     is_8_bit = format is not None and format.bit_depth == 8
     if not holds_chroma_location(container_format, encoder.canonical_name, location, is_8_bit=is_8_bit):
@@ -142,16 +157,15 @@ def warn_of_chroma_location(
 def container_tags(
     tags: dict[str, str], container_format: str, uri: str, notify: Notify = logger.log
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The tags worth writing, and the muxer's options for them.
-
-    What cannot be written is told to ``notify``.
+    """Return the tags to write, and the muxer options for them.
 
     Args:
-        tags: Of the input.
+        tags: Tags of the input.
         container_format: FFmpeg's name of the output's container.
-        uri: The output, for messages.
+        uri: The output's name in messages.
+        notify: Called for tags that the container cannot store.
     """
-    alive = {k: v for k, v in tags.items() if k.lower() not in _DEAD_TAGS and v and not v.startswith(_MUXER)}
+    alive = {k: v for k, v in tags.items() if k.lower() not in _MUXER_TAGS and v and not v.startswith(_MUXER_NAME)}
     if container_format in HOLDS_NO_TAGS and alive:
         notify(
             logging.WARNING, "%s: %s has no place for the tags %s", uri, container_format, printable(", ".join(alive))
@@ -159,10 +173,10 @@ def container_tags(
     stored = _STORED.get(container_format)
     if stored is None:
         return alive, {}
-    # "location-eng" is how a location with a language is read; it is written from "location".
+    # A location with a language is read as "location-eng", and written from "location".
     lost = [k for k in alive if k.lower() not in stored and k.lower().partition("-")[0] not in stored]
     if lost and (container_format == "mov" or any(k.startswith("com.") for k in lost)):
-        # Apple's free-form list of tags: holds any name, but hides the classic ones from some MP4 players.
+        # Apple's free-form metadata holds any name, but hides the classic tags from some MP4 players.
         return alive, {"movflags": "use_metadata_tags"}
     if lost:
         notify(

@@ -1,4 +1,4 @@
-"""Pictures as they are, without an encoder: YUV4MPEG2 (y4m) and bare samples."""
+"""Containers of uncompressed video: YUV4MPEG2 (y4m), raw samples, and virtual cameras."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Y4M_FORMATS: tuple[str, ...] = (
         for depth in ("", "9le", "10le", "12le", "14le", "16le")
     ),
 )
-"""Pixel formats that FFmpeg's y4m writer takes."""
+"""Pixel formats that FFmpeg's y4m muxer supports."""
 
 _CAMERA_FORMATS = ("yuv420p", "nv12", "yuv422p", "rgb24", "bgr24", "gray")
-"""Pixel formats that programs expect of a camera, and V4L2 has a name for."""
+"""Pixel formats that V4L2 supports and that programs expect of a camera."""
 
 UNCOMPRESSED = {"yuv4mpegpipe": "y4m", "rawvideo": "raw video", "v4l2": "a virtual camera"}
-"""FFmpeg's name to ours of the containers that hold nothing but samples."""
+"""FFmpeg's names of containers of uncompressed video to names for users."""
 
 
 def is_uncompressed(container_format: str) -> bool:
-    """Whether a container (by FFmpeg's name) holds nothing but the samples of one video."""
+    """Whether a container, by FFmpeg's name, holds a single video of uncompressed samples and nothing else."""
     return container_format in UNCOMPRESSED
 
 
 def check_no_encoder_options(container_format: str, codec: str | None, crf: float | None, preset: str | None) -> None:
-    """Raises UsageError where something was asked that only an encoder can do."""
+    """Raise UsageError if an option was given that applies to encoders only."""
     name = UNCOMPRESSED[container_format]
     asked = [("codec", codec if codec != "rawvideo" else None), ("crf", crf), ("preset", preset)]
     found = [option for option, value in asked if value is not None]
@@ -44,19 +44,19 @@ def check_no_encoder_options(container_format: str, codec: str | None, crf: floa
 
 
 def picture_formats(container_format: str) -> tuple[str, ...]:
-    """Pixel formats that it holds; empty where it holds any."""
+    """Return the pixel formats that a container supports; empty if it supports all."""
     return {"yuv4mpegpipe": Y4M_FORMATS, "v4l2": _CAMERA_FORMATS}.get(container_format, ())
 
 
 def muxer_options(container_format: str) -> dict[str, str]:
-    """Options of FFmpeg's muxer: more than 8 bits are an extension of y4m that everyone reads."""
+    """Return muxer options; y4m with more than 8 bits is a common extension that has to be enabled."""
     return {"strict": "-1"} if container_format == "yuv4mpegpipe" else {}
 
 
 def warn_of_losses(
     container_format: str, copies: Passthrough, color: ColorInfo, tags: dict[str, str], uri: str, notify: Notify
 ) -> None:
-    """Say what is left out beside the pictures."""
+    """Report what is left out besides the pictures."""
     lost = [str(stream) for stream in copies.streams]
     if copies.chapters:
         lost.append("chapters")
@@ -70,9 +70,9 @@ def warn_of_losses(
             UNCOMPRESSED[container_format],
             ", ".join(lost),
         )
-    # What nobody expects of bare pictures is told to those who ask.
-    untold = [printable(f"tags {', '.join(tags)}")] if tags else []
+    # Nobody expects raw pictures to carry tags, so this is only informational.
+    details = [printable(f"tags {', '.join(tags)}")] if tags else []
     if (color.matrix, color.primaries, color.transfer) != (2, 2, 2):
-        untold.append(f"colour tags (matrix {color.matrix}, primaries {color.primaries}, transfer {color.transfer})")
-    if untold:
-        notify(logging.INFO, "%s: left out: %s", uri, ", ".join(untold))
+        details.append(f"colour tags (matrix {color.matrix}, primaries {color.primaries}, transfer {color.transfer})")
+    if details:
+        notify(logging.INFO, "%s: left out: %s", uri, ", ".join(details))

@@ -1,4 +1,4 @@
-"""Where frames come from. A new source is one class here and one line in :data:`SOURCES`."""
+"""Where frames come from. A new kind of input is one class here and one line in :data:`SOURCES`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vidnoise.sources.container import ContainerSource
 
 _DOWNLOADS = ("http", "https", "ftp", "sftp", "gopher", "gophers")
-"""Schemes of URLs of files, or of what is sent like one."""
+"""URL schemes of files, and of streams that are served like files."""
 
 SOURCES: dict[str, str] = {
     "file": "vidnoise.sources.container:ContainerSource",
@@ -32,7 +32,9 @@ SOURCES: dict[str, str] = {
     "pipe": "vidnoise.sources.pipe:PipeSource",
     "device": "vidnoise.sources.container:ContainerSource",
 }
-"""Kind of address to ``module:class``; a URL's own scheme (``"rtsp"``) goes before ``"url"``. Imported on use."""
+"""Kind of input to ``module:class``, imported on first use; the scheme of a URL (``"rtsp"``) takes precedence over
+``"url"``.
+"""
 
 
 def source_kind(uri: str) -> str:
@@ -65,19 +67,19 @@ def open_source(
     Args:
         uri: A path, a URL, ``lavfi:<filter graph>``, or ``-`` for standard input.
         format: Short for ``input_format``.
-        keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0, whatever
-            its clock says. Other inputs keep their times in any case.
-        live_size_change: As ``size_change``, for live inputs where that is not given.
-        device: Where the network runs: what ``hwaccel`` decodes on that GPU stays there.
-        notify: Told what a user should know of the input; by default the logger is.
+        keeps_clock: Whether a transport stream keeps the timestamps of its clock; if not, it begins at 0. Other inputs
+            always keep their timestamps.
+        live_size_change: Default of ``size_change`` for live inputs.
+        device: Device of the network: pictures that ``hwaccel`` decodes on that GPU stay there.
+        notify: Called for what a user should know of the input; by default, the logger.
         options: See below, and :class:`vidnoise.options.SourceOptions`.
 
     Raises:
-        SourceOpenError: The input is missing, unreadable or holds no video.
+        SourceOpenError: The input is missing, unreadable or contains no video.
         DecodeError: The input opened, but not one frame could be decoded.
         FormatError: Its pixel format cannot be processed without loss.
-        UsageError: An option is out of range or makes no sense for this input, or there is no such track.
-        DeviceError: ``hwaccel`` is ``cuda``, and there is no GPU that decodes.
+        UsageError: An option is out of range or does not apply to this input, or a chosen track does not exist.
+        DeviceError: ``hwaccel`` is ``cuda``, and no GPU can decode.
     """
     if format is not None:
         options["input_format"] = format
@@ -96,7 +98,7 @@ def make_source(
     device: str | torch.device = "cpu",
     notify: Notify | None = None,
 ) -> Source:
-    """What :func:`open_source` does, from options that are checked already."""
+    """Open a video with options that have been validated; see :func:`open_source`."""
     text = os.fspath(uri)
     if text.startswith("file:"):
         text = text[len("file:") :]
@@ -109,7 +111,7 @@ def make_source(
     is_live = can_go_away if options.live is None else options.live
     if is_live and options.start is not None:
         raise UsageError(f"{text}: is live, so there is no start to skip to", "start")
-    format, given = _reader(options)
+    format, given = _demuxer(options)
     more: dict[str, Any] = {"keeps_clock": keeps_clock, "is_live": is_live or options.live}
     if notify is not None:
         more["notify"] = notify
@@ -143,7 +145,7 @@ def make_source(
     ends = _ends_cleanly(kind, text, options.reconnect)
     if not is_live:
         first = open_once()
-        if options.live is None and first.info.is_live:  # HLS of something that goes on, say
+        if options.live is None and first.info.is_live:  # for example, HLS of an ongoing broadcast
             chosen = replace(chosen, size_change=live_change)
             cast("ContainerSource", first).size_change = live_change
             return _kept_alive(
@@ -165,9 +167,9 @@ def make_source(
     )
 
 
-def _reader(options: SourceOptions) -> tuple[str | None, dict[str, str]]:
-    """FFmpeg's reader where one was named, and what it is told."""
-    told = options.input_options or {}
+def _demuxer(options: SourceOptions) -> tuple[str | None, dict[str, str]]:
+    """Return FFmpeg's name of the demuxer, if the user named one, and its options."""
+    given = options.input_options or {}
     raw = (options.raw_size, options.raw_format, options.raw_rate)
     if raw != (None, None, None):
         from vidnoise.sources.raw import raw_options
@@ -177,17 +179,17 @@ def _reader(options: SourceOptions) -> tuple[str | None, dict[str, str]]:
                 f"raw_size, raw_format and raw_rate are for video without a header, not for {options.input_format}",
                 "raw_size", "raw_format", "raw_rate",
             )  # fmt: skip
-        return "rawvideo", {**raw_options(*raw), **told}
+        return "rawvideo", {**raw_options(*raw), **given}
     if options.input_format in ("raw", "rawvideo"):
         raise UsageError("raw video needs raw_size and raw_format", "raw_size", "raw_format")
-    return options.input_format, dict(told)
+    return options.input_format, dict(given)
 
 
 def _ends_cleanly(kind: str, text: str, reconnect: int) -> bool:
-    """Whether the end of the data is the end of the video.
+    """Whether the end of the data is the end of the video rather than a lost connection.
 
-    Cameras that are switched off close their connections properly, too; a web server does so when it has sent all.
-    Whoever never gives up wants that asked again.
+    Cameras that are switched off also close their connections properly, and so does a web server that has sent
+    everything. With endless ``reconnect``, a web server is asked again.
     """
     if kind == "url":
         return text.partition(":")[0] in _DOWNLOADS and reconnect >= 0
@@ -195,11 +197,11 @@ def _ends_cleanly(kind: str, text: str, reconnect: int) -> bool:
 
 
 def _kept_alive(text: str, reopen: Callable[[], Source], first: Source, **options: Any) -> Source:
-    """A live source whose first connection is open already."""
+    """Make a live source from a connection that is already open."""
     from vidnoise.sources.live import LiveSource
 
-    waiting = [first]
-    return LiveSource(text, lambda: waiting.pop() if waiting else reopen(), **options)
+    opened = [first]
+    return LiveSource(text, lambda: opened.pop() if opened else reopen(), **options)
 
 
 __all__ = ["SOURCES", "SizeChange", "Source", "make_source", "open_source", "source_kind"]

@@ -1,4 +1,4 @@
-"""What an address means to libav: which reader, under which name, with which options."""
+"""Translation of addresses into what libav expects: demuxer, name and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from vidnoise.errors import SourceOpenError
 
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "udp", "rtp", "srt", "tcp")
-"""Schemes of URLs whose data comes when it comes."""
+"""URL schemes of live streams."""
 
 _DEVICES = {
     "v4l2": ("video4linux2,v4l2", ""),
@@ -21,7 +21,7 @@ _DEVICES = {
     "fbdev": ("fbdev", ""),
     "kmsgrab": ("kmsgrab", ""),
 }
-"""Prefix of an address to FFmpeg's reader, and what that wants before the name."""
+"""Prefix of an address to FFmpeg's demuxer, and the prefix that it requires before a device's name."""
 
 DEVICE_PREFIXES = (*_DEVICES, "screen")
 
@@ -30,7 +30,7 @@ _PROBE_MICROSECONDS = "2000000"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """How libav opens an input."""
+    """What libav needs to open an input."""
 
     name: str
     format: str | None = None
@@ -38,16 +38,16 @@ class Address:
 
 
 def is_device(uri: str) -> bool:
-    """Whether ``uri`` is a camera or a screen."""
+    """Whether ``uri`` names a camera or a screen."""
     prefix, colon, _ = uri.partition(":")
     return bool(colon and prefix in DEVICE_PREFIXES) or bool(re.fullmatch(r"/dev/video\d+", uri))
 
 
 def device_address(uri: str) -> Address:
-    """The address of a camera (``/dev/video0``, ``dshow:NAME``, ``avfoundation:NAME``) or screen (``screen:``).
+    """Translate the URI of a camera (``/dev/video0``, ``dshow:NAME``, ``avfoundation:NAME``) or screen (``screen:``).
 
     Raises:
-        SourceOpenError: It names nothing, or there is no screen.
+        SourceOpenError: It names no device, or there is no screen.
     """
     if uri.startswith("/"):
         return Address(uri, "video4linux2,v4l2")
@@ -74,7 +74,7 @@ def _screen(number: str, uri: str) -> tuple[str, str]:
 
 
 def network_options(uri: str, transport: str | None) -> dict[str, str]:
-    """Options for a live URL: no long look at the beginning, and no error when a burst overruns a buffer.
+    """Return libav's options for a live URL: short probing, and no error when a burst overruns a buffer.
 
     Args:
         uri: The URL.
@@ -82,7 +82,7 @@ def network_options(uri: str, transport: str | None) -> dict[str, str]:
     """
     scheme = uri.partition(":")[0]
     options = {"analyzeduration": _PROBE_MICROSECONDS}
-    if scheme in LIVE_SCHEMES:  # of what is sent like a file, the first seconds may be all there is
+    if scheme in LIVE_SCHEMES:  # not for streams served like files, which may be only seconds long
         options["fflags"] = "nobuffer"
     if scheme.startswith("rtsp"):
         options["rtsp_transport"] = transport or "tcp"

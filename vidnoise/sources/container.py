@@ -18,7 +18,6 @@ from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.stamps import shown_at
 from vidnoise.notices import Notify
 from vidnoise.options import MAX_PIXELS, SizeChange, SourceOptions
-from vidnoise.sources.beside import Beside
 from vidnoise.sources.copied import CopiedPackets, shown_seconds
 from vidnoise.sources.decoding import DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
@@ -26,52 +25,53 @@ from vidnoise.sources.description import (
     copied_streams,
     describe,
     describe_part,
+    libav_description,
     main_video,
     missing_seconds,
     to_fraction,
-    told_by_libav,
     total_seconds,
 )
 from vidnoise.sources.dolby_vision import check_dolby_vision
 from vidnoise.sources.hardware import Hardware
-from vidnoise.sources.interlacing import FieldFinder
+from vidnoise.sources.interlacing import FieldDetector
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.protocol import ClosedAfterUse
-from vidnoise.sources.seeking import Pictures
-from vidnoise.sources.size_change import change_refused, is_same_format
-from vidnoise.sources.tracks import Tracks
+from vidnoise.sources.seeking import PictureStream
+from vidnoise.sources.side_data import SideDataMonitor
+from vidnoise.sources.size_change import is_same_format, size_change_error
+from vidnoise.sources.tracks import TrackSelection
 from vidnoise.sources.trim import TimeRange
 from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
 
-_NO_PAUSE_SECONDS = 60
-"""A transport stream that begins later shows the time of a broadcast's clock."""
+_BROADCAST_CLOCK_SECONDS = 60
+"""Start of a transport stream, in seconds, above which it is taken for the time of a broadcast's clock."""
 
 
 class ContainerSource(ClosedAfterUse):
     """Reads the main video stream of a container once, front to back, in constant memory.
 
-    All other streams are handed through as packets. Not thread-safe: the thread that iterates is the one
-    that closes; :meth:`close` from another thread waits for the frame in progress.
+    All other streams are passed through as packets. Not thread-safe: the thread that iterates is the one that closes;
+    :meth:`close` from another thread waits for the frame in progress.
 
     Args:
         uri: A path, a URL, or ``lavfi:<graph>``.
-        options: How it is read; ``input_format`` and ``input_options`` are FFmpeg's own words already.
-        timeout: Seconds to wait for it to open, and for data; the default waits on URLs for a while, else for ever.
-        name: Of a device, as libav knows it.
-        is_live: Whether frames come when they come: none may wait inside the decoder for others. None: URLs without an
-            end are taken for live; ``duration`` is then left to whoever keeps them going.
-        keeps_clock: Whether times stay those of a broadcast's clock; if not, a transport stream begins at 0.
-        hardware: What decodes; by default the CPU.
-        notify: Told what a user should know of the input.
+        options: Options of an input; ``input_format`` and ``input_options`` must be in FFmpeg's terms.
+        timeout: Seconds to wait for the input to open, and for data; by default, URLs have timeouts and others do not.
+        name: libav's name of a device.
+        is_live: Whether the input is live, so that the decoder must not buffer frames. None detects it: URLs without an
+            end are live, and ``duration`` is then left to the caller.
+        keeps_clock: Whether a transport stream keeps the timestamps of its clock; if not, it begins at 0.
+        hardware: The decoding device; by default the CPU.
+        notify: Called for what a user should know of the input.
 
     Raises:
-        SourceOpenError: Missing, unreadable, or no video in it.
+        SourceOpenError: The input is missing, unreadable, or contains no video.
         DecodeError: No picture could be decoded.
-        FormatError: Its pixel format cannot be processed without loss.
-        UsageError: ``start`` lies behind the end, or a wanted track is not there.
+        FormatError: The pixel format cannot be processed without loss.
+        UsageError: ``start`` is after the end, or a chosen track does not exist.
     """
 
     info: StreamInfo
@@ -93,19 +93,19 @@ class ContainerSource(ClosedAfterUse):
         self._notify = notify
         self.size_change: SizeChange = options.size_change or "stop"
         self._next: tuple[av.VideoFrame, list[av.Packet], Fraction] | None = None
-        """The first picture of another size, what came with it, and its time."""
+        """The first picture of another size, the packets before it, and its time."""
         self._last_size: tuple[int, int, str] | None = None
         self._hardware = hardware
         self._accelerator = None if hardware is None else hardware.accelerator()
-        self._fields = FieldFinder(options.interlaced, self.uri, notify)
-        self._tracks = Tracks(options.tracks)
+        self._fields = FieldDetector(options.interlaced, self.uri, notify)
+        self._tracks = TrackSelection(options.tracks)
         self._keeps_clock = keeps_clock
         self._max_pixels = options.max_pixels or MAX_PIXELS
         self._name = name or ""
         self._is_live = is_live
         self.trailing_packets: tuple[Packet, ...] = ()
         self.ended_early_seconds = 0.0
-        """How much shorter than its header says the input turned out to be; 0 for a whole one."""
+        """Seconds by which the input is shorter than its header says; 0 if it is complete."""
         self._range = TimeRange(options.start, options.duration)
         self._reader = PictureReader(self.uri, notify)
         self._lock = threading.Lock()
@@ -129,7 +129,7 @@ class ContainerSource(ClosedAfterUse):
         return self._decoded.n_corrupt
 
     def stop(self) -> None:
-        """No more frames are wanted: iteration ends as soon as it can. Any thread may call this."""
+        """End the iteration as soon as possible. Thread-safe."""
         self._stopped = True
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class ContainerSource(ClosedAfterUse):
 
     def _prepare(self, threads: int) -> None:
         container = self._container
-        chosen = self._tracks.chosen(list(container.streams), self.uri)
+        chosen = self._tracks.select(list(container.streams), self.uri)
         video = main_video(chosen)
         if video is None and main_video(list(container.streams)):
             raise UsageError(f"{self.uri}: no video is left of the chosen tracks", "tracks")
@@ -166,10 +166,10 @@ class ContainerSource(ClosedAfterUse):
         self._begin = self._beginning()
         if not self._keeps_clock and has_clock(container):
             self._range.clock_seconds = self._begin
-            level = logging.WARNING if self._begin > _NO_PAUSE_SECONDS else logging.INFO
+            level = logging.WARNING if self._begin > _BROADCAST_CLOCK_SECONDS else logging.INFO
             self._notify(level, "%s: its clock begins at %.3f s; the output begins at 0", self.uri, self._begin)
-        told = told_by_libav(container)
-        copied = copied_streams(container, chosen, video, told)
+        details = libav_description(container)
+        copied = copied_streams(container, chosen, video, details)
         wanted = [s for s in copied if s.template is not None and s.kind != "attachment"]
         self._copied = CopiedPackets(wanted, self._range)
         others = [container.streams[s.index] for s in wanted]
@@ -178,7 +178,7 @@ class ContainerSource(ClosedAfterUse):
             is_live=bool(self._is_live), max_pixels=self._max_pixels,
         )  # fmt: skip
         covers = self._copied.covers
-        self._pictures = Pictures(
+        self._pictures = PictureStream(
             container, video, self._decoded, uri=self.uri, time_base=self._time_base, begin=self._begin, covers=covers
         )
         self._first, self._held = self._find_first()
@@ -186,7 +186,7 @@ class ContainerSource(ClosedAfterUse):
         copied = tuple(replace(s, picture=found.get(s.index, b"")) for s in copied)
         format = self._reader.format_of(self._first)
         if format.log2_chroma_w or format.log2_chroma_h:
-            self._reader.chroma_location = chroma_location(told, video)
+            self._reader.chroma_location = chroma_location(details, video)
         color = self._reader.color_of(self._first, format, video.codec_context.codec.canonical_name)
         total = total_seconds(container, video)
         is_live = self._is_live
@@ -198,21 +198,21 @@ class ContainerSource(ClosedAfterUse):
         self._fields.begin(video, self._first)
         self.info = describe(
             container, video, self._first, format, color, uri=self._address, others=copied,
-            chapters=self._range.place_chapters(container.chapters()), trimmed_seconds=self._range.length_of(total),
+            chapters=self._range.trim_chapters(container.chapters()), trimmed_seconds=self._range.length_of(total),
             is_trimmed=self._range.start is not None or self._range.duration is not None,
             field_order=self._fields.order, is_live=is_live,
         )  # fmt: skip
         self._total_seconds = total
-        self._beside = Beside(self.uri, self._first, self._time_base, self._begin, self._notify)
+        self._side_data = SideDataMonitor(self.uri, self._first, self._time_base, self._begin, self._notify)
 
     def _beginning(self) -> Fraction:
-        """Time of the input's beginning on its own clock, in seconds."""
+        """Return the start of the input on its own clock, in seconds."""
         if self._container.start_time is not None:
             return Fraction(self._container.start_time, av.time_base)
         return (self._video.start_time or 0) * self._time_base
 
     def _find_first(self) -> tuple[av.VideoFrame, list[av.Packet]]:
-        """The first wanted picture, and the packets of other streams that came before it."""
+        """Return the first picture of the time range, and the packets of other streams before it."""
         start = self._range.start
         picture, held = self._pictures.next() if start is None else self._pictures.seek(self._begin + start)
         if picture is None:
@@ -248,15 +248,15 @@ class ContainerSource(ClosedAfterUse):
                     if picture is None:
                         picture, held = self._pictures.next()
                     if picture is None:
-                        self._finish(self._copied.place(held), n_frames)
+                        self._finish(self._copied.trim(held), n_frames)
                         return
                     seconds = self._pictures.seconds(picture, seconds)
-                    if self.size_change == "split" and self._is_other(picture):
+                    if self.size_change == "split" and self._differs(picture):
                         before = [p for p in held if _is_before(p, seconds)]
                         self._next = picture, [p for p in held if p not in before], seconds
-                        self.trailing_packets = self._copied.place(before)
+                        self.trailing_packets = self._copied.trim(before)
                         return
-                    packets = self._copied.place(held)
+                    packets = self._copied.trim(held)
                     if self._range.is_past_end(seconds):
                         self.trailing_packets = packets + self._copied.tail(self._pictures.packets())
                         return
@@ -271,18 +271,21 @@ class ContainerSource(ClosedAfterUse):
 
     @property
     def has_next(self) -> bool:
-        """Whether the pictures have changed their size, and :meth:`next_part` goes on with the others."""
+        """Whether the picture size has changed, so that :meth:`next_part` can continue with the new one."""
         return self._next is not None
 
     def next_part(self) -> bool:
-        """Go on where the pictures have changed their size: ``info`` tells the new one, and frames come once more.
+        """Continue after a change of the picture size: ``info`` describes the new part, which can be iterated.
 
-        Time begins anew, unless it is that of a broadcast's clock. False where nothing follows.
+        Timestamps restart at zero, unless they are those of a broadcast's clock.
+
+        Returns:
+            Whether there was another part.
         """
         if self._next is None:
             return False
         (self._first, self._held, seconds), self._next = self._next, None
-        self._started = self._stopped = False  # whoever read the part before has stopped it at its end
+        self._started = self._stopped = False  # the reader of the previous part has stopped it at its end
         if not self._keeps_clock:
             self._range.begin_part(seconds)
         picture = self._first
@@ -290,32 +293,32 @@ class ContainerSource(ClosedAfterUse):
         color = self._reader.color_of(picture, format, self.info.codec)
         self.info = describe_part(self.info, picture, format, color, self._decoded.sample_aspect_ratio)
         self.trailing_packets = ()
-        self._beside = Beside(self.uri, picture, self._time_base, self._begin, self._notify)
+        self._side_data = SideDataMonitor(self.uri, picture, self._time_base, self._begin, self._notify)
         return True
 
     def present_as(self, info: StreamInfo) -> None:
-        """Scale all pictures, which are those of an input that came back, to what ``info`` says."""
+        """Scale all pictures to the size and format of ``info``, that of the input before it was reopened."""
         self.info = replace(self.info, width=info.width, height=info.height, format=info.format)
 
     @property
     def shift(self) -> int:
-        """Ticks that are taken off each frame's time because a start was asked for."""
+        """Ticks subtracted from each timestamp because of the start of the time range."""
         return self._range.shift(self._time_base)
 
     def copied_packets(self) -> Iterator[Packet]:
-        """Instead of the frames: what would ride on them and come behind them. Nothing is decoded, so it is quick."""
+        """Yield the packets of the other streams instead of frames; fast, since nothing is decoded."""
         self._started = True
-        yield from self._copied.place(self._held)
+        yield from self._copied.trim(self._held)
         yield from self._copied.all(self._pictures.packets())
 
     def _frame(self, picture: av.VideoFrame, packets: tuple[Packet, ...], previous: Frame | None, count: int) -> Frame:
         info = self.info
         size = (picture.width, picture.height, picture.format.name)
         has_changed, self._last_size = self._last_size not in (None, size), size
-        side_data = self._beside.look(picture)
-        if self._is_other(picture):
+        side_data = self._side_data.check(picture)
+        if self._differs(picture):
             if self.size_change != "scale":
-                raise change_refused(self.uri, info, picture, count, self._since_begin(picture))
+                raise size_change_error(self.uri, info, picture, count, self._since_begin(picture))
             if has_changed or previous is None:
                 self._notify(
                     logging.WARNING,
@@ -357,8 +360,8 @@ class ContainerSource(ClosedAfterUse):
         jumps.popleft()
         return True
 
-    def _is_other(self, picture: av.VideoFrame) -> bool:
-        """Whether ``picture`` has another size or format than the output."""
+    def _differs(self, picture: av.VideoFrame) -> bool:
+        """Whether ``picture`` differs in size or format from the output."""
         info = self.info
         is_same = (picture.width, picture.height) == (info.width, info.height)
         return not is_same or not is_same_format(self._reader.format_of(picture), info.format)

@@ -1,4 +1,4 @@
-"""The packets of the streams that are copied beside the video, cut to the wanted part of it."""
+"""Packets of the streams that are copied alongside the video, cut to the time range."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from vidnoise.frame.stamps import shown_at
 from vidnoise.sources.trim import TimeRange
 
 _SLACK_SECONDS = 5
-"""Packets of different streams are not quite in the order of their times."""
+"""Tolerance for packets of different streams that are not quite in order of time."""
 
 
 class CopiedPackets:
-    """Turns packets as they are read into packets of the output.
+    """Moves packets as read to the output's clock, dropping those outside the time range.
 
     Args:
-        streams: Those that are copied.
-        range: The wanted part.
+        streams: The copied streams.
+        range: The time range.
     """
 
     def __init__(self, streams: Sequence[CopiedStream], range: TimeRange) -> None:
         self._streams = {stream.index: stream for stream in streams}
         self._range = range
         self.last_seconds = Fraction(0)
-        """End of the last one, on the input's clock."""
+        """End of the last packet, on the input's clock."""
 
     @property
     def covers(self) -> set[int]:
-        """Indices of streams that are pictures, which hold for all of the video."""
+        """Indices of the streams that are cover pictures, which apply to the whole video."""
         return {index for index, stream in self._streams.items() if stream.is_cover}
 
-    def place(self, packets: Iterable[av.Packet]) -> tuple[Packet, ...]:
-        """Those of ``packets`` that lie in the range, on the output's clock; changed in place."""
-        placed = []
+    def trim(self, packets: Iterable[av.Packet]) -> tuple[Packet, ...]:
+        """Return the packets inside the time range, moved to the output's clock in place."""
+        trimmed = []
         for packet in packets:
             self._note_time(packet)
             stream = self._streams[packet.stream_index]
-            moved = self._range.place(packet, stream.kind, is_picture=stream.is_cover)
+            moved = self._range.trim(packet, stream.kind, is_picture=stream.is_cover)
             if moved is not None:
-                placed.append(moved)
-        return tuple(placed)
+                trimmed.append(moved)
+        return tuple(trimmed)
 
     def _note_time(self, packet: av.Packet) -> None:
         stamp = shown_at(packet)
@@ -53,15 +53,15 @@ class CopiedPackets:
             self.last_seconds = max(self.last_seconds, end)
 
     def all(self, packets: Iterable[av.Packet]) -> Iterator[Packet]:
-        """``packets``, which are all that is left of the input, up to the end of the range."""
+        """Yield the packets inside the time range, given all remaining packets of the input."""
         for packet in packets:
             seconds = shown_seconds(packet)
             if seconds is not None and self._range.is_past_end(seconds - _SLACK_SECONDS):
                 return
-            yield from self.place([packet])
+            yield from self.trim([packet])
 
     def tail(self, packets: Iterable[av.Packet]) -> tuple[Packet, ...]:
-        """What follows the last picture, up to where the sound has reached the end of the range."""
+        """Return the packets after the last picture, until the audio reaches the end of the time range."""
         waiting = {index for index, stream in self._streams.items() if stream.kind == "audio"}
         tail: list[Packet] = []
         origin = self._range.origin_seconds or Fraction(0)
@@ -73,11 +73,11 @@ class CopiedPackets:
                 length = self._range.duration
                 if not waiting or (length and seconds - origin > length + _SLACK_SECONDS):
                     break
-            tail.extend(self.place([packet]))
+            tail.extend(self.trim([packet]))
         return tuple(tail)
 
 
 def shown_seconds(packet: av.Packet) -> Fraction | None:
-    """When ``packet`` is presented, on the input's clock."""
+    """Return the presentation time of ``packet`` on the input's clock, or None if it has none."""
     stamp = shown_at(packet)
     return None if stamp is None else stamp * Fraction(packet.time_base)

@@ -1,4 +1,4 @@
-"""Packets in, pictures out, with damage counted: the loop around libav's demuxer and decoder."""
+"""The loop around libav's demuxer and decoder: packets in, pictures out, and damage counted."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ from vidnoise.sources.timeline import Timeline
 logger = logging.getLogger(__name__)
 
 MAX_CONSECUTIVE_FAILURES = 300
-"""Damaged packets in a row before we give up.
+"""Consecutive damaged packets before giving up.
 
-Isolated damage is skipped, and a stream joined between two key frames may fail for a whole group of
-pictures (10 s at 30 frames/s); an input that fails for longer is not going to become a video.
+Isolated damage is skipped, and a stream joined between two key frames may fail for a whole group of pictures (10 s
+at 30 frames/s). An input that fails for longer will not recover.
 """
 
 
-_FIND_STREAMS_ON_THE_WAY = ("flv", "live_flv", "mpeg", "mpegts")
-"""Containers in which a stream may begin at any time."""
+_HAS_LATE_STREAMS = ("flv", "live_flv", "mpeg", "mpegts")
+"""Containers in which streams may start at any time."""
 
-_LOOK_EVERY = 1000
-"""Packets between two looks at whether a stream has appeared."""
+_CHECK_INTERVAL = 1000
+"""Packets between two checks for late streams."""
 
 _DIVX_MARK = re.compile(rb"\x00\x00\x01\xb2DivX\d+(?:b|Build)\d+(p?)")
-"""What encoders of MPEG-4 write before key frames: with a ``p`` if they pack B-frames behind the frames they need."""
+"""Signature that MPEG-4 encoders write before key frames; ``p`` means that B-frames are packed with later frames."""
 
 
 def reason(error: BaseException) -> str:
-    """One line of plain words for an error of libav."""
+    """Describe an error of libav in one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).splitlines()[0].strip()
 
 
 def has_clock(container: av.container.InputContainer) -> bool:
-    """Whether times are those of a clock that ran before and may jump, as in transport streams."""
+    """Whether timestamps follow a running clock, which may jump, as in transport streams."""
     return bool(container.format.flags & av.format.Flags.ts_discont.value)
 
 
 _PLAYLISTS = ("hls", "dash")
-"""Containers whose own size says nothing of the video's."""
+"""Containers whose size says nothing about that of the video."""
 
 
 def has_known_size(container: av.container.InputContainer) -> bool:
-    """Whether the number of bytes is known, as of any file, whoever serves it: such an input has an end."""
+    """Whether the size in bytes is known, so that the input must have an end."""
     if container.format.name.split(",")[0] in _PLAYLISTS:
         return False
     try:
@@ -71,8 +71,8 @@ def has_known_size(container: av.container.InputContainer) -> bool:
         return False
 
 
-def decoder_of(video: av.VideoStream, notify: Notify) -> av.VideoCodecContext:
-    """What decodes ``video``: its own decoder, unless that one would drop transparency without a word."""
+def choose_decoder(video: av.VideoStream, notify: Notify) -> av.VideoCodecContext:
+    """Return the decoder of a stream, replaced if it would silently drop transparency."""
     context = video.codec_context
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.codec.canonical_name)
     if name is None or video.metadata.get("alpha_mode") != "1":
@@ -85,9 +85,19 @@ def decoder_of(video: av.VideoStream, notify: Notify) -> av.VideoCodecContext:
 
 
 class DecodedStream:
-    """Iterates over what a container holds: pictures of one stream, and packets of others, in file order.
+    """Iterates over the contents of a container in file order: decoded pictures and packets of other streams.
 
-    Passive and not thread-safe.
+    Not thread-safe.
+
+    Args:
+        container: The input.
+        video: The stream to decode.
+        others: Streams whose packets are passed on.
+        uri: The input's name in messages.
+        notify: Called for damage and for streams that are left out.
+        threads: Decoder threads; 0 lets the decoder choose.
+        is_live: Whether the decoder must not buffer frames.
+        max_pixels: Larger pictures are an error.
     """
 
     def __init__(
@@ -104,51 +114,51 @@ class DecodedStream:
     ) -> None:
         self._container = container
         self._video = video
-        self._decoder = decoder_of(video, notify)
+        self._decoder = choose_decoder(video, notify)
         self._decoder.options = {**self._decoder.options, "max_pixels": str(max_pixels)}
         self._streams = [video, *others]
         self._uri = uri
         self._notify = notify
         self.n_corrupt = 0
         self.n_lost = 0
-        """Packets that gave no picture because they could not be decoded."""
+        """Packets whose picture is missing because they could not be decoded."""
         self.skips_video = False
-        """Set to stop decoding: only packets of the other streams come then."""
+        """Set to stop decoding and yield only packets of the other streams."""
         self.last_seconds = Fraction(0)
         """End of the last video packet read, on the input's clock."""
         self.end_position = 0
-        """Bytes up to the end of the last video packet read, where the container tells."""
+        """Position in bytes of the end of the last video packet read, where the container provides it."""
         self.jumps: deque[int] = deque()
-        """Times at which the input's clock jumped: what comes from there does not follow from what was."""
+        """Times at which the input's clock jumped, so that the following pictures are unrelated to those before."""
         self._timeline = Timeline(has_leaps=has_clock(container), uri=uri, notify=notify)
         self._failures = 0
-        self._n_said_late = 0
+        self._n_reported_late = 0
         self._counted: deque[int] = deque(maxlen=64)
         self._may_be_packed = container.format.name == "avi" and video.codec_context.name == "mpeg4"
         self._is_packed = False
-        """Whether that was found; only the first mark is right where such frames were unpacked afterwards."""
+        """Whether B-frames are packed, by the first signature: later ones may be stale after unpacking."""
         self._last_time: int | None = None
-        """Of packed frames: the time of the chunk that brought out the last picture."""
+        """Time of the chunk that completed the last picture, for packed frames."""
         self._first_aspect: tuple[Fraction | None] | None = None
-        """What the first picture says, which the container may overrule."""
-        # Threads that decode a frame each hold back as many frames.
+        """Sample aspect ratio of the first picture, which the container's overrides."""
+        # Frame threading buffers as many frames as there are threads.
         self._decoder.thread_type = ThreadType.SLICE if is_live else ThreadType.AUTO
-        # A GPU decodes whatever the number of threads; each would only hold surfaces of its own.
+        # Threads do not speed up a GPU, and each would hold surfaces of its own.
         self._decoder.thread_count = 1 if getattr(self._decoder, "is_hwaccel", False) else threads
 
     @property
     def sample_aspect_ratio(self) -> Fraction | None:
-        """Of the pictures that come now: broadcasts change it in the middle."""
+        """Sample aspect ratio of the current pictures; broadcasts change it mid-stream."""
         found, stated = self._aspect(), self._video.sample_aspect_ratio
         if stated and (found is None or self._first_aspect in (None, (found,))):
-            found = stated  # for players, too, the container's word counts; but it knows nothing of changes
+            found = stated  # players also prefer the container's ratio, which cannot reflect changes
         return Fraction(found.numerator, found.denominator) if found else None
 
     def _aspect(self) -> Fraction | None:
         return self._decoder.sample_aspect_ratio or None
 
     def forget_damage(self) -> None:
-        """Set the counts to zero (after a seek, pictures before the wanted one do not matter)."""
+        """Reset the counts of damage: after a seek, pictures before the target do not matter."""
         self.n_corrupt = self.n_lost = self._failures = 0
 
     def __iter__(self) -> Iterator[av.Packet | av.VideoFrame]:
@@ -157,10 +167,10 @@ class DecodedStream:
         self._timeline.restart()
         self.jumps.clear()
         self._last_time = None
-        if self._decoder is not self._video.codec_context:  # seeking flushes only that one
+        if self._decoder is not self._video.codec_context:  # seeking flushes only the stream's own decoder
             self._decoder.flush_buffers()
         for packet in self._packets():
-            if self._timeline.place(packet) and packet.stream_index == index:
+            if self._timeline.rebase(packet) and packet.stream_index == index:
                 self.jumps.append(shown_at(packet) or 0)
             if packet.stream_index != index or packet.stream is not self._video:
                 if packet.size or packet.dts is not None:
@@ -175,7 +185,7 @@ class DecodedStream:
             elif shown_at(packet) is None:
                 flushed = True
                 yield from self._drain()
-            # An empty packet with a time stamp (AVI's "frame dropped") would put the decoder into draining: leave it.
+            # Skip an empty packet with a timestamp (AVI's "frame dropped"): it would start draining the decoder.
         if not flushed:
             yield from self._drain()
 
@@ -187,15 +197,15 @@ class DecodedStream:
                     failures = 0
                     yield packet
                     n_packets += 1
-                    if n_packets % _LOOK_EVERY == 0:
-                        self._say_what_came_late()
-                self._say_what_came_late()
+                    if n_packets % _CHECK_INTERVAL == 0:
+                        self._report_late_streams()
+                self._report_late_streams()
                 return
-            except IndexError:  # av, at the end, for a stream that it found on the way
-                self._say_what_came_late()
+            except IndexError:  # PyAV raises this at the end for streams that were found late
+                self._report_late_streams()
                 return
             except av.error.InvalidDataError as ex:
-                # The demuxer lost its place; it resynchronises when asked again.
+                # The demuxer lost sync; it resynchronises when called again.
                 failures += 1
                 self._count_failure(ex, lost=False)
                 if failures >= 8:
@@ -205,26 +215,26 @@ class DecodedStream:
                 raise SourceLostError(f"{self._uri}: no data came in time", self._uri) from ex
             except (av.error.FFmpegError, OSError) as ex:
                 if self._is_clean_end(ex):
-                    self._say_what_came_late()
+                    self._report_late_streams()
                     return
                 raise DecodeError(f"{self._uri}: reading failed: {reason(ex)}", self._uri) from ex
 
-    def _say_what_came_late(self) -> None:
-        """Streams that began after libav's look at the beginning cannot be reached; at least that is said."""
-        if self._container.format.name not in _FIND_STREAMS_ON_THE_WAY:
+    def _report_late_streams(self) -> None:
+        """Warn about streams that began after libav had probed the input, as they cannot be copied."""
+        if self._container.format.name not in _HAS_LATE_STREAMS:
             return
         level = av.logging.get_level()
-        av.logging.set_level(av.logging.INFO)  # or libav tells av nothing, which otherwise has no way to see them
+        av.logging.set_level(av.logging.INFO)  # the only way to see them is libav's log, which is off by default
         try:
             lines = self._container.dumps_format().splitlines()  # type: ignore[attr-defined]
         finally:
             av.logging.set_level(level)
-            # Threads of the decoder that have begun to tell av something wait for Python's lock; av would wait for them
-            # under it where it frees the decoder.
+            # Decoder threads that are about to log wait for the GIL, which PyAV holds while it waits for them when it
+            # frees the decoder. Give them time to finish.
             time.sleep(0.02)
         listed = [line.partition("Stream #")[2] for line in lines if "Stream #" in line]
-        late = listed[len(self._container.streams) + self._n_said_late :]
-        self._n_said_late += len(late)
+        late = listed[len(self._container.streams) + self._n_reported_late :]
+        self._n_reported_late += len(late)
         for stream in late:
             self._notify(
                 logging.WARNING,
@@ -234,8 +244,10 @@ class DecodedStream:
             )  # fmt: skip
 
     def _is_clean_end(self, error: BaseException) -> bool:
-        """Whether ``error`` is libav's for a web server that has closed the connection and never said how much it would
-        send: it cannot tell that from a loss (nor can anybody)."""
+        """Whether ``error`` is how libav reports that a web server of unknown content length closed the connection.
+
+        Such an end cannot be told from a lost connection.
+        """
         is_web = self._container.name.startswith(("http:", "https:"))
         return is_web and getattr(error, "errno", None) == errno.EIO and not has_known_size(self._container)
 
@@ -252,17 +264,17 @@ class DecodedStream:
         try:
             pictures = self._decoder.decode(packet)
         except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.ExternalError) as ex:
-            self._note(packet.pts)
+            self._is_new_damage(packet.pts)
             self._count_failure(ex, lost=True)
             return
         except av.error.MemoryError as ex:
             raise DecodeError(f"{self._uri}: out of memory while decoding", self._uri) from ex
         except (av.error.FFmpegError, OSError, ValueError) as ex:
-            # Frame threads report a packet's error late and under other names; all of them skip the packet.
-            self._note(packet.pts)
+            # Frame threads report errors late and under other names; each means that a packet was skipped.
+            self._is_new_damage(packet.pts)
             self._count_failure(ex, lost=True)
             return
-        if damaged and self._note(packet.pts):
+        if damaged and self._is_new_damage(packet.pts):
             self.n_corrupt += 1
         yield from self._checked(pictures)
 
@@ -281,26 +293,27 @@ class DecodedStream:
     def _checked(self, pictures: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         for picture in pictures:
             self._failures = 0
-            if picture.is_corrupt and self._note(picture.pts):
+            if picture.is_corrupt and self._is_new_damage(picture.pts):
                 self.n_corrupt += 1
             if self._first_aspect is None:
                 self._first_aspect = (self._aspect(),)
             if self._is_packed and self._decoder.has_b_frames:
-                self._place_packed(picture)
+                self._set_packed_time(picture)
             yield picture
 
-    def _place_packed(self, picture: av.VideoFrame) -> None:
-        """Chunks with packed frames each show one picture, at once, and libav takes their times for those of decoding.
+    def _set_packed_time(self, picture: av.VideoFrame) -> None:
+        """Correct the presentation time of a picture from a stream with packed B-frames.
 
-        As libav brings out each picture with the next one's chunk, that chunk's time is the next one's.
+        Each chunk with packed frames shows one picture at once, but libav takes the chunk's time for a decoding time.
+        As libav returns each picture with the next one's chunk, that chunk's time is the next picture's.
         """
         shown, self._last_time = self._last_time, picture.dts
         if shown is None and picture.dts is not None:
-            shown = picture.dts - 1  # of .avi files, a tick is a picture
+            shown = picture.dts - 1  # in .avi files, a tick is a frame
         picture.pts = shown
 
-    def _note(self, pts: int | None) -> bool:
-        """Whether the picture at ``pts`` was not counted yet: packet and picture may both be marked."""
+    def _is_new_damage(self, pts: int | None) -> bool:
+        """Whether the picture at ``pts`` is not counted yet: both its packet and it may be flagged as damaged."""
         if pts is None:
             return True
         if pts in self._counted:

@@ -1,4 +1,4 @@
-"""What is known of an opened container: :class:`StreamInfo` of its video, and the rest that is copied."""
+"""The description of an opened container: :class:`StreamInfo` of its video, and the streams that are copied."""
 
 from __future__ import annotations
 
@@ -26,65 +26,65 @@ _IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
 def to_fraction(value: Any) -> Fraction | None:
-    """A rational of any av version as a Fraction; None for unset or zero ones."""
+    """Convert a rational of any PyAV version to a Fraction; None for unset and zero ones."""
     return Fraction(value.numerator, value.denominator) if value else None
 
 
-_BARE = ("h264", "hevc", "vvc", "evc", "cavsvideo", "m4v", "vc1", "mpegvideo", "av1", "obu")
-"""Containers that are none: encoded pictures one behind the other, with no times but the rate that they tell."""
+_ELEMENTARY = ("h264", "hevc", "vvc", "evc", "cavsvideo", "m4v", "vc1", "mpegvideo", "av1", "obu")
+"""Elementary streams, which have no timestamps; their headers give at most a rate."""
 
-_SAY_WHEN_THE_END_IS = ("matroska", "nut")
-"""Containers whose headers say when the end is, from time 0, and not how long the video is."""
+_DURATION_IS_END = ("matroska", "nut")
+"""Containers whose headers give the time of the end, from zero, rather than the length."""
 
 _HEADER_KNOWS_DURATION = ("matroska", "mp4", "avi", "flv", "asf", "nut", "ogg")
 
-_READERS_OWN_RATE = 25
-"""What FFmpeg takes for their rate unless it is told another one."""
+_DEFAULT_RATE = 25
+"""Rate that FFmpeg assumes for elementary streams."""
 
 
 def frame_rate(video: av.VideoStream) -> Fraction | None:
-    """Frames per second by the header, or by a look at the first packets; None where nothing tells."""
+    """Return frames per second from the header or the first packets, or None if unknown."""
     average, guessed = to_fraction(video.average_rate), to_fraction(video.guessed_rate)
     own = to_fraction(video.codec_context.framerate) if video.codec_context is not None else None
-    if own and average == _READERS_OWN_RATE and video.container.format.name in _BARE:
+    if own and average == _DEFAULT_RATE and video.container.format.name in _ELEMENTARY:
         return own
     if average and guessed and average > 2 * guessed:
-        return guessed  # an average is never above the rate of the ticks: some demuxers (DV) give a frame one tick
+        return guessed  # an average above the tick rate is wrong: some demuxers (DV) give each frame one tick
     return average or guessed
 
 
 def total_seconds(container: av.container.InputContainer, video: av.VideoStream) -> Fraction | None:
-    """Length of the video by its header: the stream's own, else the longest stream's."""
+    """Return the length of the video according to the header: the stream's own, or else the longest stream's."""
     if video.duration:
         return video.duration * (to_fraction(video.time_base) or Fraction(0))
     total = Fraction(container.duration, av.time_base) if container.duration else None
     tag = re.fullmatch(r"(\d{1,9}):(\d\d):(\d\d(?:\.\d{1,18})?)", video.metadata.get("DURATION", "").strip())
     if tag:
         total = int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
-    if total is not None and any(name in container.format.name for name in _SAY_WHEN_THE_END_IS):
+    if total is not None and any(name in container.format.name for name in _DURATION_IS_END):
         total -= Fraction(max(container.start_time or 0, 0), av.time_base)
     return total if total is None or total > 0 else None
 
 
 def missing_seconds(container_format: str, total: Fraction, read: Fraction, frame: Fraction) -> float:
-    """How much shorter than its header says an input turned out to be; 0 where that may be right.
+    """Return by how many seconds an input is shorter than its header says; 0 for a plausible difference.
 
     Args:
-        container_format: FFmpeg's name.
-        total: Seconds by the header.
-        read: Seconds up to the end of the last packet.
-        frame: Seconds of a frame.
+        container_format: FFmpeg's name of the container.
+        total: Length according to the header, in seconds.
+        read: End of the last packet, in seconds.
+        frame: Duration of a frame, in seconds.
     """
     if not any(name in container_format for name in _HEADER_KNOWS_DURATION):
         return 0.0
     missing = float(total - read)
-    if "flv" in container_format:  # whose header counts from the first time of decoding
+    if "flv" in container_format:  # its header counts from the first decoding time
         missing -= 4 * float(frame)
     return missing if missing > max(0.1, 0.01 * float(total)) else 0.0
 
 
 def main_video(streams: Sequence[av.stream.Stream]) -> av.VideoStream | None:
-    """The stream to denoise: the default one among real videos (cover pictures are none), else the first."""
+    """Return the stream to denoise: among videos other than cover pictures, the default one, or else the first."""
     videos = [
         s for s in streams if isinstance(s, av.VideoStream) and not s.disposition & av.stream.Disposition.attached_pic
     ]
@@ -93,15 +93,24 @@ def main_video(streams: Sequence[av.stream.Stream]) -> av.VideoStream | None:
 
 
 def copied_streams(
-    container: av.container.InputContainer, streams: Sequence[av.stream.Stream], video: av.VideoStream, told: str
+    container: av.container.InputContainer,
+    streams: Sequence[av.stream.Stream],
+    video: av.VideoStream,
+    details: str,
 ) -> tuple[CopiedStream, ...]:
-    """Descriptions of those ``streams`` of ``container`` that are not ``video``; ``told`` by :func:`told_by_libav`.
+    """Describe the ``streams`` of ``container`` other than ``video``.
 
-    Their templates live in a container of their own that is never written, so that they stay valid when
-    the source is closed (a stream of a closed container points to freed memory).
+    Templates live in a container of their own that is never written, so that they stay valid when the source is closed
+    (a stream of a closed container points to freed memory).
+
+    Args:
+        container: The input.
+        streams: The streams to describe.
+        video: The stream to leave out.
+        details: As :func:`libav_description` returns it.
     """
-    keeper = av.open("templates", "w", format="null")
-    chapters = _chapter_tracks(container, told)
+    template_container = av.open("templates", "w", format="null")
+    chapters = _chapter_tracks(container, details)
     found = []
     for stream in streams:
         if stream.index == video.index or stream.index in chapters:
@@ -112,7 +121,7 @@ def copied_streams(
         elif stream.type == "attachment":
             name = stream.metadata.get("filename") or stream.metadata.get("mimetype")
         try:
-            template = keeper.add_stream_from_template(stream, opaque=True)
+            template = template_container.add_stream_from_template(stream, opaque=True)
         except (ValueError, av.error.FFmpegError) as ex:
             logger.debug("no template for stream #%d: %s", stream.index, ex)
             template = None
@@ -131,13 +140,13 @@ def copied_streams(
 
 
 def side_data(picture: av.VideoFrame) -> Iterator[SideData]:
-    """What travels with a picture beside its samples."""
+    """Iterate over the side data of a picture."""
     # av's type hints call this a mapping, but it iterates over its values.
     return cast("Iterator[SideData]", iter(picture.side_data))
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
-    """The nine numbers of the picture's display matrix, or None where it changes nothing."""
+    """Return the nine elements of a picture's display matrix, or None if it is missing or the identity."""
     for item in side_data(picture):
         if item.type.name == "DISPLAYMATRIX":
             matrix = struct.unpack("=9i", bytes(item)[:36])
@@ -146,9 +155,9 @@ def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
 
 
 def hdr_metadata(picture: av.VideoFrame) -> dict[str, Any]:
-    """Static HDR10 metadata of a picture as plain numbers; empty where it has none.
+    """Return the static HDR10 metadata of a picture as plain numbers; empty if it has none.
 
-    ``mastering_display``: red, green, blue and white x, y, then the least and greatest luminance in cd/m².
+    ``mastering_display``: x and y of red, green, blue and white, then minimum and maximum luminance in cd/m².
     ``content_light``: MaxCLL and MaxFALL in cd/m².
     """
     found: dict[str, Any] = {}
@@ -167,13 +176,13 @@ def hdr_metadata(picture: av.VideoFrame) -> dict[str, Any]:
 _CHROMA_LOCATIONS = {"left": 1, "center": 2, "topleft": 3, "top": 4, "bottomleft": 5, "bottom": 6}
 
 
-def told_by_libav(container: av.container.InputContainer) -> str:
-    """libav's description of an input, as it has it for those who want to know it well: it holds what av does not show.
+def libav_description(container: av.container.InputContainer) -> str:
+    """Return libav's verbose description of an input, which contains details that PyAV does not expose.
 
     ``Stream #0:0: Video: hevc (Main 10), yuv420p10le(tv, bt2020nc/bt2020/smpte2084, progressive, topleft), ...``
 
-    Only before anything is decoded: decoders' threads that tell av something meanwhile wait for Python's lock, and av
-    waits for them under that lock where it frees a decoder, for ever.
+    Call this only before anything is decoded: decoder threads that log meanwhile wait for the GIL, and PyAV holds the
+    GIL while it waits for them when it frees a decoder, which is a deadlock.
     """
     level = av.logging.get_level()
     av.logging.set_level(av.logging.VERBOSE)
@@ -186,17 +195,17 @@ def told_by_libav(container: av.container.InputContainer) -> str:
 
 
 def chroma_location(text: str, video: av.VideoStream) -> int:
-    """Where the chroma samples of ``video`` lie by :func:`told_by_libav`, as :attr:`ColorInfo.chroma_location`."""
+    """Return the :attr:`ColorInfo.chroma_location` of ``video`` from the text of :func:`libav_description`."""
     found = re.search(rf"Stream #\d+:{video.index}\b[^\n]*?: Video: [^\n]*?{video.format.name}\(([^)]*)\)", text)
     words = [] if found is None else re.split(r"[,\s]+", found[1])
     return next((_CHROMA_LOCATIONS[word] for word in words if word in _CHROMA_LOCATIONS), 0)
 
 
-def _chapter_tracks(container: av.container.InputContainer, told: str) -> set[int]:
-    """Indices of the tracks in which the MP4 family stores titles of chapters, which are copied as chapters."""
+def _chapter_tracks(container: av.container.InputContainer, details: str) -> set[int]:
+    """Return the indices of tracks that hold titles of chapters (MP4 family), which are copied as chapters."""
     if not container.chapters() or "mp4" not in container.format.name:
         return set()
-    found = re.findall(r"Stream #\d+:(\d+)[^\n]*?: Data: bin_data \(text /", told)
+    found = re.findall(r"Stream #\d+:(\d+)[^\n]*?: Data: bin_data \(text /", details)
     return {int(index) for index in found}
 
 
@@ -215,7 +224,7 @@ def describe(
     field_order: FieldOrder | None,
     is_live: bool,
 ) -> StreamInfo:
-    """Everything known before the first frame is handed out."""
+    """Describe the input, as known before the first frame is handed out."""
     time_base = to_fraction(video.time_base) or Fraction(1, 90000)
     total = total_seconds(container, video)
     passthrough = Passthrough(
@@ -251,11 +260,14 @@ def describe(
 def describe_part(
     info: StreamInfo, first: av.VideoFrame, format: PixelFormat, color: ColorInfo, aspect: Fraction | None
 ) -> StreamInfo:
-    """``info`` of the pictures before, made that of the video that goes on with the picture ``first``, another one.
+    """Describe the part of a video that begins with the picture ``first``, of another size.
 
     Args:
-        format, color: Of ``first``.
-        aspect: Its sample aspect ratio.
+        info: Description of the part before.
+        first: First picture of the new part.
+        format: Pixel format of ``first``.
+        color: Colour tags of ``first``.
+        aspect: Sample aspect ratio of ``first``.
     """
     copies = replace(info.passthrough, display_matrix=display_matrix(first), hdr=hdr_metadata(first), chapters=())
     return replace(

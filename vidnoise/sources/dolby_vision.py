@@ -1,4 +1,4 @@
-"""Dolby Vision: found by the metadata that comes with each picture, whatever the container says."""
+"""Detection of Dolby Vision, by the metadata of each picture rather than by the container."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vidnoise.sources.description import side_data
 
 
 def dolby_vision_profile(picture: av.VideoFrame) -> int | None:
-    """Profile of a Dolby Vision picture (4, 5, 7, 8; 0 for one that cannot be told); None for any other picture."""
+    """Return the profile of a Dolby Vision picture: 4, 5, 7 or 8, or 0 if unknown; None for any other picture."""
     found = {item.type.name: bytes(item) for item in side_data(picture) if item.type.name.startswith("DOVI_")}
     if not found:
         return None
     metadata = found.get("DOVI_METADATA", b"")
     if len(metadata) < 8:
         return 0
-    # AVDOVIMetadata begins with the offset of its AVDOVIRpuDataHeader; read as FFmpeg itself guesses profiles.
+    # AVDOVIMetadata begins with the offset of its AVDOVIRpuDataHeader. This mirrors how FFmpeg guesses profiles.
     (offset,) = struct.unpack_from("=Q", metadata)
     profile, full_range, vdr_depth = metadata[offset + 4], metadata[offset + 10], metadata[offset + 13]
     has_residual = metadata[offset + 15] and not metadata[offset + 16]
@@ -32,10 +32,15 @@ def dolby_vision_profile(picture: av.VideoFrame) -> int | None:
 
 
 def check_dolby_vision(picture: av.VideoFrame, uri: str, notify: Notify) -> None:
-    """Say what gets lost of a Dolby Vision video, which ``picture`` begins.
+    """Warn about what is lost of a Dolby Vision video.
+
+    Args:
+        picture: The first picture.
+        uri: The input's name in messages.
+        notify: Called for what is lost.
 
     Raises:
-        FormatError: Its pictures have the wrong colours without the metadata.
+        FormatError: The pictures have wrong colours without the metadata.
     """
     profile = dolby_vision_profile(picture)
     if profile is None:

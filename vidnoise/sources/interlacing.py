@@ -1,4 +1,4 @@
-"""Whether a video is interlaced, and which of its fields comes first."""
+"""Detection of interlaced video and its field order."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from vidnoise.frame import FieldOrder, Frame
 from vidnoise.notices import Notify
 
 _ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
-"""FFmpeg's AVFieldOrder, as displayed; 0 is unknown, 1 progressive."""
+"""FFmpeg's AVFieldOrder to the order of display; 0 is unknown, 1 progressive."""
 
 
-_LOOKED_AT = 50
-"""Pictures of unmarked video that are searched for combs."""
+_CHECKED_PICTURES = 50
+"""Number of pictures of unflagged video that are checked for combing."""
 
 _COMBED_PICTURES = 3
-"""So many combed pictures are no accident."""
+"""Number of combed pictures after which the video is taken to look interlaced."""
 
 
-class FieldFinder:
-    """Tells which frames of one stream are interlaced. Not thread-safe.
+class FieldDetector:
+    """Determines which frames of a stream are interlaced. Not thread-safe.
 
     Args:
-        asked: ``auto`` believes the video's marks; ``tff`` and ``bff``: the top or the bottom field comes first;
-            ``no``: it is progressive.
-        uri: The input, for messages.
-        notify: Told what the stream is taken for.
+        asked: ``auto`` trusts the flags of the video; ``tff`` and ``bff``: the top or the bottom field comes first;
+            ``no``: the video is progressive.
+        uri: The input's name in messages.
+        notify: Called with what the stream is taken for.
     """
 
     order: FieldOrder | None
-    """Which field the stream shows first; None for progressive video. Known from :meth:`begin` on."""
+    """Which field is shown first; None for progressive video. Set by :meth:`begin`."""
 
     def __init__(self, asked: str, uri: str, notify: Notify) -> None:
         self._asked = asked
         self._uri = uri
         self._notify = notify
-        self._n_looked_at = self._n_combed = 0
+        self._n_checked = self._n_combed = 0
 
     def begin(self, video: av.VideoStream, first: av.VideoFrame) -> None:
-        """Look at the header and the first picture."""
+        """Determine the field order from the header and the first picture."""
         marked = field_order(video, first)
         self.order = marked if self._asked == "auto" else None if self._asked == "no" else cast(FieldOrder, self._asked)
         self._is_interlaced = self.order is not None
@@ -59,7 +59,7 @@ class FieldFinder:
             )
 
     def marked(self, frame: Frame, picture: av.VideoFrame) -> Frame:
-        """``frame``, which was made of ``picture``, with ``interlaced`` set where it is."""
+        """Return ``frame``, made from ``picture``, with ``interlaced`` set if it is interlaced."""
         if not self._is_interlaced and self._asked == "auto":
             if picture.interlaced_frame:
                 self._is_interlaced = True
@@ -68,15 +68,15 @@ class FieldFinder:
                     "%s: is interlaced from frame %d on, and denoised field by field from there; the output began as "
                     "progressive and stays marked so", self._uri, frame.index,
                 )  # fmt: skip
-            elif self._n_looked_at < _LOOKED_AT:
-                self._look(frame)
+            elif self._n_checked < _CHECKED_PICTURES:
+                self._check_combing(frame)
         return replace(frame, interlaced=True) if self._is_interlaced else frame
 
-    def _look(self, frame: Frame) -> None:
-        self._n_looked_at += 1
+    def _check_combing(self, frame: Frame) -> None:
+        self._n_checked += 1
         self._n_combed += is_combed(frame)
         if self._n_combed == _COMBED_PICTURES:
-            self._n_looked_at = _LOOKED_AT
+            self._n_checked = _CHECKED_PICTURES
             self._notify(
                 logging.WARNING,
                 "%s: looks interlaced, but is not marked so and taken as progressive; if it is, say "
@@ -85,14 +85,14 @@ class FieldFinder:
 
 
 def field_order(video: av.VideoStream, first: av.VideoFrame) -> FieldOrder | None:
-    """Which field is shown first by the marks of the first picture, else by the header; None for progressive video."""
-    header = _ORDERS.get(getattr(video.codec_context, "field_order", 0))  # PyAV has it from 18 on
+    """Return the field order from the flags of the first picture, or else the header; None for progressive video."""
+    header = _ORDERS.get(getattr(video.codec_context, "field_order", 0))  # new in PyAV 18
     return picture_order(first) if first.interlaced_frame else header
 
 
 def picture_order(picture: av.VideoFrame) -> FieldOrder:
-    """Which field an interlaced picture shows first."""
-    # av hides this mark, but filters can ask for it.
+    """Return the field order of an interlaced picture."""
+    # PyAV does not expose this flag, but a filter can select by it.
     graph = av.filter.Graph()
     begin = graph.add_buffer(
         width=picture.width, height=picture.height, format=picture.format, time_base=Fraction(1, 25)
@@ -111,23 +111,23 @@ def picture_order(picture: av.VideoFrame) -> FieldOrder:
 
 
 _BLOCK = (8, 32)
-"""Lines and columns that are looked at together."""
+"""Height and width of the blocks that are checked for combing."""
 
-_LEAST_STEP = 4
-"""Less than this between lines, in 8-bit units, is not seen as a comb."""
+_MIN_STEP = 4
+"""Smallest difference between lines that counts as combing, in 8-bit units."""
 
 _COMBED_SHARE = 0.01
-"""So many of its blocks are combed in an interlaced picture in which something moves."""
+"""Share of combed blocks above which a picture is combed."""
 
 
 def is_combed(frame: Frame) -> bool:
-    """Whether neighbouring lines of ``frame`` differ as only the fields of an interlaced picture with motion do.
+    """Whether neighbouring lines of ``frame`` differ the way the fields of an interlaced picture with motion do.
 
-    In a progressive picture a line is more like the next one than like the one after that, noise or not.
+    In a progressive picture, a line resembles the next line more than the one after that, with or without noise.
     """
-    lines = next(iter(component_values(frame).values()))  # brightness, or the first colour
+    lines = next(iter(component_values(frame).values()))  # luma, or the first colour component
     if lines.shape[0] < 3 * _BLOCK[0] or lines.shape[1] < _BLOCK[1]:
         return False
     to_next, to_second = ((lines[step:] - lines[:-step]).square()[: lines.shape[0] - 2] for step in (1, 2))
     near, far = (F.avg_pool2d(d[None], _BLOCK)[0] for d in (to_next, to_second))
-    return float((near > 2 * far + _LEAST_STEP**2).float().mean()) > _COMBED_SHARE
+    return float((near > 2 * far + _MIN_STEP**2).float().mean()) > _COMBED_SHARE

@@ -1,4 +1,4 @@
-"""Inputs that do not wait for us: cameras, streams, screens. Whatever opens them, this keeps them going."""
+"""Live inputs: cameras, streams, screens. Timing and reconnecting, whatever opens them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 10.0
-"""Back-off: each attempt waits twice as long as the one before, up to this."""
+"""Upper limit of the exponential back-off between attempts to reconnect."""
 
-_COMES_IN_PIECES = ("hls", "dash")
-"""Containers fetched a file of several seconds at a time: its frames are not late because they come at once."""
+_SEGMENTED = ("hls", "dash")
+"""Containers fetched as segments of several seconds, whose frames arrive in bursts without being late."""
 
-_SOUND_FRAME_SECONDS = Fraction(1, 25)
-"""Length of a frame where the stream does not tell."""
+_DEFAULT_FRAME_SECONDS = Fraction(1, 25)
+"""Duration of a frame if the stream does not specify one."""
 
 
-_MOST_REPEATS = 2
-"""Reopenings in a row that may bring nothing but what came before."""
+_MAX_REPEATS = 2
+"""Consecutive reopenings with identical contents after which the input has ended."""
 
 
 @dataclass
-class _Visit:
-    """What came of one opening of an input, by the input's own clock."""
+class _Connection:
+    """The frames from one opening of an input, by the input's own clock."""
 
-    before: _Visit | None = None
+    before: _Connection | None = None
     first: Fraction | None = None
     last: Fraction | None = None
     n_frames: int = 0
@@ -52,30 +52,30 @@ class _Visit:
         self.n_frames += 1
 
     @property
-    def brought_nothing_new(self) -> bool:
-        before, self.before = self.before, None  # of the visits before, only the last one is of interest
+    def is_repeat(self) -> bool:
+        before, self.before = self.before, None  # only the previous connection is of interest
         return before is not None and (before.first, before.last, before.n_frames) == (
             self.first, self.last, self.n_frames,
         )  # fmt: skip
 
 
 class LiveSource(ClosedAfterUse):
-    """Reads a live input, notes when each frame arrived, and reconnects when it goes away.
+    """Reads a live input, notes when each frame arrived, and reconnects when the input is lost.
 
-    Time goes on across an outage: the first frame after it follows the last one before it by the time that the outage
-    took, and has ``discontinuity`` set.
+    Time continues across an outage: the first frame after it follows the last one before it by the duration of the
+    outage, and has ``discontinuity`` set.
 
     Args:
-        uri: The address, for messages.
+        uri: The input's name in messages.
         reopen: Opens the input; called again after each loss.
-        reconnect: Attempts in a row before giving up; :data:`FOREVER` for no end.
-        ends: Whether a clean end of the data is the end (of a file, or what a web server sends), and no loss.
-        can_go_away: Whether errors while reading are a loss, after which it may come back; a file's are not.
-        is_paced: Whether frames are held back until their time comes, for inputs that are faster; those that come in
-            pieces of several seconds (HLS) are, in any case.
+        reconnect: Consecutive attempts before giving up; :data:`FOREVER` for no limit.
+        ends: Whether a clean end of the data is the end of the video, as for files, rather than a loss.
+        can_go_away: Whether errors while reading are a loss from which the input may return; not so for files.
+        is_paced: Whether frames are held back until their time comes, for inputs faster than real time. Segmented
+            streams (HLS) always are.
         duration: Seconds to read.
-        size_change: What happens where it comes back with other pictures, or they change: ``split`` ends, and goes on
-            after :meth:`next_part`; ``scale`` gives all the first one's size; ``stop`` is an error.
+        size_change: What happens if the picture size changes, also when the input comes back: ``split`` ends, to be
+            continued by :meth:`next_part`; ``scale`` scales all pictures to the first size; ``stop`` is an error.
 
     Raises:
         VidnoiseError: Whatever ``reopen`` raises the first time.
@@ -100,7 +100,7 @@ class LiveSource(ClosedAfterUse):
         self._reconnect = reconnect
         self._ends = ends
         self._can_go_away = can_go_away
-        self._visit = _Visit()
+        self._connection = _Connection()
         self._n_repeats = 0
         self._duration = duration
         self._stopped = threading.Event()
@@ -111,10 +111,10 @@ class LiveSource(ClosedAfterUse):
         self._first_seconds: Fraction | None = None
         self._begin = 0.0
         self._size_change = size_change
-        self._is_other = False
-        """Whether it came back as another video, which a new part begins with."""
+        self._differs = False
+        """Whether the input came back as a different video, with which a new part begins."""
         self._source = reopen()
-        self._is_paced = is_paced or self._source.info.passthrough.container in _COMES_IN_PIECES
+        self._is_paced = is_paced or self._source.info.passthrough.container in _SEGMENTED
         self.info = replace(self._source.info, is_live=True, n_frames=None, duration_seconds=None)
         self._streams = self._signature(self._source)
 
@@ -131,14 +131,14 @@ class LiveSource(ClosedAfterUse):
 
     @property
     def has_next(self) -> bool:
-        """Whether the pictures have changed their size, and :meth:`next_part` goes on with the others."""
-        return self._is_other or getattr(self._source, "has_next", False)
+        """Whether the picture size has changed, so that :meth:`next_part` can continue with the new one."""
+        return self._differs or getattr(self._source, "has_next", False)
 
     def next_part(self) -> bool:
-        """Go on with pictures of another size, or other sound: ``info`` tells, and time begins anew."""
-        if not self._is_other and not (self.has_next and cast("ContainerSource", self._source).next_part()):
+        """Continue with pictures of another size, or other audio, described by ``info``; time restarts at zero."""
+        if not self._differs and not (self.has_next and cast("ContainerSource", self._source).next_part()):
             return False
-        self._is_other = False
+        self._differs = False
         self._stopped.clear()
         self.info = replace(self._source.info, is_live=True, n_frames=None, duration_seconds=None)
         self._streams = self._signature(self._source)
@@ -152,7 +152,7 @@ class LiveSource(ClosedAfterUse):
         return True
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._frames(iter(self._source))  # which refuses to be read a second time
+        return self._frames(iter(self._source))  # raises an error on a second pass
 
     def _frames(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         is_new = False
@@ -161,27 +161,27 @@ class LiveSource(ClosedAfterUse):
                 why = "it ended"
                 try:
                     for frame in frames:
-                        self._visit.note(frame)
-                        placed = self._place(frame, is_new=is_new)
-                        if self._stopped.is_set() or self._is_past_end(placed):
+                        self._connection.note(frame)
+                        rebased = self._rebase(frame, is_new=is_new)
+                        if self._stopped.is_set() or self._is_past_end(rebased):
                             return
-                        if self._is_paced and self._sleep_until(placed):
+                        if self._is_paced and self._sleep_until(rebased):
                             return
                         is_new = False
-                        yield replace(placed, arrived=time.monotonic())
-                        del frame, placed
+                        yield replace(rebased, arrived=time.monotonic())
+                        del frame, rebased
                 except SizeChangeError:
                     raise
                 except (SourceLostError, DecodeError, FormatError) as ex:
                     if not self._can_go_away:
                         raise
                     why = str(ex).removeprefix(f"{self.uri}: ")
-                    self._visit, self._n_repeats = _Visit(), 0
+                    self._connection, self._n_repeats = _Connection(), 0
                 else:
                     if self._ends or self.has_next or self._is_repeated():
-                        self.trailing_packets = self._moved(self._source.trailing_packets)
+                        self.trailing_packets = self._shift_packets(self._source.trailing_packets)
                         return
-                if self._stopped.is_set() or not self._come_back(why) or self._is_other:
+                if self._stopped.is_set() or not self._reconnect_input(why) or self._differs:
                     return
                 is_new = True
                 frames = iter(self._source)
@@ -190,18 +190,20 @@ class LiveSource(ClosedAfterUse):
                 self.close()
 
     def _is_repeated(self) -> bool:
-        """Whether what has ended was the very same as the times before: a recording, sent anew to each who asks."""
-        visit, self._visit = self._visit, _Visit(before=self._visit)
-        self._n_repeats = self._n_repeats + 1 if visit.brought_nothing_new else 0
-        if self._n_repeats < _MOST_REPEATS:
+        """Whether the input repeats itself: a recording that is sent from its start on each connection."""
+        connection, self._connection = self._connection, _Connection(before=self._connection)
+        self._n_repeats = self._n_repeats + 1 if connection.is_repeat else 0
+        if self._n_repeats < _MAX_REPEATS:
             return False
-        logger.warning("%s: gives the same %d frames each time it is opened; that is the end", self.uri, visit.n_frames)
+        logger.warning(
+            "%s: gives the same %d frames each time it is opened; that is the end", self.uri, connection.n_frames
+        )
         return True
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _place(self, frame: Frame, *, is_new: bool) -> Frame:
-        """``frame`` on our clock, which goes on across outages."""
+    def _rebase(self, frame: Frame, *, is_new: bool) -> Frame:
+        """Return ``frame`` on a clock that continues across outages."""
         time_base = self.info.time_base
         seconds = frame.seconds or Fraction(0)
         if is_new and self._last is not None:
@@ -212,22 +214,22 @@ class LiveSource(ClosedAfterUse):
         pts = round((seconds + self._offset) / time_base)
         if self._last is not None and pts <= (self._last.pts or 0):
             pts = (self._last.pts or 0) + 1
-        placed = replace(
+        rebased = replace(
             frame,
             pts=pts,
             duration=round(frame.duration * frame.time_base / time_base) if frame.duration else None,
             time_base=time_base,
             index=frame.index + self._n_frames_before,
             discontinuity=frame.discontinuity or is_new,
-            packets=self._moved(frame.packets),
+            packets=self._shift_packets(frame.packets),
         )
-        self._last = replace(placed, planes=(), packets=(), arrived=time.monotonic())
-        return placed
+        self._last = replace(rebased, planes=(), packets=(), arrived=time.monotonic())
+        return rebased
 
     def _frame_seconds(self) -> Fraction:
-        return 1 / self.info.rate if self.info.rate else _SOUND_FRAME_SECONDS
+        return 1 / self.info.rate if self.info.rate else _DEFAULT_FRAME_SECONDS
 
-    def _moved(self, packets: tuple[Packet, ...]) -> tuple[Packet, ...]:
+    def _shift_packets(self, packets: tuple[Packet, ...]) -> tuple[Packet, ...]:
         if self._offset:
             for packet in packets:
                 shift_stamps(packet.data, round(self._offset / Fraction(packet.data.time_base)))
@@ -240,18 +242,18 @@ class LiveSource(ClosedAfterUse):
         return self._duration is not None and seconds - self._first_seconds >= self._duration
 
     def _sleep_until(self, frame: Frame) -> bool:
-        """Wait for the frame's time; True where a stop came first."""
+        """Wait for the time of ``frame``; returns whether the source was stopped meanwhile."""
         assert self._first_seconds is not None
         due = self._begin + float((frame.seconds or 0) - self._first_seconds)
         return self._stopped.wait(max(0.0, due - time.monotonic()))
 
     # --- reconnecting -------------------------------------------------------------------------------------------------
 
-    def _come_back(self, why: str) -> bool:
-        """Open the input again, with pauses; False where a stop came first.
+    def _reconnect_input(self, why: str) -> bool:
+        """Reopen the input, with pauses between attempts; returns False if the source was stopped meanwhile.
 
         Raises:
-            SourceLostError: It did not come back, or as another video.
+            SourceLostError: The input did not come back, or came back as a different video.
         """
         self._source.close()
         wait = _FIRST_WAIT_SECONDS
@@ -291,7 +293,7 @@ class LiveSource(ClosedAfterUse):
             what = f"{now.width}x{now.height} {now.format.name} (it was {was.width}x{was.height} {was.format.name})"
         if self._size_change == "split":
             logger.warning("%s: came back with %s", self.uri, what)
-            self._is_other = True
+            self._differs = True
             return
         source.close()
         raise SourceLostError(f"{self.uri}: came back with {what}; one output holds one kind of video", self.uri)

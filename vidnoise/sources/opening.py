@@ -1,4 +1,4 @@
-"""From an address to an opened container, every failure in one plain line."""
+"""Opening of containers, with every failure reported in one plain line."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vidnoise.frame.passthrough import FORMAT_NAMES
 from vidnoise.sources.decoding import reason
 
 _URL_TIMEOUTS = (15.0, 30.0)
-"""Seconds to wait for a URL to open, and for its next packet; without them a dead server blocks for ever."""
+"""Seconds to wait for a URL to open, and for its next packet; otherwise a dead server would block forever."""
 
 
 _BUFFER_SIZE = 1 << 18
 
 _LATE_STREAMS = ("flv", "mpeg")
-"""Containers without a list of their streams: each is known from its first packet on."""
+"""Containers without a list of streams: each stream is known only from its first packet on."""
 
-LONG_LOOK = {"probesize": str(64 << 20), "analyzeduration": str(600 * 1_000_000)}
-"""For files whose sound begins late: libav's own look ends after 5 MB or a few seconds; what begins later is lost."""
+LONG_PROBE = {"probesize": str(64 << 20), "analyzeduration": str(600 * 1_000_000)}
+"""Options for files whose audio begins late: libav probes only 5 MB or a few seconds by default."""
 
 
 def open_container(
@@ -37,13 +37,16 @@ def open_container(
     name: str = "",
     accelerator: Any = None,
 ) -> av.container.InputContainer:
-    """Open an address for reading; see :class:`ContainerSource` for the arguments.
+    """Open an address for reading.
 
-    ``name`` is what a device is called by libav; ``file`` is an object with ``read`` that libav is to read from;
-    ``accelerator`` is an ``av.codec.hwaccel.HWAccel`` that is to decode.
+    Args:
+        uri, format, options, timeout: As for :class:`ContainerSource`.
+        file: An object with ``read`` for libav to read from, instead of the address.
+        name: libav's name of a device.
+        accelerator: An ``av.codec.hwaccel.HWAccel`` for decoding.
 
     Raises:
-        SourceOpenError: One line that says why not.
+        SourceOpenError: The reason in one line.
     """
     target: Any = name or uri
     waits = None
@@ -71,9 +74,9 @@ def open_container(
             return cast(av.container.InputContainer, container)
 
         container = opened({})
-        if isinstance(target, str) and target.startswith("file:") and _needs_long_look(container):
+        if isinstance(target, str) and target.startswith("file:") and _needs_long_probe(container):
             container.close()
-            container = opened(LONG_LOOK)
+            container = opened(LONG_PROBE)
         return container
     except av.error.PermissionError as ex:
         raise SourceOpenError(f"{uri}: permission denied", uri) from ex
@@ -85,9 +88,9 @@ def open_container(
     except av.error.InvalidDataError as ex:
         if file is not None and file.n_bytes == 0:
             raise SourceOpenError(f"{uri}: no data", uri) from ex
-        if waits and time.monotonic() - begin >= waits[0]:  # libav's RTSP says so when it was interrupted
+        if waits and time.monotonic() - begin >= waits[0]:  # how libav's RTSP demuxer reports a timeout
             raise SourceOpenError(f"{uri}: no answer in time", uri) from ex
-        raise SourceOpenError(f"{uri}: {_what_is_wrong(format, file)}", uri) from ex
+        raise SourceOpenError(f"{uri}: {_problem(format, file)}", uri) from ex
     except av.error.EOFError as ex:
         if file is not None and file.n_bytes:
             raise SourceOpenError(f"{uri}: {_ended_early(file)}", uri) from ex
@@ -100,14 +103,14 @@ def open_container(
         raise SourceOpenError(f"{uri}: cannot be opened: {reason(ex)}", uri) from ex
 
 
-def _needs_long_look(container: av.container.InputContainer) -> bool:
-    """Whether there may be more streams than were found, or one of which nothing was seen yet."""
+def _needs_long_probe(container: av.container.InputContainer) -> bool:
+    """Whether there may be more streams than were found, or one without a packet yet."""
     if container.format.name in _LATE_STREAMS:
         return True
     return any(not getattr(s.codec_context, "sample_rate", 1) for s in container.streams.audio)
 
 
-def _what_is_wrong(format: str | None, file: Any) -> str:
+def _problem(format: str | None, file: Any) -> str:
     if format is not None:
         return f"is not {format}, or damaged beyond reading"
     if file is None:
@@ -123,7 +126,7 @@ def _ended_early(file: Any) -> str:
 
 
 def _local(path: str) -> str:
-    """The address of a local file for libav, which would take the ``a:`` of ``a:b.mp4`` for a protocol."""
+    """Return libav's address of a local file: without a prefix, the ``a:`` of ``a:b.mp4`` would be a protocol."""
     if os.path.isdir(path):
         raise SourceOpenError(f"{path}: is a directory", path)
     if not os.path.exists(path):

@@ -1,4 +1,4 @@
-"""A decoded picture as tensors: zero-copy where its pixel format is one of ours, repacked without loss elsewhere."""
+"""Decoded pictures as tensors: without a copy if the pixel format is supported, losslessly repacked otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vidnoise.sources.hardware import DevicePlanes, is_on_gpu, sample_format
 
 logger = logging.getLogger(__name__)
 
-# Formats that swscale turns into one of ours by moving samples only (or, for packed RGB below 8 bits
+# Formats that swscale converts to a supported one by moving samples only (or, for packed RGB below 8 bits
 # and palettes, by widening them reversibly).
 _REPACKED = {
     "yuyv422": "yuv422p", "uyvy422": "yuv422p", "yvyu422": "yuv422p", "uyyvyy411": "yuv411p",
@@ -32,7 +32,7 @@ _REPACKED = {
 
 
 def target_format(name: str) -> PixelFormat | None:
-    """The format in which pictures of FFmpeg's format ``name`` are processed; None if there is none."""
+    """Return the format in which pictures of FFmpeg's format ``name`` are processed, or None if there is none."""
     if name in PIXEL_FORMATS:
         return PIXEL_FORMATS[name]
     if name in _REPACKED:
@@ -43,7 +43,12 @@ def target_format(name: str) -> PixelFormat | None:
 
 
 class PictureReader:
-    """Turns the pictures of one stream into planes; passive, not thread-safe."""
+    """Converts the pictures of one stream to planes. Not thread-safe.
+
+    Args:
+        uri: The input's name in messages.
+        notify: Called if the pixel format changes.
+    """
 
     def __init__(self, uri: str, notify: Notify = logger.log) -> None:
         self._uri = uri
@@ -52,14 +57,14 @@ class PictureReader:
         self._format: PixelFormat | None = None
         self._color = ColorInfo()
         self.chroma_location = 0
-        """As the stream gives it, which pictures of av do not."""
+        """The stream's chroma location, which PyAV's pictures do not contain."""
         self._on_gpu = DevicePlanes()
 
     def format_of(self, picture: av.VideoFrame) -> PixelFormat:
-        """The format in which ``picture`` will be processed.
+        """Return the format in which ``picture`` is processed.
 
         Raises:
-            FormatError: There is no lossless way into a format that we process.
+            FormatError: There is no lossless conversion to a supported format.
         """
         name = sample_format(picture)
         if name != self._source_name or self._format is None:
@@ -77,7 +82,7 @@ class PictureReader:
         return self._format
 
     def read(self, picture: av.VideoFrame) -> tuple[PixelFormat, tuple[Tensor, ...]]:
-        """Format and planes of ``picture``."""
+        """Return the format and the planes of ``picture``."""
         format = self.format_of(picture)
         if is_on_gpu(picture):
             if sample_format(picture) != format.name:
@@ -86,18 +91,18 @@ class PictureReader:
                 )
             return format, self._on_gpu.read(picture, format, self._uri)
         if picture.format.name != format.name:
-            # Range and matrix stay as they are: samples only change places.
+            # Range and matrix are unchanged: samples are only rearranged.
             picture = picture.reformat(format=format.name)
         return format, plane_views(picture, format)
 
     def color_of(self, picture: av.VideoFrame, format: PixelFormat, codec: str | None) -> ColorInfo:
-        """Colour tags of ``picture``, as the stream gives them."""
+        """Return the colour tags of ``picture``."""
         color = ColorInfo(
             matrix=int(picture.colorspace),
             range=2 if format.name.startswith("yuvj") else int(picture.color_range),
             primaries=int(picture.color_primaries),
             transfer=int(picture.color_trc),
-            # These two codecs define theirs as the centre.
+            # These two codecs define it as the centre.
             chroma_location=self.chroma_location or (2 if codec in ("mjpeg", "mpeg1video") else 0),
         )
         if color != self._color:

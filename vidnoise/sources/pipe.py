@@ -1,4 +1,4 @@
-"""Standard input and other pipes: any container that can be read front to back, y4m, or bare samples."""
+"""Standard input and other pipes: any container that can be read without seeking, y4m, or raw samples."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import av.container
 from vidnoise.errors import SourceOpenError
 from vidnoise.frame import Packet
 from vidnoise.sources.container import ContainerSource
-from vidnoise.sources.opening import LONG_LOOK, open_container
+from vidnoise.sources.opening import LONG_PROBE, open_container
 
 _WAKE_SECONDS = 0.2
-"""How soon a wait for data notices that nobody wants any more."""
+"""Interval at which a blocked read checks whether it was stopped."""
 
 _LATE_STREAMS = (b"FLV", b"\x00\x00\x01\xba")
-"""Beginnings of containers without a list of their streams: FLV, MPEG program streams."""
+"""Signatures of containers without a list of streams: FLV, MPEG program streams."""
 
 _WHITELIST = "file,crypto,data"
-"""What a playlist on standard input may refer to: the same as one in a file, so nothing on the network."""
+"""Protocols that a playlist on standard input may use: as for one in a file, none over the network."""
 
-_COUNTS_PICTURES = ("yuv4mpegpipe", "rawvideo")
-"""Formats in which nothing may follow the last picture."""
+_FIXED_SIZE_PICTURES = ("yuv4mpegpipe", "rawvideo")
+"""Formats in which nothing may follow the last complete picture."""
 
 
 class PipeReader:
-    """The read end of a pipe as the object that libav reads from; counts the bytes.
+    """The read end of a pipe as a file object for libav; counts the bytes.
 
     Args:
-        fd: An open file's number.
-        timeout_seconds: How long to wait for data; None for ever.
+        fd: File descriptor of the pipe.
+        timeout_seconds: How long to wait for data; None for no limit.
     """
 
     def __init__(self, fd: int, timeout_seconds: float | None = None) -> None:
@@ -45,11 +45,11 @@ class PipeReader:
         self._ahead = b""
 
     def stop(self) -> None:
-        """End the data here; a read that waits returns soon. Any thread may call this."""
+        """End the data here; a blocked read returns soon. Thread-safe."""
         self.stopped = True
 
     def peek(self, n: int) -> bytes:
-        """The first ``n`` bytes, or all where there are fewer; :meth:`read` will return them all the same."""
+        """Return up to ``n`` bytes from the start, which :meth:`read` will return again."""
         ahead = b""
         while len(ahead) < n and (more := self._more(n - len(ahead))):
             ahead += more
@@ -74,7 +74,7 @@ class PipeReader:
         waited = 0.0
         while not self.stopped:
             if sys.platform == "win32" or select.select([self._fd], [], [], _WAKE_SECONDS)[0]:
-                return True  # Windows cannot wait for pipes: there the read itself waits
+                return True  # select() does not work on pipes on Windows; the read itself blocks
             waited += _WAKE_SECONDS
             if self._timeout_seconds is not None and waited >= self._timeout_seconds:
                 raise TimeoutError("no data came in time")
@@ -99,9 +99,9 @@ class PipeSource(ContainerSource):
             )
         self._pipe = PipeReader(fd, timeout[1] if isinstance(timeout, tuple) else timeout)
         if not self._is_live and format is None:
-            with contextlib.suppress(TimeoutError):  # which opening it will tell
+            with contextlib.suppress(TimeoutError):  # opening the pipe will report it
                 if self._pipe.peek(4).startswith(_LATE_STREAMS):
-                    options = {**LONG_LOOK, **(options or {})}
+                    options = {**LONG_PROBE, **(options or {})}
         options = {"protocol_whitelist": _WHITELIST, **(options or {})}
         return open_container(self.uri, format, options, None, file=self._pipe, accelerator=self._accelerator)
 
@@ -117,14 +117,14 @@ class PipeSource(ContainerSource):
         n_bytes = self._pipe.n_bytes
         if not n_bytes:
             return f"{self.uri}: no data"
-        if self._container.format.name in _COUNTS_PICTURES:
+        if self._container.format.name in _FIXED_SIZE_PICTURES:
             return f"{self.uri}: ended early: {n_bytes} bytes came, which is not one whole picture"
         return f"{self.uri}: not one picture could be decoded in {n_bytes} bytes; it ended early, or is damaged"
 
     def _finish(self, packets: tuple[Packet, ...], n_frames: int) -> None:
         super()._finish(packets, n_frames)
         missing = self._pipe.n_bytes - self._decoded.end_position
-        if self._container.format.name in _COUNTS_PICTURES and missing and not self._pipe.stopped:
+        if self._container.format.name in _FIXED_SIZE_PICTURES and missing and not self._pipe.stopped:
             self.ended_early_seconds = float(self._pictures.ticks_per_frame() * self._time_base)
             self._notify(logging.WARNING, "%s: ended early, in the middle of frame %d", self.uri, n_frames)
 

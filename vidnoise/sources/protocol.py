@@ -1,4 +1,4 @@
-"""What every source is."""
+"""The interface of sources."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Source(Protocol):
-    """A video stream that can be read once, front to back. One thread iterates and closes; any may call ``stop``.
+    """A video stream that can be read once, front to back.
 
-    As a context manager it is closed at the end of the ``with`` block; to iterate it afterwards is a ``SourceError``.
+    One thread iterates and closes; :meth:`stop` is thread-safe.
+
+    As a context manager, it is closed at the end of the ``with`` block; iterating it afterwards raises a
+    ``SourceError``.
     """
 
     info: StreamInfo
     trailing_packets: tuple[Packet, ...]
-    """After the last frame: packets of other streams that came behind it."""
+    """Packets of other streams after the last frame; complete once the iteration has ended."""
 
     @property
     def n_corrupt(self) -> int:
-        """Packets and frames found damaged so far (skipped, or patched up by the decoder)."""
+        """Number of damaged packets and frames so far, whether skipped or concealed by the decoder."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
@@ -32,11 +35,11 @@ class Source(Protocol):
         ...
 
     def stop(self) -> None:
-        """No more frames are wanted: iteration ends soon, also while it waits for data. Any thread may call this."""
+        """End the iteration soon, even if it is waiting for data. Thread-safe."""
         ...
 
     def close(self) -> None:
-        """Release the input. May be called twice."""
+        """Release the input. Idempotent."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,4 +1,4 @@
-"""Video without a header: what the samples are has to be told."""
+"""Raw video without a header, whose format the user has to specify."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RATE = r"\d{1,9}(\.\d{0,9})?|\d{1,9}/\d{1,9}"
 
 
 def raw_options(size: str | None, format: str | None, rate: str | None) -> dict[str, str]:
-    """Options of FFmpeg's ``rawvideo`` reader.
+    """Return options of FFmpeg's ``rawvideo`` demuxer.
 
     Args:
         size: ``WIDTHxHEIGHT``.
@@ -24,7 +24,7 @@ def raw_options(size: str | None, format: str | None, rate: str | None) -> dict[
         rate: Frames per second: ``30``, ``29.97``, ``30000/1001``; None for 25.
 
     Raises:
-        UsageError: One is missing or makes no sense.
+        UsageError: A value is missing or invalid.
     """
     if size is None or format is None:
         given = "raw_format" if format is not None else "raw_rate" if size is None else "raw_size"
@@ -42,7 +42,7 @@ def raw_options(size: str | None, format: str | None, rate: str | None) -> dict[
             f"unknown raw_format {format!r}; yuv420p, yuv420p10le, rgb24 and gray are common ones", "raw_format"
         ) from ex
     try:
-        if not re.fullmatch(_RATE, rate or DEFAULT_RATE):  # 1e9999999 would be a number, after hours
+        if not re.fullmatch(_RATE, rate or DEFAULT_RATE):  # parsing 1e9999999 would take hours
             raise ValueError(rate)
         frames_per_second = Fraction(rate or DEFAULT_RATE)
     except (ValueError, ZeroDivisionError) as ex:

@@ -1,4 +1,4 @@
-"""The pictures of a container one by one, from its beginning or from a time on."""
+"""The pictures of a container one by one, from its beginning or from a given time."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vidnoise.sources.description import frame_rate
 logger = logging.getLogger(__name__)
 
 _SEEK_LEADS = (0, 3, 15)
-"""Seconds before the wanted time at which to look for a key frame, in this order; then from the beginning."""
+"""Seconds before the target at which to look for a key frame, tried in this order; then from the beginning."""
 
 
-class Pictures:
-    """Where a source is in its video.
+class PictureStream:
+    """The pictures of a stream in order, with seeking.
 
     Args:
-        container, video: What is read.
-        decoded: Their pictures and packets.
-        uri: For messages.
-        time_base: Of the video.
-        begin: Seconds at which the input begins on its own clock.
-        covers: Indices of streams that are pictures, which hold for all of the video.
+        container, video: The input and its video stream.
+        decoded: The decoded pictures and packets.
+        uri: The input's name in messages.
+        time_base: Time base of the video.
+        begin: Start of the input on its own clock, in seconds.
+        covers: Indices of streams that are cover pictures, which apply to the whole video.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Pictures:
         self._events = iter(decoded)
 
     def seek(self, wanted: Fraction) -> tuple[av.VideoFrame | None, list[av.Packet]]:
-        """The first picture at or after ``wanted`` seconds of the input's clock, as :meth:`next` gives it."""
+        """Return the first picture at or after ``wanted`` seconds on the input's clock, as :meth:`next` does."""
         for lead in _SEEK_LEADS:
             target = wanted - lead
             if target <= self._begin:
@@ -54,7 +54,7 @@ class Pictures:
                 break
             self._events = iter(self._decoded)
             picture, held = self.next()
-            # Some containers seek by decoding time and land behind the wanted picture.
+            # Some containers seek by decoding time and end up after the target.
             if picture is not None and self.seconds(picture, None) <= wanted:
                 return self._skip_to(wanted, picture, held)
         try:
@@ -71,7 +71,7 @@ class Pictures:
         previous: Fraction | None = None
         while picture is not None:
             previous = self.seconds(picture, previous)
-            # Half a tick of tolerance: 0.1 s is no whole number of ticks in most time bases.
+            # Half a tick of tolerance: 0.1 s is not a whole number of ticks in most time bases.
             if previous + self._time_base / 2 >= wanted:
                 self._decoded.forget_damage()
                 break
@@ -80,7 +80,7 @@ class Pictures:
         return picture, held
 
     def next(self) -> tuple[av.VideoFrame | None, list[av.Packet]]:
-        """The next picture, None at the end, and the packets of other streams that came before it."""
+        """Return the next picture, or None at the end, and the packets of other streams before it."""
         held: list[av.Packet] = []
         for event in self._events:
             if isinstance(event, av.VideoFrame):
@@ -89,19 +89,19 @@ class Pictures:
         return None, held
 
     def packets(self) -> Iterator[av.Packet]:
-        """The packets of other streams that are left. Nothing is decoded, so it is quick."""
+        """Return the remaining packets of other streams; fast, since nothing is decoded."""
         self._decoded.skips_video = True
         return (event for event in self._events if not isinstance(event, av.VideoFrame))
 
     def seconds(self, picture: av.VideoFrame, previous: Fraction | None) -> Fraction:
-        """Time of a picture on the input's clock; one without a time stamp follows ``previous``."""
+        """Return the time of a picture on the input's clock; without a timestamp, it follows ``previous``."""
         stamp = shown_at(picture)
         if stamp is None:
             return self._begin if previous is None else previous + self.ticks_per_frame() * self._time_base
         return stamp * self._time_base
 
     def ticks_per_frame(self) -> int:
-        """Of the stream's time base, at its nominal rate."""
+        """Return the duration of a frame at the nominal rate, in ticks of the stream's time base."""
         rate = frame_rate(self._video) or Fraction(25)
         return max(1, round(1 / (rate * self._time_base)))
 

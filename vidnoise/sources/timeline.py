@@ -1,4 +1,4 @@
-"""Time stamps that jump, as in joined or re-tuned recordings, made to run on."""
+"""Repair of timestamps that jump, as in concatenated or retuned recordings."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from vidnoise.frame.stamps import decoded_at, shift_stamps
 from vidnoise.notices import Notify
 
 _BACKWARD_SECONDS = 1
-"""A stream that goes back by more than this has a new clock; less is the reordering of frames, or noise."""
+"""Backward step above which the clock has jumped; smaller ones are reordering of frames, or noise."""
 
 _FORWARD_SECONDS = 10
-"""So has one that leaps ahead by more, in broadcast formats; elsewhere it is a pause that someone meant."""
+"""Forward step above which the clock of a broadcast format has jumped; in other formats it is an intended pause."""
 
 _SPARSE_KINDS = ("subtitle", "data", "attachment")
 
 
 class Timeline:
-    """Joins the clocks of a recording's parts, for all its streams alike. Changes packets in place.
+    """Joins the clocks of a recording's parts, for all of its streams alike. Modifies packets in place.
 
     Args:
-        has_leaps: Whether the container is one (MPEG-TS) in which clocks leap forward, too.
-        uri: The input, for messages.
-        notify: Told of jumps.
+        has_leaps: Whether clocks may also jump forward in the container (MPEG-TS).
+        uri: The input's name in messages.
+        notify: Called for each jump.
     """
 
     def __init__(self, *, has_leaps: bool, uri: str, notify: Notify) -> None:
@@ -33,19 +33,19 @@ class Timeline:
         self._has_leaps = has_leaps
         self._uri = uri
         self._offsets = [Fraction(0)]
-        """Seconds to add, part by part."""
+        """Seconds to add, for each part."""
         self._part: dict[int, int] = {}
         self._last: dict[int, Fraction] = {}
         self._end = Fraction(0)
-        """Where the streams have got to, on the joined clock."""
+        """End of the latest packet, on the joined clock."""
 
     def restart(self) -> None:
-        """Forget the past: the reader has sought elsewhere."""
+        """Forget the history, after a seek."""
         self._offsets, self._part, self._last = [Fraction(0)], {}, {}
         self._end = Fraction(0)
 
-    def place(self, packet: av.Packet) -> bool:
-        """Move ``packet`` onto the joined clock; True where its stream begins a new part with it."""
+    def rebase(self, packet: av.Packet) -> bool:
+        """Move ``packet`` to the joined clock; returns whether its stream begins a new part with it."""
         stamp = decoded_at(packet)
         if stamp is None:
             return False
@@ -61,7 +61,7 @@ class Timeline:
                     logging.WARNING, "%s: the clock jumps at %.3f s (from %.3f s to %.3f s); time runs on from there",
                     self._uri, self._end, self._last[index], seconds,
                 )  # fmt: skip
-        # Transport streams say no durations: the last step is as good.
+        # Transport streams have no durations: use the last step.
         step = (packet.duration or 0) * time_base
         if not step and not jumped and index in self._last:
             step = max(seconds - self._last[index], Fraction(0))

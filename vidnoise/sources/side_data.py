@@ -1,4 +1,4 @@
-"""What travels with pictures beside their samples: captions, HDR data, film grain, and so on."""
+"""Side data of pictures: captions, HDR metadata, film grain, and so on."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ _LOST_SIDE_DATA = {
     "AFD": "active format descriptions",
     "PANSCAN": "pan-and-scan data",
 }
-"""What libav hands out with pictures and takes back from nobody, by its name and in words."""
+"""Side data that libav decodes but no encoder accepts, with descriptions for users."""
 
 CAPTIONS = "A53_CC"
-"""Side data that some encoders take from the picture that they are given."""
+"""Side data that some encoders accept with the pictures."""
 
 
-class Beside:
-    """Looks at every picture of one stream: what is beside it may begin at any.
+class SideDataMonitor:
+    """Watches the side data of all pictures of a stream, since any kind may first appear on any picture.
 
     Args:
-        uri: For messages.
+        uri: The input's name in messages.
         first: The first picture, whose HDR metadata the output gets.
-        time_base: Of the pictures.
-        begin: Seconds at which the input begins on its own clock.
-        notify: Told what is lost.
+        time_base: Time base of the pictures.
+        begin: Start of the input on its own clock, in seconds.
+        notify: Called for side data that is lost.
     """
 
     def __init__(self, uri: str, first: av.VideoFrame, time_base: Fraction, begin: Fraction, notify: Notify) -> None:
         self._notify = notify
         self._uri, self._time_base, self._begin = uri, time_base, begin
         self._hdr = hdr_metadata(first)
-        self._told: set[str] = set()
-        """Kinds that have come."""
+        self._seen: set[str] = set()
+        """Kinds of side data seen so far."""
 
-    def look(self, picture: av.VideoFrame) -> av.VideoFrame | None:
-        """Say what is lost when it first comes; returns the picture where a sink may want what is beside it."""
+    def check(self, picture: av.VideoFrame) -> av.VideoFrame | None:
+        """Warn when side data that is lost first appears; returns the picture if a sink can use its side data."""
         kinds = {item.type.name for item in side_data(picture)}
         if not kinds:
             return None
         since = ""
-        if kinds - self._told and picture.pts is not None:
+        if kinds - self._seen and picture.pts is not None:
             since = f" (from {float(picture.pts * self._time_base - self._begin):.3f} s on)"
-        for kind in sorted((kinds - self._told) & _LOST_SIDE_DATA.keys()):
+        for kind in sorted((kinds - self._seen) & _LOST_SIDE_DATA.keys()):
             what = _LOST_SIDE_DATA[kind]
             self._notify(
                 logging.WARNING, "%s: the %s inside the pictures are not carried over%s", self._uri, what, since
             )
-        self._told |= kinds
-        if "HDR metadata" not in self._told and hdr_metadata(picture) not in ({}, self._hdr):
-            self._told.add("HDR metadata")
+        self._seen |= kinds
+        if "HDR metadata" not in self._seen and hdr_metadata(picture) not in ({}, self._hdr):
+            self._seen.add("HDR metadata")
             self._notify(
                 logging.WARNING, "%s: the HDR mastering metadata changes%s; the output has the first", self._uri, since
             )
