@@ -306,7 +306,7 @@ class Bench:
         teacher = None
         if variant.teacher:
             name = variant.teacher[1]
-            teacher = load_model(self.base(name) if name in GROUPS else name)[0]
+            teacher = load_model(self.base(name) if name in GROUPS else name).network
         trainer = VariantTrainer(variant, teacher, config, folders, self.folder(key, variant), cache=self.cache)
         trainer.fit(every=100)
         network = trainer.averaged().place("cpu").eval()

@@ -110,7 +110,7 @@ def p95(values: list[float]) -> float:
 def network_of(tier: str, device: torch.device) -> DenoiseNetwork:
     """The shipped weights, else random ones, which take as long."""
     try:
-        return load_model(tier, device)[0]
+        return load_model(tier, device).network
     except VidnoiseError:
         return DenoiseNetwork(TIERS[tier]).eval().place(device)
 

@@ -81,7 +81,7 @@ def main() -> None:
 
     results["noisy"] = {name: mean(found) for name, found in given.items()}
     for model in options.only.split(","):
-        method = network_method(load_model(model)[0], blind=True)
+        method = network_method(load_model(model).network, blind=True)
         with Precision("auto", torch.device("cpu")).autocast():
             results[model] = {n: mean([(clean, method(x, 0.0)) for clean, x in found]) for n, found in given.items()}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")

@@ -93,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     clips = centre_crops(find_data(options.data) / "val", n_frames=FRAMES)
-    networks = {model: load_model(model)[0] for model in MODELS}
+    networks = {model: load_model(model).network for model in MODELS}
     results: dict[str, dict[str, dict[str, float]]] = {}
     for sigma in SIGMAS:
         pairs = [(clean, noisy_clip(name, clean, sigma)) for name, clean in clips]

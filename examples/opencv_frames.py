@@ -18,12 +18,9 @@ import vidnoise
 
 
 def read(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    """The frames as vidnoise wants them: ``(H, W, 3)`` RGB, where OpenCV has BGR."""
-    while True:
-        found, bgr = capture.read()
-        if not found:
-            return
-        yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    """The frames, ``(H, W, 3)`` BGR."""
+    while (bgr := capture.read()[1]) is not None:
+        yield bgr
 
 
 def main() -> None:
@@ -41,8 +38,8 @@ def main() -> None:
     if not writer.isOpened():
         sys.exit(f"{args.clean} cannot be written")
     # Each frame is denoised by 8 that follow it, too; without lookahead, every frame comes back at once.
-    for rgb in vidnoise.denoise(read(capture), model=args.model, lookahead=8):
-        writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    for bgr in vidnoise.denoise(read(capture), model=args.model, order="bgr", lookahead=8):
+        writer.write(bgr)
     writer.release()
     capture.release()
 

@@ -23,7 +23,7 @@ import vidnoise
 def watch(camera: cv2.VideoCapture, arrivals: deque[float]) -> Iterator[np.ndarray]:
     while (bgr := camera.read()[1]) is not None:
         arrivals.append(time.perf_counter())
-        yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        yield bgr
 
 
 def main() -> None:
@@ -44,9 +44,9 @@ def main() -> None:
     arrivals: deque[float] = deque()
     delays: list[float] = []
     with contextlib.suppress(KeyboardInterrupt):
-        for rgb in vidnoise.denoise(watch(camera, arrivals), model=args.model):
+        for bgr in vidnoise.denoise(watch(camera, arrivals), model=args.model, order="bgr"):
             if writer.isOpened():
-                writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+                writer.write(bgr)
             delays.append(1000 * (time.perf_counter() - arrivals.popleft()))
             print(f"\r{len(delays)} frames, latency {delays[-1]:.0f} ms", end="", flush=True)
     writer.release()

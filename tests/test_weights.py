@@ -11,9 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from support.networks import TINY
-from vidnoise.errors import UnknownModelError, WeightsError
+from vidnoise.errors import UnknownModelError, UsageError, WeightsError
 from vidnoise.model import DenoiseNetwork
-from vidnoise.weights import FORMAT, ModelCard, checksum, list_models, load_model, read_card, save_model
+from vidnoise.weights import (
+    FORMAT,
+    ModelCard,
+    as_model,
+    checksum,
+    list_models,
+    load_model,
+    read_card,
+    save_model,
+)
 
 
 @pytest.fixture
@@ -35,13 +44,37 @@ def rewrite(path: Path, **metadata: str) -> None:
 
 
 def test_round_trip(saved: Path) -> None:
-    network, card = load_model(saved)
+    model = load_model(saved)
+    network, card = model.network, model.card
     assert card == ModelCard("tiny", "fast", metrics={"psnr": 1.5}, sha256=checksum(load_file(saved)))
     assert network.config == TINY
     assert not network.training
     assert not list(saved.parent.glob("*.part"))
     for key, value in load_file(saved).items():
         assert torch.equal(network.state_dict()[key], value)
+
+
+def test_a_model_says_what_it_is_and_stays_as_it_is(saved: Path) -> None:
+    model = load_model(saved)
+    count = sum(values.numel() for values in load_file(saved).values())
+    assert repr(model) == f"Model('tiny', tier fast, version 1, {count:,} weights on cpu)"
+    assert model.name == model.card.name == "tiny"
+    with pytest.raises(AttributeError):
+        model.card = ModelCard("other", "fast")  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        _ = model[0]  # type: ignore[index]
+
+
+def test_whatever_names_a_model_is_taken_for_one(saved: Path) -> None:
+    model = load_model(saved)
+    assert as_model(model) is model
+    assert as_model(saved).card == as_model(str(saved)).card == model.card
+    alone = as_model(model.network)
+    assert (alone.name, alone.network) == ("custom", model.network)
+    for wrong in ((model.network, model.card), None, 3):
+        with pytest.raises(UsageError, match="model must be") as caught:
+            as_model(wrong)  # type: ignore[arg-type]
+        assert caught.value.option == "model"
 
 
 def test_unknown_names_suggest_a_near_one() -> None:
@@ -74,7 +107,8 @@ def test_shipped_models_load_and_name_themselves() -> None:
     names = list_models()
     assert {"fast", "standard", "quality"} <= set(names)
     for name in names:
-        network, card = load_model(name)
+        model = load_model(name)
+        network, card = model.network, model.card
         assert card.name == name
         assert card.training, f"{name}: the card does not say how it was trained"
         assert all(torch.isfinite(v).all() for v in network.state_dict().values())

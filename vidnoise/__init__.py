@@ -24,17 +24,21 @@ if TYPE_CHECKING:
     from vidnoise.frame import ColorInfo, Frame, Packet, PixelFormat, StreamInfo
     from vidnoise.model import State
     from vidnoise.pipeline.stats import Progress, RunStats
+    from vidnoise.reports.comparison import Comparison, compare
+    from vidnoise.reports.notebook import show
     from vidnoise.session.denoiser import Denoiser
+    from vidnoise.session.split import side_by_side
     from vidnoise.session.stream_batch import StreamBatch
     from vidnoise.sinks import Sink, open_sink
     from vidnoise.sources import Source, open_source
-    from vidnoise.weights import LoadedModel, ModelCard, list_models, load_model
+    from vidnoise.weights import Model, ModelCard, list_models, load_model
 
 __all__ = [
     "ColorInfo",
+    "Comparison",
     "Denoiser",
     "Frame",
-    "LoadedModel",
+    "Model",
     "ModelCard",
     "Packet",
     "PixelFormat",
@@ -47,12 +51,15 @@ __all__ = [
     "StreamInfo",
     "VidnoiseError",
     "__version__",
+    "compare",
     "denoise",
     "denoise_file",
     "list_models",
     "load_model",
     "open_sink",
     "open_source",
+    "show",
+    "side_by_side",
 ]
 
 _HOMES = {
@@ -60,11 +67,14 @@ _HOMES = {
     "frame": ("ColorInfo", "Frame", "Packet", "PixelFormat", "StreamInfo"),
     "model": ("State",),
     "pipeline.stats": ("Progress", "RunStats"),
+    "reports.comparison": ("Comparison", "compare"),
+    "reports.notebook": ("show",),
     "session.denoiser": ("Denoiser",),
+    "session.split": ("side_by_side",),
     "session.stream_batch": ("StreamBatch",),
     "sinks": ("Sink", "open_sink"),
     "sources": ("Source", "open_source"),
-    "weights": ("LoadedModel", "ModelCard", "list_models", "load_model"),
+    "weights": ("Model", "ModelCard", "list_models", "load_model"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,7 +22,7 @@ from vidnoise.checked import takes
 from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
 from vidnoise.options import DenoiseOptions, FileOptions
-from vidnoise.pictures import PictureAdapter, ToPicture
+from vidnoise.pictures import Order, Picture, PictureAdapter, ToPicture, check_several, owned
 from vidnoise.pipeline.device_transfer import HostTransfer, make_device_transfer
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, combine
@@ -33,18 +33,12 @@ from vidnoise.session.grain_table import GrainTable
 from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind
 from vidnoise.sources import make_source
 from vidnoise.text import shown
-from vidnoise.weights import LoadedModel, load_model
+from vidnoise.weights import ModelLike, as_model
 
 if TYPE_CHECKING:
-    import av
-    import numpy as np
     from typing_extensions import Unpack
 
     from vidnoise.options import DenoiseKeywords, FileKeywords
-
-    Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
-else:
-    Picture = TypeVar("Picture")
 
 logger = logging.getLogger(__name__)
 
@@ -53,16 +47,20 @@ logger = logging.getLogger(__name__)
 def denoise(
     frames: Iterable[Picture],
     *,
-    model: str | os.PathLike[str] = "standard",
+    model: ModelLike = "standard",
+    order: Order = "rgb",
     **options: Unpack[DenoiseKeywords],
 ) -> Iterator[Picture]:
     """Denoise the consecutive pictures of one video, lazily and in constant memory.
 
     Args:
         frames: numpy arrays ``(H, W, 3)`` RGB or ``(H, W)`` gray, torch tensors ``(3, H, W)`` RGB, each in uint8,
-            uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); ``av.VideoFrame``; or
-            :class:`Frame`. A change of size resets the denoiser.
-        model: A name from :func:`list_models`, or a ``.safetensors`` file.
+            uint16 (all 16 bits used) or float32 (nominally [0, 1], never clipped); PIL images (modes RGB, L, I;16);
+            ``av.VideoFrame``; or :class:`Frame`. A change of size resets the denoiser. One array ``(N, H, W, 3)``
+            is a video of N frames, too.
+        model: A name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned, so that
+            many calls share it.
+        order: Order of the channels of arrays and tensors, in and out: ``"rgb"``, or ``"bgr"`` as OpenCV has them.
         options: See below, and :class:`vidnoise.options.DenoiseOptions`. ``lookahead`` is the number of pictures that
             may be taken from ``frames`` before one comes out; zones need pictures that have times
             (``av.VideoFrame`` and :class:`Frame` do).
@@ -75,7 +73,8 @@ def denoise(
         UsageError: An option is out of range (at the call).
         UnknownModelError, WeightsError, DeviceError: There is no such model or device (at the call).
         BackendError: The backend is not installed, or does not support the device or precision (at the call).
-        FormatError: A picture is of an unsupported kind, sample type or shape (when it is reached).
+        FormatError: ``frames`` is a single picture or the name of a file (at the call); a picture is of an unsupported
+            kind, sample type or shape, or a float picture whose white is not 1 (when it is reached).
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -87,17 +86,19 @@ def denoise(
     True
     """
     chosen = DenoiseOptions.of("denoise", options)
-    return _denoise(frames, Denoiser(model, **chosen.keywords(DenoiseOptions)))
+    check_several(frames)
+    adapter = PictureAdapter(order)
+    return _denoise(frames, adapter, Denoiser(model, **chosen.keywords(DenoiseOptions)))
 
 
-def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Picture]:
-    adapter = PictureAdapter()
+def _denoise(pictures: Iterable[Picture], adapter: PictureAdapter, denoiser: Denoiser) -> Iterator[Picture]:
     converters: deque[ToPicture] = deque()
 
     def adapted() -> Iterator[Frame]:
         for picture in pictures:
             frame, to_picture = adapter.frame(picture)
-            converters.append(to_picture)
+            # Planes are only valid for a while after a download, and a frame would be handed on as it is.
+            converters.append((lambda clean, back=to_picture: back(owned(clean))) if frame is picture else to_picture)
             yield frame
 
     with contextlib.ExitStack() as stages:
@@ -122,7 +123,7 @@ def denoise_file(
     *,
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-    model: str | os.PathLike[str] | LoadedModel = "standard",
+    model: ModelLike = "standard",
     **options: Unpack[FileKeywords],
 ) -> RunStats:
     """Denoise a video file into another one, as ``vidnoise SRC -o DST`` does.
@@ -163,8 +164,7 @@ def denoise_file(
     device = "cpu" if chosen.hwaccel == "none" else resolve_device(chosen.device)
     rest = None
     if chosen.resume:
-        if isinstance(model, (str, os.PathLike)):
-            model = load_model(model, resolve_device(chosen.device))
+        model = as_model(model, resolve_device(chosen.device))
         source, sink = open_resumable(src, dst, chosen, network=model.network, device=device)
         rest = source
     else:
@@ -223,6 +223,10 @@ def _denoiser_factory(
     """
     if options.mask is not None and info.field_order is not None:
         raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet")
+    if getattr(options.sigma, "ndim", 0) and info.field_order is not None:
+        raise UsageError(
+            f"{info.field_order} video is denoised by field, where a map of sigma has no place yet", "sigma"
+        )
     device, backend, lookahead = resolve_device(options.device), options.backend, options.lookahead
     if lookahead == "auto":
         lookahead = choose_lookahead(

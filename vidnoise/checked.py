@@ -50,6 +50,8 @@ class Option:
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """Words that are accepted instead of a number."""
+    by_place: bool = False
+    """Whether an array with a number for each pixel is accepted, too."""
     may_change: bool = False
     """Whether a resumed run may use another value, because it affects neither the pictures nor the file."""
 
@@ -61,9 +63,19 @@ class Option:
         """
         if isinstance(value, str) and value in self.words:
             return
+        if self.by_place and getattr(value, "ndim", 0):
+            self._check_array(name, value)
+            return
         fits = value in self.choices if self.choices else self._is_in_range(value)
         if not fits:
             raise UsageError(f"{name} must be {self.range_text}, got {_shown(value)}", name)
+
+    def _check_array(self, name: str, values: Any) -> None:
+        if 0 in values.shape:
+            raise UsageError(f"{name} is an empty array", name)
+        least, most = float(values.min()), float(values.max())
+        if not (self._is_in_range(least) and self._is_in_range(most)):
+            raise UsageError(f"{name} must be {self.range_text}, got {least:g} to {most:g}", name)
 
     def _is_in_range(self, value: Any) -> bool:
         if self.least is None and self.most is None and self.above is None:

@@ -151,7 +151,7 @@ def check_free(path: str, *, overwrite: bool) -> None:
     if not os.path.isdir(folder):
         raise SinkOpenError(f"{path}: there is no directory {folder}", path)
     if os.path.lexists(path) and not overwrite and not _keeps_nothing(path):
-        raise SinkOpenError(f"{path}: exists already; allow overwriting (-y) or choose another name", path)
+        raise SinkOpenError(f"{path}: exists already; use overwrite=True or choose another name", path)
 
 
 def truncated_name(folder: str, name: str, suffix: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     MaskLike: TypeAlias = str | os.PathLike[str] | np.ndarray | torch.Tensor
+    SigmaLike: TypeAlias = float | np.ndarray | torch.Tensor
     ZonesLike: TypeAlias = str | Sequence[tuple[float, float, float]]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -122,10 +123,11 @@ class DenoiseOptions(DeviceOptions):
     preview: str | None = option(
         None, """"split" leaves the left half of the picture unchanged, with a thin divider, for comparison.""",
         choices=("split",), help="Leave the left half unchanged, for comparison.")
-    sigma: float | None = option(
+    sigma: SigmaLike | None = option(
         None, """Standard deviation of the noise in 8-bit units (25 means 25/255), 0 to 255, in the samples of each
-        plane as stored: R, G and B, gray, or Y, Cb and Cr. None estimates it per pixel, channel and frame.""",
-        least=0, most=255, unit=" (8-bit units)",
+        plane as stored: R, G and B, gray, or Y, Cb and Cr; or an (H, W) array with that of each pixel. None
+        estimates it per pixel, channel and frame.""",
+        least=0, most=255, unit=" (8-bit units)", by_place=True,
         help="Noise level of each plane, in 8-bit units.  [default: estimated]")
     detect_cuts: bool = option(
         True, "Reset the denoiser at scene cuts.", flag="--no-cuts", help="Do not detect scene cuts.")
@@ -304,6 +306,8 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
             )  # fmt: skip
         if self.resume and not (self.mask is None or isinstance(self.mask, (str, os.PathLike))):
             raise UsageError("resume needs a mask that is a file", "resume", "mask")
+        if self.resume and getattr(self.sigma, "ndim", 0):
+            raise UsageError("resume needs a sigma that is one number", "resume", "sigma")
 
 
 # fmt: on
@@ -332,7 +336,7 @@ class DenoiseKeywords(DeviceKeywords, total=False):
     grain_seed: int
     grain_table: PathLike | None
     preview: str | None
-    sigma: float | None
+    sigma: SigmaLike | None
     detect_cuts: bool
     lookahead: int | str
 

@@ -1,32 +1,47 @@
 """Conversion between pictures of the Python API and frames.
 
-The only module above sources and sinks that knows ``av``; it imports ``av`` only when it receives an ``av`` picture.
+The only module above sources and sinks that knows ``av`` and PIL; it imports either only when it receives one of their
+pictures.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidnoise.errors import FormatError
+from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 
 if TYPE_CHECKING:
     import av
+    from PIL import Image
 
     from vidnoise.sources.picture import PictureReader
 
+    Picture = TypeVar("Picture", np.ndarray, Tensor, av.VideoFrame, Image.Image, Frame)
+else:
+    Picture = TypeVar("Picture")
+
+Order = Literal["rgb", "bgr"]
+"""Of the channels of arrays and tensors; other pictures say theirs themselves."""
+
 ALLOWED = (
-    "frames may be numpy arrays (H, W, 3) RGB or (H, W) gray, torch tensors (3, H, W) RGB "
-    "(each uint8, uint16 or float32), av.VideoFrames or vidnoise.Frames"
+    "frames may be numpy arrays (H, W, 3) or (H, W) gray, torch tensors (3, H, W) (each uint8, uint16 or float32), "
+    "PIL images, av.VideoFrames or vidnoise.Frames"
 )
+
+MOST = 8.0
+"""Brightest sample of a float picture whose white is 1: highlights of HDR lie above 1, but not far."""
+
+_PIL_MODES = ("RGB", "L", "I;16")
 
 _SUFFIXES = {torch.uint8: ("24", "", ""), torch.uint16: ("48le", "16le", "16le"), torch.float32: ("f32le",) * 3}
 """Suffixes of the names of packed RGB, gray and planar RGB formats, by sample type."""
@@ -37,9 +52,19 @@ ToPicture = Callable[[Frame], Any]
 
 
 class PictureAdapter:
-    """Converts supported pictures to frames, and denoised frames back to pictures of the same kind."""
+    """Converts supported pictures to frames, and denoised frames back to pictures of the same kind.
 
-    def __init__(self) -> None:
+    Args:
+        order: Order of the channels of arrays and tensors.
+
+    Raises:
+        UsageError: There is no such order.
+    """
+
+    def __init__(self, order: Order = "rgb") -> None:
+        if order not in get_args(Order):
+            raise UsageError(f"order must be {' or '.join(get_args(Order))}, got {order!r}", "order")
+        self._order: Order = order
         self._n = 0
         self._reader: PictureReader | None = None
 
@@ -51,12 +76,16 @@ class PictureAdapter:
         """
         index, self._n = self._n, self._n + 1
         if isinstance(picture, Frame):
-            return picture, _owned
+            device = picture.planes[0].device
+            return picture, lambda frame: frame.to(device)
         if isinstance(picture, np.ndarray):
-            return _from_array(picture, index), lambda frame: _to_array(frame, picture.dtype)
+            return _from_array(picture, index, self._order), lambda frame: _to_array(frame, picture.dtype)
         if isinstance(picture, Tensor):
             device = picture.device
-            return _from_tensor(picture, index), lambda frame: _to_tensor(frame, device)
+            return _from_tensor(picture, index, self._order), lambda frame: _to_tensor(frame, device, self._order)
+        pil = sys.modules.get("PIL.Image")
+        if pil is not None and isinstance(picture, pil.Image):
+            return _from_pil(picture, index), lambda frame: _to_pil(frame, picture)
         av = sys.modules.get("av")  # an av picture implies that av is imported
         if av is not None and isinstance(picture, av.VideoFrame):
             return self._from_av(picture, index), lambda frame: _to_av(frame, picture)
@@ -73,7 +102,38 @@ class PictureAdapter:
         return Frame(planes, format, color, pts=picture.pts, time_base=Fraction(picture.time_base), index=index)
 
 
-def _from_array(array: np.ndarray, index: int) -> Frame:
+def owned(frame: Frame) -> Frame:
+    """Return ``frame`` with copies of its planes, which are only valid for a while after a download."""
+    return replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
+
+
+def is_one_picture(frames: object) -> bool:
+    """Whether it is one picture rather than several, although it may be iterable: row by row."""
+    if isinstance(frames, np.ndarray):
+        # (N, H, W) is gray video, but nobody has gray video that is four pixels wide.
+        return frames.ndim < 3 or (frames.ndim == 3 and frames.shape[2] <= 4)
+    if isinstance(frames, Tensor):
+        return frames.ndim <= 3
+    return not hasattr(frames, "__iter__") and not hasattr(frames, "__getitem__")
+
+
+def check_several(frames: object) -> None:
+    """Refuse one picture where several are wanted, as its rows would pass for gray frames.
+
+    Raises:
+        FormatError: ``frames`` is a single picture, the name of a file, or not iterable.
+    """
+    if isinstance(frames, (str, bytes, os.PathLike)):
+        raise FormatError(f"got the {type(frames).__name__} {frames!r} for frames; denoise_file(src, dst) reads files")
+    if is_one_picture(frames):
+        shape = f" {tuple(frames.shape)}" if isinstance(frames, (np.ndarray, Tensor)) else ""
+        raise FormatError(
+            f"got one {type(frames).__name__}{shape} where a video is wanted, picture by picture; for one picture use "
+            "denoise([frame]), or denoise_image(frame)"
+        )
+
+
+def _from_array(array: np.ndarray, index: int, order: Order) -> Frame:
     is_gray = array.ndim == 2
     is_rgb = array.ndim == 3 and array.shape[2] == 3
     native = array.dtype.newbyteorder("=")
@@ -83,31 +143,64 @@ def _from_array(array: np.ndarray, index: int) -> Frame:
         raise FormatError(f"got an empty numpy array {array.shape}")
     # Torch requires contiguous, writable memory, although nothing writes to it.
     plane = torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
+    _check_range(plane, index)
     packed, gray, _ = _SUFFIXES[plane.dtype]
-    return Frame((plane,), PIXEL_FORMATS[f"gray{gray}" if is_gray else f"rgb{packed}"], _FULL, index=index)
+    return Frame((plane,), PIXEL_FORMATS[f"gray{gray}" if is_gray else f"{order}{packed}"], _FULL, index=index)
 
 
 def _to_array(frame: Frame, dtype: np.dtype) -> np.ndarray:
     return frame.planes[0].cpu().numpy().astype(dtype)
 
 
-def _from_tensor(tensor: Tensor, index: int) -> Frame:
+def _from_tensor(tensor: Tensor, index: int, order: Order) -> Frame:
     if tensor.dtype not in _SUFFIXES or tensor.ndim != 3 or tensor.shape[0] != 3:
         raise FormatError(f"got a torch tensor {tuple(tensor.shape)} of {tensor.dtype}; {ALLOWED}")
     if tensor.numel() == 0:
         raise FormatError(f"got an empty torch tensor {tuple(tensor.shape)}")
-    red, green, blue = tensor.detach()
+    _check_range(tensor, index)
+    red, green, blue = _reordered(tensor.detach(), order)
     return Frame((green, blue, red), PIXEL_FORMATS[f"gbrp{_SUFFIXES[tensor.dtype][2]}"], _FULL, index=index)
 
 
-def _to_tensor(frame: Frame, device: torch.device) -> Tensor:
+def _to_tensor(frame: Frame, device: torch.device, order: Order) -> Tensor:
     green, blue, red = frame.planes
-    return torch.stack((red, green, blue)).to(device)
+    return torch.stack(_reordered((red, green, blue), order)).to(device)
 
 
-def _owned(frame: Frame) -> Frame:
-    """Return ``frame`` with copies of its planes, which are only valid for a while after a download."""
-    return replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
+def _reordered(channels: Iterable[Tensor], order: Order) -> tuple[Tensor, ...]:
+    return tuple(channels)[:: -1 if order == "bgr" else 1]
+
+
+def _check_range(samples: Tensor, index: int) -> None:
+    """
+    Raises:
+        FormatError: The first picture is of floats, but its white is not 1.
+    """
+    if index or not samples.is_floating_point():
+        return
+    most = float(samples.detach().nan_to_num(nan=0, posinf=0, neginf=0).max())
+    if most > MOST:
+        raise FormatError(
+            f"got float32 samples up to {most:g}, but float pictures have their white at 1: divide them by theirs "
+            "(255 or 65535), or give uint8 or uint16 as it is"
+        )
+
+
+def _from_pil(image: Image.Image, index: int) -> Frame:
+    if image.mode not in _PIL_MODES:
+        raise FormatError(
+            f"got a PIL image of mode {image.mode}, of which {', '.join(_PIL_MODES)} are supported; use "
+            'image.convert("RGB"), or convert("L") for gray'
+        )
+    return _from_array(np.asarray(image), index, "rgb")
+
+
+def _to_pil(frame: Frame, like: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    image = Image.fromarray(frame.planes[0].cpu().numpy())
+    image.info = dict(like.info)  # colour profile, Exif, resolution
+    return image
 
 
 def _to_av(frame: Frame, like: av.VideoFrame) -> av.VideoFrame:

@@ -9,10 +9,10 @@ import os
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vidnoise.disk import write_whole
-from vidnoise.errors import UnknownModelError, WeightsError
+from vidnoise.errors import UnknownModelError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -48,12 +48,30 @@ class ModelCard:
                 raise TypeError(f"{name} is no table")
 
 
-class LoadedModel(NamedTuple):
-    """A network with its card, which any number of denoisers may share."""
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Model:
+    """A network with its card, as returned by :func:`load_model`.
+
+    It can be passed wherever the name of a model can; any number of sessions may share it.
+    """
 
     network: DenoiseNetwork
     """The network, in evaluation mode."""
     card: ModelCard
+
+    @property
+    def name(self) -> str:
+        """As its card has it; ``custom`` for a network without one."""
+        return self.card.name
+
+    def __repr__(self) -> str:
+        weights = list(self.network.parameters())
+        size, device = sum(each.numel() for each in weights), weights[0].device if weights else "no device"
+        return f"Model({self.name!r}, tier {self.card.tier}, version {self.card.version}, {size:,} weights on {device})"
+
+
+ModelLike: TypeAlias = "str | os.PathLike[str] | Model | DenoiseNetwork"
+"""A name from :func:`list_models`, a ``.safetensors`` file, what :func:`load_model` returned, or a network."""
 
 
 def _folders() -> list[Path]:
@@ -131,7 +149,7 @@ def read_card(path: Path) -> tuple[ModelCard, dict[str, Any]]:
     return card, config
 
 
-def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> LoadedModel:
+def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Model:
     """Load a network in evaluation mode.
 
     Args:
@@ -143,9 +161,9 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
         WeightsError: The file is damaged or of another version.
 
     >>> import vidnoise
-    >>> network, card = vidnoise.load_model("fast")
-    >>> card.tier
-    'fast'
+    >>> model = vidnoise.load_model("fast")
+    >>> model.name, model.card.tier
+    ('fast', 'fast')
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -166,7 +184,29 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
         raise
     except (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError) as ex:
         raise WeightsError(f"{path}: {ex}") from ex
-    return LoadedModel(network.place(device).eval().requires_grad_(False), card)
+    return Model(network.place(device).eval().requires_grad_(False), card)
+
+
+def as_model(model: ModelLike, device: torch.device | str = "cpu") -> Model:
+    """Return ``model`` on ``device``, loaded if it is a name or a file; a network without a card is called ``custom``.
+
+    Raises:
+        UsageError: it is nothing of the kind.
+        UnknownModelError, WeightsError: see :func:`load_model`.
+    """
+    from vidnoise.model import DenoiseNetwork
+
+    if isinstance(model, (str, os.PathLike)):
+        return load_model(model, device)
+    if isinstance(model, DenoiseNetwork):
+        model = Model(model, ModelCard("custom", tier="custom"))
+    if not isinstance(model, Model):
+        raise UsageError(
+            f"model must be a name, a .safetensors file or what load_model returned, got a {type(model).__name__}",
+            "model",
+        )
+    model.network.to(device)
+    return model
 
 
 def checksum(weights: dict[str, torch.Tensor]) -> str:

@@ -46,7 +46,7 @@ def _cache(traced: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def trained() -> DenoiseNetwork:
     """Its flow and levels make sense: those of a random network jump at the slightest rounding."""
-    return load_model("fast")[0]
+    return load_model("fast").network
 
 
 OTHERS = [

@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def network() -> DenoiseNetwork:
-    return load_model("fast")[0]
+    return load_model("fast").network
 
 
 def keeping(*values: bool) -> Tensor:
@@ -479,7 +479,7 @@ def test_graphs_on_the_device_agree_with_eager(
     dtype: torch.dtype, through: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = torch.device("cuda:0")
-    network, _ = load_model("fast", device)
+    network = load_model("fast", device).network
     frames = noisy_frames(6).to(device)
     given: dict[str, Any] = {
         "sigmas": [0.1, None, None, 0.05, 0.2, None],
@@ -497,7 +497,7 @@ def test_graphs_on_the_device_agree_with_eager(
 @pytest.mark.needs_cuda
 def test_the_steady_state_allocates_nothing() -> None:
     device = torch.device("cuda:0")
-    backend = CudaGraph(load_model("fast", device)[0], device=device, dtype=torch.float16)
+    backend = CudaGraph(load_model("fast", device).network, device=device, dtype=torch.float16)
     state = backend.initial_state(1, 256, 384)
     noisy, keep = torch.rand(1, 3, 256, 384, device=device), torch.ones(1, dtype=torch.bool, device=device)
     for i in range(5):

@@ -139,7 +139,7 @@ def test_the_first_frame_is_as_clean_as_a_later_one() -> None:
     assert (ahead[:-1] > plain[:-1]).all()
     assert ahead[-1] > plain[-1] - 0.5  # there is nothing after it
     # What `vidnoise evaluate` judges:
-    method = network_method(vidnoise.load_model("fast")[0], blind=True, lookahead=11)
+    method = network_method(vidnoise.load_model("fast").network, blind=True, lookahead=11)
     torch.testing.assert_close(psnr(method(noisy, 25 / 255).clamp(0, 1), clean), ahead, rtol=0, atol=0.05)
 
 

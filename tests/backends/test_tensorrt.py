@@ -155,7 +155,7 @@ def tensorrt(network: DenoiseNetwork, dtype: torch.dtype = torch.float32) -> Ten
 
 @pytest.fixture(scope="module")
 def fast() -> DenoiseNetwork:
-    return load_model("fast")[0]
+    return load_model("fast").network
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_what_fails_later_says_so(
 def test_on_the_device(dtype: torch.dtype) -> None:
     pytest.importorskip("tensorrt")
     device = torch.device("cuda:0")
-    network, _ = load_model("fast", device)
+    network = load_model("fast", device).network
     backend = open_backend("tensorrt", network, device=device, dtype=dtype)
     eager = open_backend("eager", network, device=device, dtype=dtype)
     states = [b.initial_state(1, 64, 96) for b in (backend, eager)]

@@ -35,7 +35,7 @@ SEAMS = slice(160, 480)
 
 @pytest.fixture(scope="module")
 def network() -> DenoiseNetwork:
-    return load_model("fast")[0]
+    return load_model("fast").network
 
 
 def real_frames(n: int) -> list[Tensor]:
@@ -106,7 +106,7 @@ def test_seams_are_invisible_on_a_gpu(monkeypatch: pytest.MonkeyPatch, kernels: 
     monkeypatch.setenv("VIDNOISE_KERNELS", kernels)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     device = torch.device("cuda:0")
-    network = load_model("fast", device)[0]
+    network = load_model("fast", device).network
     frames = [frame.to(device) for frame in panned(4, 20)]
     expected, _ = run(Eager(network, device=device, dtype=torch.float32), frames)
     backend = Tiled(network, device=device, dtype=torch.float32, max_memory=1e6)
@@ -211,7 +211,7 @@ torch.set_num_threads(1)
 from vidnoise.backends.eager import Eager
 from vidnoise.tiles import Tiled
 from vidnoise.weights import load_model
-network, cap = load_model("fast")[0], float(sys.argv[1])
+network, cap = load_model("fast").network, float(sys.argv[1])
 options = dict(device=torch.device("cpu"), dtype=torch.float32)
 backend = Tiled(network, max_memory=cap, **options) if cap else Eager(network, **options)
 def peak():

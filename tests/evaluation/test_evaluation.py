@@ -120,7 +120,7 @@ def test_times_are_medians_over_clips() -> None:
 
 
 def test_frame_wise_is_the_spatial_core_alone() -> None:
-    network, _ = load_model("fast")
+    network = load_model("fast").network
     noisy = noisy_clip("s", scene(3, size=72), 30)  # 72 is no multiple of 16: it is padded
     padded = torch.nn.functional.pad(noisy, [0, 8, 0, 8], mode="reflect")
     with torch.no_grad():
@@ -362,6 +362,6 @@ def test_shipped_models_beat_plain_references(name: str, sigma: int, blind: bool
     assert name in list_models()
     clean = scene(8)
     noisy = noisy_clip("scene", clean, sigma)
-    network, _ = load_model(name)
+    network = load_model(name).network
     ours = psnr(network_method(network, blind=blind)(noisy, sigma / 255).clamp(0, 1), clean).mean().item()
     assert ours > best_plain_reference(sigma) + MARGIN[name]

@@ -374,7 +374,7 @@ def test_quick_validation_needs_ffmpeg_only_once(folder: Path, tmp_path: Path, m
     monkeypatch.setenv("PATH", "")
     again = real.centre_material(folder, tmp_path)
     assert torch.equal(again["chroma20"][0][0], noisy)
-    network, _ = load_model("fast")
+    network = load_model("fast").network
     found = real.quick_real_validation(network, folder, tmp_path)
     real.centre_material.cache_clear()
     assert list(found) == list(real.QUICK)

@@ -38,7 +38,7 @@ needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenV
 
 @pytest.fixture(scope="module")
 def fast() -> DenoiseNetwork:
-    return load_model("fast")[0]
+    return load_model("fast").network
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_network_agrees_with_the_cpu(name: str) -> None:
     results = []
     for device in ("cpu", "cuda"):
-        network, _ = load_model(name, device)
+        network = load_model(name, device).network
         state = network.initial_state(1, 32, 48, device=device)
         for frame in noisy_frames(4):
             noisy = frame.to(device)

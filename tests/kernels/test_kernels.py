@@ -281,7 +281,7 @@ def assert_near(found: Iterable[Tensor], expected: Iterable[Tensor]) -> None:
 @pytest.mark.slow
 def test_a_step_of_the_network() -> None:
     """Three frames with a cut before the last, two streams, into the buffers that the state lies in."""
-    plain, _ = load_model("fast", DEVICE)
+    plain = load_model("fast", DEVICE).network
     ours, theirs = (plain.initial_state(2, 16, 32, device=DEVICE) for _ in range(2))
     network = fused_network(plain, ours.clean, ours.fused)
     picture = torch.rand(2, 3, 16, 32, generator=torch.Generator().manual_seed(3)).to(DEVICE)
@@ -301,7 +301,7 @@ def test_a_step_of_the_network() -> None:
 @pytest.mark.slow
 def test_a_look_ahead_and_what_follows_from_it() -> None:
     """Two frames, the second of which one stream cannot be told from."""
-    plain, _ = load_model("fast", DEVICE)
+    plain = load_model("fast", DEVICE).network
     picture = torch.rand(2, 3, 16, 32, generator=torch.Generator().manual_seed(3)).to(DEVICE)
     frames = [picture.roll(i, 3) + 0.1 * noise(2, 3, 16, 32, seed=i) for i in range(2)]
     follows = [torch.zeros(2, dtype=torch.bool, device=DEVICE), torch.tensor([True, False], device=DEVICE)]

@@ -200,7 +200,8 @@ def test_a_fresh_state_knows_nothing(network: DenoiseNetwork) -> None:
 
 
 def test_streams_in_a_batch_do_not_mix() -> None:
-    network, _ = load_model("fast")  # the motion of what an untrained one puts out is chaos: rounding alone moves it
+    # The motion of what an untrained network puts out is chaos: rounding alone moves it.
+    network = load_model("fast").network
     frames = noisy_frames(3)
     both = torch.cat([frames, frames.flip(0)], dim=1)
     together = run(network, both)

@@ -16,7 +16,7 @@ NAMES = ("fast", "standard")
 @torch.no_grad()
 def levels(name: str, frames: torch.Tensor) -> torch.Tensor:
     """Estimated maps ``(T, H/2, W/2)`` in 8-bit units over a stream, mean over channels and bands."""
-    network, _ = load_model(name)
+    network = load_model(name).network
     memory = network.initial_state(1, *frames.shape[-2:]).memory
     maps = []
     for frame in frames:

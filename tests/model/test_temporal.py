@@ -21,7 +21,7 @@ SIGMA = 25
 
 @functools.cache
 def network_of(name: str) -> DenoiseNetwork:
-    return load_model(name)[0]
+    return load_model(name).network
 
 
 def run(name: str, clean: torch.Tensor, *, seed: str = "t", lookahead: int = 0) -> torch.Tensor:

@@ -99,8 +99,21 @@ def test_the_readme_program_runs(clips: Any, tmp_path: Path, monkeypatch: pytest
     assert names["denoiser"].sigma == 25
 
 
+def test_the_program_of_the_api_reference_runs() -> None:
+    (program,) = blocks(ROOT / "docs/API.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(program, "docs/API.md", "exec"), names)
+    assert len(names["clean"]) == 3
+    assert names["both"].shape == (48, 130, 3)
+
+
 def test_every_python_snippet_is_run_by_some_test() -> None:
-    tested = {"README.md": "here", "docs/SERVER.md": "test_streams.py", "docs/BACKENDS.md": "test_export.py"}
+    tested = {
+        "README.md": "here",
+        "docs/API.md": "here",
+        "docs/SERVER.md": "test_streams.py",
+        "docs/BACKENDS.md": "test_export.py",
+    }
     assert {str(path.relative_to(ROOT)) for path in PAGES if blocks(path, "python")} == set(tested)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -82,6 +83,13 @@ def test_webcam(example: Example, clips: Any, tmp_path: Path) -> None:
     assert "10 frames, latency" in said
     assert "at the longest" in said
     is_denoised(clip, clean)
+
+
+def test_asyncio_frames(example: Example, clips: Any) -> None:
+    said = example("asyncio_frames", clips("cfr"))
+    found = re.search(r"\n10 frames; the loop turned (\d+) times meanwhile\n", said)
+    assert found is not None, said
+    assert int(found[1]) > 10  # it would not turn once a frame if a step held it up
 
 
 def test_cameras(example: Example, clips: Any, tmp_path: Path) -> None:

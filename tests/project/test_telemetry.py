@@ -46,7 +46,7 @@ OURS = """
 import torch
 from vidnoise.backends import open_backend
 from vidnoise.weights import load_model
-network = load_model("fast")[0]
+network = load_model("fast").network
 for name in ("onnxruntime", "openvino"):
     backend = open_backend(name, network, device=torch.device("cpu"), dtype=torch.float32)
     backend.step(torch.rand(1, 3, 32, 48), None, 1.0, torch.ones(1, dtype=torch.bool), backend.initial_state(1, 32, 48))

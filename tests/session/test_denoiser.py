@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from support.streams import RGB, denoise, frames, moving_scene, values
-from vidnoise.errors import DeviceError, FormatError, UnknownModelError, UsageError
+from vidnoise.errors import DeviceError, UnknownModelError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.kernels.conversion import to_network
 from vidnoise.model import DenoiseNetwork
@@ -17,7 +17,7 @@ from vidnoise.session.denoiser import Denoiser, resolve_device, resolve_precisio
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.stream_batch import StreamBatch
 from vidnoise.training.batch import measured_sigma
-from vidnoise.weights import LoadedModel, ModelCard
+from vidnoise.weights import Model, ModelCard
 
 
 def test_every_frame_comes_back_with_its_time(network: DenoiseNetwork) -> None:
@@ -26,7 +26,7 @@ def test_every_frame_comes_back_with_its_time(network: DenoiseNetwork) -> None:
 
 
 def test_a_loaded_model_is_known_by_its_card_wherever_it_is_shared(network: DenoiseNetwork) -> None:
-    loaded = LoadedModel(network, ModelCard("mine", tier="fast"))
+    loaded = Model(network, ModelCard("mine", tier="fast"))
     first = Denoiser(loaded, device="cpu")
     assert first.network is network
     assert first.model_name == Denoiser(first.model, device="cpu", backend=first.backend).model_name == "mine"
@@ -151,11 +151,6 @@ def test_bad_options_are_refused(network: DenoiseNetwork) -> None:
             Denoiser(network, device="cpu", **options)
     with pytest.raises(UnknownModelError):
         Denoiser("none-such", device="cpu")
-
-
-def test_only_frames_are_taken(network: DenoiseNetwork) -> None:
-    with pytest.raises(FormatError, match="Frames, got a Tensor"):
-        Denoiser(network).push(torch.zeros(3, 16, 16))
 
 
 def test_devices_and_precisions_are_never_swapped_silently() -> None:

@@ -30,7 +30,7 @@ RGB = PIXEL_FORMATS["gbrpf32le"]
 @pytest.fixture
 def network() -> DenoiseNetwork:
     """A trained one: what an untrained one makes of motion blows rounding errors up from frame to frame."""
-    return load_model("fast")[0]
+    return load_model("fast").network
 
 
 def batch_of(network: DenoiseNetwork) -> StreamBatch:

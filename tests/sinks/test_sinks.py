@@ -156,6 +156,37 @@ def test_abort_leaves_nothing_new_and_keeps_the_old(tmp_path: Path, started: boo
     assert target.read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("tee", [False, True])
+@pytest.mark.parametrize("closes", [False, True])
+def test_with_finishes_a_sink(tmp_path: Path, tee: bool, closes: bool) -> None:
+    info = info_of()
+    places = [tmp_path / "a.mkv", *([tmp_path / "b.mkv"] if tee else [])]
+    with open_sink(places[0], tee=places[1:]) as sink:
+        sink.open(info)
+        sink.write(frame_of(info, 0))
+        if closes:
+            sink.close()
+    assert sorted(tmp_path.iterdir()) == places
+    with pytest.raises(EncodeError, match="not open"):
+        sink.write(frame_of(info, 1))
+
+
+@pytest.mark.parametrize("tee", [False, True])
+def test_with_throws_away_what_an_error_ended(tmp_path: Path, tee: bool) -> None:
+    info = info_of()
+    with (
+        pytest.raises(ZeroDivisionError),
+        open_sink(tmp_path / "a.mkv", tee=[tmp_path / "b.mkv"] if tee else ()) as sink,
+    ):
+        sink.open(info)
+        sink.write(frame_of(info, 0))
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())
+    with open_sink(tmp_path / "a.mkv"):
+        pass  # never opened, nothing left
+    assert not list(tmp_path.iterdir())
+
+
 def test_overwriting(tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
     target.write_bytes(b"old")

@@ -20,7 +20,7 @@ import torch
 
 from support.clips import CLIPS, EXACT_FORMATS, Clip, Recipe, damage, join_ts, pictures, remux, truncate, write
 from support.sources import check_contract
-from vidnoise.errors import DecodeError, FormatError, SourceOpenError, UsageError, VidnoiseError
+from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenError, UsageError, VidnoiseError
 from vidnoise.frame import PIXEL_FORMATS, Frame
 from vidnoise.sources import Source, open_source
 from vidnoise.sources.picture import _REPACKED, plane_views, target_format
@@ -44,6 +44,16 @@ def test_contract(clips: Clips, name: str) -> None:
             assert plane.contiguous().view(torch.uint8).numpy().tobytes() == want.tobytes()
     if name not in ("b_frames_avi", "gops_ts"):  # AVI's and TS's muxers move the times themselves
         assert [f.pts * f.time_base for f in frames] == clip.seconds
+
+
+@pytest.mark.parametrize("options", [{}, {"live": True}])
+def test_with_closes_a_source(clips: Clips, options: dict[str, bool]) -> None:
+    with open_source(clips("cfr"), **options) as source:
+        assert next(iter(source)).index == 0
+    with open_source(clips("cfr"), **options) as source:
+        pass
+    with pytest.raises(SourceError, match="the source is closed; open it again"):
+        next(iter(source))
 
 
 def test_lavfi_source() -> None:

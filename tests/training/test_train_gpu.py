@@ -43,8 +43,9 @@ def test_all_tiers_are_trained_without_what_a_gpu_machine_lacks(tmp_path: Path) 
     expected = {f"{tier}{kind}.safetensors" for tier in tiers for kind in ("", "-raw")} | {"log.csv", "train.log"}
     assert {p.name for p in (tmp_path / "out").iterdir()} == expected  # eight files, none half-written
     for tier in tiers:
-        network, card = load_model(tmp_path / "out" / f"{tier}.safetensors")
-        assert network.config == load_model(tier)[0].config
+        model = load_model(tmp_path / "out" / f"{tier}.safetensors")
+        network, card = model.network, model.card
+        assert network.config == load_model(tier).network.config
         assert card.training["legs"][-1]["steps"] == 8
         assert card.training["steps"] > 8  # with those before
     with (tmp_path / "out" / "log.csv").open(newline="") as file:
@@ -122,7 +123,7 @@ def test_a_compiled_core_is_trained_and_saved_like_another(
     arguments = ["--dry-run", "--compile", "--device", "cpu", "--tiers", "fast", "--stills", "1"]
     options = programme.parse([*arguments, "--output", str(tmp_path / "out")])
     programme.Programme(options, tmp_path / "data", tmp_path).run()
-    network, _ = load_model(tmp_path / "out" / "fast-raw.safetensors")
-    before = load_model("fast")[0].state_dict()
+    network = load_model(tmp_path / "out" / "fast-raw.safetensors").network
+    before = load_model("fast").network.state_dict()
     assert network.state_dict().keys() == before.keys()
     assert any(not torch.equal(value, before[key]) for key, value in network.state_dict().items())

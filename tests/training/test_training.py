@@ -237,7 +237,8 @@ def test_a_leg_goes_on_from_raw_weights_and_cards_add_up(data: Path, tmp_path: P
         return trainer
 
     first = leg("first")
-    network, card = load_model(tmp_path / "first" / "first-raw.safetensors")
+    model = load_model(tmp_path / "first" / "first-raw.safetensors")
+    network, card = model.network, model.card
     for key, value in first.network.state_dict().items():
         assert torch.equal(network.state_dict()[key], value.half().float())
     assert not torch.equal(first.average["core.stem.weight"], first.network.state_dict()["core.stem.weight"])
@@ -249,7 +250,7 @@ def test_a_leg_goes_on_from_raw_weights_and_cards_add_up(data: Path, tmp_path: P
     # The core of one, the fusion of the other: what they have in common counts once.
     both = {"core": str(tmp_path / "second" / "second.safetensors"), "fusion": raw}
     leg("third", initial=both)
-    record = load_model(tmp_path / "third" / "third.safetensors")[1].training
+    record = load_model(tmp_path / "third" / "third.safetensors").card.training
     assert [leg["name"] for leg in record["legs"]] == ["first", "second", "third"]
     assert record["steps"] == 12
     # And a run that is gone on with keeps the legs before it, whatever became of their files.
@@ -482,7 +483,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         torch.testing.assert_close(resumed.network.state_dict()[key], value, rtol=0, atol=0)
         torch.testing.assert_close(resumed.average[key], whole.average[key], rtol=0, atol=0)
     assert resumed.precision.scaler.state_dict() == whole.precision.scaler.state_dict()
-    saved = load_model(tmp_path / "whole" / "tiny.safetensors")[0].state_dict()
+    saved = load_model(tmp_path / "whole" / "tiny.safetensors").network.state_dict()
     for key, value in whole.averaged().state_dict().items():
         assert torch.equal(saved[key], value.half().float())
     ended = Trainer(settings, folders, tmp_path / "whole", cache=tmp_path)

@@ -35,6 +35,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vidnoise.backends.protocol import is_map, step_by_place
 from vidnoise.errors import BackendError
 from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Size, named_state, shape_of, step_kind
 from vidnoise.kernels import enabled
@@ -162,6 +163,8 @@ class CudaGraph:
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
     ) -> Denoised:
+        if is_map(sigma):
+            return step_by_place(self, noisy, sigma, sigma_scale, continues, state)
         state = self._ours(state)
         given = {"noisy": noisy, "boost": sigma_scale, "keep": continues}
         if sigma is not None:

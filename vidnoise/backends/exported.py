@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vidnoise.backends.protocol import per_stream_scale
+from vidnoise.backends.protocol import is_map, per_stream_scale, step_by_place
 from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Named, Size, named_state, next_state, shape_of, step_kind
 from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State, known_levels, uniform_sigma
 
 
 class Exported:
     """A :class:`~vidnoise.backends.protocol.Backend` that lacks only :meth:`_run`, which runs a graph."""
+
+    name: str
 
     def __init__(self, network: DenoiseNetwork, device: torch.device) -> None:
         self._network, self._device = network, device
@@ -57,6 +59,8 @@ class Exported:
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State
     ) -> Denoised:
+        if is_map(sigma):
+            return step_by_place(self, noisy, sigma, sigma_scale, continues, state)
         given = {"noisy": noisy, "boost": per_stream_scale(sigma_scale, noisy), "keep": continues, **named_state(state)}
         if sigma is not None:
             given["sigma"] = known_levels(sigma, noisy)

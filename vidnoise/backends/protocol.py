@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
 from vidnoise.model import Denoised, Future, Scout, State
+from vidnoise.model.luma_chroma import rgb_to_bands
+from vidnoise.model.state import UNKNOWN
 
 
 class Backend(Protocol):
@@ -43,8 +45,9 @@ class Backend(Protocol):
 
         Args:
             noisy: ``(N, 3, H, W)`` float32 RGB on the device, nominally in [0, 1]; H and W multiples of 16.
-            sigma: noise level in [0, 1] units: one for all streams, ``(N,)``, or ``(N, 6)`` by channel and band
-                (:func:`~vidnoise.model.noise_level.known_levels`); ``None`` estimates it.
+            sigma: noise level in [0, 1] units: one for all streams, ``(N,)``, ``(N, 6)`` by channel and band
+                (:func:`~vidnoise.model.noise_level.known_levels`), or ``(N, 6, H/2, W/2)`` by place, too; ``None``
+                estimates it.
             sigma_scale: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
             continues: ``(N,)`` bool on the device; where false, the stream's past is reset, as after a cut before this
                 frame.
@@ -92,6 +95,25 @@ class BackendClass(Protocol):
     """Constructor of a backend, as named in :data:`BACKENDS`."""
 
     def __call__(self, network: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Backend: ...
+
+
+def is_map(sigma: float | Tensor | None) -> TypeGuard[Tensor]:
+    """Return whether a noise level, see :meth:`Backend.step`, is given by place."""
+    return isinstance(sigma, Tensor) and sigma.ndim == 4
+
+
+def step_by_place(
+    backend: Backend, noisy: Tensor, sigma: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State
+) -> Denoised:
+    """Run :meth:`Backend.step` with the noise level by place, for graphs of a step that take one for the whole picture.
+
+    The graphs for a look-ahead take it by place. Nothing is known here of the frames ahead: their prediction is the
+    frame itself, and has next to no weight.
+    """
+    n, _, height, width = noisy.shape
+    level, state = backend.measure(noisy, sigma, continues, state)
+    future = Future(rgb_to_bands(noisy), noisy.new_full((n, 4, height // 2, width // 2), UNKNOWN))
+    return backend.smooth(noisy, level, sigma_scale, continues, state, future)
 
 
 def per_stream_scale(value: float | Tensor, noisy: Tensor) -> Tensor:

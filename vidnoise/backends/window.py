@@ -102,6 +102,10 @@ class Window(Generic[Item]):
         self._waiting: list[_Waiting[Item]] = []
         self.state: State | None = None
 
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting)
+
     def push(
         self, item: Item, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor
     ) -> Iterator[tuple[Item, Denoised]]:

@@ -12,7 +12,7 @@ from vidnoise.cli.options import Seconds
 from vidnoise.text import safe, shown
 
 if TYPE_CHECKING:
-    from vidnoise.reports.comparison import Comparison
+    from vidnoise.reports.comparison import FileComparison
 
 
 @click.command()
@@ -77,7 +77,7 @@ def compare(
         click.echo(safe(line))
 
 
-def lines(result: Comparison, a: str, b: str) -> list[str]:
+def lines(result: FileComparison, a: str, b: str) -> list[str]:
     """Format a comparison as lines of text."""
     from vidnoise.reports.comparison import quality_text
 

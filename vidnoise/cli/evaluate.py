@@ -169,16 +169,16 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
         return clean_clips(given.clips, min(limit or frames, frames))
 
     for name in _models(given):
-        network, card = load_model(name, device)
+        model = load_model(name, device)
         ways = [(True, 0)] if given.stills else [(False, n) for n in given.lookaheads or LOOKAHEADS]
         for alone, ahead in [*ways, *([(True, 0)] if given.frame_wise and not given.stills else [])]:
             tags = [*(["blind"] if given.blind else []), *(["frame by frame"] if alone and not given.stills else [])]
             tags += [f"lookahead {ahead}"] if ahead else []
-            cost = kilo_macs(network.config, frame_wise=alone, both_ways=ahead > 0)
+            cost = kilo_macs(model.network.config, frame_wise=alone, both_ways=ahead > 0)
             facts: dict[str, Any] = {"kmac_per_pixel": cost, "weights": _weights(name)}
             facts |= {"frame_wise": True} if alone and not given.stills else {}
-            method = network_method(network, blind=given.blind, frame_wise=alone, lookahead=ahead, device=device)
-            label = card.name + (f" ({', '.join(tags)})" if tags else "")
+            method = network_method(model.network, blind=given.blind, frame_wise=alone, lookahead=ahead, device=device)
+            label = model.name + (f" ({', '.join(tags)})" if tags else "")
             for sigma in levels:
                 run = functools.partial(run_protocol, method, material(), sigma)
                 measuring.measure(label, facts, f"{sigma:g}", run)
@@ -242,10 +242,11 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
     measuring = Measuring(results, given.output, console, given.again, "scenarios", list(about).index)
     models = []
     for name in _models(given):
-        network, card = load_model(name)
+        model = load_model(name)
         for ahead in (0,) if photos else given.lookaheads or LOOKAHEADS:
-            facts = {"kmac_per_pixel": kilo_macs(network.config, both_ways=ahead > 0), "weights": _weights(name)}
-            models.append((name, ahead, f"{card.name} (lookahead {ahead})" if ahead else card.name, facts))
+            facts = {"kmac_per_pixel": kilo_macs(model.network.config, both_ways=ahead > 0), "weights": _weights(name)}
+            label = f"{model.name} (lookahead {ahead})" if ahead else model.name
+            models.append((name, ahead, label, facts))
     for case in about:
         if given.scenarios and case not in given.scenarios:
             continue

@@ -96,7 +96,8 @@ def export(
 
     if kind == "openvino":
         import_openvino()
-    network, card = load_model(model)
+    loaded = load_model(model)
+    network = loaded.network
     fixed = None if size is None else (streams, _rounded(size[1]), _rounded(size[0]))
     dtype = torch.float16 if precision == "fp16" else torch.float32
     # Small pictures suffice: the graph is the same for all sizes.
@@ -125,7 +126,7 @@ def export(
                 os.replace(folder / target.name, target)
     shape = "any size" if fixed is None else f"{fixed[2]}x{fixed[1]}" + (f", {streams} streams" if streams > 1 else "")
     click.echo(
-        f"vidnoise: {', '.join(map(str, paths.values()))}: {card.name}, {noise}, {precision}, {shape}; differs from "
+        f"vidnoise: {', '.join(map(str, paths.values()))}: {loaded.name}, {noise}, {precision}, {shape}; differs from "
         f"PyTorch by {largest:.1e} at most, {rms:.1e} root mean square (of 0 to 1)", err=True,
     )  # fmt: skip
     if kind == "tensorrt":

@@ -72,7 +72,8 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 
 
 _TYPES: dict[str, Any] = {
-    "float": click.FLOAT, "int": click.INT, "Seconds": Seconds(), "Attempts": Attempts(), "int | str": NumberOrWord(),
+    "float": click.FLOAT, "SigmaLike": click.FLOAT, "int": click.INT, "Seconds": Seconds(), "Attempts": Attempts(),
+    "int | str": NumberOrWord(),
 }  # fmt: skip
 """Click's type for the type of a field; others are text."""
 
@@ -159,11 +160,13 @@ def _as_flag(found: re.Match[str]) -> str:
     name, value = flag(found[1]), found[2]
     if value.startswith("{"):
         return " ".join(f"{name} {key}={text}" for key, text in ast.literal_eval(value).items())
+    if value == "True":
+        return name
     value = value.strip('"')
     return f"{name}={value}" if value.startswith("-") else f"{name} {value}"
 
 
 _ADVICE = re.compile(
-    rf"(?<![\w?&./-])({'|'.join([*named_fields(FileOptions), 'model'])})=(\"[^\"]*\"|[A-Z]+\b|{{[^{{}}]*}})"
+    rf"(?<![\w?&./-])({'|'.join([*named_fields(FileOptions), 'model'])})=(\"[^\"]*\"|True|[A-Z]+\b|{{[^{{}}]*}})"
 )
-"""An option with a value in a message of the library: in quotes, in capitals for a placeholder, or as pairs."""
+"""An option with a value in a message of the library: in quotes, in capitals for a placeholder, True, or as pairs."""

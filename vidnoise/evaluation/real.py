@@ -9,7 +9,6 @@ single pictures with a measured truth. :func:`quick_real_validation` is a small 
 from __future__ import annotations
 
 import io
-import os
 import statistics
 import zlib
 from collections.abc import Iterable, Sequence
@@ -31,6 +30,7 @@ from vidnoise.evaluation.scenarios import MATERIAL_VERSION, SCENARIOS, Scenario,
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model import DenoiseNetwork
 from vidnoise.session.fields import fields
+from vidnoise.weights import ModelLike
 
 PLANES = "yuv"
 
@@ -82,7 +82,7 @@ def photo_pairs(folder: Path) -> list[Shot]:
 
 
 def denoising(
-    model: str | os.PathLike[str], *, strength: float = 1.0, lookahead: int = 0, device: str | torch.device = "cpu"
+    model: ModelLike, *, strength: float = 1.0, lookahead: int = 0, device: str | torch.device = "cpu"
 ) -> Run:
     """Return a run of a model as for a user: blind, with default options.
 

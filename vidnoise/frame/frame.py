@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import operator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from vidnoise.frame.passthrough import Passthrough
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Family = Literal["yuv", "rgb", "gray"]
@@ -81,8 +83,8 @@ def _table() -> dict[str, PixelFormat]:
         ("p210le", 10, 1, 0), ("p410le", 10, 0, 0),
     ):  # fmt: skip
         rows.append(PixelFormat(name, "yuv", depth, (("y",), ("u", "v")), w, h, msb_shift=16 - depth))
-    for name in ("rgb24", "bgr24"):
-        rows.append(PixelFormat(name, "rgb", 8, (tuple(name[:3]),)))
+    for order in ("rgb", "bgr"):
+        rows.append(PixelFormat(f"{order}24", "rgb", 8, (tuple(order),)))
     for name, order in (
         ("rgba", "rgba"), ("bgra", "bgra"), ("argb", "argb"), ("abgr", "abgr"),
         ("rgb0", "rgbx"), ("bgr0", "bgrx"), ("0rgb", "xrgb"), ("0bgr", "xbgr"),
@@ -93,6 +95,7 @@ def _table() -> dict[str, PixelFormat]:
     # Float formats come from the Python API (arrays and tensors), not from files.
     rows.append(PixelFormat("grayf32le", "gray", 32, _planar("y")))
     rows.append(PixelFormat("rgbf32le", "rgb", 32, (tuple("rgb"),)))
+    rows.append(PixelFormat("bgrf32le", "rgb", 32, (tuple("bgr"),)))  # which FFmpeg does not have
     rows.append(PixelFormat("gbrpf32le", "rgb", 32, _planar("gbr")))
     return {row.name: row for row in rows}
 
@@ -201,6 +204,11 @@ class Frame:
     @property
     def width(self) -> int:
         return self.planes[0].shape[1]
+
+    def to(self, device: torch.device | str) -> Frame:
+        """The frame with its planes on ``device``; itself where they are there."""
+        planes = tuple(plane.to(device) for plane in self.planes)
+        return self if all(map(operator.is_, planes, self.planes)) else replace(self, planes=planes)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{tuple(p.shape)}" for p in self.planes)

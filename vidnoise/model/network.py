@@ -119,7 +119,7 @@ class DenoiseNetwork(nn.Module):
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
-            sigma: noise level in [0, 1] units, see :func:`~.noise_level.known_levels`; ``None`` estimates it.
+            sigma: noise level in [0, 1] units, see :func:`~.noise_level.uniform_sigma`; ``None`` estimates it.
             sigma_scale: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
             continues: ``(N,)`` bool; where false, the stream's past is reset first.
             state: after the previous frame, or :meth:`initial_state`.

@@ -30,9 +30,11 @@ def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
     """Expand a known noise level to a map that is uniform over the picture: ``(N, 6, H/2, W/2)``.
 
     Args:
-        sigma, noisy: as for :func:`known_levels`.
+        sigma, noisy: as for :func:`known_levels`; what is a map of that shape already is only clamped.
     """
     n, _, h, w = noisy.shape
+    if isinstance(sigma, Tensor) and sigma.ndim == 4:
+        return sigma.clamp(min=SIGMA_MIN)
     return known_levels(sigma, noisy).clamp(min=SIGMA_MIN)[..., None, None].expand(n, 6, h // 2, w // 2)
 
 

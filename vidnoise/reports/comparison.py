@@ -19,6 +19,7 @@ from vidnoise.color import to_rgb
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.frame import Frame
+from vidnoise.pictures import Order, PictureAdapter, is_one_picture
 from vidnoise.pipeline.meter import PROGRESS_SECONDS
 from vidnoise.pipeline.stats import Progress
 from vidnoise.reports.contact_sheet import Column, Moment, check_sheet_path, write_sheet
@@ -54,7 +55,18 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Quality):
+    """How near one version of a video or picture is to another, as :func:`compare` measures it."""
+
+    frames: int
+    """How many were compared."""
+
+    def __str__(self) -> str:
+        return f"{_frames_text(self.frames)}  {quality_text(self)}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileComparison:
     """Result of :func:`compare_files`."""
 
     frames: int
@@ -81,7 +93,7 @@ def compare_files(
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
     **encoding: Any,
-) -> Comparison:
+) -> FileComparison:
     """Compare two versions of a video frame by frame, in constant memory.
 
     Args:
@@ -131,7 +143,57 @@ def compare_files(
                 sink.abort()
             raise
     written = tuple(path for path in (output, sheet) if path is not None)
-    return Comparison(run.n, run.quality(), written)
+    return FileComparison(run.n, run.quality(), written)
+
+
+def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
+    """Measure how near ``a`` is to ``b``, the reference, as ``vidnoise compare`` does: PSNR, SSIM and flicker.
+
+    Args:
+        a, b: the path or URL of a video, one picture, or an iterable of pictures of any kind that
+            :func:`vidnoise.denoise` takes. Where one has more frames, the rest is not compared, and a warning says so.
+        order: of the channels of arrays and tensors: ``"rgb"`` or ``"bgr"``.
+
+    Raises:
+        FormatError: the pictures differ in size, are of no supported kind, or there are none.
+        SourceError: a video cannot be read.
+
+    >>> import numpy as np, vidnoise
+    >>> clean = np.full((48, 64, 3), 128, np.uint8)
+    >>> noisy = [clean + np.random.default_rng(i).integers(-9, 10, clean.shape).astype(np.uint8) for i in range(3)]
+    >>> comparison = vidnoise.compare(noisy, [clean] * 3)
+    >>> comparison.frames, round(comparison.psnr), comparison.ssim < 1, round(comparison.flicker, 1)
+    (3, 33, True, 6.3)
+    """
+    meter, ended = _Meter(), object()
+    with contextlib.ExitStack() as stack:
+        versions = [stack.enter_context(_frames_of(version, order)) for version in (a, b)]
+        for row in itertools.zip_longest(*versions, fillvalue=ended):
+            if ended in row:
+                logger.warning("%s ended after %d frames; the rest was not compared", "ab"[row.index(ended)], meter.n)
+                break
+            one, other = row
+            if (one.height, one.width) != (other.height, other.width):
+                raise FormatError(
+                    f"a is {_shape(one.width, one.height, 0)}, but b is {_shape(other.width, other.height, 0)}; only "
+                    "pictures of one size can be compared"
+                )
+            meter.add(*(rgb.cpu() for rgb in _as_rgb(row)))
+    if not meter.n:
+        raise FormatError("there is no frame to compare")
+    quality = meter.quality()
+    return Comparison(quality.psnr, quality.ssim, quality.flicker, meter.n)
+
+
+@contextlib.contextmanager
+def _frames_of(version: Any, order: Order) -> Iterator[Iterator[Frame]]:
+    """Its frames, one by one."""
+    if isinstance(version, (str, os.PathLike)):
+        with open_source(version) as source:
+            yield iter(source)
+        return
+    adapter = PictureAdapter(order)
+    yield (adapter.frame(picture)[0] for picture in ([version] if is_one_picture(version) else version))
 
 
 def _check_alike(paths: Sequence[str], sources: Sequence[Source]) -> None:
@@ -149,6 +211,28 @@ def _shape(width: int, height: int, rotation: int) -> str:
     return f"{width}x{height}" + (f" rotated by {rotation} degrees" if rotation else "")
 
 
+class _Meter:
+    """Measures how near a version is to the reference, frame by frame: pictures ``(1, 3, H, W)`` in [0, 1]."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._psnr = self._ssim = self._flicker = 0.0
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def add(self, version: Tensor, reference: Tensor) -> None:
+        self._psnr += float(psnr(version, reference))
+        self._ssim += float(ssim(version, reference)) if min(version.shape[-2:]) >= 11 else math.nan
+        if self._last is not None:
+            past, before = self._last
+            self._flicker += temporal_error(torch.cat([past, version]), torch.cat([before, reference]))
+        self._last = version, reference
+        self.n += 1
+
+    def quality(self) -> Quality:
+        mean_ssim = None if math.isnan(self._ssim) else self._ssim / self.n
+        return Quality(self._psnr / self.n, mean_ssim, self._flicker / max(1, self.n - 1))
+
+
 class _Run:
     """One pass over all versions."""
 
@@ -162,8 +246,7 @@ class _Run:
         self._wanted = {int(share * (self.total or UNKNOWN_LENGTH)) for share in MOMENTS} if wants_moments else set()
         self._moments: list[list[Tensor]] = []
         self._row: list[Frame] = []
-        self._last: list[Tensor] = []
-        self._sums = [[0.0, 0.0, 0.0] for _ in range(2)]
+        self._meters = [_Meter() for _ in range(2)]
         self._first_seconds: float | None = None
         self.n = 0
 
@@ -182,7 +265,7 @@ class _Run:
 
     def _compare(self, row: list[Frame]) -> None:
         if self._sink is not None:
-            both = self._joined(row[0], in_format_of(row[1], row[0]))
+            both = self._joined(*row[:2])
             if self.n == 0:
                 info = self._sources[0].info
                 self._sink.open(replace(info, width=both.width, height=both.height))
@@ -199,7 +282,7 @@ class _Run:
         share = 0.5
         if self._mode == "wipe":
             share = self._divider_position(a)
-        return split(a, b, rotation=self._rotation, share=share)
+        return split(a, in_format_of(b, a), rotation=self._rotation, share=share)
 
     def _divider_position(self, frame: Frame) -> float:
         rate = self._sources[0].info.rate
@@ -210,21 +293,13 @@ class _Run:
 
     def _measure(self, seen: list[Tensor]) -> None:
         *versions, reference = seen
-        for sums, version, past in zip(self._sums, versions, self._last[:2] or versions, strict=True):
-            sums[0] += float(psnr(version, reference))
-            sums[1] += float(ssim(version, reference)) if min(version.shape[-2:]) >= 11 else float("nan")
-            if self._last:
-                sums[2] += temporal_error(torch.cat([past, version]), torch.cat([self._last[2], reference]))
-        self._last = seen
+        for meter, version in zip(self._meters, versions, strict=True):
+            meter.add(version, reference)
 
     def quality(self) -> dict[str, Quality]:
         if len(self._sources) < 3 or not self.n:
             return {}
-        found = {}
-        for name, sums in zip("ab", self._sums, strict=True):
-            mean_ssim = None if math.isnan(sums[1]) else sums[1] / self.n
-            found[name] = Quality(sums[0] / self.n, mean_ssim, sums[2] / max(1, self.n - 1))
-        return found
+        return {name: meter.quality() for name, meter in zip("ab", self._meters, strict=True)}
 
     def columns(self, labels: Sequence[str]) -> list[Column]:
         """Return the columns of the contact sheet: one for each version, and one for the reference."""
@@ -246,6 +321,10 @@ class _Run:
 
 def _as_rgb(row: Sequence[Frame]) -> list[Tensor]:
     return [to_rgb(frame).clamp(0, 1) for frame in row]
+
+
+def _frames_text(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def quality_text(quality: Quality) -> str:

@@ -24,6 +24,7 @@ from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.file import FileDestination
 from vidnoise.sources import open_source
 from vidnoise.text import shown
+from vidnoise.weights import ModelLike
 
 POSITIONS = (0.1, 0.5, 0.9)
 """Positions at which the noise is measured, as fractions of the length."""
@@ -79,7 +80,7 @@ class VideoReport:
 
 
 def inspect_video(
-    path: str | os.PathLike[str], *, model: str = "standard", noise: bool = True, output: str | None = None
+    path: str | os.PathLike[str], *, model: ModelLike = "standard", noise: bool = True, output: str | None = None
 ) -> VideoReport:
     """Inspect a video: its streams, its colours and, unless ``noise`` is false, its noise.
 

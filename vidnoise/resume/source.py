@@ -20,6 +20,7 @@ from vidnoise.pipeline.stats import RunStats
 from vidnoise.resume.segments import Parts
 from vidnoise.sinks import keeps_clock, sink_kind
 from vidnoise.sources import make_source, source_kind
+from vidnoise.sources.protocol import ClosedAfterUse
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +111,7 @@ def open_resumable(
     return rest, sink
 
 
-class RestOfSource:
+class RestOfSource(ClosedAfterUse):
     """The unfinished frames of a source, preceded by :data:`WARM_UP_FRAMES` finished ones, with unchanged timestamps.
 
     Args:

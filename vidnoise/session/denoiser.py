@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -14,28 +13,31 @@ from torch import Tensor
 from vidnoise.backends import FLOAT32_ONLY, open_backend
 from vidnoise.backends.tiled import Tiled
 from vidnoise.backends.window import Window
-from vidnoise.checked import takes
+from vidnoise.checked import about, named_fields, takes
 from vidnoise.color import weigh_correction
-from vidnoise.errors import DeviceError, FormatError, UsageError
-from vidnoise.frame import Frame
+from vidnoise.errors import DeviceError, UsageError
 from vidnoise.kernels.conversion import add_correction, difference, from_network, to_network
-from vidnoise.model import Denoised, DenoiseNetwork, State
+from vidnoise.model import Denoised, State
 from vidnoise.model.network import MULTIPLE
 from vidnoise.options import DenoiseOptions
+from vidnoise.pictures import Order, Picture, PictureAdapter, check_several, owned
+from vidnoise.session.assigned_once import AssignedOnce
 from vidnoise.session.cuts import CutMemory, detect_cut, thumbnail
 from vidnoise.session.grain import GrainSynthesis
 from vidnoise.session.grain_table import GrainTable
-from vidnoise.session.sample_noise import sample_noise
+from vidnoise.session.known_sigma import KnownSigma
 from vidnoise.session.split import split
 from vidnoise.session.strength import Strength
 from vidnoise.session.task import Task
-from vidnoise.weights import LoadedModel, ModelCard, load_model
+from vidnoise.weights import ModelLike, as_model
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from vidnoise.backends.protocol import Backend
-    from vidnoise.options import DenoiseKeywords, Running
+    from vidnoise.options import DenoiseKeywords, Running, SigmaLike
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -82,17 +84,32 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
-@takes(DenoiseOptions)
-class Denoiser:
-    """Denoises the frames of one stream in order, with memory of the past.
+def _setting(name: str) -> Any:
+    """A property for an option that may have another value from the next frame on; it is checked as at the start."""
+    known, slot = about(named_fields(DenoiseOptions)[name]), f"_{name}"
 
-    By default it is causal and without delay: each frame pushed is returned at once. With ``lookahead``, frames wait
-    for later ones and are returned in order, up to :attr:`latency_frames` pushes later; :meth:`flush` returns the last
-    ones. Not thread-safe; any number of denoisers may share a network.
+    def change(session: Denoiser, value: Any) -> None:
+        known.check(name, value)
+        setattr(session, slot, value)
+
+    return property(lambda session: getattr(session, slot), change, doc=f"{known.doc} May be set between two frames.")
+
+
+@takes(DenoiseOptions)
+class Denoiser(AssignedOnce):
+    """Denoises the pictures of one stream in order, with memory of the past.
+
+    By default it is causal and without delay: each picture pushed is returned at once. With ``lookahead``, pictures
+    wait for later ones and are returned in order, up to :attr:`latency_frames` pushes later; :meth:`flush` returns the
+    last ones. Not thread-safe; any number of denoisers may share a model.
+
+    ``sigma``, ``strength``, ``luma``, ``chroma`` and ``detect_cuts`` may be set between two pictures, other attributes
+    may not. As a context manager, it is closed at the end of the ``with`` block.
 
     Args:
         model: A name from :func:`vidnoise.list_models`, a ``.safetensors`` file, the result of
             :func:`vidnoise.load_model`, or a network.
+        order: Order of the channels of arrays and tensors, ``"rgb"``, or ``"bgr"`` as in OpenCV.
         rotation: Rotation of the video for display in degrees (:attr:`StreamInfo.rotation`), which determines what is
             left, and the orientation of the mask.
         begin_seconds: Position of the first frame in the video, in seconds, for zones and mask.
@@ -106,12 +123,56 @@ class Denoiser:
         UnknownModelError, WeightsError: See :func:`vidnoise.load_model`.
         DeviceError: The device does not exist, or ran out of memory.
         BackendError: The backend is not installed, or does not support the device.
+
+    >>> import numpy as np, vidnoise
+    >>> with vidnoise.Denoiser("fast", order="bgr") as denoiser:
+    ...     for sigma in (20, 30):  # as the camera's gain goes up
+    ...         (clean,) = denoiser.push(np.full((48, 64, 3), 128, np.uint8), sigma=sigma)
+    ...         print(clean.shape, clean.dtype, denoiser.estimated_sigma)
+    (48, 64, 3) uint8 20.0
+    (48, 64, 3) uint8 30.0
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_adapter",
+        "_amounts",
+        "_chroma",
+        "_cut_memory",
+        "_cuts",
+        "_detect_cuts",
+        "_grain",
+        "_grain_table",
+        "_is_closed",
+        "_is_first",
+        "_known",
+        "_known_mean",
+        "_level",
+        "_luma",
+        "_shape",
+        "_sigma_scales",
+        "_state",
+        "_was_known",
+        "_window",
+        "backend",
+        "device",
+        "dtype",
+        "latency_frames",
+        "model",
+        "network",
+        "preview",
+        "rotation",
+    )  # fmt: skip
+
+    luma: float = _setting("luma")
+    chroma: float = _setting("chroma")
+    detect_cuts: bool = _setting("detect_cuts")
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
+        model: ModelLike = "standard",
         *,
+        order: Order = "rgb",
         rotation: int = 0,
         begin_seconds: float = 0.0,
         first_time: Fraction | None = None,
@@ -124,6 +185,7 @@ class Denoiser:
         if grain_table is not None and not isinstance(grain_table, GrainTable):
             grain_table = GrainTable(grain_table)
         self._grain_table = grain_table
+        self._adapter = PictureAdapter(order)
         self._amounts = Strength(
             chosen.strength, zones=chosen.zones, mask=chosen.mask, rotation=rotation, begin_seconds=begin_seconds,
             first_time=first_time,
@@ -133,28 +195,23 @@ class Denoiser:
         is_float32 = chosen.precision == "auto" and name in FLOAT32_ONLY
         self.dtype = torch.float32 if is_float32 else resolve_precision(chosen.precision, self.device)
         self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
-        if isinstance(model, DenoiseNetwork):
-            model = LoadedModel(model, ModelCard("custom", tier="custom"))
-        elif not isinstance(model, LoadedModel):
-            model = load_model(model, self.device)
-        self.model = model._replace(network=model.network.to(self.device))
+        self.model = as_model(model, self.device)
         """The loaded model, which another session may share."""
         self.network = self.model.network
         self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
         self.sigma = chosen.sigma
-        self.luma = chosen.luma
-        self.chroma = chosen.chroma
-        self.detect_cuts = chosen.detect_cuts
+        self._luma, self._chroma, self._detect_cuts = chosen.luma, chosen.chroma, chosen.detect_cuts
         self.latency_frames = lookahead
         """Number of later frames that may have to be pushed before a frame is returned."""
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
         self._sigma_scales: dict[tuple[float, float], Tensor] = {}
-        self._known_levels: dict[tuple[float, tuple[float, ...]], Tensor] = {}
         self.preview = chosen.preview
         self.rotation = rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
         self._level: Tensor | None = None
+        self._known_mean: float | None = None
+        self._was_known = self._is_closed = False
         self.reset()
 
     def _open_backend(self, backend: str | Running, max_memory: float | None, lookahead: int) -> Backend:
@@ -191,7 +248,29 @@ class Denoiser:
     @property
     def model_name(self) -> str:
         """Name on the model's card; ``custom`` for a network without one."""
-        return self.model.card.name
+        return self.model.name
+
+    @property
+    def sigma(self) -> SigmaLike | None:
+        """Known noise level: standard deviation in 8-bit units, or an ``(H, W)`` array of it.
+
+        May be set between two frames; None estimates it. An array is copied: set it again after changing it.
+        """
+        return None if self._known is None else self._known.given
+
+    @sigma.setter
+    def sigma(self, value: SigmaLike | None) -> None:
+        self._known = None if value is None else KnownSigma(value, self.device)
+
+    @property
+    def strength(self) -> float:
+        """Strength outside all zones, 0 to 2. May be set between two frames."""
+        return self._amounts.strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        about(named_fields(DenoiseOptions)["strength"]).check("strength", value)
+        self._amounts.strength = value
 
     @property
     def estimated_sigma(self) -> float | None:
@@ -201,7 +280,7 @@ class Denoiser:
         """
         if self._level is None:
             return None
-        return float(self._level) * 255 if self.sigma is None else self.sigma
+        return float(self._level) * 255 if self._known_mean is None else self._known_mean
 
     @property
     def backend_name(self) -> str:
@@ -213,37 +292,37 @@ class Denoiser:
         """Number of scene cuts detected so far."""
         return int(self._cuts)
 
-    def push(self, frame: Frame) -> list[Frame]:
-        """Push the next frame; returns the frames that are finished: this one, unless ``lookahead`` delays it.
+    def push(self, picture: Picture, *, sigma: SigmaLike | None = None) -> list[Picture]:
+        """Push the next picture; returns the pictures that are finished: this one, unless ``lookahead`` delays it.
 
         Args:
-            frame: Frame of any format on the denoiser's device. ``frame.discontinuity`` resets the denoiser.
+            picture: Picture of any kind that :func:`vidnoise.denoise` takes. It is returned as the same kind, on its
+                own device. ``discontinuity`` of a :class:`Frame` resets the denoiser.
+            sigma: Noise level of this picture in 8-bit units, a number or an ``(H, W)`` array; by default
+                :attr:`sigma`.
 
         Raises:
-            DeviceError: The device ran out of memory. The frame is not lost: push it again (without ``lookahead``).
-            FormatError: The argument is not a :class:`Frame`, or the mask does not fit it.
-            UsageError: There are zones, but the frame has no timestamp.
+            DeviceError: The device ran out of memory. The picture is not lost: push it again (without ``lookahead``).
+            FormatError: The picture is of an unsupported kind, sample type or shape, or the mask does not fit it.
+            UsageError: There are zones, but the picture has no timestamp; ``sigma`` is out of range or does not fit it;
+                or the denoiser is closed.
         """
+        shape = self._shape
+        task = self.prepare(picture, sigma)
         if not self.latency_frames:
-            task = self.prepare(frame)
             return [self.finish(task, *self._step(task))]
-        done: list[Frame] = []
-        if isinstance(frame, Frame):
-            # The caller may reuse the frame's memory.
-            frame = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
-            if self._window is None or (frame.height, frame.width) != self._shape:
-                done = self.drain()
-                self._window = Window(self.backend, self.latency_frames)
-        task = self.prepare(frame)
-        assert self._window is not None  # prepare has rejected anything but a frame
+        done: list[Any] = []
+        if self._window is None or shape != self._shape:
+            done = self.drain()
+            self._window = Window(self.backend, self.latency_frames)
         return done + self._finished(self._window.push(task, task.padded, task.sigma, task.sigma_scale, task.continues))
 
-    def drain(self) -> list[Frame]:
-        """Finish and return the waiting frames, without waiting for later ones. The state is kept."""
+    def drain(self) -> list[Any]:
+        """Finish and return the waiting pictures, without waiting for later ones. The state is kept."""
         return [] if self._window is None else self._finished(self._window.flush())
 
-    def _finished(self, steps: Iterator[tuple[Task, Denoised]]) -> list[Frame]:
-        done: list[Frame] = []
+    def _finished(self, steps: Iterator[tuple[Task, Denoised]]) -> list[Any]:
+        done: list[Any] = []
         try:
             done += (self.finish(task, result.clean, result.level[0]) for task, result in steps)
         except torch.OutOfMemoryError as ex:
@@ -267,39 +346,64 @@ class Denoiser:
         height, width = self._shape or (0, 0)
         return DeviceError(f'{self.device} ran out of memory at {width}x{height}; try {less}, or model="fast"')
 
-    def flush(self) -> list[Frame]:
-        """End the stream, and return the remaining frames (with ``lookahead`` only).
+    def flush(self) -> list[Any]:
+        """End the stream, and return the remaining pictures (with ``lookahead`` only), of the kinds that were pushed.
 
         Raises:
             SinkOpenError: The grain table cannot be written.
+            UsageError: The denoiser is closed.
         """
+        self._check_open()
         done = self.drain()
-        self.close()
+        self._amounts.close()
         if self._grain_table is not None:
             self._grain_table.write()
         return done
 
     def close(self) -> None:
-        """Release the mask's file. Idempotent; :meth:`flush` does it too."""
+        """Release the mask's file, the memory of the past and the pictures that wait. Idempotent."""
         self._amounts.close()
+        self.reset()
+        self._window = None
+        self._is_closed = True
 
-    def __call__(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Denoise a stream of frames lazily."""
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        waiting = 0 if self._window is None else self._window.n_waiting
+        if waiting and kind is None:
+            logger.warning("a Denoiser was closed with %d pictures inside: flush() gives them", waiting)
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("this Denoiser is closed; make another one")
+
+    def __call__(self, frames: Iterable[Picture]) -> Iterator[Picture]:
+        """Denoise a stream of pictures lazily; see :meth:`push`."""
+        check_several(frames)
         try:
             for frame in frames:
                 yield from self.push(frame)
             yield from self.flush()
         finally:
-            self.close()
+            self._amounts.close()
 
-    def prepare(self, frame: Frame) -> Task:
-        """Prepare the network's task for the next frame, after a reset if the frame requires one.
+    def prepare(self, picture: Any, sigma: SigmaLike | None = None) -> Task:
+        """Prepare the network's task for the next picture, after a reset if the picture requires one.
 
         :meth:`push` consists of this, the backend's step and :meth:`finish`. A :class:`vidnoise.StreamBatch` takes the
         step for several sessions at once, and sets the state of each by :meth:`go_on_from`.
         """
-        if not isinstance(frame, Frame):
-            raise FormatError(f"a Denoiser takes vidnoise.Frames, got a {type(frame).__name__}; see vidnoise.denoise")
+        self._check_open()
+        frame, to_picture = self._adapter.frame(picture)
+        frame = frame.to(self.device)
+        if self.latency_frames:  # whoever pushed it may use its memory again
+            frame = owned(frame)
+        known = self._known if sigma is None else KnownSigma(sigma, self.device)
+        levels = None if known is None else known.levels(frame)
         if (frame.height, frame.width) != self._shape:
             self.reset()
             self._shape = (frame.height, frame.width)
@@ -319,18 +423,19 @@ class Denoiser:
                 cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
                 continues &= ~cut
                 self._cuts += cut
+            if levels is None and self._was_known:
+                self._forget_noise()
+            self._was_known = levels is not None
+            mean = None if known is None else known.mean
             return Task(
-                frame, noisy, padded, self._known_sigma(frame), continues, strength, map, self._sigma_scale(strength)
+                frame, noisy, padded, levels, mean, continues, strength, map, self._sigma_scale(strength), to_picture
             )
 
-    def _known_sigma(self, frame: Frame) -> Tensor | None:
-        """Return the known noise level in the network's form for a frame, or None."""
-        if self.sigma is None:
-            return None
-        key = self.sigma, sample_noise(frame)
-        if key not in self._known_levels:  # kept on the device, as scales are
-            self._known_levels = {key: torch.tensor([[self.sigma * gain for gain in key[1]]], device=self.device)}
-        return self._known_levels[key]
+    def _forget_noise(self) -> None:
+        """Forget the estimate of the noise, which is out of date: it is not updated while the noise level is known."""
+        for state in (self._state, None if self._window is None else self._window.state):
+            if state is not None:
+                state.noise.zero_()
 
     def _sigma_scale(self, strength: float) -> float | Tensor:
         """Return the factor by which the noise is assumed to be stronger, ``(1, 2)`` if luma and chroma differ."""
@@ -341,10 +446,10 @@ class Denoiser:
             self._sigma_scales = {(luma, chroma): torch.tensor([[luma, chroma]], device=self.device)}
         return self._sigma_scales[luma, chroma]
 
-    def finish(self, task: Task, clean: Tensor, level: Tensor) -> Frame:
-        """Make the output frame from the network's clean picture, ``(1, 3, H, W)``, padded, and its noise level."""
+    def finish(self, task: Task, clean: Tensor, level: Tensor) -> Any:
+        """Make the output picture from the network's clean picture, ``(1, 3, H, W)``, padded, and its noise level."""
         frame, noisy = task.frame, task.noisy
-        self._level = level
+        self._level, self._known_mean = level, task.known_mean
         strength, luma, chroma = (min(1.0, share) for share in (task.strength, self.luma, self.chroma))
         with torch.no_grad():  # not inference_mode: the caller may use the output freely
             if self._grain is None and task.map is None and luma == chroma == 1:
@@ -358,4 +463,4 @@ class Denoiser:
                 out = add_correction(frame, weigh_correction(frame, correction, luma, chroma))
         if self._grain_table is not None:
             self._grain_table.observe(frame, out)
-        return out if self.preview is None else split(frame, out, rotation=self.rotation)
+        return task.to_picture(out if self.preview is None else split(frame, out, rotation=self.rotation))

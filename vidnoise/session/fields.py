@@ -15,7 +15,7 @@ import torch
 
 from vidnoise.frame import Frame
 from vidnoise.session.denoiser import Denoiser
-from vidnoise.weights import LoadedModel
+from vidnoise.weights import Model
 
 
 class FieldDenoiser:
@@ -29,7 +29,7 @@ class FieldDenoiser:
             the first interlaced frame.
     """
 
-    def __init__(self, first: Denoiser, make: Callable[[LoadedModel], Denoiser]) -> None:
+    def __init__(self, first: Denoiser, make: Callable[[Model], Denoiser]) -> None:
         self._first = first
         self._make = make
         self._second: Denoiser | None = None

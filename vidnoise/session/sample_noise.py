@@ -43,7 +43,7 @@ def _sample_noise(format: PixelFormat, color: ColorInfo) -> tuple[float, ...]:
     energy = torch.zeros(6)
     flat = Frame(tuple(torch.full(shape, level).to(dtype) for shape in shapes), format, color)
     before = to_rgb(flat, centred=True)
-    for name in {name for components in format.layout for name in components} - set("ax"):
+    for name in sorted({name for components in format.layout for name in components} - set("ax")):
         height, width = component(flat.planes, format, name).shape
         down, across = SIZE // height, SIZE // width
         for i in range(CELL // down):

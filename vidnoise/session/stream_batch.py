@@ -7,28 +7,27 @@ the network's step is shared.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from vidnoise.checked import named_fields, takes
 from vidnoise.errors import DeviceError, UsageError
-from vidnoise.frame import Frame
-from vidnoise.model import DenoiseNetwork, State
+from vidnoise.model import State
 from vidnoise.options import DeviceOptions
+from vidnoise.pictures import Order, Picture
+from vidnoise.session.assigned_once import AssignedOnce
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.task import Task
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from vidnoise.options import DenoiseKeywords, DeviceKeywords
-    from vidnoise.weights import LoadedModel
+    from vidnoise.weights import ModelLike
 
 
 class _Joint(NamedTuple):
@@ -51,46 +50,57 @@ stream that pauses for a frame costs only a copy.
 NUMBERS = 16
 """Maximum number of sets of levels and strengths to keep on the device."""
 
-Key = tuple[int, int, bool]
-"""What the frames of one step have in common: padded height and width, and whether the noise level is known."""
+Key = tuple[int, int, int]
+"""What the frames of one step have in common: padded height and width, and the number of dimensions of the known noise
+level: 0 if it is unknown."""
 
 
 @takes(DeviceOptions)
-class StreamBatch:
+class StreamBatch(AssignedOnce):
     """Denoises several streams with one network, processing their frames together.
 
     Streams may begin, end, pause, reset and cut independently. Frames of different sizes, or with known and unknown
     noise levels, take separate steps, and so do streams with lookahead. The results equal those of one
-    :class:`Denoiser` per stream, up to rounding. Not thread-safe.
+    :class:`Denoiser` per stream, up to rounding. Not thread-safe. As a context manager, it is closed at the end of
+    the ``with`` block, with all its streams.
 
     Args:
         model: See :class:`Denoiser`.
+        order: Order of the channels of arrays and tensors, ``"rgb"``, or ``"bgr"`` as in OpenCV.
         options: Options of the device, which all streams share; see below.
 
     Raises:
         UnknownModelError, WeightsError, DeviceError, BackendError, UsageError: See :class:`Denoiser`.
 
     >>> import numpy as np, vidnoise
-    >>> from vidnoise.pictures import PictureAdapter
-    >>> batch = vidnoise.StreamBatch("fast")
-    >>> day, night = batch.open(), batch.open(sigma=25)
-    >>> gray = lambda level: PictureAdapter().frame(np.full((48, 64, 3), level, np.uint8))[0]
-    >>> clean = batch.push({day: gray(200), night: gray(20)})
-    >>> [(frame.height, frame.width) for frame in clean[night]]
-    [(48, 64)]
+    >>> with vidnoise.StreamBatch("fast") as batch:
+    ...     day, night = batch.open(), batch.open(sigma=25)
+    ...     clean = batch.push({session: np.full((48, 64, 3), 128, np.uint8) for session in (day, night)})
+    >>> [picture.shape for picture in clean[night]]
+    [(48, 64, 3)]
     """
+
+    __slots__ = (
+        "_is_closed", "_joints", "_numbers", "_order", "_pattern", "_precision", "_sessions", "_spares", "backend",
+        "device", "dtype", "model", "model_name", "network",
+    )  # fmt: skip
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | LoadedModel | DenoiseNetwork = "standard",
+        model: ModelLike = "standard",
+        *,
+        order: Order = "rgb",
         **options: Unpack[DeviceKeywords],
     ) -> None:
         chosen = DeviceOptions.of("StreamBatch", options)
-        self._pattern = Denoiser(model, **chosen.keywords(DeviceOptions))
+        self._pattern = Denoiser(model, order=order, **chosen.keywords(DeviceOptions))
         self.device, self.dtype = self._pattern.device, self._pattern.dtype
-        self.network, self.backend = self._pattern.network, self._pattern.backend
+        self.model, self.network, self.backend = self._pattern.model, self._pattern.network, self._pattern.backend
         self.model_name = self._pattern.model_name
         self._precision = chosen.precision
+        self._order: Order = order
+        self._sessions: dict[Denoiser, None] = {}
+        self._is_closed = False
         self._joints: dict[Key, _Joint] = {}
         self._spares: deque[State] = deque(maxlen=SPARES)
         self._numbers: dict[tuple[float, ...], Tensor] = {}
@@ -107,75 +117,103 @@ class StreamBatch:
             ``n_cuts`` may be used, but not its ``push``.
 
         Raises:
-            UsageError: A value is out of range, or an option is shared by all streams.
+            UsageError: A value is out of range, an option is shared by all streams, or the batch is closed.
         """
-        if shared := sorted(options.keys() & {"model", *named_fields(DeviceOptions)}):
+        self._check_open()
+        if shared := sorted(options.keys() & {"model", "order", *named_fields(DeviceOptions)}):
             raise UsageError(f"{', '.join(shared)}: all streams of a batch share it; give it to StreamBatch", *shared)
         chosen: DenoiseKeywords = {
             **options, "device": self.device, "precision": self._precision, "backend": self.backend,
         }  # fmt: skip
-        return Denoiser(self._pattern.model, **chosen)
+        session = Denoiser(self.model, order=self._order, **chosen)
+        self._sessions[session] = None
+        return session
 
-    def close(self, session: Denoiser) -> list[Frame]:
+    def close(self, session: Denoiser) -> list[Any]:
         """End a stream: write its grain table, if it has one, and free its place.
 
         Returns:
-            The frames that still wait (with ``lookahead`` only), on the batch's device.
+            The pictures that still wait (with ``lookahead`` only), of the kinds that were pushed.
 
         Raises:
             SinkOpenError: See :meth:`Denoiser.flush`.
+            UsageError: The stream is closed already, or does not belong to this batch.
         """
+        self._check_is_ours(session)
         try:
             return session.flush()
         finally:
-            session.reset()
+            session.close()
+            self._sessions.pop(session)
             self._joints = {k: j for k, j in self._joints.items() if any(map(j.holds, j.members))}
 
-    def push(self, frames: Mapping[Denoiser, Frame]) -> dict[Denoiser, list[Frame]]:
-        """Push the next frame of some of the streams, one each.
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, *about: Any) -> None:
+        for session in self._sessions:
+            session.__exit__(*about)
+        self._sessions.clear()
+        self._joints.clear()
+        self._spares.clear()
+        self._is_closed = True
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("this StreamBatch is closed; make another one")
+
+    def _check_is_ours(self, session: Denoiser) -> None:
+        self._check_open()
+        if session not in self._sessions:
+            raise UsageError("a stream that was not opened by this StreamBatch, or is closed, cannot be used with it")
+
+    @overload
+    def push(self, pictures: Mapping[Denoiser, Picture]) -> dict[Denoiser, list[Picture]]: ...
+
+    @overload
+    def push(self, pictures: Mapping[Denoiser, Any]) -> dict[Denoiser, list[Any]]: ...
+
+    def push(self, pictures: Mapping[Denoiser, Any]) -> dict[Denoiser, list[Any]]:
+        """Push the next picture of some of the streams, one each.
 
         Args:
-            frames: Frames by session, of any formats and sizes. Frames on other devices are copied to the batch's
-                device and back, waiting for each copy.
+            pictures: Pictures by session, of any kinds and sizes, see :meth:`Denoiser.push`. Those on other devices are
+                copied to the batch's device and back, waiting for each copy.
 
         Returns:
-            The finished frames by session, in the same order: the frame that was pushed or, with ``lookahead``, those
-            whose wait has ended.
+            The finished pictures by session, in the same order: the picture that was pushed or, with ``lookahead``,
+            those whose wait has ended.
 
         Raises:
-            UsageError: A session does not belong to this batch.
+            UsageError: A session does not belong to this batch, or is closed, or the batch is closed.
             DeviceError: The device ran out of memory.
             FormatError: See :meth:`Denoiser.push`.
         """
+        self._check_open()
+        for session in pictures:
+            self._check_is_ours(session)
         groups: dict[Key, list[tuple[Denoiser, Task]]] = {}
-        clean: dict[Denoiser, list[Frame]] = {}
-        for session, frame in frames.items():
-            if session.backend is not self.backend:
-                raise UsageError("a stream that was not opened by this StreamBatch cannot be pushed through it")
-            frame = self._moved(frame, self.device)
+        clean: dict[Denoiser, list[Any]] = {}
+        for session, picture in pictures.items():
             if session.latency_frames:
-                clean[session] = session.push(frame)
+                clean[session] = session.push(picture)
                 continue
-            task = session.prepare(frame)
+            task = session.prepare(picture)
             height, width = task.padded.shape[-2:]
-            groups.setdefault((height, width, session.sigma is None), []).append((session, task))
+            kind = 0 if task.sigma is None else task.sigma.ndim
+            groups.setdefault((height, width, kind), []).append((session, task))
         for key, members in groups.items():
             try:
-                clean.update({session: [frame] for session, frame in self._step(key, members).items()})
+                clean.update({session: [picture] for session, picture in self._step(key, members).items()})
             except torch.OutOfMemoryError as ex:
                 raise DeviceError(
                     f"{self.device} ran out of memory with {len(members)} streams of {key[1]}x{key[0]}; push fewer "
                     "at a time"
                 ) from ex
-        return {s: [self._moved(c, f.planes[0].device) for c in clean[s]] for s, f in frames.items()}
+        return {session: clean[session] for session in pictures}
 
-    @staticmethod
-    def _moved(frame: Frame, device: torch.device) -> Frame:
-        if not isinstance(frame, Frame) or all(plane.device == device for plane in frame.planes):
-            return frame
-        return replace(frame, planes=tuple(plane.to(device) for plane in frame.planes))
-
-    def _step(self, key: Key, members: list[tuple[Denoiser, Task]]) -> dict[Denoiser, Frame]:
+    def _step(self, key: Key, members: list[tuple[Denoiser, Task]]) -> dict[Denoiser, Any]:
         """Take one step of the network for streams of one kind."""
         sessions, tasks = zip(*members, strict=True)
         with torch.inference_mode():

@@ -144,13 +144,13 @@ def encoder_options(codec: av.codec.Codec, crf: float | None, preset: str | None
         crf = quality.default_crf
     elif quality.default_crf is None:
         what = "is lossless and" if codec.lossless and not codec.lossy else ""
-        raise UnsupportedOptionError(f"codec {codec.name} {what} has no crf option".replace("  ", " "))
+        raise UnsupportedOptionError(f"codec {codec.name} {what} has no crf option".replace("  ", " "), "crf")
     elif not 0 <= crf <= quality.max_crf:
         raise UsageError(f"crf of {codec.name} must be from 0 to {quality.max_crf:g}, got {crf:g}", "crf")
     if crf is not None:
         options[quality.crf_option] = f"{crf:g}"
     if preset is not None and quality.preset_option is None:
-        raise UnsupportedOptionError(f"codec {codec.name} has no preset option")
+        raise UnsupportedOptionError(f"codec {codec.name} has no preset option", "preset")
     if preset in _SPEEDS:
         preset = quality.speeds[_SPEEDS.index(preset)]
     elif preset is not None and codec.name in _QUALITY and not _is_own_preset(preset, quality):

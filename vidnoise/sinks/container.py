@@ -30,6 +30,7 @@ from vidnoise.sinks.destination import Destination, Output
 from vidnoise.sinks.encoder_choice import EncoderChoice
 from vidnoise.sinks.muxer import GROWING, MOVIES, merge_options, movie_options, wants_index_first
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, output_color
+from vidnoise.sinks.protocol import FinishedAfterUse
 from vidnoise.sinks.scheduling import preserve_scheduling
 from vidnoise.sinks.start_offset import StartOffset
 from vidnoise.sinks.tags import (
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 _BUFFER_SIZE = 1 << 20
 
 
-class ContainerSink:
+class ContainerSink(FinishedAfterUse):
     """Encodes frames and muxes them into a container; see :func:`vidnoise.sinks.open_sink` for the options.
 
     Not thread-safe, except for :meth:`stop`.

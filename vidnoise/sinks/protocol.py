@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vidnoise.frame import Frame, Packet, StreamInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """Receives the frames of one video. Not thread-safe: one thread opens, writes, and closes or aborts."""
+    """Receives the frames of one video. Not thread-safe: one thread opens, writes, and closes or aborts.
+
+    As a context manager, it is closed at the end of the ``with`` block unless it is closed already, or aborted if the
+    block raised; writing to it afterwards raises an ``EncodeError``.
+    """
 
     def is_ready(self) -> bool:
         """Whether :meth:`open` would return without waiting for a reader, as a FIFO needs one."""
@@ -43,3 +50,27 @@ class Sink(Protocol):
     def abort(self) -> None:
         """Discard the output. Idempotent; may be called at any time, even after :meth:`close`."""
         ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None: ...
+
+
+class FinishedAfterUse:
+    """What a sink is as a context manager."""
+
+    def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.abort()  # of a closed one nothing; of one that was never opened, what was held

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from vidnoise.errors import ReaderClosedError, StalledError, VidnoiseError
+from vidnoise.errors import EncodeError, ReaderClosedError, StalledError, VidnoiseError
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.frame_queue import FrameQueue
-from vidnoise.sinks.protocol import Sink
+from vidnoise.sinks.protocol import FinishedAfterUse, Sink
 from vidnoise.sinks.stamps import copy_of
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _END_SECONDS = 10.0
 """How long to wait for an output that is being aborted."""
 
 
-class TeeSink:
+class TeeSink(FinishedAfterUse):
     """Writes every frame to several sinks, each on its own thread, so that none has to wait for another.
 
     For a live input, an output that does not keep up loses the oldest frames in its queue, and they are counted. For
@@ -83,6 +83,8 @@ class TeeSink:
         self._branches = [_Branch(sink, info, is_open=sink not in late) for sink in self._all]
 
     def write(self, frame: Frame) -> None:
+        if not self._branches:
+            raise EncodeError("the outputs are not open")
         # The planes may be a slot of a ring, which is reused as soon as this returns.
         copied = replace(frame, planes=tuple(plane.clone() for plane in frame.planes))
 

@@ -36,6 +36,7 @@ from vidnoise.sources.hardware import Hardware
 from vidnoise.sources.interlacing import FieldDetector
 from vidnoise.sources.opening import open_container
 from vidnoise.sources.picture import PictureReader
+from vidnoise.sources.protocol import ClosedAfterUse
 from vidnoise.sources.seeking import PictureStream
 from vidnoise.sources.side_data import SideDataMonitor
 from vidnoise.sources.size_change import is_same_format, size_change_error
@@ -49,7 +50,7 @@ _BROADCAST_CLOCK_SECONDS = 60
 """Start of a transport stream, in seconds, above which it is taken for the time of a broadcast's clock."""
 
 
-class ContainerSource:
+class ContainerSource(ClosedAfterUse):
     """Reads the main video stream of a container once, front to back, in constant memory.
 
     All other streams are passed through as packets. Not thread-safe: the thread that iterates is the one that closes;
@@ -227,6 +228,8 @@ class ContainerSource:
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
             raise SourceError(f"{self.uri}: a source can be read only once; open it again", self.uri)
+        if self._closed:
+            raise SourceError(f"{self.uri}: the source is closed; open it again", self.uri)
         self._started = True
         return self._frames()
 

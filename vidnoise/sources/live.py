@@ -14,7 +14,7 @@ from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceLos
 from vidnoise.frame import Frame, Packet
 from vidnoise.frame.stamps import shift_stamps
 from vidnoise.options import FOREVER, SizeChange
-from vidnoise.sources.protocol import Source
+from vidnoise.sources.protocol import ClosedAfterUse, Source
 from vidnoise.text import shown
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Connection:
         )  # fmt: skip
 
 
-class LiveSource:
+class LiveSource(ClosedAfterUse):
     """Reads a live input, notes when each frame arrived, and reconnects when the input is lost.
 
     Time continues across an outage: the first frame after it follows the last one before it by the duration of the

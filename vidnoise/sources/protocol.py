@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vidnoise.frame import Frame, Packet, StreamInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @runtime_checkable
@@ -13,6 +16,9 @@ class Source(Protocol):
     """A video stream that can be read once, front to back.
 
     One thread iterates and closes; :meth:`stop` is thread-safe.
+
+    As a context manager, it is closed at the end of the ``with`` block; iterating it afterwards raises a
+    ``SourceError``.
     """
 
     info: StreamInfo
@@ -35,3 +41,20 @@ class Source(Protocol):
     def close(self) -> None:
         """Release the input. Idempotent."""
         ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class ClosedAfterUse:
+    """What a source is as a context manager."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -110,17 +110,17 @@ class Trainer:
         """
         initial = self.config.initial
         if isinstance(initial, str):
-            trained, card = load_model(initial)
-            self.earlier = legs_of(card)
-            network = self.build(trained.config)
-            network.load_state_dict(trained.state_dict())
+            trained = load_model(initial)
+            self.earlier = legs_of(trained.card)
+            network = self.build(trained.network.config)
+            network.load_state_dict(trained.network.state_dict())
             return network
         network = self.build(self.config.model_config())
         for module, names in (initial or {}).items():
             models = [load_model(name) for name in ([names] if isinstance(names, str) else names)]
-            self.earlier = joined([self.earlier, *(legs_of(card) for _, card in models)])
+            self.earlier = joined([self.earlier, *(legs_of(model.card) for model in models)])
             try:
-                parts = [trained.get_submodule(module).state_dict() for trained, _ in models]
+                parts = [model.network.get_submodule(module).state_dict() for model in models]
                 if len(parts) == 1:
                     grow(network.get_submodule(module), parts[0])
                 else:

@@ -165,9 +165,9 @@ def _weights(folder: Path) -> list[bytes]:
 def _load(data: bytes, folder: Path) -> None:
     path = folder / "a.safetensors"
     path.write_bytes(data)
-    network, card = load_model(path)
-    assert all(torch.isfinite(values).all() for values in network.state_dict().values())
-    assert safe(card.name).isprintable()
+    model = load_model(path)
+    assert all(torch.isfinite(values).all() for values in model.network.state_dict().values())
+    assert safe(model.name).isprintable()
 
 
 def _parts(folder: Path) -> Parts:

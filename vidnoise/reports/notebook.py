@@ -1,0 +1,79 @@
+"""Pictures before and after, to look at in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vidnoise.color import to_rgb
+from vidnoise.frame import Frame
+from vidnoise.pictures import Order, PictureAdapter
+
+MOST = 1280
+"""Pixels of the longer side of a picture as it is shown: larger ones would make a notebook of many megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture and its caption, as a notebook shows them."""
+
+    caption: str
+    png: bytes
+
+
+class Display:
+    """Pictures beside each other, see :func:`show`. A notebook shows them where this is the value of a cell."""
+
+    def __init__(self, pictures: Sequence[Shown]) -> None:
+        self.pictures = tuple(pictures)
+
+    def _repr_html_(self) -> str:
+        width = 100 / len(self.pictures)
+        figures = "".join(
+            f'<figure style="margin:0;width:{width:g}%"><img style="width:100%" alt="{html.escape(each.caption)}" '
+            f'src="data:image/png;base64,{base64.b64encode(each.png).decode()}"/>'
+            f"<figcaption>{html.escape(each.caption)}</figcaption></figure>"
+            for each in self.pictures
+        )
+        return f'<div style="display:flex;gap:4px">{figures}</div>'
+
+    def __repr__(self) -> str:
+        return f"Display({', '.join(each.caption for each in self.pictures)})"
+
+
+def show(before: Any, after: Any, *, order: Order = "rgb", labels: Sequence[str] = ("before", "after")) -> Display:
+    """Show a picture before and after denoising beside each other in a notebook, as the value of a cell.
+
+    Args:
+        before, after: single pictures of any kind that :func:`vidnoise.denoise` takes. Larger ones than 1280 pixels
+            are shown smaller, as their caption says.
+        order: of the channels of arrays and tensors: ``"rgb"`` or ``"bgr"``.
+        labels: their captions.
+
+    Raises:
+        FormatError: they are of no supported kind.
+
+    >>> import numpy as np, vidnoise
+    >>> noisy = np.zeros((48, 64, 3), np.uint8)
+    >>> vidnoise.show(noisy, noisy)
+    Display(before 64x48, after 64x48)
+    """
+    adapter = PictureAdapter(order)
+    frames = [adapter.frame(picture)[0] for picture in (before, after)]
+    return Display([_shown(frame, label) for frame, label in zip(frames, labels, strict=True)])
+
+
+def _shown(frame: Frame, label: str) -> Shown:
+    rgb = (to_rgb(frame)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    caption, longest = f"{label} {frame.width}x{frame.height}", max(frame.width, frame.height)
+    if longest > MOST:
+        size = tuple(max(1, round(side * MOST / longest)) for side in (frame.width, frame.height))
+        rgb, caption = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), f"{caption}, shown at {size[0]}x{size[1]}"
+    _, png = cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))
+    return Shown(caption, png.tobytes())
