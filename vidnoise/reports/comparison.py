@@ -165,20 +165,20 @@ def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
     >>> comparison.frames, round(comparison.psnr), comparison.ssim < 1, round(comparison.flicker, 1)
     (3, 33, True, 6.3)
     """
-    meter, ended = _Meter(), object()
+    meter = _Meter()
     with contextlib.ExitStack() as stack:
         versions = [stack.enter_context(_frames_of(version, order)) for version in (a, b)]
-        for row in itertools.zip_longest(*versions, fillvalue=ended):
-            if ended in row:
-                logger.warning("%s ended after %d frames; the rest was not compared", "ab"[row.index(ended)], meter.n)
+        for one, other in itertools.zip_longest(*versions):
+            if one is None or other is None:
+                short = "a" if one is None else "b"
+                logger.warning("%s ended after %d frames; the rest was not compared", short, meter.n)
                 break
-            one, other = row
             if (one.height, one.width) != (other.height, other.width):
                 raise FormatError(
                     f"a is {_shape(one.width, one.height, 0)}, but b is {_shape(other.width, other.height, 0)}; only "
                     "pictures of one size can be compared"
                 )
-            meter.add(*(rgb.cpu() for rgb in _as_rgb(row)))
+            meter.add(*(rgb.cpu() for rgb in _as_rgb([one, other])))
     if not meter.n:
         raise FormatError("there is no frame to compare")
     quality = meter.quality()
