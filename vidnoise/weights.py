@@ -9,7 +9,7 @@ import os
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from vidnoise.disk import write_whole
 from vidnoise.errors import UnknownModelError, UsageError, WeightsError
@@ -32,9 +32,9 @@ class ModelCard:
     version: str = "1"
     noise: str = ""
     """Description of the noise that the model was trained on."""
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict[str, Any])
     """Training configuration, steps and hours."""
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict[str, Any])
     licence: str = "MIT"
     sha256: str = ""
     """Checksum of the stored weights (:func:`checksum`); empty in older files without one."""
@@ -133,20 +133,20 @@ def read_card(path: Path) -> tuple[ModelCard, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            metadata = cast("dict[str, str]", file.metadata() or {})  # pyright: ignore[reportUnknownMemberType]
     except (SafetensorError, OSError) as ex:
         raise WeightsError(f"{path} is not a readable safetensors file: {ex}") from ex
     if metadata.get("vidnoise_format") != FORMAT:
         found = metadata.get("vidnoise_format", "none")
         raise WeightsError(f"{path}: model format {found}, this version of vidnoise reads format {FORMAT}")
     try:
-        card, config = ModelCard(**json.loads(metadata["card"])), json.loads(metadata["config"])
+        card, config = ModelCard(**json.loads(metadata["card"])), cast("object", json.loads(metadata["config"]))
     except (KeyError, TypeError, ValueError, RecursionError) as ex:
         raise WeightsError(f"{path}: damaged model card: {ex}") from ex
     if not isinstance(config, dict):
         raise WeightsError(f"{path}: damaged model card: its settings are no table")
-    return card, config
+    return card, cast("dict[str, Any]", config)
 
 
 def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Model:
@@ -166,7 +166,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
     ('fast', 'fast')
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     from vidnoise.model import DenoiseNetwork, ModelConfig
 
@@ -200,7 +200,7 @@ def as_model(model: ModelLike, device: torch.device | str = "cpu") -> Model:
         return load_model(model, device)
     if isinstance(model, DenoiseNetwork):
         model = Model(model, ModelCard("custom", tier="custom"))
-    if not isinstance(model, Model):
+    if not isinstance(model, Model):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(
             f"model must be a name, a .safetensors file or what load_model returned, got a {type(model).__name__}",
             "model",
@@ -242,9 +242,11 @@ def _check_sizes(config: dict[str, Any], weights: dict[str, torch.Tensor], path:
     """
     most = max([len(weights), *(size for values in weights.values() for size in values.shape)])
     for name, value in config.items():
-        for size in value if isinstance(value, list) else [value]:
+        for size in cast("list[object]", value) if isinstance(value, list) else [value]:
             if isinstance(size, (list, dict, float)) or (isinstance(size, int) and not 0 <= size <= most):
-                raise WeightsError(f"{path}: {name} cannot be {reprlib.repr(value)} in a file with these weights")
+                raise WeightsError(
+                    f"{path}: {name} cannot be {reprlib.repr(cast('object', value))} in a file with these weights"
+                )
 
 
 def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> None:

@@ -23,7 +23,7 @@ def plane_views(picture: Any, format: PixelFormat) -> tuple[Tensor, ...]:
         One tensor a plane, ``(H, W)`` or ``(H, W, C)``.
     """
     size = format.bytes_per_sample
-    views = []
+    views: list[torch.Tensor] = []
     for i, plane in enumerate(picture.planes[: len(format.layout)]):
         shape = format.plane_shape(i, picture.height, picture.width)
         pitch = abs(plane.line_size) // size

@@ -41,7 +41,7 @@ class CopiedStream:
     """FFmpeg's codec name, ``"unknown"`` where this build has none."""
     template: Any
     """An ``av`` stream that outlives the source's container, or None where none could be made."""
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
     disposition: int = 0
     picture: bytes = b""
     """All the data of a cover picture; its packet comes, too."""
@@ -61,12 +61,12 @@ class Passthrough:
     container: str = ""
     """FFmpeg's name of the source's container format."""
     streams: tuple[CopiedStream, ...] = ()
-    metadata: dict[str, str] = field(default_factory=dict)
-    video_metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
+    video_metadata: dict[str, str] = field(default_factory=dict[str, str])
     video_disposition: int = 0
     chapters: tuple[dict[str, Any], ...] = ()
     """As ``av`` gives them: id, start, end, time_base, metadata."""
     display_matrix: tuple[int, ...] | None = None
     """The nine numbers of FFmpeg's display matrix; None for the identity."""
-    hdr: dict[str, Any] = field(default_factory=dict)
+    hdr: dict[str, Any] = field(default_factory=dict[str, Any])
     """HDR10 static metadata: ``mastering_display`` and ``content_light`` (see ``sinks.hdr``)."""
