@@ -44,6 +44,6 @@ class ModelConfig:
 TIERS: dict[str, ModelConfig] = {
     "fast": ModelConfig(widths=(16, 32, 64), blocks=(0, 1, 2, 1, 1), hidden=12, fusion_width=8),
     "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 3, 1, 1), hidden=16, fusion_width=8),
-    "quality": ModelConfig(widths=(48, 96, 160), blocks=(2, 2, 4, 2, 2), hidden=32),
+    "quality": ModelConfig(widths=(64, 128, 160), blocks=(1, 1, 3, 1, 1), hidden=32, fusion_width=8),
 }  # fmt: skip
 """Tiers by name. A new tier needs one entry here and a training configuration."""
