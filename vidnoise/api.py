@@ -17,12 +17,13 @@ import torch
 
 from vidnoise.allocator import memory_errors_explained
 from vidnoise.backends import check_backend, steady_backend
+from vidnoise.backends.tiled import room_for_still
 from vidnoise.backends.window import choose_lookahead
 from vidnoise.checked import takes
 from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
-from vidnoise.options import DenoiseOptions, FileOptions
-from vidnoise.pictures import PictureAdapter, Restore
+from vidnoise.options import DenoiseOptions, DeviceOptions, FileOptions, ImageOptions
+from vidnoise.pictures import PictureAdapter, Restore, image_frame
 from vidnoise.pipeline.device_transfer import HostTransfer, make_transfer
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, joined
@@ -32,6 +33,7 @@ from vidnoise.session.fields import FieldDenoiser
 from vidnoise.session.grain_table import GrainTable
 from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind
 from vidnoise.sources import make_source
+from vidnoise.stills.names import is_one_picture
 from vidnoise.text import shown
 from vidnoise.weights import LoadedModel, load_model
 
@@ -40,11 +42,12 @@ if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Unpack
 
-    from vidnoise.options import DenoiseKeywords, FileKeywords
+    from vidnoise.options import DenoiseKeywords, FileKeywords, ImageKeywords
 
     Picture = TypeVar("Picture", np.ndarray, torch.Tensor, av.VideoFrame, Frame)
+    Image = TypeVar("Image")
 else:
-    Picture = TypeVar("Picture")
+    Picture, Image = TypeVar("Picture"), TypeVar("Image")
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +118,53 @@ def _denoise(pictures: Iterable[Picture], denoiser: Denoiser) -> Iterator[Pictur
             yield ways_back.popleft()(frame)
 
 
+@takes(ImageOptions)
+def denoise_image(
+    image: Image,
+    *,
+    model: str | os.PathLike[str] | LoadedModel = "standard",
+    **options: Unpack[ImageKeywords],
+) -> Image:
+    """Denoise one picture; to denoise files into files, use :func:`denoise_file`.
+
+    Where the free memory would not do for the whole, the picture is denoised in tiles.
+
+    Args:
+        image: a numpy array ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA, ``(H, W)`` gray or ``(H, W, 2)`` gray with alpha, a
+            torch tensor ``(3, H, W)`` RGB, each in uint8, uint16 (all 16 bits used) or float32 (nominally [0, 1], never
+            clipped); a ``PIL.Image.Image`` of mode L, LA, RGB, RGBA or I;16; an ``av.VideoFrame``; a :class:`Frame`; or
+            the path of a picture file.
+        model: a name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned.
+        options: see below, and :class:`vidnoise.options.ImageOptions`.
+
+    Returns:
+        A picture of the same kind, sample type, shape and device; alpha and what a PIL image tells in ``info`` are
+        kept. For a path a numpy array, RGB: uint8, uint16 or float32 as the file has it, gray as ``(H, W)``, with alpha
+        where there is one, not turned by EXIF.
+
+    Raises:
+        UsageError: an option out of range.
+        SourceError: the file cannot be read, or is no picture.
+        FormatError: a picture of another kind, sample type or shape.
+        UnknownModelError, WeightsError, DeviceError, BackendError: see :func:`denoise`.
+
+    >>> import numpy as np
+    >>> noisy = np.random.default_rng(0).normal(128, 20, (48, 64, 3)).clip(0, 255).astype(np.uint8)
+    >>> clean = denoise_image(noisy)
+    >>> clean.shape, clean.dtype, bool(clean.std() < 0.5 * noisy.std())
+    ((48, 64, 3), dtype('uint8'), True)
+    """
+    chosen = ImageOptions.of("denoise_image", options)
+    given, restore = image_frame(image)
+    loaded, chosen = _for_still(model, chosen, given.height, given.width)
+    with contextlib.closing(Denoiser(loaded, **chosen.keywords(ImageOptions))) as denoiser, memory_errors_explained():
+        is_there = all(plane.device == denoiser.device for plane in given.planes)
+        transfer = HostTransfer() if is_there else make_transfer(denoiser.device)
+        uploaded = transfer.upload(iter([given]))
+        (clean,) = (restore(frame) for frame in transfer.download(denoiser(uploaded)))
+    return clean
+
+
 @takes(FileOptions)
 def denoise_file(
     src: str | os.PathLike[str],
@@ -125,14 +175,17 @@ def denoise_file(
     model: str | os.PathLike[str] | LoadedModel = "standard",
     **options: Unpack[FileKeywords],
 ) -> RunStats:
-    """Denoise a video file into another one; this is what ``vidnoise SRC -o DST`` runs.
+    """Denoise a video, a picture or a sequence of pictures into another one; ``vidnoise SRC -o DST`` runs this.
 
-    Sound, subtitles, chapters, metadata, time stamps, rotation and colour tags are kept. ``dst`` appears under its
-    name only when it is complete; on Ctrl-C it is finished with what was done so far.
+    Sound, subtitles, chapters, metadata, time stamps, rotation and colour tags are kept; of pictures EXIF, ICC profile,
+    XMP and resolution. ``dst`` appears under its name only when it is complete; on Ctrl-C it is finished with what was
+    done so far.
 
     Args:
-        src: a path or URL, or ``-`` for standard input.
-        dst: a path, whose extension chooses the container, ``-`` for standard output, or a URL to push to.
+        src: a path or URL, or ``-`` for standard input. ``frame%04d.png`` and ``shots/*.png`` are sequences, which are
+            denoised as videos are; a picture's name alone is a still.
+        dst: a path, whose extension chooses the container or the kind of picture (``clean%04d.png`` for many), ``-``
+            for standard output, or a URL to push to.
         progress: called about ten times a second, and at the end.
         should_stop: asked before each frame; when it says yes, the file ends there.
         model: a name from :func:`list_models`, a ``.safetensors`` file, or what :func:`load_model` returned, so that
@@ -162,7 +215,7 @@ def denoise_file(
     table = None if chosen.grain_table is None else GrainTable(chosen.grain_table, overwrite=chosen.overwrite)
     device = "cpu" if chosen.hwaccel == "none" else resolve_device(chosen.device)
     rest = None
-    if chosen.resume:
+    if chosen.resume and not is_one_picture(os.fspath(src)):
         if isinstance(model, (str, os.PathLike)):
             model = load_model(model, resolve_device(chosen.device))
         source, sink = open_resumable(src, dst, chosen, network=model.network, device=device)
@@ -182,6 +235,8 @@ def denoise_file(
         stack.callback(lambda: sink.abort())  # which changes nothing once it is closed
         if chosen.threads:
             torch.set_num_threads(chosen.threads)
+        if source.info.is_still:
+            model, chosen = _for_still(model, chosen, source.info.height, source.info.width)
         session = _sessions(source.info, chosen, table, rest.first_time if rest else None)
         first = session(model)
         # Fields of the second kind take their grain from another seed.
@@ -210,6 +265,20 @@ def denoise_file(
         return rest.amend(stats) if rest else stats
 
 
+Options = TypeVar("Options", bound=DeviceOptions)
+
+
+def _for_still(
+    model: str | os.PathLike[str] | LoadedModel, options: Options, height: int, width: int
+) -> tuple[LoadedModel, Options]:
+    """The model, loaded, and the options for one picture: in tiles where the memory would not do for the whole."""
+    device = resolve_device(options.device)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device)
+    if options.max_memory is None and options.backend in ("auto", "eager"):
+        options = replace(options, max_memory=room_for_still(loaded.network, height, width, device))
+    return loaded, options
+
+
 def _sessions(
     info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None
 ) -> Callable[..., Denoiser]:
@@ -224,6 +293,8 @@ def _sessions(
     if options.mask is not None and info.field_order is not None:
         raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet")
     device, backend, lookahead = resolve_device(options.device), options.backend, options.lookahead
+    if info.is_still:
+        lookahead = 0
     if lookahead == "auto":
         lookahead = choose_lookahead(
             (info.width, info.height), device, max_memory=options.max_memory, rate=info.rate,

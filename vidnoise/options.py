@@ -87,8 +87,8 @@ class DeviceOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiseOptions(DeviceOptions):
-    """Options of denoising, for one stream."""
+class ImageOptions(DeviceOptions):
+    """Options of denoising, for one picture."""
 
     strength: float = option(
         1.0, """0 changes nothing, bit for bit; 1 removes what the network takes for noise; values between mix; up to 2
@@ -100,10 +100,6 @@ class DenoiseOptions(DeviceOptions):
     chroma: float = option(
         1.0, "As strength, times it, for colour alone, 0 to 2; of RGB for the correction's BT.709 Cb and Cr.",
         least=0, most=MAX_STRENGTH, help="Strength for colour alone, 0 to 2, times it.")
-    zones: ZonesLike | None = option(
-        None, """Strengths by time, "0-10:0.5,60-:0" or (begin, end, strength) each: in those seconds of the video, end
-        excluded, that strength holds instead. Pictures without times cannot have them.""",
-        metavar="LIST", help='Strengths by time, in seconds: "0-10:0.5,60-:0".')
     mask: MaskLike | None = option(
         None, """Strength by place, white fully, black not at all: a picture or video file, read in step with the
         frames, or an (H, W) array. Scaled to the frames' size if its proportions are theirs.""",
@@ -114,17 +110,26 @@ class DenoiseOptions(DeviceOptions):
     grain_seed: int = option(
         0, "Which grain; the same seed gives the same on the same device.",
         least=-(1 << 63), most=(1 << 63) - 1, must_be="a number of 64 bits", help="Which grain.")
+    sigma: float | None = option(
+        None, """Standard deviation of the noise in 8-bit units (25 means 25/255), 0 to 255, of each plane's samples as
+        they are stored: of R, G and B, of gray, or of Y, Cb and Cr; None measures it, per pixel, channel and frame.""",
+        least=0, most=255, unit=" (8-bit units)",
+        help="Noise level of each plane, in 8-bit units.  [default: measured]")
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseOptions(ImageOptions):
+    """Options of denoising, for one stream."""
+
+    zones: ZonesLike | None = option(
+        None, """Strengths by time, "0-10:0.5,60-:0" or (begin, end, strength) each: in those seconds of the video, end
+        excluded, that strength holds instead. Pictures without times cannot have them.""",
+        metavar="LIST", help='Strengths by time, in seconds: "0-10:0.5,60-:0".')
     grain_table: PathLike | None = option(
         None, "File for an AV1 film-grain table (filmgrn1) of the noise removed, written at the end.",
         metavar="FILE", help="Write an AV1 film-grain table of the noise removed.")
     preview: str | None = option(
         None, """"split" leaves the left half of the picture as it is, with a thin divider, to look at.""",
         choices=("split",), help="Leave the left half as it is, to look at.")
-    sigma: float | None = option(
-        None, """Standard deviation of the noise in 8-bit units (25 means 25/255), 0 to 255, of each plane's samples as
-        they are stored: of R, G and B, of gray, or of Y, Cb and Cr; None measures it, per pixel, channel and frame.""",
-        least=0, most=255, unit=" (8-bit units)",
-        help="Noise level of each plane, in 8-bit units.  [default: measured]")
     detect_cuts: bool = option(
         True, "Start afresh at scene cuts.", flag="--no-cuts", help="Do not look for scene cuts.")
     lookahead: int | str = option(
@@ -180,6 +185,9 @@ class SourceOptions(ThreadOptions):
     raw_rate: str | None = option(
         None, """For video without a header: frames per second, "30000/1001"; by default 25.""",
         metavar="FPS", help="... and its frame rate, as in 30000/1001.  [default: 25]")
+    rate: str | None = option(
+        None, """Of a sequence of pictures ("frame%04d.png", "shots/*.png"): frames per second, "30000/1001"; by default
+        25.""", metavar="FPS", help="Frame rate of a sequence of pictures, as in 30000/1001.  [default: 25]")
     live: bool | None = option(
         None, """Whether the input does not wait for us; by default the address tells. Files are then read in real
         time.""", flag="--live/--not-live", may_change=True,
@@ -237,6 +245,10 @@ class SinkOptions(ThreadOptions):
     crf: float | None = option(
         None, "Constant quality in the encoder's own scale (lower is better); None for a good default.",
         help="Quality in the encoder's scale; lower is better.  [default: a high one]")
+    quality: int | None = option(
+        None, """Of JPEG and WebP pictures, 1 to 100. None is 95, and for WebP of what was not stored with subsampled
+        chroma (PNG, TIFF, lossless WebP) no loss at all.""", least=1, most=100,
+        help="Of JPEG and WebP pictures, 1 to 100.  [default: 95; WebP of PNG and TIFF lossless]")
     preset: str | None = option(
         None, """Speed, "ultrafast" to "veryslow" (or the encoder's own name or number).""",
         help="Encoder speed: ultrafast to veryslow, or the encoder's own.")
@@ -316,19 +328,24 @@ class DeviceKeywords(TypedDict, total=False):
     max_memory: float | None
 
 
-class DenoiseKeywords(DeviceKeywords, total=False):
-    """Keywords of :class:`DenoiseOptions`."""
+class ImageKeywords(DeviceKeywords, total=False):
+    """Keywords of :class:`ImageOptions`."""
 
     strength: float
     luma: float
     chroma: float
-    zones: ZonesLike | None
     mask: MaskLike | None
     grain: float
     grain_seed: int
+    sigma: float | None
+
+
+class DenoiseKeywords(ImageKeywords, total=False):
+    """Keywords of :class:`DenoiseOptions`."""
+
+    zones: ZonesLike | None
     grain_table: PathLike | None
     preview: str | None
-    sigma: float | None
     detect_cuts: bool
     lookahead: int | str
 
@@ -349,6 +366,7 @@ class SourceKeywords(ThreadKeywords, total=False):
     raw_size: str | None
     raw_format: str | None
     raw_rate: str | None
+    rate: str | None
     live: bool | None
     connect_timeout: float
     read_timeout: float | None
@@ -367,6 +385,7 @@ class SinkKeywords(ThreadKeywords, total=False):
     overwrite: bool
     codec: str | None
     crf: float | None
+    quality: int | None
     preset: str | None
     pix_fmt: str | None
     audio: str

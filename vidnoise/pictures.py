@@ -5,6 +5,8 @@ The only place above sources and sinks that knows ``av``, and it imports it only
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidnoise.color.convert import convert
 from vidnoise.errors import FormatError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.options import SourceOptions
+from vidnoise.stills.names import KINDS, is_one_picture
 
 if TYPE_CHECKING:
     import av
@@ -27,6 +32,17 @@ ALLOWED = (
     "frames may be numpy arrays (H, W, 3) RGB or (H, W) gray, torch tensors (3, H, W) RGB "
     "(each uint8, uint16 or float32), av.VideoFrames or vidnoise.Frames"
 )
+
+ALLOWED_IMAGES = (
+    "an image may be a numpy array (H, W, 3) RGB, (H, W, 4) RGBA, (H, W) gray or (H, W, 2) gray with alpha, a torch "
+    "tensor (3, H, W) RGB (each uint8, uint16 or float32, but gray with alpha not as float), a PIL image, an "
+    "av.VideoFrame, a vidnoise.Frame or a path"
+)
+
+_WITH_ALPHA = {2: ("ya8", "ya16le", "rgbaf32le"), 4: ("rgba", "rgba64le", "rgbaf32le")}
+"""By channels, then by depth: 8 bits, 16 bits, float."""
+_DEPTHS = {torch.uint8: 0, torch.uint16: 1, torch.float32: 2}
+_PILLOW_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I;16L", "I;16B")
 
 _SUFFIXES = {torch.uint8: ("24", "", ""), torch.uint16: ("48le", "16le", "16le"), torch.float32: ("f32le",) * 3}
 """By sample type: endings of the names of packed RGB, gray and planar RGB formats."""
@@ -76,19 +92,92 @@ class PictureAdapter:
 def _from_array(array: np.ndarray, index: int) -> Frame:
     is_gray = array.ndim == 2
     is_rgb = array.ndim == 3 and array.shape[2] == 3
-    native = array.dtype.newbyteorder("=")
-    if native not in (np.uint8, np.uint16, np.float32) or not (is_gray or is_rgb):
+    if not (is_gray or is_rgb):
         raise FormatError(f"got a numpy array {array.shape} of {array.dtype}; {ALLOWED}")
-    if array.size == 0:
-        raise FormatError(f"got an empty numpy array {array.shape}")
-    # Torch wants memory that goes forward and may be written to, although nobody writes.
-    plane = torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
+    plane = _plane(array, ALLOWED)
     packed, gray, _ = _SUFFIXES[plane.dtype]
     return Frame((plane,), PIXEL_FORMATS[f"gray{gray}" if is_gray else f"rgb{packed}"], _FULL, index=index)
 
 
+def _plane(array: np.ndarray, allowed: str) -> Tensor:
+    native = array.dtype.newbyteorder("=")
+    if native not in (np.uint8, np.uint16, np.float32):
+        raise FormatError(f"got a numpy array {array.shape} of {array.dtype}; {allowed}")
+    if array.size == 0:
+        raise FormatError(f"got an empty numpy array {array.shape}")
+    # Torch wants memory that goes forward and may be written to, although nobody writes.
+    return torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
+
+
 def _to_array(frame: Frame, dtype: np.dtype) -> np.ndarray:
     return frame.planes[0].cpu().numpy().astype(dtype)
+
+
+def image_frame(image: Any) -> tuple[Frame, Restore]:
+    """A frame of a single picture, and what turns the denoised frame into its like: as :class:`PictureAdapter`.
+
+    Args:
+        image: What that takes, an array with alpha ``(H, W, 4)`` or ``(H, W, 2)``, a ``PIL.Image.Image``, or the path
+            of a picture file, whose like is an array.
+
+    Raises:
+        FormatError: It is of no supported kind, sample type or shape.
+        SourceError: The file cannot be read, or is no picture.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return _from_file(image)
+    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] in _WITH_ALPHA:
+        plane = _plane(image, ALLOWED_IMAGES)
+        format = PIXEL_FORMATS[_WITH_ALPHA[image.shape[2]][_DEPTHS[plane.dtype]]]
+        if image.shape[2] == len(format.layout[0]):  # there is no format of gray with alpha in float
+            return Frame((plane,), format, _FULL), lambda frame: _to_array(frame, image.dtype)
+    pillow = sys.modules.get("PIL.Image")  # as with av
+    if pillow is not None and isinstance(image, pillow.Image):
+        return _from_pillow(image, pillow)
+    try:
+        return PictureAdapter().frame(image)
+    except FormatError as ex:
+        raise FormatError(str(ex).replace(ALLOWED, ALLOWED_IMAGES)) from ex
+
+
+def _from_file(path: str | os.PathLike[str]) -> tuple[Frame, Restore]:
+    from vidnoise.sources.stills import StillsSource
+
+    text = os.fspath(path)
+    if not is_one_picture(text):
+        raise FormatError(f"{text}: a path must be that of one picture file ({', '.join(sorted(KINDS))})")
+    with contextlib.closing(StillsSource(text, SourceOptions())) as source:
+        (frame,) = source
+    return frame, _as_array
+
+
+def _as_array(frame: Frame) -> np.ndarray:
+    format = frame.format
+    has_alpha = any("a" in names for names in format.layout)
+    if format.family == "gray" and not has_alpha:
+        return frame.planes[0].numpy().copy()
+    depth = 2 if format.is_float else int(format.bit_depth > 8)
+    if has_alpha:
+        name = _WITH_ALPHA[2 if format.family == "gray" else 4][depth]
+    else:
+        name = f"rgb{list(_SUFFIXES.values())[depth][0]}"
+    return convert(frame, PIXEL_FORMATS[name], _FULL).planes[0].numpy()
+
+
+def _from_pillow(image: Any, pillow: Any) -> tuple[Frame, Restore]:
+    if image.mode not in _PILLOW_MODES:
+        hint = "RGBA" if image.mode in ("PA", "La", "RGBa") or "transparency" in image.info else "RGB"
+        raise FormatError(f'got a PIL image of mode {image.mode}; convert it first, with image.convert("{hint}")')
+    array = np.array(image).astype(np.uint16 if image.mode.startswith("I;16") else np.uint8)
+    frame, _ = image_frame(array)
+
+    def restore(clean: Frame) -> Any:
+        samples = _to_array(clean, array.dtype)
+        restored = pillow.fromarray(samples)
+        restored.info = dict(image.info)
+        return restored
+
+    return frame, restore
 
 
 def _from_tensor(tensor: Tensor, index: int) -> Frame:

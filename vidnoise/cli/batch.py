@@ -11,15 +11,18 @@ from pathlib import Path
 
 from vidnoise.disk import is_unfinished
 from vidnoise.errors import SinkOpenError, SourceOpenError, UsageError
+from vidnoise.stills.names import KINDS, is_glob, is_numbered, sequence_files
 
 VIDEO_SUFFIXES = frozenset(
     {
-        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov",
-        ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
-        ".wmv", ".y4m",
+        ".3g2", ".3gp", ".apng", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v",
+        ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm",
+        ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
     }
 )  # fmt: skip
-"""Files of a folder that are taken; others are left out."""
+
+SUFFIXES = VIDEO_SUFFIXES | KINDS.keys()
+"""Files of a folder that are taken, videos and pictures; others are left out."""
 
 _ADDRESS = r"[A-Za-z][\w+.-]+:"
 """How addresses of devices, pipes and the like begin; drives of Windows have one letter."""
@@ -58,7 +61,7 @@ class Batch:
 
     jobs: tuple[Job, ...]
     left_out: tuple[str, ...] = ()
-    """Files of folders that are no videos by their names."""
+    """Files of folders that are neither videos nor pictures by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,10 @@ class _Input:
 
 
 def is_batch(inputs: Sequence[str], output: str) -> bool:
-    """Whether this is more than one file into another: several inputs, a folder on either side, or a template."""
+    """Whether this is more than one file into another: several inputs, a folder on either side, or a template.
+
+    A sequence of pictures is one file in this sense.
+    """
     return len(inputs) > 1 or any(map(os.path.isdir, inputs)) or _is_folder(output) or _is_template(output)
 
 
@@ -79,13 +85,15 @@ def plan_batch(inputs: Sequence[str], output: str, *, model: str) -> Batch:
     """The files that ``inputs`` stand for, in order, with the names of their outputs.
 
     Args:
-        inputs: Files and folders; folders are searched with all their sub-folders, except hidden ones.
+        inputs: Files, folders, numbered sequences of pictures and globs of them; folders are searched with all their
+            sub-folders, except hidden ones. The pictures of a folder or a glob are separate, those of a numbered
+            sequence belong together.
         output: A folder (its sub-folders will be those of the input), or a template: ``out/{stem}-clean{suffix}``.
         model: The model's name, for templates.
 
     Raises:
         UsageError: Inputs that are no files, an output that is neither, unknown fields, or two inputs with one output.
-        SourceOpenError: A folder without a video.
+        SourceOpenError: A folder without a video or picture, a glob of nothing.
         SinkOpenError: An output would replace an input.
     """
     if "\0" in output:
@@ -138,11 +146,17 @@ def _is_template(output: str) -> bool:
 
 def _in_folder(output: str) -> Callable[[_Input, int], str]:
     if os.path.exists(output) and not os.path.isdir(output):
-        raise UsageError(f"{output}: is a file; for several videos give a folder, or a name such as {{stem}}{{suffix}}")
-    if Path(output).suffix.lower() in VIDEO_SUFFIXES:
+        raise UsageError(f"{output}: is a file; for several inputs give a folder, or a name such as {{stem}}{{suffix}}")
+    if is_numbered(output):
         raise UsageError(
-            f"{output}: names one file; for several videos give a folder ({Path(output).with_suffix('')}/), "
-            "or a name such as {stem}-clean{suffix}"
+            f"{output}: names a sequence, but several names or a folder are separate pictures; give a folder for "
+            "those, or the sequence as one input, in quotes: 'shots/*.png' or shots/frame%04d.png"
+        )
+    if Path(output).suffix.lower() in SUFFIXES:
+        raise UsageError(
+            f"{output}: names one file; for several inputs give a folder ({Path(output).with_suffix('')}/), "
+            "or a name such as {stem}-clean{suffix}; pictures that make one video are one input, in quotes: "
+            "'shots/*.png'"
         )
     return lambda each, _: as_file(str(Path(output) / each.sub / each.path.name))
 
@@ -186,6 +200,9 @@ def _find(inputs: Sequence[str], target: Path | None) -> tuple[list[_Input], lis
     found: list[_Input] = []
     left_out: list[str] = []
     for name in inputs:
+        if is_glob(name):
+            found += [_Input(Path(path), Path(), is_found=True) for _, path in sequence_files(name)]
+            continue
         if not os.path.isdir(name):
             found.append(_Input(Path(name), Path()))
             continue
@@ -197,12 +214,14 @@ def _find(inputs: Sequence[str], target: Path | None) -> tuple[list[_Input], lis
             )  # fmt: skip
             sub = Path(folder).relative_to(name)
             for file in sorted(names):
-                if Path(file).suffix.lower() in VIDEO_SUFFIXES and not file.startswith("."):
+                if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
                     here.append(_Input(Path(folder, file), sub, is_found=True))
                 elif not file.startswith(".") and not file.endswith(".part"):
                     left_out.append(os.path.join(folder, file))
         if not here:
-            raise SourceOpenError(f"{name}: holds no video (files are taken by suffix: .mp4, .mkv, .mov, ...)", name)
+            raise SourceOpenError(
+                f"{name}: holds no video and no picture (files are taken by suffix: .mp4, .mkv, .jpg, .png, ...)", name
+            )
         found += here
     unique: dict[str, _Input] = {}
     for each in found:
@@ -233,6 +252,6 @@ def _check_names(jobs: Sequence[Job]) -> None:
 
 
 __all__ = [
-    "FIELDS", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "finished", "is_batch", "make_folders",
+    "FIELDS", "SUFFIXES", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "finished", "is_batch", "make_folders",
     "plan_batch",
 ]  # fmt: skip

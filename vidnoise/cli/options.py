@@ -17,6 +17,7 @@ from vidnoise.options import (
     DenoiseOptions,
     DeviceOptions,
     FileOptions,
+    ImageOptions,
     SinkOptions,
     SourceOptions,
     ThreadOptions,
@@ -80,7 +81,7 @@ _LEADING = ("overwrite", "resume", "segment_seconds")
 """What a run does with its output comes first in the help."""
 
 _KINDS: tuple[type[Checked], ...] = (
-    DenoiseOptions, SourceOptions, FileOptions, SinkOptions, DeviceOptions, ThreadOptions,
+    ImageOptions, DenoiseOptions, SourceOptions, FileOptions, SinkOptions, DeviceOptions, ThreadOptions,
 )  # fmt: skip
 """In the order of the help."""
 

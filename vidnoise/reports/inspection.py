@@ -21,7 +21,9 @@ from vidnoise.options import SinkOptions
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.sinks.container import ContainerSink
+from vidnoise.sinks.stills import picture_sink
 from vidnoise.sources import open_source
+from vidnoise.stills.names import kind_of
 from vidnoise.text import shown
 
 PLACES = (0.1, 0.5, 0.9)
@@ -122,7 +124,8 @@ def inspect_video(
 
 def _encoding(info: StreamInfo, output: str) -> dict[str, str] | None:
     try:
-        encoder, pixel_format = ContainerSink(output, SinkOptions(overwrite=True)).plan(info)
+        make = picture_sink if kind_of(output) else ContainerSink
+        encoder, pixel_format = make(output, SinkOptions(overwrite=True)).plan(info)
     except VidnoiseError:
         return None
     return {"encoder": encoder, "pixel_format": pixel_format}
@@ -143,6 +146,7 @@ def _video(info: StreamInfo) -> dict[str, Any]:
         "sample_aspect_ratio": None if info.sample_aspect_ratio is None else str(info.sample_aspect_ratio),
         "field_order": info.field_order,
         "is_live": info.is_live,
+        "is_still": info.is_still,
     }
 
 

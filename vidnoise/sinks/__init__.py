@@ -16,6 +16,7 @@ from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame.passthrough import FORMAT_NAMES
 from vidnoise.options import SinkOptions
 from vidnoise.sinks.protocol import Sink
+from vidnoise.stills.names import kind_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SINKS: dict[str, str] = {
     "file": "vidnoise.sinks.container:ContainerSink",
+    "stills": "vidnoise.sinks.stills:picture_sink",
     "pipe": "vidnoise.sinks.pipe:PipeSink",
     "node": "vidnoise.sinks.pipe:NodeSink",
     "url": "vidnoise.sinks.direct:NetworkSink",
@@ -48,6 +50,8 @@ def sink_kind(uri: str) -> str:
         return "camera"
     if is_node(uri.removeprefix("file:")):
         return "node"
+    if kind_of(uri.removeprefix("file:")):
+        return "stills"
     return "hls" if uri.lower().endswith(".m3u8") else "file"
 
 
@@ -66,7 +70,7 @@ def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterab
         SinkOpenError: It would be; the segments of HLS count.
     """
     outputs, reads, writes = list(outputs), list(reads), list(writes)
-    files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "hls", "node")]
+    files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "stills", "hls", "node")]
     check_apart(reads, [*files, *writes])
     for playlist in (uri for uri in outputs if sink_kind(uri) == "hls"):
         from vidnoise.sinks.direct import is_segment
@@ -119,7 +123,7 @@ def make_sink(uri: str | os.PathLike[str], options: SinkOptions) -> Sink:
         from vidnoise.sinks.several import TeeSink
 
         _check_different(text, *(os.fspath(other) for other in options.tee))
-        its_own = replace(options, tee=(), codec=None, crf=None, preset=None, pix_fmt=None, format=None)
+        its_own = replace(options, tee=(), codec=None, crf=None, quality=None, preset=None, pix_fmt=None, format=None)
         first = make_sink(text, replace(options, tee=()))
         return TeeSink([first, *(make_sink(other, its_own) for other in options.tee)])
     module, _, name = SINKS[sink_kind(text)].partition(":")

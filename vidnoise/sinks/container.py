@@ -42,6 +42,7 @@ from vidnoise.sinks.tags import (
 )
 from vidnoise.sinks.uncompressed import check_no_encoder_options, is_uncompressed, warn_of_losses
 from vidnoise.sinks.video_stream import VideoStreamWriter
+from vidnoise.stills.loops import loop_options
 from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class ContainerSink:
         self._overwrite = options.overwrite
         self._threads = options.threads
         self._audio = options.audio
+        self._quality = options.quality
         self._grow = options.grow
         self._file: Output | None = None
         self._lock: Lock | None = None
@@ -161,6 +163,10 @@ class ContainerSink:
         encoder, choice, options = self._encoding(info, copies, notify)
         aspect = self._aspect_in_header(info, encoder, notify)
         location = output_color(info, choice.name).chroma_location
+        if self._quality is not None:
+            notify(logging.WARNING, "%s: quality is that of pictures; videos have crf", self.name)
+        if copies.tags is not None and copies.tags.names():
+            notify(logging.WARNING, "%s: has no place for %s of pictures", self.name, ", ".join(copies.tags.names()))
         warn_of_chroma_location(self._format_name, encoder, choice.name, location, self.name, notify)
         try:
             self._file = self._create()
@@ -173,6 +179,7 @@ class ContainerSink:
         try:
             tags, tag_options = container_tags(copies.metadata, self._format_name, self.name, notify)
             told = [tag_options, self._muxer_options(info.is_live), movie_options(self._format_name, info, copies)]
+            told.append(loop_options(self._format_name, copies.plays))
             if self._puts_index_first(info):
                 # libav reads what it has written once more, by this name.
                 self._file.name = os.path.abspath(self._file.part_path)  # type: ignore[attr-defined]

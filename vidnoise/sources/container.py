@@ -41,9 +41,15 @@ from vidnoise.sources.seeking import Pictures
 from vidnoise.sources.size_change import change_refused, is_same_format
 from vidnoise.sources.tracks import Tracks
 from vidnoise.sources.trim import TimeRange
+from vidnoise.stills.loops import read_plays
 from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
+
+_ANIMATIONS = ("gif", "apng")
+
+_ANIMATIONS = ("gif", "apng")
+"""FFmpeg's names of the readers of pictures that move, and tell how often they are played."""
 
 _NO_PAUSE_SECONDS = 60
 """A transport stream that begins later shows the time of a broadcast's clock."""
@@ -201,6 +207,12 @@ class ContainerSource:
             is_trimmed=self._range.start is not None or self._range.duration is not None,
             field_order=self._fields.order, is_live=is_live,
         )  # fmt: skip
+        if container.format.name in _ANIMATIONS:
+            copies = replace(self.info.passthrough, plays=read_plays(self._address))
+            self.info = replace(self.info, passthrough=copies)
+        if container.format.name in _ANIMATIONS:
+            copies = replace(self.info.passthrough, plays=read_plays(self._address))
+            self.info = replace(self.info, passthrough=copies)
         self._total_seconds = total
         self._beside = Beside(self.uri, self._first, self._time_base, self._begin, self._notify)
 
