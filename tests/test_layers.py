@@ -36,8 +36,8 @@ AV_HOMES = {"sources", "sinks", "pictures", "resume/sink", "training/transcode"}
 
 WITHOUT_TORCH = [
     "__init__", "__main__", "allocator", "errors", "frame/__init__", "frame/frame", "frame/frame_queue",
-    "frame/passthrough", "frame/clock", "frame/stamps", "stills", "notices", "weights", "pipeline/stats", "checked", "options",
-    "cli",
+    "frame/passthrough", "frame/clock", "frame/stamps", "stills", "notices", "weights", "pipeline/stats", "checked",
+    "options", "cli",
 ]  # fmt: skip
 """Whose import must not load torch: it takes seconds, and `vidnoise --help` should not."""
 

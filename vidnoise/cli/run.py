@@ -48,7 +48,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "-o", "--output", metavar="FILE",
-    help="File (its extension chooses the container or the kind of picture; with %04d in its name numbered pictures), - "
+    help="File (its extension chooses the container or the kind of picture; with %04d in it numbered pictures), - "
     "for standard output, or URL. Of several inputs or a folder: a folder, or a name with {stem}, {suffix}, {parent}, "
     "{sub}, {index}, {model}.",
 )  # fmt: skip

@@ -19,6 +19,8 @@ _DIRECTORIES = (34665, 34853, 40965)
 """Tags that point to further directories: EXIF's, GPS's, interoperability's."""
 _ORIENTATION, _X, _Y, _UNIT = 274, 282, 283, 296
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
+_SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 277, 338
+_PREMULTIPLIED, _PLAIN_ALPHA = 1, 2
 _UNITS = {2: "inch", 3: "cm"}
 _OF_THE_SAMPLES = frozenset(
     {
@@ -186,6 +188,8 @@ def read(data: bytes) -> PictureTags:
     count = n_pictures(data)
     sides = tuple(int.from_bytes(data_of(tag), "little") for tag in (256, 257))
     kept = [("IPTC", tag) for tag in (_IPTC, _PHOTOSHOP) if tag in directory]
+    if data_of(_EXTRA_SAMPLES)[:1] == bytes([_PREMULTIPLIED]):
+        kept.append(("that colours are premultiplied by alpha", _EXTRA_SAMPLES))
     return PictureTags(
         "tiff", exif=_exif(about), icc=data_of(_ICC), xmp=data_of(_XMP), density=_density(directory),
         kept=tuple((name, struct.pack("<HHI", tag, directory[tag].type, directory[tag].count) + directory[tag].data)
@@ -213,5 +217,8 @@ def write(data: bytes, tags: PictureTags) -> tuple[bytes, list[str]]:
     for _, content in tags.kept if tags.kind == "tiff" else ():
         tag, type, count = struct.unpack_from("<HHI", content)
         about[tag] = _Entry(type, count, content[8:])
+    samples = int.from_bytes(own[_SAMPLES_PER_PIXEL].data[:2], "little") if _SAMPLES_PER_PIXEL in own else 1
+    if samples in (2, 4) and _EXTRA_SAMPLES not in about:  # FFmpeg's encoder does not say what the last one is
+        about[_EXTRA_SAMPLES] = _Entry(_SHORT, 1, struct.pack("<H", _PLAIN_ALPHA))
     data += bytes(len(data) % 2)
     return data[:4] + struct.pack("<I", len(data)) + data[8:] + _built({**own, **about}, len(data)), lost
