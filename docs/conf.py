@@ -25,6 +25,7 @@ CONTENTS = """
 docs/LOOKING
 docs/STRENGTH
 docs/BATCH
+docs/PICTURES
 docs/STREAMS
 docs/FIDELITY
 docs/RELIABILITY

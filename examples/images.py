@@ -1,6 +1,6 @@
 """Denoise single pictures. Without frames before and after them there is less to go by than in a video.
 
-8 and 16 bits, colour and gray stay what they are; transparency and metadata are not kept.
+8 and 16 bits, colour and gray stay what they are; transparency and metadata are not kept, as in photos.py they are.
 
 python examples/images.py a.png b.jpg -o clean
 """
@@ -35,8 +35,7 @@ def main() -> None:
         if is_color:
             picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         try:
-            # A call of its own for each: of one call, pictures would count as frames of one video.
-            (clean,) = vidnoise.denoise([picture], model=args.model, sigma=args.sigma)
+            clean = vidnoise.denoise_image(picture, model=args.model, sigma=args.sigma)
         except vidnoise.VidnoiseError as error:
             sys.exit(f"{path}: {error}")
         if not cv2.imwrite(str(target), cv2.cvtColor(clean, cv2.COLOR_RGB2BGR) if is_color else clean):

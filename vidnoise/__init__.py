@@ -20,7 +20,7 @@ from vidnoise._version import __version__
 from vidnoise.errors import VidnoiseError
 
 if TYPE_CHECKING:
-    from vidnoise.api import denoise, denoise_file
+    from vidnoise.api import denoise, denoise_file, denoise_image
     from vidnoise.frame import ColorInfo, Frame, Packet, PixelFormat, StreamInfo
     from vidnoise.model import State
     from vidnoise.pipeline.stats import Progress, RunStats
@@ -54,6 +54,7 @@ __all__ = [
     "compare",
     "denoise",
     "denoise_file",
+    "denoise_image",
     "list_models",
     "load_model",
     "open_sink",
@@ -63,7 +64,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("denoise", "denoise_file"),
+    "api": ("denoise", "denoise_file", "denoise_image"),
     "frame": ("ColorInfo", "Frame", "Packet", "PixelFormat", "StreamInfo"),
     "model": ("State",),
     "pipeline.stats": ("Progress", "RunStats"),

@@ -1,4 +1,4 @@
-"""The main functions of the library: :func:`denoise` for pictures, :func:`denoise_file` for files."""
+"""The main functions: :func:`denoise` for videos as pictures, :func:`denoise_image` for one, :func:`denoise_file`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from vidnoise.allocator import memory_errors_explained
 from vidnoise.backends import check_backend, steady_backend
+from vidnoise.backends.tiled import room_for_still
 from vidnoise.backends.window import choose_lookahead
 from vidnoise.checked import takes
 from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
-from vidnoise.options import DenoiseOptions, FileOptions
-from vidnoise.pictures import Order, Picture, PictureAdapter, ToPicture, check_several, owned
+from vidnoise.options import DenoiseOptions, DeviceOptions, FileOptions, ImageOptions
+from vidnoise.pictures import Order, Picture, PictureAdapter, ToPicture, check_several, image_frame, owned
 from vidnoise.pipeline.device_transfer import HostTransfer, make_device_transfer
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, combine
@@ -32,13 +33,17 @@ from vidnoise.session.fields import FieldDenoiser
 from vidnoise.session.grain_table import GrainTable
 from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind
 from vidnoise.sources import make_source
+from vidnoise.stills.names import is_still
 from vidnoise.text import shown
-from vidnoise.weights import ModelLike, as_model
+from vidnoise.weights import Model, ModelLike, as_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vidnoise.options import DenoiseKeywords, FileKeywords
+    from vidnoise.options import DenoiseKeywords, FileKeywords, ImageKeywords
+
+Image = TypeVar("Image")
+Options = TypeVar("Options", bound=DeviceOptions)
 
 logger = logging.getLogger(__name__)
 
@@ -88,15 +93,17 @@ def denoise(
     chosen = DenoiseOptions.of("denoise", options)
     check_several(frames)
     adapter = PictureAdapter(order)
-    return _denoise(frames, adapter, Denoiser(model, **chosen.keywords(DenoiseOptions)))
+    return _denoise(frames, adapter.frame, Denoiser(model, **chosen.keywords(DenoiseOptions)))
 
 
-def _denoise(pictures: Iterable[Picture], adapter: PictureAdapter, denoiser: Denoiser) -> Iterator[Picture]:
+def _denoise(
+    pictures: Iterable[Image], to_frame: Callable[[Image], tuple[Frame, ToPicture]], denoiser: Denoiser
+) -> Iterator[Image]:
     converters: deque[ToPicture] = deque()
 
     def adapted() -> Iterator[Frame]:
         for picture in pictures:
-            frame, to_picture = adapter.frame(picture)
+            frame, to_picture = to_frame(picture)
             # Planes are only valid for a while after a download, and a frame would be handed on as it is.
             converters.append((lambda clean, back=to_picture: back(owned(clean))) if frame is picture else to_picture)
             yield frame
@@ -116,6 +123,58 @@ def _denoise(pictures: Iterable[Picture], adapter: PictureAdapter, denoiser: Den
             yield converters.popleft()(frame)
 
 
+@takes(ImageOptions)
+def denoise_image(
+    image: Image,
+    *,
+    model: ModelLike = "standard",
+    order: Order = "rgb",
+    **options: Unpack[ImageKeywords],
+) -> Image:
+    """Denoise one picture on its own; :func:`denoise_file` denoises files into files.
+
+    If the free memory does not suffice for the whole picture, it is denoised in tiles.
+
+    Args:
+        image: A numpy array ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA, ``(H, W)`` gray or ``(H, W, 2)`` gray with alpha, or
+            a torch tensor ``(3, H, W)`` RGB, each in uint8, uint16 (all 16 bits used) or float32 (nominally [0, 1],
+            never clipped; not for gray with alpha); a PIL image (modes RGB, RGBA, L, LA, I;16); an ``av.VideoFrame``; a
+            :class:`Frame`; or the path of a picture file.
+        model: A name from :func:`list_models`, a ``.safetensors`` file, or the result of :func:`load_model`, to share
+            it between pictures.
+        order: Order of the channels of arrays and tensors, in and out: ``"rgb"``, or ``"bgr"`` as OpenCV has them.
+            Alpha always comes last.
+        options: See below, and :class:`vidnoise.options.ImageOptions`.
+
+    Returns:
+        A picture of the same kind, sample type, shape and device; alpha and the ``info`` of a PIL image are kept. For a
+        path, a numpy array in ``order``: uint8, uint16 or float32 as in the file, ``(H, W)`` if it is gray, with alpha
+        if the file has it, not rotated by EXIF. The caller owns it.
+
+    Raises:
+        UsageError: An option is out of range.
+        SourceError: The file cannot be read, or is not a picture.
+        FormatError: The picture is of an unsupported kind, sample type or shape, or a float picture whose white is
+            not 1.
+        UnknownModelError, WeightsError, DeviceError: There is no such model or device.
+        BackendError: The backend is not installed, or does not support the device or precision.
+
+    >>> import numpy as np
+    >>> noisy = np.random.default_rng(0).normal(128, 20, (48, 64, 3)).clip(0, 255).astype(np.uint8)
+    >>> clean = denoise_image(noisy)
+    >>> clean.shape, clean.dtype, bool(clean.std() < 0.5 * noisy.std())
+    ((48, 64, 3), dtype('uint8'), True)
+    """
+    chosen = ImageOptions.of("denoise_image", options)
+    frame, to_picture = image_frame(image, order)
+    loaded, chosen = _for_still(model, chosen, frame.height, frame.width)
+    with memory_errors_explained():
+        (clean,) = _denoise(
+            [image], lambda _: (frame, to_picture), Denoiser(loaded, **chosen.keywords(ImageOptions))
+        )  # fmt: skip
+    return clean
+
+
 @takes(FileOptions)
 def denoise_file(
     src: str | os.PathLike[str],
@@ -126,14 +185,17 @@ def denoise_file(
     model: ModelLike = "standard",
     **options: Unpack[FileKeywords],
 ) -> RunStats:
-    """Denoise a video file into another one, as ``vidnoise SRC -o DST`` does.
+    """Denoise a video, a picture, or a sequence of pictures into another one, as ``vidnoise SRC -o DST`` does.
 
-    Audio, subtitles, chapters, metadata, timestamps, rotation and colour tags are kept. ``dst`` gets its name only
-    when it is complete; on Ctrl-C, it is finished with the frames so far.
+    Audio, subtitles, chapters, metadata, timestamps, rotation and colour tags are kept, and the EXIF, ICC profile, XMP
+    and resolution of pictures. ``dst`` gets its name only when it is complete; on Ctrl-C, it is finished with the
+    frames so far.
 
     Args:
-        src: A path or URL, or ``-`` for standard input.
-        dst: A path, whose extension selects the container, ``-`` for standard output, or a URL to push to.
+        src: A path or URL, or ``-`` for standard input. ``frame%04d.png`` and ``shots/*.png`` are sequences of
+            pictures, which are denoised like a video; the name of one picture is a still.
+        dst: A path, whose extension selects the container or the kind of picture (``clean%04d.png`` for several), ``-``
+            for standard output, or a URL to push to.
         progress: Called about ten times a second, and at the end.
         should_stop: Called before each frame; when it returns True, the file ends there.
         model: A name from :func:`list_models`, a ``.safetensors`` file, or the result of :func:`load_model`, to share
@@ -163,7 +225,7 @@ def denoise_file(
     table = None if chosen.grain_table is None else GrainTable(chosen.grain_table, overwrite=chosen.overwrite)
     device = "cpu" if chosen.hwaccel == "none" else resolve_device(chosen.device)
     rest = None
-    if chosen.resume:
+    if chosen.resume and not is_still(os.fspath(src)):
         model = as_model(model, resolve_device(chosen.device))
         source, sink = open_resumable(src, dst, chosen, network=model.network, device=device)
         rest = source
@@ -182,6 +244,8 @@ def denoise_file(
         stack.callback(lambda: sink.abort())  # has no effect once the sink is closed
         if chosen.threads:
             torch.set_num_threads(chosen.threads)
+        if source.info.is_still:
+            model, chosen = _for_still(model, chosen, source.info.height, source.info.width)
         make_denoiser = _denoiser_factory(source.info, chosen, table, rest.first_time if rest else None)
         first = make_denoiser(model)
         # The other field gets its grain from another seed.
@@ -210,6 +274,21 @@ def denoise_file(
         return rest.amend(stats) if rest else stats
 
 
+def _for_still(model: ModelLike, options: Options, height: int, width: int) -> tuple[Model, Options]:
+    """Return the loaded model, and the options for one picture: in tiles if the memory does not suffice for the whole.
+
+    Args:
+        model: The model, or its name.
+        options: As given.
+        height, width: Size of the picture.
+    """
+    device = resolve_device(options.device)
+    loaded = as_model(model, device)
+    if options.max_memory is None and options.backend in ("auto", "eager"):
+        options = replace(options, max_memory=room_for_still(loaded.network, height, width, device))
+    return loaded, options
+
+
 def _denoiser_factory(
     info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None
 ) -> Callable[..., Denoiser]:
@@ -228,6 +307,8 @@ def _denoiser_factory(
             f"{info.field_order} video is denoised by field, where a map of sigma has no place yet", "sigma"
         )
     device, backend, lookahead = resolve_device(options.device), options.backend, options.lookahead
+    if info.is_still:
+        lookahead = 0
     if lookahead == "auto":
         lookahead = choose_lookahead(
             (info.width, info.height), device, max_memory=options.max_memory, rate=info.rate,

@@ -89,8 +89,8 @@ class DeviceOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiseOptions(DeviceOptions):
-    """Options of denoising, for one stream."""
+class ImageOptions(DeviceOptions):
+    """Options of denoising, for one picture."""
 
     strength: float = option(
         1.0, """Strength of denoising: 0 changes nothing, bit for bit; 1 removes what the network considers noise;
@@ -103,10 +103,6 @@ class DenoiseOptions(DeviceOptions):
     chroma: float = option(
         1.0, "Multiplier of strength for chroma, 0 to 2; for RGB, for the BT.709 Cb and Cr of the correction.",
         least=0, most=MAX_STRENGTH, help="Multiplier of --strength for chroma, 0 to 2.")
-    zones: ZonesLike | None = option(
-        None, """Strengths for parts of the video, as "0-10:0.5,60-:0" or a sequence of (begin, end, strength), in
-        seconds, end exclusive; they replace strength there. Requires pictures with timestamps.""",
-        metavar="LIST", help='Strengths for parts of the video, in seconds: "0-10:0.5,60-:0".')
     mask: MaskLike | None = option(
         None, """Mask of the strength, from black (none) to white (full): a picture file, a video file read in step with
         the frames, or an (H, W) array. Scaled to the frames' size if the aspect ratios match.""",
@@ -117,18 +113,27 @@ class DenoiseOptions(DeviceOptions):
     grain_seed: int = option(
         0, "Seed of the grain; the same seed gives the same grain on the same device.",
         least=-(1 << 63), most=(1 << 63) - 1, must_be="a number of 64 bits", help="Seed of the grain.")
-    grain_table: PathLike | None = option(
-        None, "File for an AV1 film-grain table (filmgrn1) of the removed noise, written at the end.",
-        metavar="FILE", help="Write an AV1 film-grain table of the removed noise.")
-    preview: str | None = option(
-        None, """"split" leaves the left half of the picture unchanged, with a thin divider, for comparison.""",
-        choices=("split",), help="Leave the left half unchanged, for comparison.")
     sigma: SigmaLike | None = option(
         None, """Standard deviation of the noise in 8-bit units (25 means 25/255), 0 to 255, in the samples of each
         plane as stored: R, G and B, gray, or Y, Cb and Cr; or an (H, W) array with that of each pixel. None
         estimates it per pixel, channel and frame.""",
         least=0, most=255, unit=" (8-bit units)", by_place=True,
         help="Noise level of each plane, in 8-bit units.  [default: estimated]")
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseOptions(ImageOptions):
+    """Options of denoising, for one stream."""
+
+    zones: ZonesLike | None = option(
+        None, """Strengths for parts of the video, as "0-10:0.5,60-:0" or a sequence of (begin, end, strength), in
+        seconds, end exclusive; they replace strength there. Requires pictures with timestamps.""",
+        metavar="LIST", help='Strengths for parts of the video, in seconds: "0-10:0.5,60-:0".')
+    grain_table: PathLike | None = option(
+        None, "File for an AV1 film-grain table (filmgrn1) of the removed noise, written at the end.",
+        metavar="FILE", help="Write an AV1 film-grain table of the removed noise.")
+    preview: str | None = option(
+        None, """"split" leaves the left half of the picture unchanged, with a thin divider, for comparison.""",
+        choices=("split",), help="Leave the left half unchanged, for comparison.")
     detect_cuts: bool = option(
         True, "Reset the denoiser at scene cuts.", flag="--no-cuts", help="Do not detect scene cuts.")
     lookahead: int | str = option(
@@ -185,6 +190,9 @@ class SourceOptions(ThreadOptions):
     raw_rate: str | None = option(
         None, """Frames per second of raw video, as in "30000/1001"; by default 25.""",
         metavar="FPS", help="Frame rate of raw video, as in 30000/1001.  [default: 25]")
+    rate: str | None = option(
+        None, """Frames per second of a sequence of pictures ("frame%04d.png", "shots/*.png"), as in "30000/1001"; by
+        default 25.""", metavar="FPS", help="Frame rate of a sequence of pictures, as in 30000/1001.  [default: 25]")
     live: bool | None = option(
         None, """Whether to treat the input as live, dropping frames rather than lagging; by default, this depends on
         the address. Files are then read in real time.""", flag="--live/--not-live", may_change=True,
@@ -242,6 +250,10 @@ class SinkOptions(ThreadOptions):
     crf: float | None = option(
         None, "Constant quality on the encoder's own scale, lower is better; None for a high default.",
         help="Quality on the encoder's scale; lower is better.  [default: high quality]")
+    quality: int | None = option(
+        None, """Quality of JPEG and WebP pictures, 1 to 100. By default 95, except that WebP is lossless unless the
+        input has subsampled chroma.""", least=1, most=100,
+        help="Quality of JPEG and WebP pictures, 1 to 100.  [default: 95; WebP of PNG and TIFF lossless]")
     preset: str | None = option(
         None, """Encoder speed, from "ultrafast" to "veryslow", or one of the encoder's own presets.""",
         help="Encoder speed: ultrafast to veryslow, or a preset of the encoder.")
@@ -324,19 +336,24 @@ class DeviceKeywords(TypedDict, total=False):
     max_memory: float | None
 
 
-class DenoiseKeywords(DeviceKeywords, total=False):
-    """Keywords of :class:`DenoiseOptions`."""
+class ImageKeywords(DeviceKeywords, total=False):
+    """Keywords of :class:`ImageOptions`."""
 
     strength: float
     luma: float
     chroma: float
-    zones: ZonesLike | None
     mask: MaskLike | None
     grain: float
     grain_seed: int
+    sigma: SigmaLike | None
+
+
+class DenoiseKeywords(ImageKeywords, total=False):
+    """Keywords of :class:`DenoiseOptions`."""
+
+    zones: ZonesLike | None
     grain_table: PathLike | None
     preview: str | None
-    sigma: SigmaLike | None
     detect_cuts: bool
     lookahead: int | str
 
@@ -357,6 +374,7 @@ class SourceKeywords(ThreadKeywords, total=False):
     raw_size: str | None
     raw_format: str | None
     raw_rate: str | None
+    rate: str | None
     live: bool | None
     connect_timeout: float
     read_timeout: float | None
@@ -375,6 +393,7 @@ class SinkKeywords(ThreadKeywords, total=False):
     overwrite: bool
     codec: str | None
     crf: float | None
+    quality: int | None
     preset: str | None
     pix_fmt: str | None
     audio: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -17,8 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidnoise.color.convert import convert
 from vidnoise.errors import FormatError, UsageError
-from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat
+from vidnoise.options import SourceOptions
+from vidnoise.stills.names import KINDS, is_still
 
 if TYPE_CHECKING:
     import av
@@ -38,10 +41,22 @@ ALLOWED = (
     "PIL images, av.VideoFrames or vidnoise.Frames"
 )
 
+ALLOWED_IMAGES = (
+    "an image may be a numpy array (H, W, 3) colour, (H, W, 4) colour with alpha, (H, W) gray or (H, W, 2) gray with "
+    "alpha, a torch tensor (3, H, W) (each uint8, uint16 or float32, but gray with alpha not as float), a PIL image, "
+    "an av.VideoFrame, a vidnoise.Frame or a path"
+)
+
 MOST = 8.0
 """Brightest sample of a float picture whose white is 1: highlights of HDR lie above 1, but not far."""
 
 _PIL_MODES = ("RGB", "L", "I;16")
+_PIL_IMAGE_MODES = (*_PIL_MODES, "I;16L", "I;16B", "RGBA", "LA")
+"""Modes of single images, which may have alpha."""
+
+_WITH_ALPHA = {2: ("ya8", "ya16le", "rgbaf32le"), 4: ("rgba", "rgba64le", "rgbaf32le")}
+"""Names of packed formats with alpha, by number of channels, then by depth: 8 bits, 16 bits, float."""
+_DEPTHS = {torch.uint8: 0, torch.uint16: 1, torch.float32: 2}
 
 _SUFFIXES = {torch.uint8: ("24", "", ""), torch.uint16: ("48le", "16le", "16le"), torch.float32: ("f32le",) * 3}
 """Suffixes of the names of packed RGB, gray and planar RGB formats, by sample type."""
@@ -85,7 +100,8 @@ class PictureAdapter:
             return _from_tensor(picture, index, self._order), lambda frame: _to_tensor(frame, device, self._order)
         pil = sys.modules.get("PIL.Image")
         if pil is not None and isinstance(picture, pil.Image):
-            return _from_pil(picture, index), lambda frame: _to_pil(frame, picture)
+            array = _pil_array(picture, _PIL_MODES)
+            return _from_array(array, index, "rgb"), lambda frame: _to_pil(frame, picture)
         av = sys.modules.get("av")  # an av picture implies that av is imported
         if av is not None and isinstance(picture, av.VideoFrame):
             return self._from_av(picture, index), lambda frame: _to_av(frame, picture)
@@ -136,20 +152,96 @@ def check_several(frames: object) -> None:
 def _from_array(array: np.ndarray, index: int, order: Order) -> Frame:
     is_gray = array.ndim == 2
     is_rgb = array.ndim == 3 and array.shape[2] == 3
-    native = array.dtype.newbyteorder("=")
-    if native not in (np.uint8, np.uint16, np.float32) or not (is_gray or is_rgb):
+    if not (is_gray or is_rgb):
         raise FormatError(f"got a numpy array {array.shape} of {array.dtype}; {ALLOWED}")
+    plane = _plane(array, index, ALLOWED)
+    packed, gray, _ = _SUFFIXES[plane.dtype]
+    return Frame((plane,), PIXEL_FORMATS[f"gray{gray}" if is_gray else f"{order}{packed}"], _FULL, index=index)
+
+
+def _plane(array: np.ndarray, index: int, allowed: str) -> Tensor:
+    native = array.dtype.newbyteorder("=")
+    if native not in (np.uint8, np.uint16, np.float32):
+        raise FormatError(f"got a numpy array {array.shape} of {array.dtype}; {allowed}")
     if array.size == 0:
         raise FormatError(f"got an empty numpy array {array.shape}")
     # Torch requires contiguous, writable memory, although nothing writes to it.
     plane = torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
     _check_range(plane, index)
-    packed, gray, _ = _SUFFIXES[plane.dtype]
-    return Frame((plane,), PIXEL_FORMATS[f"gray{gray}" if is_gray else f"{order}{packed}"], _FULL, index=index)
+    return plane
 
 
 def _to_array(frame: Frame, dtype: np.dtype) -> np.ndarray:
     return frame.planes[0].cpu().numpy().astype(dtype)
+
+
+def image_frame(image: Any, order: Order = "rgb") -> tuple[Frame, ToPicture]:
+    """Make a frame of a single picture, and a function for the way back, like :class:`PictureAdapter`.
+
+    Args:
+        image: A picture that :class:`PictureAdapter` takes; an array with alpha, ``(H, W, 4)`` or ``(H, W, 2)``; a PIL
+            image with alpha; or the path of a picture file, whose way back is to an array.
+        order: Order of the channels of arrays and tensors, but for alpha, which is the last one.
+
+    Raises:
+        FormatError: The kind, sample type or shape is not supported.
+        SourceError: The file cannot be read, or is not a picture.
+        UsageError: There is no such order.
+    """
+    adapter = PictureAdapter(order)
+    if isinstance(image, (str, os.PathLike)):
+        return _from_file(image, order)
+    pil = sys.modules.get("PIL.Image")
+    if pil is not None and isinstance(image, pil.Image):
+        array = _pil_array(image, _PIL_IMAGE_MODES)
+        return _with_alpha(array, "rgb") or _from_array(array, 0, "rgb"), lambda frame: _to_pil(frame, image)
+    if isinstance(image, np.ndarray):
+        frame = _with_alpha(image, order)
+        if frame is not None:
+            return frame, lambda clean: _to_array(clean, image.dtype)
+    try:
+        return adapter.frame(image)
+    except FormatError as ex:
+        raise FormatError(str(ex).replace(ALLOWED, ALLOWED_IMAGES)) from ex
+
+
+def _with_alpha(array: np.ndarray, order: Order) -> Frame | None:
+    """Make a frame of an array with alpha; None if there is no alpha, or no such format."""
+    if array.ndim != 3 or array.shape[2] not in _WITH_ALPHA:
+        return None
+    plane = _plane(array, 0, ALLOWED_IMAGES)
+    format = _alpha_format(array.shape[2], _DEPTHS[plane.dtype], order)
+    if len(format.layout[0]) != array.shape[2]:  # there is no format of gray with alpha in float
+        return None
+    return Frame((plane,), format, _FULL)
+
+
+def _alpha_format(channels: int, depth: int, order: Order) -> PixelFormat:
+    return PIXEL_FORMATS[_WITH_ALPHA[channels][depth].replace("rgb", order)]
+
+
+def _from_file(path: str | os.PathLike[str], order: Order) -> tuple[Frame, ToPicture]:
+    from vidnoise.sources.stills import StillsSource
+
+    text = os.fspath(path)
+    if not is_still(text):
+        raise FormatError(f"{text}: a path must be that of one picture file ({', '.join(sorted(KINDS))})")
+    with StillsSource(text, SourceOptions()) as source:
+        (frame,) = source
+    return frame, lambda clean: _as_array(clean, order)
+
+
+def _as_array(frame: Frame, order: Order) -> np.ndarray:
+    format = frame.format
+    has_alpha = any("a" in names for names in format.layout)
+    if format.family == "gray" and not has_alpha:
+        return frame.planes[0].numpy().copy()
+    depth = 2 if format.is_float else int(format.bit_depth > 8)
+    if has_alpha:
+        target = _alpha_format(2 if format.family == "gray" else 4, depth, order)
+    else:
+        target = PIXEL_FORMATS[f"{order}{list(_SUFFIXES.values())[depth][0]}"]
+    return convert(frame, target, _FULL).planes[0].numpy()
 
 
 def _from_tensor(tensor: Tensor, index: int, order: Order) -> Frame:
@@ -186,19 +278,25 @@ def _check_range(samples: Tensor, index: int) -> None:
         )
 
 
-def _from_pil(image: Image.Image, index: int) -> Frame:
-    if image.mode not in _PIL_MODES:
+def _pil_array(image: Image.Image, modes: Sequence[str]) -> np.ndarray:
+    """
+    Raises:
+        FormatError: The image is of none of the ``modes``.
+    """
+    if image.mode not in modes:
+        has_alpha = image.mode in ("PA", "La", "RGBa") or "transparency" in image.info
+        mode = "RGBA" if has_alpha and "RGBA" in modes else "RGB"
         raise FormatError(
-            f"got a PIL image of mode {image.mode}, of which {', '.join(_PIL_MODES)} are supported; use "
-            'image.convert("RGB"), or convert("L") for gray'
+            f"got a PIL image of mode {image.mode}, of which {', '.join(modes)} are supported; use "
+            f'image.convert("{mode}"), or convert("L") for gray'
         )
-    return _from_array(np.asarray(image), index, "rgb")
+    return np.asarray(image)
 
 
 def _to_pil(frame: Frame, like: Image.Image) -> Image.Image:
     from PIL import Image
 
-    image = Image.fromarray(frame.planes[0].cpu().numpy())
+    image = Image.fromarray(frame.planes[0].cpu().numpy().copy())  # some modes would share the memory
     image.info = dict(like.info)  # colour profile, Exif, resolution
     return image
 

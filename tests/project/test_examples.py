@@ -113,6 +113,18 @@ def test_images(example: Example, tmp_path: Path, shape: tuple[int, ...], dtype:
         assert 0 < np.abs(clean.astype(float) - noisy).mean() < 0.2 * top
 
 
+def test_photos(example: Example, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg"):
+        cv2.imwrite(str(tmp_path / name), rng.normal(128, 20, (40, 56, 3)).clip(0, 255).astype(np.uint8))
+    said = example("photos", tmp_path, "-o", tmp_path / "clean", "--format", "tif")
+    assert said.count("/255 removed in") == 2
+    assert cv2.imread(str(tmp_path / "clean" / "b.tif")).shape == (40, 56, 3)
+    (tmp_path / "c.png").write_bytes(b"hello")
+    with pytest.raises(SystemExit, match="1 of 3 failed"):
+        example("photos", tmp_path, "-o", tmp_path / "again")
+
+
 def test_every_example_is_short_listed_and_run_here() -> None:
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     programs = sorted(EXAMPLES.glob("*.py"))

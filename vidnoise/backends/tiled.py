@@ -16,7 +16,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vidnoise.backends.window import WAITING_BYTES
+from vidnoise.backends.window import WAITING_BYTES, free_bytes
 from vidnoise.errors import UsageError
 from vidnoise.kernels import enabled
 from vidnoise.model import Denoised, DenoiseNetwork, Future, ModelConfig, Scout, State, uniform_sigma
@@ -45,6 +45,12 @@ SMALLEST = 256
 
 SAFETY = 1.3
 """Factor on the memory of tensors, for workspaces of libraries and fragmentation."""
+
+STILL_SHARE = 0.7
+"""Share of the free memory that a single picture may take before it is denoised in tiles."""
+
+STILL_BYTES = 1 << 10
+"""Bytes per pixel, more than any of our models takes: where there is room for so many, nothing has to be counted."""
 
 FRAME_BYTES = 3 * 4 * 7
 """Bytes per pixel of the whole picture, beside the state: noisy and clean RGB, the difference, and their conversion."""
@@ -309,6 +315,27 @@ def _halved(tile: tuple[int, int]) -> tuple[int, int]:
     return (min(tile[0], half), tile[1]) if tile[0] == longer else (tile[0], min(tile[1], half))
 
 
+class _Tile(NamedTuple):
+    size: tuple[int, int]
+    least: float
+    """Bytes that a step in tiles of this size takes."""
+
+
+def _tiles(network: DenoiseNetwork, n: int, height: int, width: int) -> Iterator[_Tile]:
+    """Yield ever smaller tiles, from the whole picture on."""
+    state = sum(t.numel() * 4 for t in network.initial_state(n, height, width, device="meta"))
+    whole = n * height * width * FRAME_BYTES + state
+    apart = SAFETY * motion_bytes(network, n, height, width) + state  # beside a tile's: motion and the next state
+    tile = height, width
+    while True:
+        # Without tiling, both are part of the step.
+        yield _Tile(tile, whole + (0 if tile == (height, width) else apart) + SAFETY * step_bytes(network, n, *tile))
+        smaller = _halved(tile)
+        if smaller == tile:
+            return
+        tile = smaller
+
+
 def choose_tile(
     network: DenoiseNetwork, n: int, height: int, width: int, max_bytes: float, overlap: int = OVERLAP
 ) -> tuple[int, int]:
@@ -317,24 +344,40 @@ def choose_tile(
     Raises:
         UsageError: even the smallest tiles take more.
     """
-    state = sum(t.numel() * 4 for t in network.initial_state(n, height, width, device="meta"))
-    whole = n * height * width * FRAME_BYTES + state
-    apart = SAFETY * motion_bytes(network, n, height, width) + state  # beside a tile's: motion and the next state
-    tile = height, width
-    while True:
-        # Without tiling, both are part of the step.
-        least = whole + (0 if tile == (height, width) else apart) + SAFETY * step_bytes(network, n, *tile)
+    least = 0.0
+    for each in _tiles(network, n, height, width):
+        least = each.least
         if least <= max_bytes:
-            return tile
-        smaller = _halved(tile)
-        if smaller == tile:
-            break
-        tile = smaller
+            return each.size
     raise UsageError(
         f"max_memory {max_bytes / 2**20:.0f} MB is too little for {width}x{height}; it takes at least "
         f"{math.ceil(least / 2**20)} MB, or a smaller model",
         "max_memory",
     )
+
+
+def room_for_still(network: DenoiseNetwork, height: int, width: int, device: torch.device) -> float | None:
+    """Choose the memory in which a single picture is denoised in tiles.
+
+    Args:
+        network: the network.
+        height, width: size of the picture.
+        device: where it is denoised.
+
+    Returns:
+        MB, for the option ``max_memory``; ``None`` where the free memory holds the picture whole. Where not even tiles
+        would stay within :data:`STILL_SHARE` of it, what the smallest ones take.
+    """
+    height, width = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
+    room = STILL_SHARE * free_bytes(device)
+    if height * width * STILL_BYTES <= room:
+        return None
+    least = math.inf
+    for each in _tiles(network, 1, height, width):
+        least = min(least, each.least)
+        if each.least <= room:
+            return None if each.size == (height, width) else room / 2**20
+    return math.ceil(least / 2**20)
 
 
 def step_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:

@@ -79,9 +79,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
 def group() -> None:
-    """Remove noise from a video. Audio, subtitles, chapters, timestamps and colour tags are kept.
+    """Remove noise from videos and pictures. Audio, subtitles, chapters, timestamps, colour tags and EXIF are kept.
 
-    Example: vidnoise night.mp4 -o clean.mp4
+    Examples: vidnoise night.mp4 -o clean.mp4, vidnoise photo.jpg -o clean.png
     """
 
 

@@ -11,15 +11,18 @@ from pathlib import Path
 
 from vidnoise.disk import is_unfinished
 from vidnoise.errors import SinkOpenError, SourceOpenError, UsageError
+from vidnoise.stills.names import KINDS, is_glob, is_numbered, sequence_files
 
 VIDEO_SUFFIXES = frozenset(
     {
-        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov",
-        ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
-        ".wmv", ".y4m",
+        ".3g2", ".3gp", ".apng", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v",
+        ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm",
+        ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
     }
 )  # fmt: skip
-"""Suffixes of the files that are processed in folders."""
+
+SUFFIXES = VIDEO_SUFFIXES | KINDS.keys()
+"""Suffixes of the files that are processed in folders: videos and pictures."""
 
 _ADDRESS = r"[A-Za-z][\w+.-]+:"
 """Prefix of addresses of devices, pipes and so on; drives of Windows have a single letter."""
@@ -58,7 +61,7 @@ class Batch:
 
     jobs: tuple[Job, ...]
     left_out: tuple[str, ...] = ()
-    """Files in folders that are not videos by their names."""
+    """Files in folders that are neither videos nor pictures by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,10 @@ class _Input:
 
 
 def is_batch(inputs: Sequence[str], output: str) -> bool:
-    """Whether this is a batch: several inputs, a folder on either side, or a template."""
+    """Whether this is a batch: several inputs, a folder on either side, or a template.
+
+    A sequence of pictures is a single input.
+    """
     return len(inputs) > 1 or any(map(os.path.isdir, inputs)) or _is_folder(output) or _is_template(output)
 
 
@@ -79,14 +85,16 @@ def plan_batch(inputs: Sequence[str], output: str, *, model: str) -> Batch:
     """Find the input files, in order, and name their outputs.
 
     Args:
-        inputs: Files and folders; folders are searched recursively, except for hidden subfolders.
+        inputs: Files, folders, numbered sequences of pictures, and globs of pictures; folders are searched recursively,
+            except for hidden subfolders. The pictures of a folder or a glob are denoised separately, those of a
+            numbered sequence as one video.
         output: A folder, which gets the subfolders of the input, or a template: ``out/{stem}-clean{suffix}``.
         model: Name of the model, for templates.
 
     Raises:
         UsageError: An input is not a file, the output is neither a folder nor a template, a field is unknown, or two
             inputs would have the same output.
-        SourceOpenError: A folder contains no video.
+        SourceOpenError: A folder contains neither videos nor pictures, or nothing matches a glob.
         SinkOpenError: An output would replace an input.
     """
     if "\0" in output:
@@ -139,11 +147,17 @@ def _is_template(output: str) -> bool:
 
 def _in_folder(output: str) -> Callable[[_Input, int], str]:
     if os.path.exists(output) and not os.path.isdir(output):
-        raise UsageError(f"{output}: is a file; for several videos give a folder, or a name such as {{stem}}{{suffix}}")
-    if Path(output).suffix.lower() in VIDEO_SUFFIXES:
+        raise UsageError(f"{output}: is a file; for several inputs give a folder, or a name such as {{stem}}{{suffix}}")
+    if is_numbered(output):
         raise UsageError(
-            f"{output}: names one file; for several videos give a folder ({Path(output).with_suffix('')}/), "
-            "or a name such as {stem}-clean{suffix}"
+            f"{output}: names a sequence, but several names or a folder are separate pictures; give a folder for "
+            "those, or the sequence as one input, in quotes: 'shots/*.png' or shots/frame%04d.png"
+        )
+    if Path(output).suffix.lower() in SUFFIXES:
+        raise UsageError(
+            f"{output}: names one file; for several inputs give a folder ({Path(output).with_suffix('')}/), "
+            "or a name such as {stem}-clean{suffix}; pictures that make one video are one input, in quotes: "
+            "'shots/*.png'"
         )
     return lambda each, _: as_file(str(Path(output) / each.sub / each.path.name))
 
@@ -187,6 +201,9 @@ def _find(inputs: Sequence[str], target: Path | None) -> tuple[list[_Input], lis
     found: list[_Input] = []
     left_out: list[str] = []
     for name in inputs:
+        if is_glob(name):
+            found += [_Input(Path(path), Path(), is_found=True) for _, path in sequence_files(name)]
+            continue
         if not os.path.isdir(name):
             found.append(_Input(Path(name), Path()))
             continue
@@ -198,12 +215,14 @@ def _find(inputs: Sequence[str], target: Path | None) -> tuple[list[_Input], lis
             )  # fmt: skip
             sub = Path(folder).relative_to(name)
             for file in sorted(names):
-                if Path(file).suffix.lower() in VIDEO_SUFFIXES and not file.startswith("."):
+                if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
                     here.append(_Input(Path(folder, file), sub, is_found=True))
                 elif not file.startswith(".") and not file.endswith(".part"):
                     left_out.append(os.path.join(folder, file))
         if not here:
-            raise SourceOpenError(f"{name}: holds no video (files are taken by suffix: .mp4, .mkv, .mov, ...)", name)
+            raise SourceOpenError(
+                f"{name}: holds no video and no picture (files are taken by suffix: .mp4, .mkv, .jpg, .png, ...)", name
+            )
         found += here
     unique: dict[str, _Input] = {}
     for each in found:
@@ -234,6 +253,6 @@ def _check_names(jobs: Sequence[Job]) -> None:
 
 
 __all__ = [
-    "FIELDS", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "finished", "is_batch", "make_folders",
+    "FIELDS", "SUFFIXES", "VIDEO_SUFFIXES", "Batch", "Job", "existing", "finished", "is_batch", "make_folders",
     "plan_batch",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from vidnoise.cli.options import spelled
 from vidnoise.cli.workers import Task, Work, outcomes
 from vidnoise.disk import Lines, write_whole
 from vidnoise.errors import ReaderClosedError, SinkOpenError, VidnoiseError
+from vidnoise.stills.names import is_still
 from vidnoise.text import safe, shown
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def prepare(batch: Batch, *, overwrite: bool, resume: bool, say: Say) -> None:
         SinkOpenError: Outputs exist already, or their folders cannot be created.
     """
     if batch.left_out:
-        say(f"{_count(batch.left_out, 'file')} left out, no videos by their names: {_examples(batch.left_out)}")
+        what = "neither videos nor pictures by their names"
+        say(f"{_count(batch.left_out, 'file')} left out, {what}: {_examples(batch.left_out)}")
     there = existing(batch.jobs)
     if there and not overwrite and not resume:
         outputs = [job.output for job in there]
@@ -156,7 +158,7 @@ def summary(stats: RunStats, output: str) -> str:
     n_frames = stats.frames_out + stats.frames_kept
     if stats.interrupted and not n_frames:
         return "interrupted before the first frame; nothing was written"
-    frames = _count(range(n_frames), "frame")
+    frames = _count(range(n_frames), "frame" if n_frames != 1 or not is_still(output) else "picture")
     if not stats.is_whole:
         return f"interrupted; {frames} of {output} are kept in {output}.parts, the same command goes on from there"
     kept = f", {stats.frames_kept} of them from before," if stats.frames_kept else ""

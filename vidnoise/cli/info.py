@@ -45,15 +45,18 @@ def _lines(report: VideoReport) -> list[tuple[str, str]]:
     facts = [
         f"{video['codec'] or 'uncompressed'}, {video['width']}x{video['height']}",
         f"{video['pixel_format']} ({video['bit_depth']} bit)",
-        f"{video['rate']:g} fps" if video["rate"] else "no fixed rate",
-        "length unknown" if length is None else f"{length:.2f} s",
-        *([f"{video['n_frames']} frames"] if video["n_frames"] else []),
+        *([] if video["is_still"] else [f"{video['rate']:g} fps" if video["rate"] else "no fixed rate"]),
+        *([] if video["is_still"] else ["length unknown" if length is None else f"{length:.2f} s"]),
+        *([f"{video['n_frames']} frames"] if video["n_frames"] and not video["is_still"] else []),
         *([f"{video['bit_rate'] / 1000:.0f} kb/s"] if video["bit_rate"] else []),
         *([f"interlaced ({video['field_order']})"] if video["field_order"] else []),
         *([f"rotated by {video['rotation']} degrees"] if video["rotation"] else []),
         *([f"pixels {video['sample_aspect_ratio']}"] if video["sample_aspect_ratio"] not in (None, "1") else []),
     ]
-    lines = [("file", f"{report.path} ({report.container or 'no container'})"), ("video", ", ".join(facts))]
+    lines = [
+        ("file", f"{report.path} ({report.container or 'no container'})"),
+        ("picture" if video["is_still"] else "video", ", ".join(facts)),
+    ]
     for stream in report.others:
         language = f", {stream['language']}" if stream["language"] else ""
         lines.append((stream["kind"], f"#{stream['index']} {stream['codec']}{language}"))

@@ -17,6 +17,7 @@ from vidnoise.options import (
     DenoiseOptions,
     DeviceOptions,
     FileOptions,
+    ImageOptions,
     SinkOptions,
     SourceOptions,
     ThreadOptions,
@@ -81,7 +82,7 @@ _LEADING = ("overwrite", "resume", "segment_seconds")
 """Options listed first in the help: what a run does with its output."""
 
 _KINDS: tuple[type[Checked], ...] = (
-    DenoiseOptions, SourceOptions, FileOptions, SinkOptions, DeviceOptions, ThreadOptions,
+    ImageOptions, DenoiseOptions, SourceOptions, FileOptions, SinkOptions, DeviceOptions, ThreadOptions,
 )  # fmt: skip
 """Kinds of options in the order of the help."""
 

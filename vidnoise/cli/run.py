@@ -1,4 +1,4 @@
-"""``vidnoise INPUT -o OUTPUT``: denoise a video."""
+"""``vidnoise INPUT -o OUTPUT``: denoise a video, a picture, or many."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vidnoise.cli.workers import split_devices
 from vidnoise.disk import check_free
 from vidnoise.options import FileOptions
 from vidnoise.sinks import check_places
+from vidnoise.stills.names import is_glob
 from vidnoise.text import safe
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "-o", "--output", metavar="FILE",
-    help="File (its extension selects the container), - for standard output, or URL. For several inputs or a folder: a "
-    "folder, or a name with {stem}, {suffix}, {parent}, {sub}, {index}, {model}.",
+    help="File (its extension selects the container or the kind of picture; %04d in its name makes numbered pictures), "
+    "- for standard output, or URL. For several inputs or a folder: a folder, or a name with {stem}, {suffix}, "
+    "{parent}, {sub}, {index}, {model}.",
 )  # fmt: skip
 @click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
 @file_options
@@ -72,9 +74,13 @@ def run(
     stats_path: str | None,
     **given: Any,
 ) -> int:
-    """Denoise INPUT (the default command); - is standard input or output.
+    """Denoise INPUT (the default command), a video or a picture; - is standard input or output.
 
-    Several inputs, or folders, go into a folder: vidnoise *.mp4 tapes/ -o clean/
+    Several inputs, or folders, go into a folder: vidnoise *.mp4 tapes/ photos/ -o clean/
+
+    Pictures that are named one by one, or lie in a folder, are separate: each is denoised by itself. frame%04d.png, or
+    a glob in quotes with a video or numbered pictures as output, is one sequence, denoised as a video is:
+    vidnoise 'shots/*.png' -o clean.mp4 --rate 24
     """
     if output is None:
         first, *more = sources
@@ -166,6 +172,8 @@ class _CurrentBar:
 def suggest_name(source: str) -> str:
     """Suggest a name for the output of ``source``, which need not be a file."""
     path = Path(source)
+    if is_glob(source):
+        return f"clean/%04d{path.suffix}"
     if source == "-" or "://" in source or not path.suffix:
         return "clean.mkv"
     return str(path.with_name(f"{path.stem}-clean{path.suffix}"))

@@ -92,11 +92,16 @@ def _table() -> dict[str, PixelFormat]:
         rows.append(PixelFormat(name, "rgb", 8, (tuple(order),)))
     for name, order in (("rgb48le", "rgb"), ("bgr48le", "bgr"), ("rgba64le", "rgba"), ("bgra64le", "bgra")):
         rows.append(PixelFormat(name, "rgb", 16, (tuple(order),)))
-    # Float formats come from the Python API (arrays and tensors), not from files.
+    for name, depth in (("ya8", 8), ("ya16le", 16)):
+        rows.append(PixelFormat(name, "gray", depth, (tuple("ya"),)))
+    # Float formats come from EXR and TIFF files, and from the Python API (arrays and tensors).
     rows.append(PixelFormat("grayf32le", "gray", 32, _planar("y")))
     rows.append(PixelFormat("rgbf32le", "rgb", 32, (tuple("rgb"),)))
     rows.append(PixelFormat("bgrf32le", "rgb", 32, (tuple("bgr"),)))  # which FFmpeg does not have
+    rows.append(PixelFormat("rgbaf32le", "rgb", 32, (tuple("rgba"),)))
+    rows.append(PixelFormat("bgraf32le", "rgb", 32, (tuple("bgra"),)))  # nor this one
     rows.append(PixelFormat("gbrpf32le", "rgb", 32, _planar("gbr")))
+    rows.append(PixelFormat("gbrapf32le", "rgb", 32, _planar("gbra")))
     return {row.name: row for row in rows}
 
 
@@ -148,6 +153,8 @@ class StreamInfo:
     n_frames: int | None = None
     duration_seconds: float | None = None
     is_live: bool = False
+    is_still: bool = False
+    """A picture, rather than a video or a sequence."""
     codec: str | None = None
     """FFmpeg's name of the source's codec (``"h264"``)."""
     bit_rate: int | None = None

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidnoise.text import printable
+
+if TYPE_CHECKING:
+    from vidnoise.stills.fields import PictureTags
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknown"]
 
@@ -68,5 +71,11 @@ class Passthrough:
     """As ``av`` gives them: id, start, end, time_base, metadata."""
     display_matrix: tuple[int, ...] | None = None
     """The nine numbers of FFmpeg's display matrix; None for the identity."""
+    plays: int | None = None
+    """How often an animation is played, 0 for ever; None for what is none."""
+    pictures: tuple[str, ...] = ()
+    """The files of a still or a sequence."""
+    tags: PictureTags | None = None
+    """Of the first of them; each frame has its own in ``side_data``, as a ``stills.fields.PictureFile``."""
     hdr: dict[str, Any] = field(default_factory=dict[str, Any])
     """HDR10 static metadata: ``mastering_display`` and ``content_light`` (see ``sinks.hdr``)."""

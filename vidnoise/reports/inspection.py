@@ -22,7 +22,9 @@ from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.sinks.container import ContainerSink
 from vidnoise.sinks.file import FileDestination
+from vidnoise.sinks.stills import picture_sink
 from vidnoise.sources import open_source
+from vidnoise.stills.names import kind_of
 from vidnoise.text import shown
 from vidnoise.weights import ModelLike
 
@@ -124,8 +126,11 @@ def inspect_video(
 
 def _encoding(info: StreamInfo, output: str) -> dict[str, str] | None:
     try:
-        output_options = SinkOptions(overwrite=True)
-        sink = ContainerSink(FileDestination(output, output_options), output_options)
+        options = SinkOptions(overwrite=True)
+        if kind_of(output):
+            sink = picture_sink(output, options)
+        else:
+            sink = ContainerSink(FileDestination(output, options), options)
         encoder, pixel_format = sink.plan(info)
     except VidnoiseError:
         return None
@@ -147,6 +152,7 @@ def _video(info: StreamInfo) -> dict[str, Any]:
         "sample_aspect_ratio": None if info.sample_aspect_ratio is None else str(info.sample_aspect_ratio),
         "field_order": info.field_order,
         "is_live": info.is_live,
+        "is_still": info.is_still,
     }
 
 

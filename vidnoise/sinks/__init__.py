@@ -16,6 +16,7 @@ from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame.passthrough import FORMAT_NAMES
 from vidnoise.options import SinkOptions
 from vidnoise.sinks.protocol import Sink
+from vidnoise.stills.names import kind_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,7 +37,7 @@ DESTINATIONS: dict[str, str] = {
 
 
 def sink_kind(uri: str) -> str:
-    """The key of :data:`DESTINATIONS` that writes ``uri``."""
+    """The key of :data:`DESTINATIONS` that writes ``uri``; ``stills`` for pictures, which are files one by one."""
     scheme, colon, _ = uri.partition(":")
     if colon and scheme in DESTINATIONS and scheme != "node":
         return scheme
@@ -48,6 +49,8 @@ def sink_kind(uri: str) -> str:
         return "camera"
     if is_node(uri.removeprefix("file:")):
         return "node"
+    if kind_of(uri.removeprefix("file:")):
+        return "stills"
     return "hls" if uri.lower().endswith(".m3u8") else "file"
 
 
@@ -66,7 +69,7 @@ def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterab
         SinkOpenError: A file would be overwritten; segments of HLS playlists count.
     """
     outputs, reads, writes = list(outputs), list(reads), list(writes)
-    files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "hls", "node")]
+    files = [uri.removeprefix("file:") for uri in outputs if sink_kind(uri) in ("file", "stills", "hls", "node")]
     check_distinct(reads, [*files, *writes])
     for playlist in (uri for uri in outputs if sink_kind(uri) == "hls"):
         from vidnoise.sinks.direct import is_segment
@@ -119,12 +122,19 @@ def make_sink(uri: str | os.PathLike[str], options: SinkOptions) -> Sink:
         from vidnoise.sinks.several import TeeSink
 
         _check_different(text, *(os.fspath(other) for other in options.tee))
-        tee_options = replace(options, tee=(), codec=None, crf=None, preset=None, pix_fmt=None, format=None)
+        tee_options = replace(
+            options, tee=(), codec=None, crf=None, quality=None, preset=None, pix_fmt=None, format=None
+        )
         first = make_sink(text, replace(options, tee=()))
         return TeeSink([first, *(make_sink(other, tee_options) for other in options.tee)])
+    kind = sink_kind(text)
+    if kind == "stills":
+        from vidnoise.sinks.stills import picture_sink
+
+        return picture_sink(text, options)
     from vidnoise.sinks.container import ContainerSink
 
-    module, _, name = DESTINATIONS[sink_kind(text)].partition(":")
+    module, _, name = DESTINATIONS[kind].partition(":")
     return ContainerSink(getattr(importlib.import_module(module), name)(text, options), options)
 
 

@@ -43,6 +43,7 @@ from vidnoise.sinks.tags import (
 )
 from vidnoise.sinks.uncompressed import check_no_encoder_options, is_uncompressed, warn_of_losses
 from vidnoise.sinks.video_stream import VideoStreamWriter
+from vidnoise.stills.loops import loop_options
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class ContainerSink(FinishedAfterUse):
         self._overwrite = options.overwrite
         self._threads = options.threads
         self._audio = options.audio
+        self._quality = options.quality
         self._file: Output | None = None
         self._lock: Lock | None = None
         self._is_live_input = False
@@ -158,6 +160,10 @@ class ContainerSink(FinishedAfterUse):
         encoder, choice, options = self._encoding(info, copies, notify)
         aspect = self._aspect_in_header(info, encoder, notify)
         location = output_color(info, choice.name).chroma_location
+        if self._quality is not None:
+            notify(logging.WARNING, "%s: quality applies to pictures; use crf for videos", self.name)
+        if copies.tags is not None and copies.tags.names():
+            notify(logging.WARNING, "%s: has no place for %s of pictures", self.name, ", ".join(copies.tags.names()))
         warn_of_chroma_location(self._format_name, encoder, choice.name, location, self.name, notify)
         try:
             self._take_lock()
@@ -174,6 +180,7 @@ class ContainerSink(FinishedAfterUse):
                 tag_options,
                 self.destination.muxer_options(self._format_name, is_live=info.is_live),
                 movie_options(self._format_name, info, copies),
+                loop_options(self._format_name, copies.plays),
             ]
             if self._puts_index_first(info):
                 # libav reopens the file under this name to move its data.

@@ -13,6 +13,8 @@ from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.options import SizeChange, SourceOptions
 from vidnoise.sources.address import LIVE_SCHEMES, device_address, is_device, network_options
 from vidnoise.sources.protocol import Source
+from vidnoise.stills.loops import is_animation
+from vidnoise.stills.names import kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,7 @@ SOURCES: dict[str, str] = {
     "url": "vidnoise.sources.container:ContainerSource",
     "lavfi": "vidnoise.sources.container:ContainerSource",
     "pipe": "vidnoise.sources.pipe:PipeSource",
+    "stills": "vidnoise.sources.stills:StillsSource",
     "device": "vidnoise.sources.container:ContainerSource",
 }
 """Kind of input to ``module:class``, imported on first use; the scheme of a URL (``"rtsp"``) takes precedence over
@@ -48,7 +51,7 @@ def source_kind(uri: str) -> str:
         return "device"
     if "://" in uri:
         return "url"
-    return "file"
+    return "stills" if kind_of(uri) and not is_animation(uri) else "file"
 
 
 @takes(SourceOptions)
@@ -107,11 +110,15 @@ def make_source(
     if "\0" in text:
         raise SourceOpenError(f"{text}: no name of a file holds a zero", text)
     kind = source_kind(text)
+    format, given = _demuxer(options)
+    if kind == "stills" and (format or given or options.live):
+        kind = "file"  # these options are for FFmpeg's demuxers
+    if options.rate is not None and kind != "stills":
+        raise UsageError(f"{text}: rate is for sequences of pictures; other inputs have their own", "rate")
     can_go_away = kind == "device" or (kind == "url" and text.partition(":")[0] in LIVE_SCHEMES)
     is_live = can_go_away if options.live is None else options.live
     if is_live and options.start is not None:
         raise UsageError(f"{text}: is live, so there is no start to skip to", "start")
-    format, given = _demuxer(options)
     more: dict[str, Any] = {"keeps_clock": keeps_clock, "is_live": is_live or options.live}
     if notify is not None:
         more["notify"] = notify
@@ -138,6 +145,8 @@ def make_source(
     )  # fmt: skip
     module, _, class_name = SOURCES[kind].partition(":")
     make = getattr(importlib.import_module(module), class_name)
+    if kind == "stills":
+        return make(text, options, **({} if notify is None else {"notify": notify}))
 
     def open_once() -> Source:
         return make(text, chosen, **more)

@@ -42,9 +42,13 @@ from vidnoise.sources.side_data import SideDataMonitor
 from vidnoise.sources.size_change import is_same_format, size_change_error
 from vidnoise.sources.tracks import TrackSelection
 from vidnoise.sources.trim import TimeRange
+from vidnoise.stills.loops import read_plays
 from vidnoise.text import shown
 
 logger = logging.getLogger(__name__)
+
+_ANIMATIONS = ("gif", "apng")
+"""FFmpeg's names of the demuxers of animations, whose number of plays is read separately."""
 
 _BROADCAST_CLOCK_SECONDS = 60
 """Start of a transport stream, in seconds, above which it is taken for the time of a broadcast's clock."""
@@ -202,6 +206,9 @@ class ContainerSource(ClosedAfterUse):
             is_trimmed=self._range.start is not None or self._range.duration is not None,
             field_order=self._fields.order, is_live=is_live,
         )  # fmt: skip
+        if container.format.name in _ANIMATIONS:
+            copies = replace(self.info.passthrough, plays=read_plays(self._address))
+            self.info = replace(self.info, passthrough=copies)
         self._total_seconds = total
         self._side_data = SideDataMonitor(self.uri, self._first, self._time_base, self._begin, self._notify)
 

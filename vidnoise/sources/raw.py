@@ -41,15 +41,26 @@ def raw_options(size: str | None, format: str | None, rate: str | None) -> dict[
         raise UsageError(
             f"unknown raw_format {format!r}; yuv420p, yuv420p10le, rgb24 and gray are common ones", "raw_format"
         ) from ex
-    try:
-        if not re.fullmatch(_RATE, rate or DEFAULT_RATE):  # parsing 1e9999999 would take hours
-            raise ValueError(rate)
-        frames_per_second = Fraction(rate or DEFAULT_RATE)
-    except (ValueError, ZeroDivisionError) as ex:
-        raise UsageError(
-            f"raw_rate must be frames per second, as in 25 or 30000/1001; got {rate!r}", "raw_rate"
-        ) from ex
-    if not 0 < frames_per_second <= 100_000:
-        raise UsageError(f"raw_rate must be more than 0 frames per second; got {rate}", "raw_rate")
-    exact = frames_per_second.limit_denominator(100_000)
+    exact = frames_per_second(rate or DEFAULT_RATE, "raw_rate")
     return {"video_size": size, "pixel_format": format, "framerate": f"{exact.numerator}/{exact.denominator}"}
+
+
+def frames_per_second(rate: str, option: str) -> Fraction:
+    """Parse a frame rate.
+
+    Args:
+        rate: ``30``, ``29.97``, ``30000/1001``.
+        option: Name of the option that it was given for, for messages.
+
+    Raises:
+        UsageError: It is not a rate, or not more than 0.
+    """
+    try:
+        if not re.fullmatch(_RATE, rate):  # parsing 1e9999999 would take hours
+            raise ValueError(rate)
+        found = Fraction(rate)
+    except (ValueError, ZeroDivisionError) as ex:
+        raise UsageError(f"{option} must be frames per second, as in 25 or 30000/1001; got {rate!r}", option) from ex
+    if not 0 < found <= 100_000:
+        raise UsageError(f"{option} must be more than 0 frames per second; got {rate}", option)
+    return found.limit_denominator(100_000)
