@@ -154,9 +154,9 @@ def test_repacking_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_format_without_lossless_way_is_refused(tmp_path: Path) -> None:
-    recipe = Recipe(".mkv", "ffv1", {}, pix_fmt="ya8", ticks=(0, 40), time_base=Fraction(1, 1000))
-    clip = write(tmp_path / "a.mkv", recipe)
-    with pytest.raises(FormatError, match=r"pixel format ya8 cannot be processed without loss"):
+    recipe = Recipe(".nut", "rawvideo", {}, pix_fmt="xyz12le", ticks=(0, 1), time_base=Fraction(1, 25))
+    clip = write(tmp_path / "a.nut", recipe)
+    with pytest.raises(FormatError, match=r"pixel format xyz12le cannot be processed without loss"):
         open_source(clip)
 
 
