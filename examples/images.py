@@ -1,6 +1,6 @@
 """Denoise single pictures. Without frames before and after them there is less to go by than in a video.
 
-8 and 16 bits, colour and gray stay what they are; transparency and metadata are not kept, as in photos.py they are.
+8 and 16 bits, colour and gray stay what they are; transparency and metadata are not kept (photos.py keeps them).
 
 python examples/images.py a.png b.jpg -o clean
 """
