@@ -68,7 +68,7 @@ class StillsSink(FinishedAfterUse):
         if there and not self._options.overwrite:
             raise SinkOpenError(
                 f"{there[0][1]}: exists already, and {len(there) - 1} more of {self.name}; "
-                "allow overwriting (-y) or choose another name", self.path,
+                "use overwrite=True or choose another name", self.path,
             )  # fmt: skip
         check_free(self._numbered.name(1), overwrite=True)
 
