@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "vidnoise.cli.evaluate:evaluate",
     "export": "vidnoise.cli.export:export",
     "train": "vidnoise.cli.train:train",
+    "help": "vidnoise.cli.help:show_help",
 }
 """Subcommand to ``module:command``, imported on use."""
 
@@ -52,7 +53,7 @@ class Commands(click.Group):
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0] not in COMMANDS and args[0] not in own:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.7)
-            if near and len(args) == 1 and not os.path.exists(args[0]):
+            if near and not os.path.splitext(args[0])[1] and not os.path.exists(args[0]):
                 raise click.UsageError(f"there is no file or command {args[0]!r}; did you mean {near[0]!r}?", ctx)
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)

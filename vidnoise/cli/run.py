@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +15,7 @@ from vidnoise.cli.batch import Job, is_batch, plan_batch
 from vidnoise.cli.child import Child
 from vidnoise.cli.files import JsonReport, is_report, prepare, run_batch, run_file
 from vidnoise.cli.options import file_options
+from vidnoise.cli.suggestions import missing_output
 from vidnoise.cli.workers import split_devices
 from vidnoise.disk import check_free
 from vidnoise.options import FileOptions
@@ -44,7 +43,8 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 @click.command()
-@click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("sources", metavar="INPUT...", nargs=-1)
+@click.option("-i", "--input", "named_sources", metavar="FILE", multiple=True, help="INPUT, as FFmpeg spells it.")
 @click.option(
     "-o", "--output", metavar="FILE",
     help="File (its extension selects the container), - for standard output, or URL. For several inputs or a folder: a "
@@ -63,6 +63,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 )  # fmt: skip
 def run(
     sources: tuple[str, ...],
+    named_sources: tuple[str, ...],
     output: str | None,
     model: str,
     json_path: str | None,
@@ -76,10 +77,11 @@ def run(
 
     Several inputs, or folders, go into a folder: vidnoise *.mp4 tapes/ -o clean/
     """
+    if not sources and not named_sources:
+        raise click.UsageError("no input given; for example: vidnoise night.mp4 -o clean.mp4")
     if output is None:
-        first, *more = sources
-        name = "clean/" if more or os.path.isdir(first) else suggest_name(first)
-        raise click.UsageError(f"no output given; for example: vidnoise {' '.join(sources[:3])} -o {name}")
+        raise click.UsageError(missing_output(named_sources, sources))
+    sources = (*named_sources, *sources)
     options = FileOptions(**given)
     resume, overwrite = options.resume, options.overwrite
     if resume and overwrite:
@@ -161,11 +163,3 @@ class _CurrentBar:
 
     def __call__(self, progress: Progress) -> None:
         self.show(progress)
-
-
-def suggest_name(source: str) -> str:
-    """Suggest a name for the output of ``source``, which need not be a file."""
-    path = Path(source)
-    if source == "-" or "://" in source or not path.suffix:
-        return "clean.mkv"
-    return str(path.with_name(f"{path.stem}-clean{path.suffix}"))
