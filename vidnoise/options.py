@@ -234,9 +234,9 @@ class SinkOptions(ThreadOptions):
         False, "Whether an existing file may be replaced, once the new one is complete.", flag="-y/-n",
         may_change=True, help="Overwrite an existing output, or refuse to.  [default: -n]")
     codec: str | None = option(
-        None, """Codec: "h264", "hevc", "av1", "vp9", "ffv1", "prores", or any FFmpeg video encoder; None uses the
-        input's codec if there is an encoder for it.""",
-        help="h264, hevc, av1, vp9, ffv1, prores, or an FFmpeg encoder.  [default: the input's]")
+        None, """Codec: "h264", "hevc", "av1", "vp9", "ffv1", "prores", another name of these ("H265", "x264",
+        "AV01"), or any FFmpeg video encoder; None uses the input's codec if there is an encoder for it.""",
+        help="h264, hevc (h265), av1, vp9, ffv1, prores, or an FFmpeg encoder.  [default: the input's]")
     crf: float | None = option(
         None, "Constant quality on the encoder's own scale, lower is better; None for a high default.",
         help="Quality on the encoder's scale; lower is better.  [default: high quality]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,6 +23,13 @@ CODECS: dict[str, tuple[str, ...]] = {
     "prores": ("prores_ks",),
 }
 """Values of the ``codec`` option to FFmpeg encoders, best first. The name of any other encoder works too."""
+
+ALIASES: dict[str, str] = {
+    "h265": "hevc", "h.265": "hevc", "x265": "hevc", "hvc1": "hevc", "hev1": "hevc",
+    "h.264": "h264", "x264": "h264", "avc": "h264", "avc1": "h264",
+    "av01": "av1", "vp09": "vp9",
+}  # fmt: skip
+"""Other names of the codecs in :data:`CODECS`, in lower case."""
 
 _LIKE_INPUT = {
     "h264": "h264", "hevc": "hevc", "av1": "av1", "vp9": "vp9", "vp8": "vp9", "ffv1": "ffv1", "prores": "prores",
@@ -76,13 +84,15 @@ class UnsupportedOptionError(UsageError):
 
 
 def find_encoder(name: str) -> av.codec.Codec:
-    """Return the encoder for the name of a codec or an encoder.
+    """Return the encoder for the name of a codec, in any case, one of its :data:`ALIASES`, or an encoder.
 
     Raises:
         UsageError: This build of FFmpeg has no such video encoder.
     """
     # This environment variable is the only way to keep SVT-AV1 from logging to stderr.
     os.environ.setdefault("SVT_LOG", "1")
+    asked, lower = name, name.lower()
+    name = ALIASES.get(lower, lower if lower in CODECS else name)
     for encoder in CODECS.get(name, (name,)):
         try:
             codec = av.codec.Codec(encoder, "w")
@@ -94,8 +104,11 @@ def find_encoder(name: str) -> av.codec.Codec:
         raise UsageError(
             f"codec {name}: this build of FFmpeg has no encoder for it ({', '.join(CODECS[name])})", "codec"
         )
+    encoders = [encoder for encoders in CODECS.values() for encoder in encoders]
+    near = difflib.get_close_matches(lower, dict.fromkeys([*CODECS, *ALIASES, *encoders]), n=1)
+    hint = f"did you mean {near[0]!r}? There are" if near else "use"
     raise UsageError(
-        f"unknown codec {name!r}; use {', '.join(CODECS)}, or the name of an FFmpeg video encoder", "codec"
+        f"unknown codec {asked!r}; {hint} {', '.join(CODECS)}, or the name of an FFmpeg video encoder", "codec"
     )
 
 
