@@ -24,6 +24,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _KEY = "option"
 
+ADVANCED = "Advanced"
+"""Group of the options that name no other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
@@ -50,6 +53,8 @@ class Option:
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """Words that are accepted instead of a number."""
+    group: str = ADVANCED
+    """Heading in the command line's help."""
     may_change: bool = False
     """Whether a resumed run may use another value, because it affects neither the pictures nor the file."""
 

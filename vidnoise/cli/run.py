@@ -14,11 +14,12 @@ from click.core import ParameterSource
 from vidnoise.cli.batch import Job, is_batch, plan_batch
 from vidnoise.cli.child import Child
 from vidnoise.cli.files import JsonReport, is_report, prepare, run_batch, run_file
+from vidnoise.cli.grouped import GroupedCommand, GroupedOption
 from vidnoise.cli.options import file_options
 from vidnoise.cli.suggestions import missing_output
 from vidnoise.cli.workers import split_devices
 from vidnoise.disk import check_free
-from vidnoise.options import FileOptions
+from vidnoise.options import FILES, MAIN, PERFORMANCE, FileOptions
 from vidnoise.sinks import check_places
 from vidnoise.text import safe
 
@@ -42,23 +43,28 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.exit()
 
 
-@click.command()
+_option = functools.partial(click.option, cls=GroupedOption)
+
+
+@click.command(cls=GroupedCommand)
 @click.argument("sources", metavar="INPUT...", nargs=-1)
-@click.option("-i", "--input", "named_sources", metavar="FILE", multiple=True, help="INPUT, as FFmpeg spells it.")
-@click.option(
-    "-o", "--output", metavar="FILE",
+@_option(
+    "-o", "--output", metavar="FILE", group=MAIN,
     help="File (its extension selects the container), - for standard output, or URL. For several inputs or a folder: a "
     "folder, or a name with {stem}, {suffix}, {parent}, {sub}, {index}, {model}.",
 )  # fmt: skip
-@click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
+@_option("-i", "--input", "named_sources", metavar="FILE", multiple=True, group=FILES, help="INPUT, as in FFmpeg.")
+@_option(
+    "--model", metavar="NAME", default="standard", show_default=True, group=MAIN, help="Model or .safetensors file."
+)
 @file_options
-@click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second, as lines of JSON.")
-@click.option("--json", "json_path", metavar="FILE", help="Write statistics as JSON; - is standard output.")
-@click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
-@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
-@click.option("-v", "--verbose", count=True, help="Show choices and their reasons; -vv for debugging.")
-@click.option(
-    "--list-devices", is_flag=True, is_eager=True, expose_value=False, callback=_list_devices,
+@_option("--stats", "stats_path", metavar="FILE", group=FILES, help="Write statistics every second, as lines of JSON.")
+@_option("--json", "json_path", metavar="FILE", group=FILES, help="Write statistics as JSON; - is standard output.")
+@_option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
+@_option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@_option("-v", "--verbose", count=True, help="Show choices and their reasons; -vv for debugging.")
+@_option(
+    "--list-devices", is_flag=True, is_eager=True, expose_value=False, callback=_list_devices, group=PERFORMANCE,
     help="List the devices of this machine.",
 )  # fmt: skip
 def run(

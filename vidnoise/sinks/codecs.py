@@ -25,8 +25,8 @@ CODECS: dict[str, tuple[str, ...]] = {
 """Values of the ``codec`` option to FFmpeg encoders, best first. The name of any other encoder works too."""
 
 ALIASES: dict[str, str] = {
-    "h265": "hevc", "h.265": "hevc", "x265": "hevc", "hvc1": "hevc", "hev1": "hevc",
-    "h.264": "h264", "x264": "h264", "avc": "h264", "avc1": "h264",
+    "h265": "hevc", "h.265": "hevc", "x265": "hevc",
+    "h.264": "h264", "x264": "h264", "avc": "h264",
     "av01": "av1", "vp09": "vp9",
 }  # fmt: skip
 """Other names of the codecs in :data:`CODECS`, in lower case."""

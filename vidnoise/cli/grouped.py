@@ -1,0 +1,36 @@
+"""Options that appear in the help under headings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vidnoise.options import ADVANCED, GROUPS
+
+
+class GroupedOption(click.Option):
+    """A Click option with the heading under which the help lists it.
+
+    Args:
+        group: One of :data:`vidnoise.options.GROUPS`.
+    """
+
+    def __init__(self, *declared: Any, group: str = ADVANCED, **about: Any) -> None:
+        super().__init__(*declared, **about)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options by group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                records[getattr(parameter, "group", ADVANCED)].append(record)
+        for group, found in records.items():
+            if found:
+                with formatter.section(group):
+                    formatter.write_dl(found)
