@@ -13,8 +13,9 @@ from click.core import ParameterSource
 
 from vidnoise.cli.batch import Job, is_batch, plan_batch
 from vidnoise.cli.child import Child
+from vidnoise.cli.configuration import ConfiguredCommand, load_configuration
 from vidnoise.cli.files import JsonReport, is_report, prepare, run_batch, run_file
-from vidnoise.cli.grouped import GroupedCommand, GroupedOption
+from vidnoise.cli.grouped import GroupedOption
 from vidnoise.cli.options import file_options
 from vidnoise.cli.suggestions import missing_output
 from vidnoise.cli.workers import split_devices
@@ -46,7 +47,7 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 _option = functools.partial(click.option, cls=GroupedOption)
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ConfiguredCommand)
 @click.argument("sources", metavar="INPUT...", nargs=-1)
 @_option(
     "-o", "--output", metavar="FILE", group=MAIN,
@@ -58,6 +59,10 @@ _option = functools.partial(click.option, cls=GroupedOption)
     "--model", metavar="NAME", default="standard", show_default=True, group=MAIN, help="Model or .safetensors file."
 )
 @file_options
+@_option(
+    "--config", metavar="FILE", is_eager=True, expose_value=False, callback=load_configuration,
+    help="TOML file of further defaults (docs/CONFIGURATION.md).  [default: config.toml in the user's folder]",
+)  # fmt: skip
 @_option("--stats", "stats_path", metavar="FILE", group=FILES, help="Write statistics every second, as lines of JSON.")
 @_option("--json", "json_path", metavar="FILE", group=FILES, help="Write statistics as JSON; - is standard output.")
 @_option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
@@ -82,6 +87,8 @@ def run(
     """Denoise INPUT (the default command); - is standard input or output.
 
     Several inputs, or folders, go into a folder: vidnoise *.mp4 tapes/ -o clean/
+
+    Each option can be set by an environment variable, too: VIDNOISE_MAX_LATENCY=200 is --max-latency 200.
     """
     if not sources and not named_sources:
         raise click.UsageError("no input given; for example: vidnoise night.mp4 -o clean.mp4")
@@ -93,7 +100,7 @@ def run(
     if resume and overwrite:
         raise click.UsageError("--resume keeps finished outputs and -y replaces them; use one of them")
     source_of_segment = click.get_current_context().get_parameter_source("segment_seconds")
-    if not resume and source_of_segment is not ParameterSource.DEFAULT:
+    if not resume and source_of_segment is ParameterSource.COMMANDLINE:
         raise click.UsageError("--segment is for --resume; add it, or leave both out")
     reports = [path for path in (json_path, stats_path) if path not in (None, "-")]
     for option, path in (("--json", json_path), ("--stats", stats_path)):
