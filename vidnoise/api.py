@@ -23,6 +23,7 @@ from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
 from vidnoise.options import DenoiseOptions, FileOptions
 from vidnoise.pictures import PictureAdapter, ToPicture
+from vidnoise.pipeline.choices import choices
 from vidnoise.pipeline.device_transfer import HostTransfer, make_device_transfer
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, combine
@@ -188,6 +189,8 @@ def denoise_file(
         second = functools.partial(
             make_denoiser, grain_seed=chosen.grain_seed + 1, backend=first.backend, max_memory=None,
         )  # fmt: skip
+        for line in choices(first, chosen, source.info):
+            logger.info("%s", line)
         parts: list[RunStats] = []
         stack.enter_context(memory_errors_explained())
         while True:

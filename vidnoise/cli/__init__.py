@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "info": "vidnoise.cli.info:info",
     "compare": "vidnoise.cli.compare:compare",
     "models": "vidnoise.cli.models:models",
+    "doctor": "vidnoise.cli.doctor:doctor",
     "bench": "vidnoise.cli.bench:bench",
     "evaluate": "vidnoise.cli.evaluate:evaluate",
     "export": "vidnoise.cli.export:export",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -12,6 +13,8 @@ from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.sinks import Sink
 from vidnoise.sources import Source
+
+logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.1
 """Interval between calls of ``on_progress``."""
@@ -87,6 +90,8 @@ class Meter:
     def _read_sigma(self) -> None:
         self._sigma = self._denoiser.estimated_sigma
         if self._sigma is not None:
+            if not self._sigma_count:
+                logger.info("noise of the first frame: %.1f/255", self._sigma)
             self._sigma_sum += self._sigma
             self._sigma_count += 1
 

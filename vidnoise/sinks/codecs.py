@@ -6,6 +6,7 @@ import difflib
 import os
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.codec.codec
@@ -110,6 +111,43 @@ def find_encoder(name: str) -> av.codec.Codec:
     raise UsageError(
         f"unknown codec {asked!r}; {hint} {', '.join(CODECS)}, or the name of an FFmpeg video encoder", "codec"
     )
+
+
+def working_encoders() -> dict[str, dict[str, str]]:
+    """Return what each encoder of :data:`CODECS`, and of NVIDIA GPUs, says when it is opened, by codec and encoder.
+
+    An empty text means that it works. Encoders that this build of FFmpeg does not have are left out.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for codec, names in CODECS.items():
+        hardware = (f"{codec}_nvenc",) if f"{codec}_nvenc" in _QUALITY else ()
+        found[codec] = {}
+        for name in (*names, *hardware):
+            try:
+                encoder = av.codec.Codec(name, "w")
+            except (ValueError, av.error.FFmpegError):
+                continue
+            found[codec][name] = _trouble(encoder)
+    return found
+
+
+def _trouble(encoder: av.codec.Codec) -> str:
+    """Return why an encoder does not open; an empty text if it does."""
+    os.environ.setdefault("SVT_LOG", "1")
+    context: Any = av.CodecContext.create(encoder, "w")
+    context.width, context.height, context.time_base = 256, 144, Fraction(1, 25)
+    context.pix_fmt = encoder.video_formats[0].name if encoder.video_formats else "yuv420p"
+    context.options = encoder_options(encoder, None, None)
+    try:
+        context.open()
+    except (av.error.FFmpegError, ValueError, OSError) as ex:
+        return f"{ex.strerror or ex}" if isinstance(ex, OSError) else str(ex)
+    return ""
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of FFmpeg's libraries by their names (``libavcodec``), as PyAV was built with them."""
+    return {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
 
 
 def hardware_hint(encoder: str) -> str:
