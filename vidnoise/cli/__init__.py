@@ -78,8 +78,17 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+def _print_manual(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from vidnoise.cli.manual import manual
+
+        click.echo(manual(ctx))
+        ctx.exit()
+
+
 @click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
+@click.option("--man", is_flag=True, is_eager=True, expose_value=False, callback=_print_manual, help="Manual page.")
 def group() -> None:
     """Remove noise from a video. Audio, subtitles, chapters, timestamps and colour tags are kept.
 

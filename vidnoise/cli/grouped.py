@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from vidnoise.cli.completion import COMPLETED, complete
 from vidnoise.options import ADVANCED, GROUPS
 
 
@@ -19,6 +21,9 @@ class GroupedOption(click.Option):
     def __init__(self, *declared: Any, group: str = ADVANCED, **about: Any) -> None:
         super().__init__(*declared, **about)
         self.group = group
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return complete(ctx, self, incomplete) if self.name in COMPLETED else super().shell_complete(ctx, incomplete)
 
 
 class GroupedCommand(click.Command):
