@@ -79,6 +79,7 @@ $(DOCS_STAMP): $(STAMP)
 # Warnings, broken links among them, are errors.
 docs: $(DOCS_STAMP)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs . build/docs
+	$(BIN)/vidnoise --man > build/docs/vidnoise.1
 	@echo "build/docs/index.html"
 
 clean:

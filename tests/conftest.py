@@ -21,6 +21,8 @@ except ImportError:  # no av, as on bare GPU machines: tests that need no clip s
 
 torch.set_num_threads(1)
 
+os.environ.setdefault("VIDNOISE_CONFIG", os.devnull)  # what the user has set is not what is tested
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what runs in its background, and what we start would inherit it: there would be no Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,6 +24,7 @@ from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
 from vidnoise.options import DenoiseOptions, DeviceOptions, FileOptions, ImageOptions
 from vidnoise.pictures import Order, Picture, PictureAdapter, ToPicture, check_several, image_frame, owned
+from vidnoise.pipeline.choices import choices
 from vidnoise.pipeline.device_transfer import HostTransfer, make_device_transfer
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, combine
@@ -252,6 +253,8 @@ def denoise_file(
         second = functools.partial(
             make_denoiser, grain_seed=chosen.grain_seed + 1, backend=first.backend, max_memory=None,
         )  # fmt: skip
+        for line in choices(first, chosen, source.info):
+            logger.info("%s", line)
         parts: list[RunStats] = []
         stack.enter_context(memory_errors_explained())
         while True:

@@ -24,6 +24,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _KEY = "option"
 
+ADVANCED = "Advanced"
+"""Group of the options that name no other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
@@ -52,6 +55,8 @@ class Option:
     """Words that are accepted instead of a number."""
     by_place: bool = False
     """Whether an array with a number for each pixel is accepted, too."""
+    group: str = ADVANCED
+    """Heading in the command line's help."""
     may_change: bool = False
     """Whether a resumed run may use another value, because it affects neither the pictures nor the file."""
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict, get_args
 
-from vidnoise.checked import Checked, again, option
+from vidnoise.checked import ADVANCED, Checked, again, option
 from vidnoise.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +52,17 @@ SEGMENT_SECONDS = 60.0
 MAX_PIXELS = 1 << 28
 """Default limit of the picture size: 16384x16384, 400 MB as yuv420p. A few bytes of input can demand any size."""
 
+# Groups of the options in the command line's help; options that name none are advanced.
+MAIN = "Most used"
+FILES = "Inputs and outputs"
+DENOISING = "Denoising"
+PIXELS = "Colours and pixels, otherwise kept as they are"
+CODEC = "Codec"
+PERFORMANCE = "Performance"
+LIVE = "Live inputs and outputs"
+GROUPS = (MAIN, FILES, DENOISING, PIXELS, CODEC, PERFORMANCE, LIVE, ADVANCED)
+"""All groups, in the order of the help."""
+
 _LONGEST_SECONDS = 1_000_000_000
 """A limit that is longer than any video, and fits libav's 64-bit timestamps."""
 
@@ -71,21 +82,22 @@ class DeviceOptions(Checked):
 
     device: str | torch.device = option(
         "auto", """Where the network runs: "auto", "cpu", "cuda", "cuda:N" or "mps".""", may_change=True,
-        help="auto, cpu, cuda, cuda:N or mps; separate several with commas to share a batch.")
+        help="auto, cpu, cuda, cuda:N or mps; separate several with commas to share a batch.", group=MAIN)
     precision: str = option(
         "auto", """Arithmetic of the network's convolutions: "auto", "fp32", "bf16" or "fp16".""",
-        choices=("auto", "fp32", "bf16", "fp16"), help="Arithmetic of the network.")
+        choices=("auto", "fp32", "bf16", "fp16"), help="Arithmetic of the network.", group=PERFORMANCE)
     backend: str | Running = option(
         "auto", """How the network runs: "auto", or a name from docs/BACKENDS.md ("eager", "openvino" ...). A Denoiser
         also takes the backend of another one with the same model, device and precision, to share it.""",
         metavar="NAME", may_change=True,
-        help="How the network runs: auto, eager, compile, openvino, onnxruntime, cuda-graph, tensorrt.")
+        help="How the network runs: auto, eager, compile, openvino, onnxruntime, cuda-graph, tensorrt.",
+        group=PERFORMANCE)
     # Not may_change: tiles differ slightly from whole pictures at their edges, and lookahead="auto" depends on the
     # memory.
     max_memory: float | None = option(
         None, """Limit of the memory that a stream takes on the device, in MB; pictures that need more are denoised in
         tiles, by the backend "eager".""", above=0, unit=" MB", metavar="MB",
-        help="Memory limit on the device; larger pictures are denoised in tiles.")
+        help="Memory limit on the device; larger pictures are denoised in tiles.", group=PERFORMANCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,29 +108,29 @@ class ImageOptions(DeviceOptions):
         1.0, """Strength of denoising: 0 changes nothing, bit for bit; 1 removes what the network considers noise;
         values in between blend. Above 1, up to 2, the noise is assumed to be that many times as strong, and to exist
         where none was found.""",
-        least=0, most=MAX_STRENGTH, help="Strength of denoising: 0 changes nothing, 2 removes most.")
+        least=0, most=MAX_STRENGTH, help="Strength of denoising: 0 changes nothing, 2 removes most.", group=MAIN)
     luma: float = option(
         1.0, "Multiplier of strength for luma, 0 to 2; for RGB, for the BT.709 Y' of the correction.",
-        least=0, most=MAX_STRENGTH, help="Multiplier of --strength for luma, 0 to 2.")
+        least=0, most=MAX_STRENGTH, help="Multiplier of --strength for luma, 0 to 2.", group=DENOISING)
     chroma: float = option(
         1.0, "Multiplier of strength for chroma, 0 to 2; for RGB, for the BT.709 Cb and Cr of the correction.",
-        least=0, most=MAX_STRENGTH, help="Multiplier of --strength for chroma, 0 to 2.")
+        least=0, most=MAX_STRENGTH, help="Multiplier of --strength for chroma, 0 to 2.", group=DENOISING)
     mask: MaskLike | None = option(
         None, """Mask of the strength, from black (none) to white (full): a picture file, a video file read in step with
         the frames, or an (H, W) array. Scaled to the frames' size if the aspect ratios match.""",
-        metavar="FILE", help="Mask, a picture or video: white is denoised fully, black not at all.")
+        metavar="FILE", help="Mask, a picture or video: white is denoised fully, black not at all.", group=DENOISING)
     grain: float = option(
         0.0, "Amount of grain to add that resembles the removed noise, where it was removed: 0 to 2; 1 adds as much.",
-        least=0, most=2, help="Add grain that resembles the removed noise; 1 adds as much.")
+        least=0, most=2, help="Add grain that resembles the removed noise; 1 adds as much.", group=MAIN)
     grain_seed: int = option(
         0, "Seed of the grain; the same seed gives the same grain on the same device.",
-        least=-(1 << 63), most=(1 << 63) - 1, must_be="a number of 64 bits", help="Seed of the grain.")
+        least=-(1 << 63), most=(1 << 63) - 1, must_be="a number of 64 bits", help="Seed of the grain.", group=DENOISING)
     sigma: SigmaLike | None = option(
         None, """Standard deviation of the noise in 8-bit units (25 means 25/255), 0 to 255, in the samples of each
         plane as stored: R, G and B, gray, or Y, Cb and Cr; or an (H, W) array with that of each pixel. None
         estimates it per pixel, channel and frame.""",
         least=0, most=255, unit=" (8-bit units)", by_place=True,
-        help="Noise level of each plane, in 8-bit units.  [default: estimated]")
+        help="Noise level of each plane, in 8-bit units.  [default: estimated]", group=DENOISING)
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiseOptions(ImageOptions):
@@ -127,15 +139,15 @@ class DenoiseOptions(ImageOptions):
     zones: ZonesLike | None = option(
         None, """Strengths for parts of the video, as "0-10:0.5,60-:0" or a sequence of (begin, end, strength), in
         seconds, end exclusive; they replace strength there. Requires pictures with timestamps.""",
-        metavar="LIST", help='Strengths for parts of the video, in seconds: "0-10:0.5,60-:0".')
+        metavar="LIST", help='Strengths for parts of the video, in seconds: "0-10:0.5,60-:0".', group=DENOISING)
     grain_table: PathLike | None = option(
         None, "File for an AV1 film-grain table (filmgrn1) of the removed noise, written at the end.",
-        metavar="FILE", help="Write an AV1 film-grain table of the removed noise.")
+        metavar="FILE", help="Write an AV1 film-grain table of the removed noise.", group=DENOISING)
     preview: str | None = option(
         None, """"split" leaves the left half of the picture unchanged, with a thin divider, for comparison.""",
-        choices=("split",), help="Leave the left half unchanged, for comparison.")
+        choices=("split",), help="Leave the left half unchanged, for comparison.", group=DENOISING)
     detect_cuts: bool = option(
-        True, "Reset the denoiser at scene cuts.", flag="--no-cuts", help="Do not detect scene cuts.")
+        True, "Reset the denoiser at scene cuts.", flag="--no-cuts", help="Do not detect scene cuts.", group=DENOISING)
     lookahead: int | str = option(
         0, """Maximum number of later frames to wait for before a frame is returned, 0 to 32: it is denoised with its
         past and at least a third of them, and each takes memory for three pictures. For files, also "auto": 8 frames,
@@ -143,7 +155,7 @@ class DenoiseOptions(ImageOptions):
         max_latency.""",
         least=0, most=MAX_LOOKAHEAD, unit=" frames", words=("auto",), metavar="FRAMES",
         help="Number of later frames to use for each frame: auto, or 0 to 32.  [default: auto: files 8, if they fit "
-        "into memory; live 0, on a GPU up to 3]")
+        "into memory; live 0, on a GPU up to 3]", group=DENOISING)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,7 +173,7 @@ class ThreadOptions(Checked):
     threads: int = option(
         0, "CPU threads of decoder, encoder and, in denoise_file, of torch in the whole process; 0 lets each choose.",
         least=0, most=1024, must_be="0 (automatic) to 1024", may_change=True,
-        help="CPU threads.  [default: all cores]")
+        help="CPU threads.  [default: all cores]", group=PERFORMANCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,46 +183,48 @@ class SourceOptions(ThreadOptions):
     start: Seconds | None = option(
         None, "Skip this many seconds; timestamps then start at 0.",
         least=0, most=_LONGEST_SECONDS, must_be=f"0 seconds to {_LONGEST_SECONDS}",
-        help="Skip to this time: 90 or 1:30.")
+        help="Skip to this time: 90 or 1:30.", group=MAIN)
     duration: Seconds | None = option(
-        None, "Stop after this many seconds.", above=0, unit=" seconds", help="Stop after this time.")
+        None, "Stop after this many seconds.", above=0, unit=" seconds", help="Stop after this time.", group=MAIN)
     hwaccel: str = option(
         "none", """Decoder hardware: "none", the CPU; "cuda", an NVIDIA GPU, or an error; "auto", the network's GPU if
         it supports the codec.""", choices=("auto", "none", "cuda"), may_change=True,
-        help="Decoder hardware: the CPU (none), an NVIDIA GPU (cuda), or the network's GPU if it can (auto).")
+        help="Decoder hardware: the CPU (none), an NVIDIA GPU (cuda), or the network's GPU if it can (auto).",
+        group=PERFORMANCE)
     input_format: str | None = option(
         None, """Container of the input, if it cannot be detected: "y4m", "mkv", "ts", or FFmpeg's name.""",
-        metavar="NAME", help="Container of the input.  [default: detected]")
+        metavar="NAME", help="Container of the input.  [default: detected]", group=FILES)
     raw_size: str | None = option(
         None, """Size of raw video without a header, as in "1920x1080".""",
-        metavar="WxH", help="Size of raw video without a header, as in 1920x1080.")
+        metavar="WxH", help="Size of raw video without a header, as in 1920x1080.", group=FILES)
     raw_format: str | None = option(
         None, "FFmpeg's name of the pixel format of raw video.",
-        metavar="NAME", help="Pixel format of raw video, as in yuv420p10le.")
+        metavar="NAME", help="Pixel format of raw video, as in yuv420p10le.", group=FILES)
     raw_rate: str | None = option(
         None, """Frames per second of raw video, as in "30000/1001"; by default 25.""",
-        metavar="FPS", help="Frame rate of raw video, as in 30000/1001.  [default: 25]")
+        metavar="FPS", help="Frame rate of raw video, as in 30000/1001.  [default: 25]", group=FILES)
     rate: str | None = option(
         None, """Frames per second of a sequence of pictures ("frame%04d.png", "shots/*.png"), as in "30000/1001"; by
-        default 25.""", metavar="FPS", help="Frame rate of a sequence of pictures, as in 30000/1001.  [default: 25]")
+        default 25.""", metavar="FPS", group=FILES,
+        help="Frame rate of a sequence of pictures, as in 30000/1001.  [default: 25]")
     live: bool | None = option(
         None, """Whether to treat the input as live, dropping frames rather than lagging; by default, this depends on
         the address. Files are then read in real time.""", flag="--live/--not-live", may_change=True,
-        help="Treat the input as live: drop frames rather than lag.  [default: by address]")
+        help="Treat the input as live: drop frames rather than lag.  [default: by address]", group=LIVE)
     connect_timeout: float = option(
         15, "Seconds to wait for the input to open.", above=0, unit=" seconds", metavar="S", may_change=True,
-        help="Seconds to wait for a connection.")
+        help="Seconds to wait for a connection.", group=LIVE)
     read_timeout: float | None = option(
         None, """Seconds to wait for data; by default 10 for live inputs, 30 for other URLs, and no limit for local
         inputs.""", above=0, unit=" seconds", metavar="S", may_change=True,
-        help="Seconds to wait for data.  [default: 10; URLs of files 30]")
+        help="Seconds to wait for data.  [default: 10; URLs of files 30]", group=LIVE)
     reconnect: Attempts = option(
         5, "Consecutive attempts to reopen a live URL or camera after a loss; -1 for no limit.",
         least=FOREVER, must_be="a number of attempts or forever", may_change=True,
-        help="Live: consecutive attempts to reconnect after a loss, or forever.")
+        help="Live: consecutive attempts to reconnect after a loss, or forever.", group=LIVE)
     rtsp_transport: str | None = option(
         None, """Transport of RTSP: "tcp" (the default) or "udp".""", choices=("tcp", "udp"), may_change=True,
-        help="Transport of RTSP.  [default: tcp]")
+        help="Transport of RTSP.  [default: tcp]", group=LIVE)
     input_options: dict[str, str] | None = option(
         None, """Options of FFmpeg's demuxer, such as {"video_size": "1280x720", "framerate": "30"} for cameras.""",
         flag="--input-option", metavar="NAME=VALUE",
@@ -218,18 +232,19 @@ class SourceOptions(ThreadOptions):
     interlaced: str = option(
         "auto", """Whether the video is interlaced: "auto" trusts its flags, "tff" and "bff" mean that it is (top or
         bottom field first), "no" that it is not.""", choices=("auto", "tff", "bff", "no"),
-        help="Whether the input is interlaced, and its field order; auto trusts its flags.")
+        help="Whether the input is interlaced, and its field order; auto trusts its flags.", group=PIXELS)
     size_change: SizeChange | None = option(
         None, """What to do if the pictures change size or format midway: "stop" finishes the output and raises
         SizeChangeError, "split" ends before the change and continues (denoise_file: in <name>-2), "scale" scales all
         pictures to the first size. By default "stop"; denoise_file splits live inputs, or scales them if an output is
         not a file.""", choices=get_args(SizeChange), may_change=True,
         help="If the picture size changes: stop with an error, continue in another file (split, NAME-2), or scale to "
-        "the first size.  [default: files stop; live inputs split, or scale if an output is not a file]")
+        "the first size.  [default: files stop; live inputs split, or scale if an output is not a file]", group=PIXELS)
     tracks: str | None = option(
         None, """Tracks to keep, separated by commas: "v:1" the second video, "a:eng" only English audio, "-s" no
         subtitles, "-a:0" all audio but the first. Kinds that are not named are kept.""", metavar="LIST",
-        help="Tracks to keep: v:1 (second video), a:eng (English audio), -s (no subtitles); separate with commas.")
+        help="Tracks to keep: v:1 (second video), a:eng (English audio), -s (no subtitles); separate with commas.",
+        group=FILES)
     max_pixels: int | None = option(
         None, "Maximum number of pixels; larger pictures are rejected. By default 2^28 (16384x16384).",
         least=1, most=(1 << 31) - 1, must_be="1 to 2^31 - 1", metavar="N", may_change=True,
@@ -242,41 +257,43 @@ class SinkOptions(ThreadOptions):
 
     overwrite: bool = option(
         False, "Whether an existing file may be replaced, once the new one is complete.", flag="-y/-n",
-        may_change=True, help="Overwrite an existing output, or refuse to.  [default: -n]")
+        may_change=True, help="Overwrite an existing output, or refuse to.  [default: -n]", group=MAIN)
     codec: str | None = option(
-        None, """Codec: "h264", "hevc", "av1", "vp9", "ffv1", "prores", or any FFmpeg video encoder; None uses the
-        input's codec if there is an encoder for it.""",
-        help="h264, hevc, av1, vp9, ffv1, prores, or an FFmpeg encoder.  [default: the input's]")
+        None, """Codec: "h264", "hevc", "av1", "vp9", "ffv1", "prores", another name of these ("H265", "x264",
+        "AV01"), or any FFmpeg video encoder; None uses the input's codec if there is an encoder for it.""",
+        help="h264, hevc (h265), av1, vp9, ffv1, prores, or an FFmpeg encoder.  [default: the input's]", group=MAIN)
     crf: float | None = option(
         None, "Constant quality on the encoder's own scale, lower is better; None for a high default.",
-        help="Quality on the encoder's scale; lower is better.  [default: high quality]")
+        help="Quality on the encoder's scale; lower is better.  [default: high quality]", group=MAIN)
     quality: int | None = option(
         None, """Quality of JPEG and WebP pictures, 1 to 100. By default 95, except that WebP is lossless unless the
         input has subsampled chroma.""", least=1, most=100,
-        help="Quality of JPEG and WebP pictures, 1 to 100.  [default: 95; WebP of PNG and TIFF lossless]")
+        help="Quality of JPEG and WebP pictures, 1 to 100.  [default: 95; WebP of PNG and TIFF lossless]", group=CODEC)
     preset: str | None = option(
         None, """Encoder speed, from "ultrafast" to "veryslow", or one of the encoder's own presets.""",
-        help="Encoder speed: ultrafast to veryslow, or a preset of the encoder.")
+        help="Encoder speed: ultrafast to veryslow, or a preset of the encoder.", group=CODEC)
     pix_fmt: str | None = option(
         None, "Pixel format; None keeps the input's, or the closest lossless one.", metavar="NAME",
-        help="Pixel format of the output.  [default: the input's]")
+        help="Pixel format of the output.  [default: the input's]", group=PIXELS)
     audio: str = option(
         "copy", """What to do with audio: "copy", "none", or encode as "aac", "opus" or "flac".""",
         choices=("copy", "none", "aac", "opus", "flac"), metavar="TEXT",
-        help="Audio: copy, none, or encode as aac, opus or flac.")
+        help="Audio: copy, none, or encode as aac, opus or flac.", group=CODEC)
     format: str | None = option(
         None, """Container: "y4m" (the default for pipes), "raw", "mkv", "ts", "nut", or FFmpeg's name.""",
-        flag="-f/--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: by extension]")
+        flag="-f/--format", metavar="NAME", help="Container: y4m, raw, mkv, ts, nut ...  [default: by extension]",
+        group=FILES)
     tee: Sequence[PathLike] = option(
         (), "Further outputs, encoded with the defaults of their kind.", metavar="OUTPUT", may_change=True,
-        help="Further output, like -o; may be repeated.")
+        help="Further output, like -o; may be repeated.", group=FILES)
     faststart: bool | None = option(
         None, """Whether .mp4, .m4v and .mov files get their index first, so that they can be played while downloading;
         None does so for .mp4 and .m4v up to two hours.""", flag="--faststart/--no-faststart",
-        help="Put the index first, for playing while downloading.  [default: .mp4 and .m4v up to two hours]")
+        help="Put the index first, for playing while downloading.  [default: .mp4 and .m4v up to two hours]",
+        group=FILES)
     grow: bool = option(
         False, "Write under the final name from the start, so that the file can be read while it grows.",
-        help="Write under the final name from the start, for reading while it grows.")
+        help="Write under the final name from the start, for reading while it grows.", group=FILES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -294,15 +311,15 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
     resume: bool = option(
         False, """Write segments to <dst>.parts, and continue after the last finished one of an interrupted run with the
         same options; the output appears when it is complete.""", may_change=True,
-        help="Skip finished files, and resume interrupted ones.")
+        help="Skip finished files, and resume interrupted ones.", group=FILES)
     segment_seconds: Seconds = option(
         SEGMENT_SECONDS, "With resume: length of a segment, in seconds of video.",
         above=0, must_be="longer than 0 seconds", flag="--segment", may_change=True,
-        help="With --resume: length of a segment, in seconds of video.  [default: 60]")
+        help="With --resume: length of a segment, in seconds of video.  [default: 60]", group=FILES)
     max_latency: float = option(
         MAX_LATENCY_MS, """Maximum time in ms from a live frame's arrival to its being written; the oldest frames are
         dropped rather than exceed it.""", above=0, unit=" ms", metavar="MS", may_change=True,
-        help="Live: maximum delay; the oldest frames are dropped rather than exceed it.")
+        help="Live: maximum delay; the oldest frames are dropped rather than exceed it.", group=LIVE)
 
     def __post_init__(self) -> None:
         super().__post_init__()

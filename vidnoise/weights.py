@@ -9,7 +9,7 @@ import os
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from vidnoise.disk import write_whole
 from vidnoise.errors import UnknownModelError, UsageError, WeightsError
@@ -21,6 +21,28 @@ if TYPE_CHECKING:
 
 FORMAT = "2"
 """Version of the file format. Version 1 was RGB, without separate noise levels and gains for luma and chroma."""
+
+
+class Purpose(NamedTuple):
+    """What a model is for."""
+
+    summary: str
+    """The model in one line."""
+    use_when: str
+    """Completes "use it when ..."."""
+
+
+PURPOSES = {
+    "fast": Purpose("a third of the work of standard", "video is live, or a CPU has no time for more"),
+    "standard": Purpose("the default: the best pictures for the work", "in doubt"),
+    "quality": Purpose(
+        "four times the work of standard, for now with its pictures", "a GPU is idle, and later weights have come"
+    ),
+    "standard-awgn": Purpose(
+        "the network of standard, for white Gaussian noise only", "the noise is synthetic, as in published tables"
+    ),
+}
+"""What the shipped models are for, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +60,11 @@ class ModelCard:
     licence: str = "MIT"
     sha256: str = ""
     """Checksum of the stored weights (:func:`checksum`); empty in older files without one."""
+
+    @property
+    def purpose(self) -> Purpose | None:
+        """What the model is for; None for models that are not shipped with vidnoise."""
+        return PURPOSES.get(self.name)
 
     def __post_init__(self) -> None:
         for name in ("name", "tier", "version", "noise", "licence", "sha256"):

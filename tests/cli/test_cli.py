@@ -20,7 +20,7 @@ import vidnoise
 from support.clips import EXACT_FORMATS, Clip, Recipe, truncate, write
 from vidnoise.cli import COMMANDS, main
 from vidnoise.cli.options import Seconds
-from vidnoise.cli.run import suggest_name
+from vidnoise.cli.suggestions import suggest_name
 from vidnoise.frame import Frame
 from vidnoise.sources import open_source
 

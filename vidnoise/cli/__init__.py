@@ -22,10 +22,12 @@ COMMANDS: dict[str, str] = {
     "info": "vidnoise.cli.info:info",
     "compare": "vidnoise.cli.compare:compare",
     "models": "vidnoise.cli.models:models",
+    "doctor": "vidnoise.cli.doctor:doctor",
     "bench": "vidnoise.cli.bench:bench",
     "evaluate": "vidnoise.cli.evaluate:evaluate",
     "export": "vidnoise.cli.export:export",
     "train": "vidnoise.cli.train:train",
+    "help": "vidnoise.cli.help:show_help",
 }
 """Subcommand to ``module:command``, imported on use."""
 
@@ -52,7 +54,7 @@ class Commands(click.Group):
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0] not in COMMANDS and args[0] not in own:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.7)
-            if near and len(args) == 1 and not os.path.exists(args[0]):
+            if near and not os.path.splitext(args[0])[1] and not os.path.exists(args[0]):
                 raise click.UsageError(f"there is no file or command {args[0]!r}; did you mean {near[0]!r}?", ctx)
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
@@ -76,8 +78,17 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+def _print_manual(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from vidnoise.cli.manual import manual
+
+        click.echo(manual(ctx))
+        ctx.exit()
+
+
 @click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
+@click.option("--man", is_flag=True, is_eager=True, expose_value=False, callback=_print_manual, help="Manual page.")
 def group() -> None:
     """Remove noise from videos and pictures. Audio, subtitles, chapters, timestamps, colour tags and EXIF are kept.
 

@@ -23,7 +23,7 @@ _COMPONENTS = {"y": "Y", "u": "Cb", "v": "Cr", "r": "R", "g": "G", "b": "B"}
 def info(source: str, model: str, no_noise: bool, as_json: bool) -> None:
     """Show FILE's streams, colours and noise, and what vidnoise would do with it."""
     from vidnoise.cli.console import console_for_messages
-    from vidnoise.cli.run import suggest_name
+    from vidnoise.cli.suggestions import suggest_name
 
     with console_for_messages(0):
         from vidnoise.reports.inspection import inspect_video

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from vidnoise.checked import Checked, about, named_fields
+from vidnoise.cli.grouped import GroupedOption
 from vidnoise.frame.clock import parse_clock
 from vidnoise.options import (
     FOREVER,
@@ -130,6 +132,7 @@ def _plain(name: str) -> str:
 def _click_option(field: Field[Any]) -> Callable[[Command], Command]:
     """A click option that is called, typed, limited and explained as the field is."""
     known, kind = about(field), str(field.type).removesuffix(" | None")
+    make = functools.partial(click.option, cls=GroupedOption, group=known.group)
     declared = [*_declared(known.flag or _plain(field.name)), field.name]
     help = known.help
     is_shown = field.default not in (None, "", (), MISSING) and not isinstance(field.default, bool)
@@ -137,17 +140,17 @@ def _click_option(field: Field[Any]) -> Callable[[Command], Command]:
         help = f"{help}  [default: {field.default}]"
     if kind == "bool":
         if field.default is True:  # --no-...: the flag negates it
-            return click.option(*declared, is_flag=True, callback=lambda _, __, given: not given, help=help)
+            return make(*declared, is_flag=True, callback=lambda _, __, given: not given, help=help)
         if "/" in known.flag:
-            return click.option(*declared, default=field.default, help=help)
-        return click.option(*declared, is_flag=True, help=help)
+            return make(*declared, default=field.default, help=help)
+        return make(*declared, is_flag=True, help=help)
     if kind.startswith("dict["):
-        return click.option(*declared, metavar=known.metavar, multiple=True, callback=_pairs, help=help)
+        return make(*declared, metavar=known.metavar, multiple=True, callback=_pairs, help=help)
     if kind.startswith("Sequence["):
-        return click.option(*declared, metavar=known.metavar, multiple=True, help=help)
+        return make(*declared, metavar=known.metavar, multiple=True, help=help)
     is_choice = bool(known.choices) and known.metavar is None
     type = click.Choice(known.choices) if is_choice else _TYPES.get(kind, click.STRING)
-    return click.option(*declared, metavar=known.metavar, type=type, default=field.default, help=help)
+    return make(*declared, metavar=known.metavar, type=type, default=field.default, help=help)
 
 
 def _declared(flags: str) -> Iterator[str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,13 +13,15 @@ from click.core import ParameterSource
 
 from vidnoise.cli.batch import Job, is_batch, plan_batch
 from vidnoise.cli.child import Child
+from vidnoise.cli.configuration import ConfiguredCommand, load_configuration
 from vidnoise.cli.files import JsonReport, is_report, prepare, run_batch, run_file
+from vidnoise.cli.grouped import GroupedOption
 from vidnoise.cli.options import file_options
+from vidnoise.cli.suggestions import missing_output
 from vidnoise.cli.workers import split_devices
 from vidnoise.disk import check_free
-from vidnoise.options import FileOptions
+from vidnoise.options import FILES, MAIN, PERFORMANCE, FileOptions
 from vidnoise.sinks import check_places
-from vidnoise.stills.names import is_glob
 from vidnoise.text import safe
 
 if TYPE_CHECKING:
@@ -44,27 +44,38 @@ def _list_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.exit()
 
 
-@click.command()
-@click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
-@click.option(
-    "-o", "--output", metavar="FILE",
+_option = functools.partial(click.option, cls=GroupedOption)
+
+
+@click.command(cls=ConfiguredCommand)
+@click.argument("sources", metavar="INPUT...", nargs=-1)
+@_option(
+    "-o", "--output", metavar="FILE", group=MAIN,
     help="File (its extension selects the container or the kind of picture; %04d in its name makes numbered pictures), "
     "- for standard output, or URL. For several inputs or a folder: a folder, or a name with {stem}, {suffix}, "
     "{parent}, {sub}, {index}, {model}.",
 )  # fmt: skip
-@click.option("--model", metavar="NAME", default="standard", show_default=True, help="Model or .safetensors file.")
+@_option("-i", "--input", "named_sources", metavar="FILE", multiple=True, group=FILES, help="INPUT, as in FFmpeg.")
+@_option(
+    "--model", metavar="NAME", default="standard", show_default=True, group=MAIN, help="Model or .safetensors file."
+)
 @file_options
-@click.option("--stats", "stats_path", metavar="FILE", help="Write statistics every second, as lines of JSON.")
-@click.option("--json", "json_path", metavar="FILE", help="Write statistics as JSON; - is standard output.")
-@click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
-@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
-@click.option("-v", "--verbose", count=True, help="Show choices and their reasons; -vv for debugging.")
-@click.option(
-    "--list-devices", is_flag=True, is_eager=True, expose_value=False, callback=_list_devices,
+@_option(
+    "--config", metavar="FILE", is_eager=True, expose_value=False, callback=load_configuration,
+    help="TOML file of further defaults (docs/CONFIGURATION.md).  [default: config.toml in the user's folder]",
+)  # fmt: skip
+@_option("--stats", "stats_path", metavar="FILE", group=FILES, help="Write statistics every second, as lines of JSON.")
+@_option("--json", "json_path", metavar="FILE", group=FILES, help="Write statistics as JSON; - is standard output.")
+@_option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
+@_option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@_option("-v", "--verbose", count=True, help="Show choices and their reasons; -vv for debugging.")
+@_option(
+    "--list-devices", is_flag=True, is_eager=True, expose_value=False, callback=_list_devices, group=PERFORMANCE,
     help="List the devices of this machine.",
 )  # fmt: skip
 def run(
     sources: tuple[str, ...],
+    named_sources: tuple[str, ...],
     output: str | None,
     model: str,
     json_path: str | None,
@@ -81,17 +92,20 @@ def run(
     Pictures that are named one by one, or lie in a folder, are separate: each is denoised by itself. frame%04d.png, or
     a glob in quotes with a video or numbered pictures as output, is one sequence, denoised as a video is:
     vidnoise 'shots/*.png' -o clean.mp4 --rate 24
+
+    Each option can be set by an environment variable, too: VIDNOISE_MAX_LATENCY=200 is --max-latency 200.
     """
+    if not sources and not named_sources:
+        raise click.UsageError("no input given; for example: vidnoise night.mp4 -o clean.mp4")
     if output is None:
-        first, *more = sources
-        name = "clean/" if more or os.path.isdir(first) else suggest_name(first)
-        raise click.UsageError(f"no output given; for example: vidnoise {' '.join(sources[:3])} -o {name}")
+        raise click.UsageError(missing_output(named_sources, sources))
+    sources = (*named_sources, *sources)
     options = FileOptions(**given)
     resume, overwrite = options.resume, options.overwrite
     if resume and overwrite:
         raise click.UsageError("--resume keeps finished outputs and -y replaces them; use one of them")
     source_of_segment = click.get_current_context().get_parameter_source("segment_seconds")
-    if not resume and source_of_segment is not ParameterSource.DEFAULT:
+    if not resume and source_of_segment is ParameterSource.COMMANDLINE:
         raise click.UsageError("--segment is for --resume; add it, or leave both out")
     reports = [path for path in (json_path, stats_path) if path not in (None, "-")]
     for option, path in (("--json", json_path), ("--stats", stats_path)):
@@ -167,13 +181,3 @@ class _CurrentBar:
 
     def __call__(self, progress: Progress) -> None:
         self.show(progress)
-
-
-def suggest_name(source: str) -> str:
-    """Suggest a name for the output of ``source``, which need not be a file."""
-    path = Path(source)
-    if is_glob(source):
-        return f"clean/%04d{path.suffix}"
-    if source == "-" or "://" in source or not path.suffix:
-        return "clean.mkv"
-    return str(path.with_name(f"{path.stem}-clean{path.suffix}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -13,11 +14,19 @@ from vidnoise.session.fields import FieldDenoiser
 from vidnoise.sinks import Sink
 from vidnoise.sources import Source
 
+logger = logging.getLogger(__name__)
+
 PROGRESS_SECONDS = 0.1
 """Interval between calls of ``on_progress``."""
 
 LIVE_PROGRESS_SECONDS = 1.0
 """Interval between calls of ``on_progress`` for live sources."""
+
+FASTEST = "fast"
+"""The model to advise where the network is too slow."""
+
+ADVICE_AFTER_SECONDS = 5.0
+"""Age of a live run before its drops count as a habit: the first frames take longer."""
 
 SIGMA_EVERY = 10
 """Frames between two readings of the noise level: on a GPU, each waits for the device."""
@@ -45,6 +54,7 @@ class Meter:
         self._start = time.perf_counter()
         self._last_progress = self._start if policy.lag else 0.0
         self._frames_in = self._frames_pulled = 0
+        self._has_advised = False
         self._sigma_sum = 0.0
         self._sigma_count = 0
         self._sigma: float | None = None
@@ -87,6 +97,8 @@ class Meter:
     def _read_sigma(self) -> None:
         self._sigma = self._denoiser.estimated_sigma
         if self._sigma is not None:
+            if not self._sigma_count:
+                logger.info("noise of the first frame: %.1f/255", self._sigma)
             self._sigma_sum += self._sigma
             self._sigma_count += 1
 
@@ -111,14 +123,32 @@ class Meter:
     def report_progress(self) -> None:
         """Call ``on_progress`` now."""
         self._last_progress = time.perf_counter()
+        self._advise_if_too_slow()
         if self._on_progress is None:
             return
         total, seconds = self._source.info.estimated_frames, self._last_progress - self._start
         fps = self._frames_pulled / max(seconds, 1e-9)
-        dropped = self._policy.n_dropped + self._policy.n_late
+        dropped = self._n_dropped
         lag = self._policy.lag
         live = None if lag is None else lag.recent(self._n_reconnects)
         self._on_progress(Progress(self._frames_pulled, total, seconds, fps, self._sigma, dropped, live))
+
+    @property
+    def _n_dropped(self) -> int:
+        return self._policy.n_dropped + self._policy.n_late
+
+    def _advise_if_too_slow(self) -> None:
+        """Name the faster model, once, if a live run drops most of its frames."""
+        is_young = self._last_progress - self._start < ADVICE_AFTER_SECONDS
+        if self._policy.lag is None or self._has_advised or is_young or self._n_dropped <= self.frames_out:
+            return
+        self._has_advised = True
+        model = self._denoiser.model_name
+        remedy = "smaller pictures or a GPU help" if model == FASTEST else f'try model="{FASTEST}"'
+        logger.warning(
+            "most frames are dropped (%d, and %d written): model %s is too slow for this video here; %s",
+            self._n_dropped, self.frames_out, model, remedy,
+        )  # fmt: skip
 
     @property
     def _n_reconnects(self) -> int:
@@ -137,7 +167,7 @@ class Meter:
         return RunStats(
             frames_in=self._frames_in + policy.n_dropped,
             frames_out=n_out,
-            frames_dropped=policy.n_dropped + policy.n_late,
+            frames_dropped=self._n_dropped,
             packets_corrupt=self._source.n_corrupt,
             n_cuts=denoiser.n_cuts,
             sigma_mean=self._sigma_sum / self._sigma_count if self._sigma_count else None,

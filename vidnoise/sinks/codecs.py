@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.codec.codec
@@ -22,6 +24,13 @@ CODECS: dict[str, tuple[str, ...]] = {
     "prores": ("prores_ks",),
 }
 """Values of the ``codec`` option to FFmpeg encoders, best first. The name of any other encoder works too."""
+
+ALIASES: dict[str, str] = {
+    "h265": "hevc", "h.265": "hevc", "x265": "hevc",
+    "h.264": "h264", "x264": "h264", "avc": "h264",
+    "av01": "av1", "vp09": "vp9",
+}  # fmt: skip
+"""Other names of the codecs in :data:`CODECS`, in lower case."""
 
 _LIKE_INPUT = {
     "h264": "h264", "hevc": "hevc", "av1": "av1", "vp9": "vp9", "vp8": "vp9", "ffv1": "ffv1", "prores": "prores",
@@ -76,13 +85,15 @@ class UnsupportedOptionError(UsageError):
 
 
 def find_encoder(name: str) -> av.codec.Codec:
-    """Return the encoder for the name of a codec or an encoder.
+    """Return the encoder for the name of a codec, in any case, one of its :data:`ALIASES`, or an encoder.
 
     Raises:
         UsageError: This build of FFmpeg has no such video encoder.
     """
     # This environment variable is the only way to keep SVT-AV1 from logging to stderr.
     os.environ.setdefault("SVT_LOG", "1")
+    asked, lower = name, name.lower()
+    name = ALIASES.get(lower, lower if lower in CODECS else name)
     for encoder in CODECS.get(name, (name,)):
         try:
             codec = av.codec.Codec(encoder, "w")
@@ -94,9 +105,49 @@ def find_encoder(name: str) -> av.codec.Codec:
         raise UsageError(
             f"codec {name}: this build of FFmpeg has no encoder for it ({', '.join(CODECS[name])})", "codec"
         )
+    encoders = [encoder for encoders in CODECS.values() for encoder in encoders]
+    near = difflib.get_close_matches(lower, dict.fromkeys([*CODECS, *ALIASES, *encoders]), n=1)
+    hint = f"did you mean {near[0]!r}? There are" if near else "use"
     raise UsageError(
-        f"unknown codec {name!r}; use {', '.join(CODECS)}, or the name of an FFmpeg video encoder", "codec"
+        f"unknown codec {asked!r}; {hint} {', '.join(CODECS)}, or the name of an FFmpeg video encoder", "codec"
     )
+
+
+def working_encoders() -> dict[str, dict[str, str]]:
+    """Return what each encoder of :data:`CODECS`, and of NVIDIA GPUs, says when it is opened, by codec and encoder.
+
+    An empty text means that it works. Encoders that this build of FFmpeg does not have are left out.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for codec, names in CODECS.items():
+        hardware = (f"{codec}_nvenc",) if f"{codec}_nvenc" in _QUALITY else ()
+        found[codec] = {}
+        for name in (*names, *hardware):
+            try:
+                encoder = av.codec.Codec(name, "w")
+            except (ValueError, av.error.FFmpegError):
+                continue
+            found[codec][name] = _trouble(encoder)
+    return found
+
+
+def _trouble(encoder: av.codec.Codec) -> str:
+    """Return why an encoder does not open; an empty text if it does."""
+    os.environ.setdefault("SVT_LOG", "1")
+    context: Any = av.CodecContext.create(encoder, "w")
+    context.width, context.height, context.time_base = 256, 144, Fraction(1, 25)
+    context.pix_fmt = encoder.video_formats[0].name if encoder.video_formats else "yuv420p"
+    context.options = encoder_options(encoder, None, None)
+    try:
+        context.open()
+    except (av.error.FFmpegError, ValueError, OSError) as ex:
+        return f"{ex.strerror or ex}" if isinstance(ex, OSError) else str(ex)
+    return ""
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of FFmpeg's libraries by their names (``libavcodec``), as PyAV was built with them."""
+    return {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
 
 
 def hardware_hint(encoder: str) -> str:

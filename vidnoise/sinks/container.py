@@ -213,6 +213,11 @@ class ContainerSink(FinishedAfterUse):
                 container.set_chapters(cast(Any, chapters))
             with preserve_scheduling():
                 container.start_encoding()
+            set_to = ", ".join(f"{key} {value}" for key, value in options.items())
+            notify(
+                logging.INFO, "%s: encoder %s (%s), %s%s", self.name, encoder.name, self._encoder.reason(info),
+                choice.name, f", {set_to}" if set_to else "",
+            )  # fmt: skip
         except BaseException as ex:
             is_reader_gone = self._is_reader_gone(ex)
             self.abort()

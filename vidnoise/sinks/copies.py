@@ -90,7 +90,9 @@ class CopiedStreams:
         self._outputs[stream.index] = output
         self._copied[stream.index] = stream
         self._untried.add(stream.index)
-        if stream.kind == "video" and not stream.is_cover:
+        if stream.kind != "video" or stream.is_cover:
+            notify(logging.INFO, "%s: %s is copied", self._uri, stream)
+        else:
             notify(logging.WARNING, "%s is copied as it is, not denoised", stream)
 
     def _attach(self, stream: CopiedStream) -> None:
@@ -125,6 +127,7 @@ class CopiedStreams:
                 raise SinkOpenError(f"{uri}: {stream} cannot be encoded as {audio} in {name}: {ex}", uri) from ex
             self._tag(reencoder.stream, stream, notify)
             self._reencoders[stream.index] = reencoder
+            notify(logging.INFO, "%s: %s is encoded as %s, as asked", uri, stream, audio)
         elif holds_copy(name, stream):
             self._add(stream, notify)
         else:

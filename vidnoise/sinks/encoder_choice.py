@@ -83,6 +83,14 @@ class EncoderChoice:
             notify(logging.INFO, "%s: %s is stored as %s (same samples)", self._name, source, choice.name)
         return encoder, choice
 
+    def reason(self, info: StreamInfo) -> str:
+        """Return why :meth:`choose` takes its encoder."""
+        if is_uncompressed(self._format_name):
+            return f"{self._format_name} is uncompressed"
+        if self._codec_name is not None:
+            return f"codec {self._codec_name}, as asked"
+        return f"the input is {info.codec or 'not encoded'}, the container {self._format_name}"
+
     def _choose_default(self, info: StreamInfo, is_live: bool, notify: Notify) -> tuple[av.codec.Codec, FormatChoice]:
         found: list[tuple[str, av.codec.Codec, FormatChoice]] = []
         names = default_codecs("h264" if is_live else info.codec, self._format_name, self._container_codec)

@@ -148,6 +148,11 @@ class ContainerSource(ClosedAfterUse):
     def _prepare(self, threads: int) -> None:
         container = self._container
         chosen = self._tracks.select(list(container.streams), self.uri)
+        for stream in container.streams:
+            if stream not in chosen:
+                self._notify(
+                    logging.INFO, "%s: %s", self.uri, f"{stream.type} stream #{stream.index} is dropped, as asked"
+                )
         video = main_video(chosen)
         if video is None and main_video(list(container.streams)):
             raise UsageError(f"{self.uri}: no video is left of the chosen tracks", "tracks")

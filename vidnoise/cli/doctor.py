@@ -1,0 +1,47 @@
+"""``vidnoise doctor``: what a bug report needs to know of this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from vidnoise.cli.options import spelled
+from vidnoise.text import safe
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def doctor(as_json: bool) -> None:
+    """Show versions, backends, encoders, GPUs and models, for bug reports."""
+    from vidnoise.reports.environment import inspect_environment
+
+    found = inspect_environment()
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for line in _lines(found):
+        click.echo(safe(line))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    for name, version in found["versions"].items():
+        yield _row(name, version or "not installed")
+    yield _row("FFmpeg", ", ".join(f"{name} {version}" for name, version in found["ffmpeg"].items()))
+    yield _row("threads", f"{found['threads']['torch']} of {found['threads']['cpus']} CPUs")
+    yield _row("GPUs", ", ".join(f"{device}: {name}" for device, name in found["gpus"].items()) or "none found")
+    for name, trouble in found["backends"].items():
+        yield _row(f"backend {name}", spelled(trouble) or "ok")
+    for codec, encoders in found["encoders"].items():
+        each = (f"{name}: {trouble or 'ok'}" for name, trouble in encoders.items())
+        yield _row(f"codec {codec}", "; ".join(each) or "this build of FFmpeg has no encoder for it")
+    cache, models = found["cache"], found["models"]
+    yield _row("cache", f"{cache['folder']}, {cache['megabytes']} MB" if cache["folder"] else "none: no home directory")
+    versions = ", ".join(f"{name} {version}" for name, version in models["versions"].items())
+    yield _row("models", f"{versions} in {', '.join(models['folders'])}" if versions else "none found")
+
+
+def _row(label: str, text: str) -> str:
+    return f"{label:<22}  {text}"
