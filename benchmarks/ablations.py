@@ -164,7 +164,11 @@ class Group:
 
 BASE = "base"
 TIER, RECIPE = "fast", "fast"
-"""What is varied: a tier, and the shipped configuration that has all settings but the stages."""
+"""What is varied: a tier, and the shipped configuration that has all settings but the stages and the loss."""
+
+LOSS: dict[str, Any] = {"loss": "charbonnier", "sigma_power": -0.5, "fused_weight": 0.15}
+"""The loss of the base; the shipped configurations are for models that have been trained for long."""
+
 GROUPS = {
     "spatial": Group(
         "Spatial core: single frames, no past",
@@ -291,6 +295,7 @@ class Bench:
         if group.initial:
             initial = {"core": self.base(group.initial), "fusion": RECIPE}
         settings: dict[str, Any] = {"name": "model", "initial": initial, "stages": (self.stage(group, variant),)}
+        settings |= LOSS
         return replace(load_config(RECIPE), **settings | variant.config)
 
     def differs(self, key: str, variant: Variant) -> bool:

@@ -140,7 +140,7 @@ def test_frames_are_the_same_bit_for_bit_where_the_source_is_sought(long_clip, t
 
     monkeypatch.setattr(resume, "WARM_UP_FRAMES", 8)
     if not seeks:
-        monkeypatch.setattr(resume.RestOfSource, "_seeks_well", lambda *_: False)
+        monkeypatch.setattr(resume.RestOfSource, "_seeks_accurately", lambda *_: False)
     opened = []
     make_source = resume.make_source
     monkeypatch.setattr(resume, "make_source", lambda uri, o, **k: opened.append(o.start) or make_source(uri, o, **k))

@@ -48,7 +48,7 @@ BAD_OUTPUTS: dict[str, tuple[str, dict, type[VidnoiseError], str]] = {
     "unknown extension": ("out.xyz", {}, FormatError, r"\.xyz is no known video container; use \.mp4"),
     "sound only": ("out.wav", {}, FormatError, "no container for encoded video"),
     "pictures": ("out.pgm", {}, FormatError, "no container for encoded video"),
-    "codec": ("out.mp4", {"codec": "h265x"}, UsageError, "unknown codec 'h265x'; use h264, hevc"),
+    "codec": ("out.mp4", {"codec": "cinepax9"}, UsageError, "unknown codec 'cinepax9'; use h264, hevc"),
     "audio codec": ("out.mp4", {"codec": "aac"}, UsageError, "unknown codec 'aac'"),
     "codec for container": ("out.webm", {"codec": "h264"}, UsageError, "webm cannot hold codec h264"),
     "codec that TS garbles": ("out.ts", {"codec": "ffv1"}, UsageError, "mpegts cannot hold codec ffv1"),
