@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from vidnoise.evaluation.cost import kilo_macs
-from vidnoise.model import TIERS, DenoiseNetwork
+from vidnoise.model import DenoiseNetwork, ModelConfig
 from vidnoise.training.legs import legs_of, record
 from vidnoise.weights import find_model, list_models, read_card
 
@@ -35,8 +35,8 @@ def cards() -> str:
     """One row a model file."""
     lines = ["| model | kMAC/px | parameters | started from | steps | core hours | noise |", "|---" * 7 + "|"]
     for name in list_models():
-        card, _ = read_card(find_model(name))
-        config = TIERS[card.tier]
+        card, settings = read_card(find_model(name))
+        config = ModelConfig.from_dict(settings)
         parameters = sum(p.numel() for p in DenoiseNetwork(config).parameters())
         legs, origin = record(legs_of(card)), _origin(card.training.get("initial"))
         lines.append(

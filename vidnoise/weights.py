@@ -35,9 +35,7 @@ class Purpose(NamedTuple):
 PURPOSES = {
     "fast": Purpose("a third of the work of standard", "video is live, or a CPU has no time for more"),
     "standard": Purpose("the default: the best pictures for the work", "in doubt"),
-    "quality": Purpose(
-        "four times the work of standard, for now with its pictures", "a GPU is idle, and later weights have come"
-    ),
+    "quality": Purpose("better pictures for 3.5 times the work of standard", "there is a GPU, or time"),
     "standard-awgn": Purpose(
         "the network of standard, for white Gaussian noise only", "the noise is synthetic, as in published tables"
     ),
