@@ -153,9 +153,9 @@ def test_what_is_slower_than_foreseen_is_not_written_late() -> None:
 
 def test_a_fresh_frame_is_never_late() -> None:
     lag = LagMeter(100)
-    lag.take(0)
+    lag.note_dequeued(0)
     time.sleep(0.15)
-    lag.written(0, time.monotonic() - 0.15)  # one frame takes longer than all may take
+    lag.note_written(0, time.monotonic() - 0.15)  # one frame takes longer than all may take
     assert not lag.is_late(time.monotonic())
     assert lag.is_late(time.monotonic() - 0.05)
     assert not lag.is_late(None)
