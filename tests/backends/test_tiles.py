@@ -18,7 +18,8 @@ from torch import Tensor
 from support import tolerances
 from support.paths import ROOT
 from vidnoise.backends.eager import Eager
-from vidnoise.backends.tiled import Tiled, choose_tile, spans, step_bytes
+from vidnoise.backends.tiled import Tiled, choose_tile, step_bytes
+from vidnoise.backends.tiling import spans
 from vidnoise.backends.window import Window
 from vidnoise.errors import UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 import logging
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vidnoise.backends.tiling import OVERLAP, Tiling
 from vidnoise.backends.window import WAITING_BYTES, free_bytes
 from vidnoise.errors import UsageError
 from vidnoise.kernels import enabled
@@ -36,9 +35,6 @@ from vidnoise.model.state import Track, reset_unless
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-
-OVERLAP = 128
-"""Pixels that neighbouring tiles share, for motion between frames and the network's receptive field."""
 
 SMALLEST = 256
 """Minimum side of a tile: smaller tiles would be hardly more than their overlaps."""
@@ -54,41 +50,6 @@ STILL_BYTES = 1 << 10
 
 FRAME_BYTES = 3 * 4 * 7
 """Bytes per pixel of the whole picture, beside the state: noisy and clean RGB, the difference, and their conversion."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Position of a tile along one axis, and the weights of its pixels."""
-
-    start: int
-    weights: tuple[float, ...]
-    """One per :data:`MULTIPLE` / 2 pixels, from 0 to 1; those of neighbouring tiles add up to 1."""
-
-
-def spans(size: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
-    """Distribute tiles of one size evenly over an axis; ``size`` and ``tile`` are multiples of :data:`MULTIPLE`."""
-    unit = MULTIPLE // 2
-    if tile >= size:
-        return [Span(0, (1.0,) * (size // unit))]
-    count = -(-(size - overlap) // (tile - overlap))
-    last = (size - tile) // MULTIPLE
-    starts = [MULTIPLE * round(last * i / (count - 1)) for i in range(count)]
-    weights = [[1.0] * (tile // unit) for _ in starts]
-    for (a, left), (b, right) in itertools.pairwise(zip(starts, weights, strict=True)):
-        shared = (a + tile - b) // unit
-        margin = shared // 4
-        for i in range(shared):
-            share = min(max((i + 0.5 - margin) / (shared - 2 * margin), 0.0), 1.0)
-            left[tile // unit - shared + i] = min(left[tile // unit - shared + i], 1 - share)
-            right[i] = min(right[i], share)
-    total = [0.0] * (size // unit)
-    for start, own in zip(starts, weights, strict=True):
-        for i, weight in enumerate(own, start // unit):
-            total[i] += weight
-    return [
-        Span(start, tuple(w / total[i] for i, w in enumerate(own, start // unit)))
-        for start, own in zip(starts, weights, strict=True)
-    ]
 
 
 class Tiled:
@@ -177,7 +138,7 @@ class Tiled:
             noisy, lambda cut: self._smoothed(cut, noisy, level, sigma_scale, continues, state, future)
         )
 
-    def _smaller_if_full(self, noisy: Tensor, work: Callable[[_Cut], Result]) -> Result:
+    def _smaller_if_full(self, noisy: Tensor, work: Callable[[Tiling], Result]) -> Result:
         """Run ``work`` on the tiles, retrying with smaller ones when out of memory."""
         n, _, height, width = noisy.shape
         while True:
@@ -191,13 +152,13 @@ class Tiled:
                 logger.warning("out of memory with tiles of %dx%d; going on with %dx%d", *tile[::-1], *smaller[::-1])
                 self._tiles[n, height, width] = smaller
 
-    def _cut(self, height: int, width: int, tile: tuple[int, int]) -> _Cut:
+    def _cut(self, height: int, width: int, tile: tuple[int, int]) -> Tiling:
         """Return the tiling of a size, cached together with its weights on the device."""
         if (height, width, tile) != self._last_cut[0]:
-            self._last_cut = (height, width, tile), _Cut(height, width, tile, self._overlap)
+            self._last_cut = (height, width, tile), Tiling(height, width, tile, self._overlap)
         return self._last_cut[1]
 
-    def _measured(self, cut: _Cut, noisy: Tensor, continues: Tensor, state: State) -> tuple[Tensor, State]:
+    def _measured(self, cut: Tiling, noisy: Tensor, continues: Tensor, state: State) -> tuple[Tensor, State]:
         n, _, height, width = noisy.shape
         estimator, operations = self._network.noise_level, self._network.operations
         memory = reset_unless(state.memory, continues)
@@ -228,7 +189,7 @@ class Tiled:
         return level, state._replace(noise=noise, past=past)
 
     def _looked(
-        self, cut: _Cut, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
+        self, cut: Tiling, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
     ) -> tuple[Future, Scout]:
         scout, level = reset_unless(scout, continues), scaled(level, sigma_scale)
         future = Future(torch.zeros_like(level).repeat(1, 2, 1, 1), torch.zeros_like(scout.ratio))
@@ -245,7 +206,7 @@ class Tiled:
 
     def _smoothed(
         self,
-        cut: _Cut,
+        cut: Tiling,
         noisy: Tensor,
         level: Tensor,
         sigma_scale: float | Tensor,
@@ -270,42 +231,6 @@ class Tiled:
         """Estimate the motion of the whole picture."""
         now, before = (F.avg_pool2d(picture.mean(1, keepdim=True), 2) for picture in (noisy, previous))
         return self._network.estimate_motion(now, before, level[:, :1])
-
-
-class _Cut:
-    """The tiling of a picture; iterates over the places of the tiles."""
-
-    def __init__(self, height: int, width: int, tile: tuple[int, int], overlap: int) -> None:
-        self._height = height
-        self._tile = min(tile[0], height), min(tile[1], width)
-        self._rows, self._columns = spans(height, self._tile[0], overlap), spans(width, self._tile[1], overlap)
-        self._made: dict[tuple[int, int], Tensor] = {}
-
-    def __iter__(self) -> Iterator[tuple[Span, Span]]:
-        return itertools.product(self._rows, self._columns)
-
-    def part(self, whole: Tensor, place: tuple[Span, Span]) -> Tensor:
-        """Return a view of one tile of a tensor at 1 to 1/8 of the picture's resolution."""
-        step = self._height // whole.shape[2]
-        top, left = (span.start // step for span in place)
-        return whole[..., top : top + self._tile[0] // step, left : left + self._tile[1] // step]
-
-    def parts(self, wholes: Iterable[Tensor], place: tuple[Span, Span]) -> Iterator[Tensor]:
-        """Yield contiguous copies of one tile of several tensors."""
-        return (self.part(whole, place).contiguous() for whole in wholes)
-
-    def blend(self, whole: Tensor, values: Tensor, place: tuple[Span, Span]) -> None:
-        """Add a tile's weighted values to the whole."""
-        repeats = MULTIPLE // 2 // (self._height // whole.shape[2])
-        down, across = (self._weights(span, repeats, whole.device) for span in place)
-        self.part(whole, place).add_(values * (down[:, None] * across[None, :]))
-
-    def _weights(self, span: Span, repeats: int, device: torch.device) -> Tensor:
-        """Return a span's weights on the device, cached because copying to a GPU synchronises with it."""
-        key = id(span), repeats  # spans live as long as this object
-        if key not in self._made:
-            self._made[key] = torch.tensor(span.weights, device=device).repeat_interleave(repeats)
-        return self._made[key]
 
 
 def _halved(tile: tuple[int, int]) -> tuple[int, int]:
