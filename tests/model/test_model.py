@@ -245,7 +245,7 @@ def looked_at(network: DenoiseNetwork, frames: torch.Tensor, sigma: torch.Tensor
     """What a scout leaves at each frame."""
     scout, futures = network.initial_scout(1, *frames.shape[-2:]), []
     for frame in frames.flip(0):
-        future, scout = network.look(frame, sigma, 1.0, torch.ones(1, dtype=torch.bool), scout)
+        future, scout = network.predict(frame, sigma, scout)
         futures.append(future)
     return futures[::-1]
 

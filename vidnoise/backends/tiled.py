@@ -194,11 +194,11 @@ class Tiled:
         scout, level = reset_unless(scout, continues), scaled(level, sigma_scale)
         future = Future(torch.zeros_like(level).repeat(1, 2, 1, 1), torch.zeros_like(scout.ratio))
         following = Scout(*(torch.zeros_like(t) for t in scout))
-        motion, continues = self._motion(noisy, scout.fused, level), torch.ones_like(continues)
+        motion = self._motion(noisy, scout.fused, level)
         for place in cut:
             frame, strength = cut.parts((noisy, level), place)
             before, moved = Scout(*cut.parts(scout, place)), Motion(*cut.parts(motion, place))
-            found = self._network.look(frame, strength, 1.0, continues, before, moved)
+            found = self._network.predict(frame, strength, before, moved)
             for wholes, values in zip((future, following), found, strict=True):
                 for whole, value in zip(wholes, values, strict=True):
                     cut.blend(whole, value, place)

@@ -30,7 +30,7 @@ def kilo_macs(config: ModelConfig, *, frame_wise: bool = False, both_ways: bool 
     with FlopCounterMode(display=False) as counter:
         sigma, _ = network.estimate_sigma(frame, state.memory)
         if both_ways:
-            network.look(frame, sigma, 1.0, torch.ones(1, dtype=torch.bool), network.initial_scout(1, SIZE, SIZE))
+            network.predict(frame, sigma, network.initial_scout(1, SIZE, SIZE))
         if frame_wise:
             network.still(frame, sigma)
         else:

@@ -145,19 +145,25 @@ class DenoiseNetwork(nn.Module):
         return level, state._replace(**memory._asdict())
 
     def look(
-        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout,
-        motion: Motion | None = None,
-    ) -> tuple[Future, Scout]:  # fmt: skip
+        self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, scout: Scout
+    ) -> tuple[Future, Scout]:
         """Predict a frame of each of N streams from those after it, then take it in for the one before it.
 
         Args:
             noisy, level, sigma_scale: as for :meth:`smooth`.
             continues: that of the frame after this one; where false, the scout is reset first.
             scout: after the frame that follows this one, or :meth:`initial_scout`.
-            motion: as for :meth:`forward`, to the frame that follows.
         """
-        scout = self.operations.reset_unless(scout, continues)
-        level = scaled(level, sigma_scale)
+        return self.predict(noisy, scaled(level, sigma_scale), self.operations.reset_unless(scout, continues))
+
+    def predict(self, noisy: Tensor, level: Tensor, scout: Scout, motion: Motion | None = None) -> tuple[Future, Scout]:
+        """Run the arithmetic of :meth:`look`, as :meth:`forward` is that of :meth:`smooth`.
+
+        Args:
+            noisy, level: as for :meth:`forward`.
+            scout: as for :meth:`look`.
+            motion: the motion to the frame that follows, if it has been estimated already.
+        """
         bands = self.operations.rgb_to_bands(noisy)
         found, _, _ = self._filter(bands, scout.fused, level, (scout.fused,), scout.ratio, motion)
         following = Scout(self.operations.bands_to_rgb(found.estimate), found.gain)

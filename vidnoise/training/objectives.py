@@ -53,9 +53,8 @@ def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConf
     futures: list[Future | None] = [None] * frames
     if both_ways:
         scout = network.initial_scout(n, height, width, device=device)
-        continues = torch.ones(n, dtype=torch.bool, device=device)
         for t in reversed(range(frames)):
-            futures[t], scout = network.look(batch.noisy[t], levels[t], 1.0, continues, scout)
+            futures[t], scout = network.predict(batch.noisy[t], levels[t], scout)
     return Known(levels, loss, futures)
 
 
