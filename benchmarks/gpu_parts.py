@@ -22,6 +22,7 @@ import torch
 
 from vidnoise import kernels
 from vidnoise.backends import open_backend
+from vidnoise.backends.device import PRECISIONS
 from vidnoise.bench.cases import noisy_frames
 from vidnoise.bench.ceilings import Probe
 from vidnoise.bench.graph import count_step
@@ -29,7 +30,7 @@ from vidnoise.errors import VidnoiseError
 from vidnoise.model import TIERS, DenoiseNetwork
 from vidnoise.model.network import MULTIPLE
 from vidnoise.pipeline.device_transfer import make_device_transfer
-from vidnoise.session.denoiser import PRECISIONS, Denoiser
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,6 +17,7 @@ import torch
 
 from vidnoise.allocator import memory_errors_explained
 from vidnoise.backends import check_backend, steady_backend
+from vidnoise.backends.device import resolve_device
 from vidnoise.backends.tiled import room_for_still
 from vidnoise.backends.window import choose_lookahead
 from vidnoise.checked import takes
@@ -29,7 +30,7 @@ from vidnoise.pipeline.device_transfer import HostTransfer, make_device_transfer
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, combine
 from vidnoise.resume.source import open_resumable
-from vidnoise.session.denoiser import Denoiser, resolve_device
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.session.grain_table import GrainTable
 from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from support.streams import RGB, denoise, frames, moving_scene, values
+from vidnoise.backends.device import resolve_device, resolve_precision
 from vidnoise.errors import DeviceError, UnknownModelError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.kernels.conversion import to_network
 from vidnoise.model import DenoiseNetwork
 from vidnoise.session.cuts import detect_cut, thumbnail
-from vidnoise.session.denoiser import Denoiser, resolve_device, resolve_precision
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.session.stream_batch import StreamBatch
 from vidnoise.training.batch import measured_sigma

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from vidnoise.backends import BACKENDS, check_backend
+from vidnoise.backends.device import PRECISIONS, resolve_device
 from vidnoise.errors import UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model import ModelConfig
 from vidnoise.model.network import MULTIPLE
-from vidnoise.session.denoiser import PRECISIONS, resolve_device
 from vidnoise.weights import find_model, read_card
 
 SIZES = {"540p": (540, 960), "720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from vidnoise.backends.device import resolve_precision
 from vidnoise.bench.cases import Case, noisy_frames
 from vidnoise.bench.ceilings import Probe
 from vidnoise.bench.gpus import GPUS
@@ -20,7 +21,7 @@ from vidnoise.bench.graph import Graph, count_step, time_by_part
 from vidnoise.bench.results import table
 from vidnoise.bench.rounds import describe_machine
 from vidnoise.model import TIERS
-from vidnoise.session.denoiser import Denoiser, resolve_precision
+from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import find_model, list_models, read_card
 
 FRAMES = 6

@@ -22,6 +22,7 @@ import cv2
 import torch
 
 from vidnoise import __version__
+from vidnoise.backends.device import PRECISIONS
 from vidnoise.bench.cases import Case, config_of
 from vidnoise.bench.ceilings import Probe
 from vidnoise.bench.filters import FilterCase, filter_clip
@@ -29,7 +30,6 @@ from vidnoise.bench.graph import count_step
 from vidnoise.bench.worker import Worker, WorkerError
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.peers import Peer
-from vidnoise.session.denoiser import PRECISIONS
 
 ROUNDS = 5
 

@@ -214,7 +214,7 @@ class _LogToParent(logging.Handler):
 
 def _work(requests: IO[bytes], reply: _Replies) -> None:
     from vidnoise.api import denoise_file
-    from vidnoise.session.denoiser import resolve_device
+    from vidnoise.backends.device import resolve_device
     from vidnoise.weights import load_model
 
     model, options, level = pickle.load(requests)

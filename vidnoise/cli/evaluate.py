@@ -111,8 +111,8 @@ def evaluate(**options: Any) -> None:
     import torch
     from rich.console import Console
 
+    from vidnoise.backends.device import resolve_device
     from vidnoise.evaluation.tables import markdown
-    from vidnoise.session.denoiser import resolve_device
 
     given = Options(**options)
     if given.threads:

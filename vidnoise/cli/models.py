@@ -47,9 +47,9 @@ def models(names: tuple[str, ...], measure: bool, as_json: bool) -> None:
 
 def _measured_fps(model: str) -> float:
     """Return the frames of 1920x1080 that a model denoises per second here."""
+    from vidnoise.backends.device import resolve_device
     from vidnoise.bench.cases import SIZES, Case
     from vidnoise.bench.session import Session
-    from vidnoise.session.denoiser import resolve_device
 
     case = Case(model, str(resolve_device("auto")), "eager", "auto", *SIZES["1080p"])
     ms = Session(case).burst(_FRAMES, seconds=0)

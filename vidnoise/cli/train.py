@@ -98,8 +98,8 @@ def train(
 
     import torch
 
+    from vidnoise.backends.device import resolve_device
     from vidnoise.cli.console import clock, console_for_messages
-    from vidnoise.session.denoiser import resolve_device
     from vidnoise.training.config import load_config
     from vidnoise.training.loop import Trainer, describe
     from vidnoise.training.parallel import processes

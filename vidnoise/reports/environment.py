@@ -12,9 +12,9 @@ import torch
 
 from vidnoise import __version__
 from vidnoise.backends import BACKENDS, open_backend
+from vidnoise.backends.device import resolve_device
 from vidnoise.cache import cache_folder
 from vidnoise.errors import VidnoiseError
-from vidnoise.session.denoiser import resolve_device
 from vidnoise.sinks.codecs import library_versions, working_encoders
 from vidnoise.weights import find_model, list_models, load_model, read_card
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vidnoise.backends import FLOAT32_ONLY, open_backend
+from vidnoise.backends.device import resolve_device, resolve_precision
 from vidnoise.backends.tiled import Tiled
 from vidnoise.backends.window import Window
 from vidnoise.checked import about, named_fields, takes
@@ -38,50 +39,6 @@ if TYPE_CHECKING:
     from vidnoise.options import DenoiseKeywords, Running, SigmaLike
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def resolve_device(name: str | torch.device) -> torch.device:
-    """Return the device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-
-    Raises:
-        DeviceError: The device does not exist here; there is no fallback.
-    """
-    if isinstance(name, torch.device):
-        name = str(name)
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
-        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(number or 0) >= count:
-            have = f"this machine has {count}" if count else "no CUDA device was found"
-            raise DeviceError(f'device {name!r} is not available: {have}; use device="cpu" or "auto"')
-        return torch.device(f"cuda:{number or 0}")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError('device \'mps\' is not available on this machine; use device="cpu" or "auto"')
-    return torch.device(kind)
-
-
-def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the data type of the network's convolutions for a name: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-
-    Raises:
-        UsageError: There is no such precision, or the device does not support it.
-    """
-    if name == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        # Without native instructions, bfloat16 on a CPU is emulated and slower than float32.
-        return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
-    if name not in PRECISIONS:
-        raise UsageError(f"unknown precision {name!r}; use auto, {', '.join(PRECISIONS)}", "precision")
-    if device.type != "cuda" and name == "fp16":
-        raise UsageError(f"precision fp16 is for CUDA devices; on {device.type} use bf16 or fp32", "precision")
-    return PRECISIONS[name]
 
 
 def _setting(name: str) -> Any:
