@@ -264,7 +264,8 @@ def _reordered(channels: Iterable[Tensor], order: Order) -> tuple[Tensor, ...]:
 
 
 def _check_range(samples: Tensor, index: int) -> None:
-    """
+    """Check that the white of float samples is 1, on the first picture only.
+
     Raises:
         FormatError: The first picture is of floats, but its white is not 1.
     """
@@ -279,7 +280,8 @@ def _check_range(samples: Tensor, index: int) -> None:
 
 
 def _pil_array(image: Image.Image, modes: Sequence[str]) -> np.ndarray:
-    """
+    """Return the samples of a PIL image.
+
     Raises:
         FormatError: The image is of none of the ``modes``.
     """
