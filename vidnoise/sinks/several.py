@@ -119,7 +119,10 @@ class TeeSink(FinishedAfterUse):
                 self._branches.remove(branch)
                 self._note_drops([branch])
                 if not self._branches:
-                    raise self._error or ex from ex
+                    if self._error is None:
+                        raise
+                    logger.error("%s", ex)  # the other's error is the one raised
+                    raise self._error from ex
                 logger.warning("%s; the other output goes on", ex)
                 if not isinstance(ex, ReaderClosedError):
                     self._error = self._error or ex
