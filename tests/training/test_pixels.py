@@ -62,6 +62,22 @@ def test_crops_are_the_same_to_the_last_bit(renderers: Renderers, patch: int) ->
     assert pictures[i, 4, :, 7, 9].tolist() == renderers.pack.videos[where[0]][where[1:]].tolist()
 
 
+@pytest.mark.parametrize("patch", [48, 160], ids=["within", "larger than the fields"])
+def test_fields_have_every_second_row(renderers: Renderers, patch: int) -> None:
+    plan = planner(renderers.pack, synthetic=0.0, augment=Augment(fields=0.5)).draw(12, 2, patch)
+    is_field = plan.crops.row_step == 2
+    assert 0 < is_field.sum() < 12
+    assert not plan.flips[is_field, 2].any()  # rows stay rows
+    pictures = renderers.file.render(plan)
+    assert torch.equal(renderers.device.render(plan), pictures)
+    i = int(np.flatnonzero(is_field)[0])
+    across, down, _ = plan.flips[i]
+    shown = pictures[i, 1].flip(2) if across else pictures[i, 1]
+    shown = shown.flip(1) if down else shown
+    where = plan.crops.video[i], plan.crops.frames[i, 1], plan.crops.top[i] + 2 * 7, plan.crops.left[i] + 9
+    assert shown[:, 7, 9].tolist() == renderers.pack.videos[where[0]][where[1:]].tolist()
+
+
 def test_moving_photos_are_the_same_but_for_rounding(renderers: Renderers) -> None:
     plan = drawn(renderers.pack, 16, 3, 64, 1.0)
     assert len(plan.objects.over) > 3

@@ -53,6 +53,10 @@ class Augmenter:
         field = rng.uniform(-1, 1, (1, 2, patch, patch)).astype(np.float32) if bends else None
         return Deformation(patch, angle, field)
 
+    def draw_fields(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw which of ``n`` clips are fields of interlaced video: ``(n,)`` bool."""
+        return rng.random(n) < self.settings.fields if self.settings.fields > 0 else np.zeros(n, bool)
+
 
 class Deformation:
     """A rotation and an elastic deformation in one resampling, from a crop that is larger than the clip.

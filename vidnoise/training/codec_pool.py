@@ -243,5 +243,6 @@ class PoolSampler:
         index = np.where(rng.random((n, 1)) < 0.1, index[:, ::-1], index)
         top, left = rng.integers(height - patch + 1, size=n), rng.integers(width - patch + 1, size=n)
         which, flips = rng.integers(self.clips, size=n), rng.random((n, 3)) < 0.5
-        noisy, clean = (self.pixels.cut(Crops(2 * which + i, index, top, left), patch, flips) / 255 for i in range(2))
+        places = top, left, np.ones(n, int)
+        noisy, clean = (self.pixels.cut(Crops(2 * which + i, index, *places), patch, flips) / 255 for i in range(2))
         return clean, noisy, self.luma_shares[torch.from_numpy(which)]

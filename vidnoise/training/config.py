@@ -113,6 +113,8 @@ class Augment:
     """Probability of a rotation by up to 15 degrees; real clips only, as moving photos rotate anyway."""
     elastic: float = 0.0
     """Probability of an elastic deformation (alpha 30, sigma 5); real clips only."""
+    fields: float = 0.0
+    """Probability of taking every second row only, as the fields of interlaced video have them; real clips only."""
     hsv: float = 0.0
     """Probability of a change of hue, saturation and value by up to 0.2."""
     contrast: float = 0.4

@@ -101,8 +101,8 @@ class FilePixels:
         return out
 
     def _crop(self, crops: Crops, i: int, size: int) -> np.ndarray:
-        top, left = crops.top[i], crops.left[i]
-        clip = self.videos[crops.video[i]][crops.frames[i], top : top + size, left : left + size]
+        top, left, step = crops.top[i], crops.left[i], crops.row_step[i]
+        clip = self.videos[crops.video[i]][crops.frames[i], top : top + size * step : step, left : left + size]
         missing = [(0, size - n) for n in clip.shape[1:3]]
         return np.pad(clip, [(0, 0), *missing, (0, 0)], mode="symmetric") if any(m[1] for m in missing) else clip
 
@@ -165,8 +165,10 @@ class DevicePixels:
     def cut(self, crops: Crops, patch: int, flips: np.ndarray) -> Tensor:
         x, y = self._grid(patch, flips)
         first, height, width = (v.view(-1, 1, 1, 1) for v in self.videos[self._tensor(crops.video)].unbind(1))
-        frame, top, left = (self._tensor(a) for a in (crops.frames, crops.top, crops.left))
-        row, column = mirrored(y + top.view(-1, 1, 1, 1), height), mirrored(x + left.view(-1, 1, 1, 1), width)
+        frame = self._tensor(crops.frames)
+        top, left, step = (self._tensor(a).view(-1, 1, 1, 1) for a in (crops.top, crops.left, crops.row_step))
+        row = mirrored(y, (height - top + step - 1) // step) * step + top
+        column = mirrored(x + left, width)
         clips = self.pixels[first + (frame[..., None, None] * height + row) * width + column]
         return clips.permute(0, 1, 4, 2, 3).float()
 

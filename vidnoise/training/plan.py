@@ -25,6 +25,8 @@ class Crops(NamedTuple):
     top: np.ndarray
     left: np.ndarray
     """``(n,)``: first row and column. Videos smaller than the square are mirrored at their lower and right edges."""
+    row_step: np.ndarray
+    """``(n,)``: 2 takes every second row, as the field of an interlaced video has them; otherwise 1."""
 
 
 class Moves(NamedTuple):
@@ -73,7 +75,12 @@ def to_and_fro(index: np.ndarray, length: int | np.ndarray) -> np.ndarray:
 
 
 def draw_crops(
-    shapes: np.ndarray, video: np.ndarray, frames: int, patch: int | np.ndarray, rng: np.random.Generator
+    shapes: np.ndarray,
+    video: np.ndarray,
+    frames: int,
+    patch: int | np.ndarray,
+    rng: np.random.Generator,
+    row_step: np.ndarray | None = None,
 ) -> Crops:
     """Draw crops at any place and time, at single or double speed, forwards, backwards or standing still.
 
@@ -83,8 +90,10 @@ def draw_crops(
         frames: length of the clips. Shorter videos are played to and fro.
         patch: height and width; a number, or ``(n,)``.
         rng: random generator of all draws.
+        row_step: ``(n,)``: see :attr:`Crops.row_step`; by default 1.
     """
     n = len(video)
+    row_step = np.ones(n, int) if row_step is None else row_step
     length, height, width = shapes[video].T
     stride = np.where((length >= 2 * frames) & (rng.random(n) < 0.15), 2, 1)
     span = (frames - 1) * stride + 1
@@ -95,8 +104,10 @@ def draw_crops(
     index = np.where(backwards[:, None], index[:, ::-1], index)
     stands = rng.random(n) < 0.08  # a still camera on a still scene
     index = np.where(stands[:, None], rng.integers(length)[:, None], index)
-    top, left = (rng.integers(np.maximum(1, size - patch + 1)) for size in (height, width))
-    return Crops(video, index, top, left)
+    top, left = (
+        rng.integers(np.maximum(1, size - extent + 1)) for size, extent in ((height, patch * row_step), (width, patch))
+    )
+    return Crops(video, index, top, left, row_step)
 
 
 class Planner:
@@ -126,9 +137,10 @@ class Planner:
         real = rng.random(n) >= self.synthetic
         n_real = int(real.sum())
         deformations = [self.augmenter.draw(patch, rng) for _ in range(n_real)]
+        is_field = self.augmenter.draw_fields(n_real, rng)
         sizes = np.array([d.crop if d else patch for d in deformations], int)
         video = rng.choice(len(self.videos), n_real, p=self.weights) if n_real else np.zeros(0, int)
-        crops = draw_crops(self.videos, video, frames, sizes, rng)
+        crops = draw_crops(self.videos, video, frames, sizes, rng, 1 + is_field)
         moves = self._moves(n - n_real, frames, patch)
         over = np.flatnonzero(rng.random(n - n_real) < 0.5) if frames > 1 else np.zeros(0, int)
         shape_sizes = np.full((len(over), 2), BLOB_SCALE * patch)
@@ -138,7 +150,9 @@ class Planner:
             rng.normal(0, 1, (len(over), BLOB, BLOB)).astype(np.float32),
             paths(frames, patch, shape_sizes, rng),
         )
-        return Plan(frames, patch, real, crops, moves, objects, rng.random((n, 3)) < 0.5, deformations)
+        flips = rng.random((n, 3)) < 0.5
+        flips[np.flatnonzero(real)[is_field], 2] = False  # the rows of a field stay rows
+        return Plan(frames, patch, real, crops, moves, objects, flips, deformations)
 
     def _moves(self, n: int, frames: int, patch: int) -> Moves:
         photo = self.rng.integers(len(self.photos), size=n) if n else np.zeros(0, int)
