@@ -19,6 +19,7 @@ from vidnoise.text import safe
 
 COMMANDS: dict[str, str] = {
     "run": "vidnoise.cli.run:run",
+    "cameras": "vidnoise.cli.cameras:cameras",
     "info": "vidnoise.cli.info:info",
     "compare": "vidnoise.cli.compare:compare",
     "models": "vidnoise.cli.models:models",

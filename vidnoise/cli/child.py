@@ -53,13 +53,15 @@ class Child:
     Args:
         model: Name or file of the model, which is loaded once.
         options: Options as for :func:`vidnoise.denoise_file`; plain values.
+        label: Printed before each message of the process.
 
     Raises:
         VidnoiseError: The model or device does not exist.
     """
 
-    def __init__(self, model: str, options: FileOptions) -> None:
+    def __init__(self, model: str, options: FileOptions, label: str = "") -> None:
         find_model(model)  # reports a wrong name without starting a process
+        self._prefix = f"{label}: " if label else ""
         self._setup = (model, options, logging.getLogger("vidnoise").getEffectiveLevel())
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
@@ -138,7 +140,7 @@ class Child:
     def _handle(self, message: _Message, what: str) -> None:
         if message.kind == "log":
             name, level, text = message.value
-            logging.getLogger(name).log(level, "%s", text)
+            logging.getLogger(name).log(level, "%s%s", self._prefix, text)
         elif message.kind == "failed":
             raise message.value
         elif message.kind == "gone":

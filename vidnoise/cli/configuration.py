@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -57,35 +58,78 @@ def load_configuration(ctx: click.Context, _: click.Parameter, given: str | None
     Raises:
         UsageError: The file cannot be read, or a key or the kind of its value is wrong.
     """
-    path = default_path() if given is None else Path(given)
-    if ctx.resilient_parsing or path is None:
+    if ctx.resilient_parsing or _FILE in ctx.meta:  # has its defaults already
         return
+    path = default_path() if given is None else Path(given)
+    if path is None or (given is None and not os.path.exists(path)):
+        return
+    ctx.default_map = defaults_of(ctx.command, read_toml(path), os.fspath(path), without=OF_ONE_RUN)
+    ctx.meta[_FILE] = path
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: The file does not exist, cannot be read, or is not valid.
+    """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as ex:
-        if given is None:
-            return
         raise UsageError(f"{path}: no such configuration file") from ex
     except OSError as ex:
         raise UsageError(f"{path}: the configuration cannot be read: {ex.strerror or ex}") from ex
     except (ValueError, RecursionError) as ex:
         raise UsageError(f"{path}: is no valid TOML: {ex}") from ex
-    options = {setting_name(each): each for each in ctx.command.params if isinstance(each, click.Option)}
+
+
+def defaults_of(command: click.Command, values: Mapping[str, Any], place: str, *, without: Set[str]) -> dict[str, Any]:
+    """Return the values of a table as defaults of the options of a command.
+
+    Args:
+        command: The command.
+        values: The table, with keys as in :func:`setting_name`, or with underscores for hyphens.
+        place: Where the table is, for error messages.
+        without: Options that such a table cannot set.
+
+    Raises:
+        UsageError: A key, or the kind of its value, is wrong.
+    """
+    options = {setting_name(each): each for each in command.params if isinstance(each, click.Option)}
     defaults: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("_", "-")
-        if name in OF_ONE_RUN:
-            raise UsageError(f"{path}: {key} belongs to a single run, and cannot be set in a file")
+        if name in without & options.keys():
+            raise UsageError(f"{place}: {key} belongs to a single run, and cannot be set in a file")
         if name not in options:
-            near = difflib.get_close_matches(name, options.keys() - OF_ONE_RUN, n=1)
-            raise UsageError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        defaults[options[name].name or ""] = _value(options[name], value, f"{path}: {key}")
-    ctx.default_map = defaults
-    ctx.meta[_FILE] = path
+            near = difflib.get_close_matches(name, options.keys() - without, n=1)
+            raise UsageError(f"{place}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        defaults[options[name].name or ""] = _value(options[name], value, f"{place}: {key}")
+    return defaults
+
+
+def parse_with_defaults(
+    command: click.Command, args: list[str], defaults: dict[str, Any], path: Path
+) -> dict[str, Any]:
+    """Parse arguments for a command whose defaults come from the file ``path``; returns its parameters.
+
+    Raises:
+        UsageError: An argument or a default has no valid value.
+    """
+    above = click.Context(command)
+    above.meta[_FILE] = path
+    try:
+        return command.make_context(command.name, args, parent=above, default_map=defaults).params
+    except click.UsageError as ex:
+        raise UsageError(ex.format_message()) from ex
 
 
 def _value(option: click.Option, value: Any, place: str) -> Any:
     """Return a value as Click takes it."""
+    if option.multiple and option.callback is None:
+        if isinstance(value, list):
+            return [str(each) for each in value]
+        raise UsageError(f'{place} must be a list, as in ["a.mkv", "b.mkv"]')
     if option.multiple:
         if isinstance(value, dict):
             return [f"{name}={each}" for name, each in value.items()]
