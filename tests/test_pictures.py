@@ -89,6 +89,7 @@ def test_other_pil_modes_are_refused_with_the_way_out(options: dict[str, Any], m
         pushed([Image.new(mode, (48, 32))], **options)
 
 
+@pytest.mark.slow
 def test_pil_is_not_imported_for_others() -> None:
     code = (
         "import sys, numpy, vidnoise; list(vidnoise.denoise([numpy.zeros((16, 16, 3), 'uint8')], model='fast'));"

@@ -67,8 +67,10 @@ def careful(found: list[Denoised], reference: list[Denoised], careless: list[Den
     assert worst_rms(careless, reference) > tolerance
 
 
-@pytest.mark.parametrize("through", [outputs, both_ways])
-@pytest.mark.parametrize("blind", [True, False])
+@pytest.mark.parametrize(
+    ("blind", "through"),
+    [(True, outputs), (True, both_ways), (False, outputs), pytest.param(False, both_ways, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(("name", "dtype", "tolerance"), OTHERS)
 def test_agrees_with_eager_over_two_streams_and_a_cut(
     trained: DenoiseNetwork,
@@ -131,6 +133,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_after_several_openvino_backends(network: DenoiseNetwork) -> None:
     """Each used to take the last one's stack for signals with it, and the next signal crashed the process."""
     backend("openvino", network)

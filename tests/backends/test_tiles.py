@@ -210,7 +210,7 @@ PEAK = """
 import re, sys, torch
 torch.set_num_threads(1)
 from vidnoise.backends.eager import Eager
-from vidnoise.tiles import Tiled
+from vidnoise.backends.tiled import Tiled
 from vidnoise.weights import load_model
 network, cap = load_model("fast").network, float(sys.argv[1])
 options = dict(device=torch.device("cpu"), dtype=torch.float32)

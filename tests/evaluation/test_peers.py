@@ -31,7 +31,7 @@ def test_peers_denoise(name: str) -> None:
     peer = PEERS[name]
     if reason := peer.missing():
         pytest.skip(reason)
-    clip = [("scene", scene(BM3D_FRAMES, size=64) if name == "bm3d-pypi" else scene(5))]
+    clip = [("scene", scene(BM3D_FRAMES if name == "bm3d-pypi" else 5, size=64))]
     strength, _ = search(peer, clip, 30)
     mean = evaluate(peer.method(strength), clip, 30, idle=peer.idle_method())["mean"]
     noisy = noisy_clip(*clip[0], 30).clamp(0, 1)

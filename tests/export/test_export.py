@@ -122,6 +122,7 @@ def _blind_layers(network: DenoiseNetwork) -> int:
     return sum(isinstance(m, torch.nn.Conv2d) for m in network.noise_level.modules())
 
 
+@pytest.mark.slow
 def test_export_onnx_of_halves_told_and_of_one_size(
     fast: DenoiseNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_export_openvino_told_and_both_ways(fast: DenoiseNetwork, tmp_path: Path
     assert main(command) == 4, "one of the other files is there"
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvino_is_imported_without_its_telemetry() -> None:
     program = (

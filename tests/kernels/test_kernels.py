@@ -51,6 +51,14 @@ FORMATS = (
 )  # fmt: skip
 """Every layout: planar, half interleaved, interleaved, with alpha or padding; 8 to 16 bits, at either end of words."""
 
+DIFFERENT = {"yuv420p", "yuv411p", "yuva420p", "nv21", "yuv422p12le", "p010le", "rgb24", "bgr0", "gbrp10le", "gray12le"}
+"""One of each kind, which the interpreter tests by default; a GPU tests all."""
+
+EACH_FORMAT = pytest.mark.parametrize(
+    "name",
+    [n if n in DIFFERENT or torch.cuda.is_available() else pytest.param(n, marks=pytest.mark.slow) for n in FORMATS],
+)
+
 
 SIZE, BLOCKS = (7, 21), 8
 """Odd, reflected at the bottom and on the right to multiples of these, and a single program's work: the interpreter
@@ -65,7 +73,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@EACH_FORMAT
 def test_planes_to_rgb(name: str) -> None:
     frame = on_device(make_frame(name, *SIZE))
     expected = extended(to_rgb(frame, centred=True), BLOCKS)
@@ -82,7 +90,9 @@ def test_pictures_of_several_programs(name: str) -> None:
 
 
 @pytest.mark.parametrize("location", range(7))
-@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv410p"])
+@pytest.mark.parametrize(
+    "name", ["yuv420p", *(pytest.param(n, marks=pytest.mark.slow) for n in ("yuv422p10le", "yuv410p"))]
+)
 def test_siting_range_and_matrix(name: str, location: int) -> None:
     color = ColorInfo(matrix=(1, 5, 7, 9)[location % 4], range=1 + location % 2, chroma_location=location)
     frame = on_device(make_frame(name, *SIZE, color=color))
@@ -116,7 +126,7 @@ def assert_same_codes(found: Frame, expected: Frame) -> None:
         assert float((apart > 0).float().mean()) <= tolerances.KERNEL_TIES
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@EACH_FORMAT
 def test_correction_onto_planes(name: str) -> None:
     frame = on_device(make_frame(name, *SIZE))
     x = extended(to_rgb(frame, centred=True), BLOCKS)
@@ -128,7 +138,7 @@ def test_correction_onto_planes(name: str) -> None:
     assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@EACH_FORMAT
 def test_nothing_to_correct_is_bit_exact(name: str) -> None:
     frame = on_device(make_frame(name, *SIZE))
     x = planes_in.to_rgb(frame, BLOCKS)

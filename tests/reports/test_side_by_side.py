@@ -152,6 +152,7 @@ def test_a_notebook_shows_colours_labels_and_large_pictures() -> None:
         vidnoise.show("a.png", "b.png")
 
 
+@pytest.mark.slow
 def test_showing_needs_no_notebook() -> None:
     code = (
         "import sys, numpy, vidnoise; a = numpy.zeros((16, 16, 3), 'uint8');"

@@ -86,6 +86,7 @@ def _train(ranks: Ranks, folder: Path) -> object:
     return own, flat_gradient(network), agreed, weights, whole.average, noise, whole.total_steps
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     make_data(tmp_path)
     first, second = together(_train, tmp_path)

@@ -306,29 +306,34 @@ def room_for_still(network: DenoiseNetwork, height: int, width: int, device: tor
 
 
 def step_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
-    """Return the peak memory of a step beside its input, counted on meta tensors."""
-    return _step_bytes(network.config, next(network.parameters()).dtype, n, height, width)
-
-
-@functools.lru_cache(maxsize=256)  # a second each; sizes recur from file to file
-def _step_bytes(config: ModelConfig, dtype: torch.dtype, n: int, height: int, width: int) -> int:
-    empty = DenoiseNetwork(config).to("meta").in_precision(dtype)
-    state = empty.initial_state(n, height, width, device="meta")
-    noisy, sigma_scale = torch.empty(n, 3, height, width, device="meta"), torch.empty(n, 2, device="meta")
-    continues = torch.empty(n, dtype=torch.bool, device="meta")
-    peak = peak_bytes(lambda: empty.step(noisy, None, sigma_scale, continues, state))
-    return peak + sum(t.numel() * t.element_size() for t in state)
+    """Return the peak memory of a step beside its input."""
+    return math.ceil(n * height * width * _step_bytes_per_pixel(network.config, next(network.parameters()).dtype))
 
 
 def motion_bytes(network: DenoiseNetwork, n: int, height: int, width: int) -> int:
     """Return the peak memory of motion estimation for a picture, including its noise level."""
-    return _motion_bytes(network.estimate_motion, n, height, width)
+    return math.ceil(n * height * width * (_motion_bytes_per_pixel(network.estimate_motion) + 6))
 
 
-@functools.lru_cache(maxsize=64)
-def _motion_bytes(motion: Callable[..., Motion], n: int, height: int, width: int) -> int:
-    half = torch.empty(n, 1, height // 2, width // 2, device="meta")
-    return peak_bytes(lambda: motion(half, half, half)) + 6 * n * height * width
+# Counting takes a second or two, and all large tensors grow with the number of pixels: so one size serves for all.
+_COUNTED = 256
+"""Height and width of the pictures on which bytes are counted, on meta tensors."""
+
+
+@functools.lru_cache(maxsize=32)
+def _step_bytes_per_pixel(config: ModelConfig, dtype: torch.dtype) -> float:
+    empty = DenoiseNetwork(config).to("meta").in_precision(dtype)
+    state = empty.initial_state(1, _COUNTED, _COUNTED, device="meta")
+    noisy, sigma_scale = torch.empty(1, 3, _COUNTED, _COUNTED, device="meta"), torch.empty(1, 2, device="meta")
+    continues = torch.empty(1, dtype=torch.bool, device="meta")
+    peak = peak_bytes(lambda: empty.step(noisy, None, sigma_scale, continues, state))
+    return (peak + sum(t.numel() * t.element_size() for t in state)) / _COUNTED**2
+
+
+@functools.lru_cache(maxsize=32)
+def _motion_bytes_per_pixel(motion: Callable[..., Motion]) -> float:
+    half = torch.empty(1, 1, _COUNTED // 2, _COUNTED // 2, device="meta")
+    return peak_bytes(lambda: motion(half, half, half)) / _COUNTED**2
 
 
 def peak_bytes(work: Callable[[], object]) -> int:

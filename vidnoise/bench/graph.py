@@ -10,6 +10,7 @@ like an addition. Moving data: none. Bytes: every operation reads its inputs and
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import time
@@ -212,6 +213,7 @@ def _flops(func: Any, name: str, args: Any, kwargs: Any, inputs: list[Tensor], o
     return float(written)
 
 
+@functools.cache
 def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Graph:
     """Count one blind step of a network with a configuration; ``dtype`` is the precision of its convolutions."""
     network = DenoiseNetwork(config).eval().requires_grad_(False).in_precision(dtype)
