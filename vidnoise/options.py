@@ -71,7 +71,9 @@ class Running(Protocol):
     """A backend in use; see :class:`vidnoise.backends.protocol.Backend`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the backend."""
+        ...
 
 
 # fmt: off

@@ -282,7 +282,7 @@ def test_tee_goes_on_with_the_output_that_is_left(caplog: pytest.LogCaptureFixtu
         through(file, server)
     assert (len(file.frames), file.events[:2]) == (10, ["open", "close"])
     caplog.clear()
-    with pytest.raises(EncodeError, match="first|second") as failure:  # whichever thread was faster
+    with pytest.raises(EncodeError, match=r"first|second") as failure:  # whichever thread was faster
         through(Sinks(EncodeError("first")), Sinks(EncodeError("second")))
     assert {"first", "second"} <= {str(failure.value)} | {record.getMessage() for record in caplog.records}
     closed = Sinks()

@@ -97,13 +97,15 @@ def compare_files(
     """Compare two versions of a video frame by frame, in constant memory.
 
     Args:
-        a, b: Paths or URLs of videos of the same size. ``a`` is shown on the left, and its audio is kept.
+        a: Path or URL of a video, which is shown on the left, and whose audio is kept.
+        b: Path or URL of a video of the same size.
         output: Video of both versions to write, in the format of ``a``.
         sheet: PNG to write, with three moments of the video, whole and enlarged.
         reference: The clean original, for PSNR, SSIM and flicker.
         mode: One of :data:`MODES`.
         labels: Names of the versions on the sheet.
-        start, duration: Time range to compare, in seconds.
+        start: Begin of the time range to compare, in seconds.
+        duration: Length of the time range, in seconds.
         overwrite: Whether ``output`` and ``sheet`` may exist.
         progress: Called about ten times a second.
         encoding: ``codec``, ``crf``, ``preset``, ``pix_fmt`` as for :func:`open_sink`.
@@ -147,16 +149,19 @@ def compare_files(
 
 
 def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
-    """Measure how near ``a`` is to ``b``, the reference, as ``vidnoise compare`` does: PSNR, SSIM and flicker.
+    """Measure how close ``a`` is to ``b``, the reference, as ``vidnoise compare`` does: PSNR, SSIM and flicker.
+
+    If one of them has more frames, the rest is not compared, and a warning is logged.
 
     Args:
-        a, b: the path or URL of a video, one picture, or an iterable of pictures of any kind that
-            :func:`vidnoise.denoise` takes. Where one has more frames, the rest is not compared, and a warning says so.
-        order: of the channels of arrays and tensors: ``"rgb"`` or ``"bgr"``.
+        a: The path or URL of a video, one picture, or an iterable of pictures of any kind that
+            :func:`vidnoise.denoise` takes.
+        b: The same of the reference.
+        order: Order of the channels of arrays and tensors, ``"rgb"`` or ``"bgr"``.
 
     Raises:
-        FormatError: the pictures differ in size, are of no supported kind, or there are none.
-        SourceError: a video cannot be read.
+        FormatError: The pictures differ in size or are of an unsupported kind, or there are none.
+        SourceError: A video cannot be read.
 
     >>> import numpy as np, vidnoise
     >>> clean = np.full((48, 64, 3), 128, np.uint8)

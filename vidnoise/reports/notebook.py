@@ -51,13 +51,14 @@ def show(before: Any, after: Any, *, order: Order = "rgb", labels: Sequence[str]
     """Show a picture before and after denoising beside each other in a notebook, as the value of a cell.
 
     Args:
-        before, after: single pictures of any kind that :func:`vidnoise.denoise` takes. Larger ones than 1280 pixels
-            are shown smaller, as their caption says.
-        order: of the channels of arrays and tensors: ``"rgb"`` or ``"bgr"``.
-        labels: their captions.
+        before: A picture of any kind that :func:`vidnoise.denoise` takes. If it is larger than 1280 pixels, it is
+            shown smaller, as its caption says.
+        after: Another one, shown on the right.
+        order: Order of the channels of arrays and tensors, ``"rgb"`` or ``"bgr"``.
+        labels: Captions of the two pictures.
 
     Raises:
-        FormatError: they are of no supported kind.
+        FormatError: A picture is of an unsupported kind.
 
     >>> import numpy as np, vidnoise
     >>> noisy = np.zeros((48, 64, 3), np.uint8)
