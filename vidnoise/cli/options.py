@@ -14,8 +14,8 @@ import click
 from vidnoise.checked import Checked, about, named_fields
 from vidnoise.cli.grouped import GroupedOption
 from vidnoise.frame.clock import parse_clock
+from vidnoise.option_values import FOREVER
 from vidnoise.options import (
-    FOREVER,
     DenoiseOptions,
     DeviceOptions,
     FileOptions,

@@ -27,7 +27,7 @@ from vidnoise.evaluation.cost import middle, ms_per_megapixel, timed
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.model import DenoiseNetwork
 from vidnoise.model.network import MULTIPLE
-from vidnoise.options import MAX_LOOKAHEAD
+from vidnoise.option_values import MAX_LOOKAHEAD
 
 Method = Callable[[Tensor, float], Tensor]
 """A method to evaluate: ``(noisy (T, 3, H, W), sigma in [0, 1] units) -> clean``."""

@@ -17,7 +17,7 @@ from vidnoise.options import DenoiseOptions
 from vidnoise.session.sample_noise import sample_noise
 
 if TYPE_CHECKING:
-    from vidnoise.options import SigmaLike
+    from vidnoise.option_values import SigmaLike
 
 
 class KnownSigma:

@@ -22,13 +22,13 @@ from vidnoise.color import to_rgb
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.frame.clock import parse_clock
-from vidnoise.options import MAX_STRENGTH
+from vidnoise.option_values import MAX_STRENGTH
 from vidnoise.sources import Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vidnoise.options import MaskLike, ZonesLike
+    from vidnoise.option_values import MaskLike, ZonesLike
 
 logger = logging.getLogger(__name__)
 
