@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     blind: bool
     """Whether the noise level is estimated."""
     both_ways: bool
-    """Whether frames are processed by ``measure``, ``look`` and ``smooth``, with a look-ahead, instead of ``step``."""
+    """Whether frames are processed by ``measure``, ``look`` and ``smooth``, with lookahead, instead of ``step``."""
 
 
 @dataclass(frozen=True)

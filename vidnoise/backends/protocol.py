@@ -32,9 +32,9 @@ class Backend(Protocol):
         ...
 
     def input_buffer(self, state: State) -> Tensor | None:
-        """``(N, 3, H, W)`` float32: where the next frame for ``state`` is best made, which spares :meth:`step` a copy.
+        """Return the buffer in which the next frame for ``state`` is best made, which saves :meth:`step` a copy.
 
-        The frame before lies there as well. ``None`` where one place is as good as another.
+        It is ``(N, 3, H, W)`` float32, and still contains the previous frame. ``None`` if there is no such buffer.
         """
         ...
 
@@ -69,7 +69,7 @@ class Backend(Protocol):
     def measure(
         self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Run the first half of :meth:`step`, for use with a look-ahead: :meth:`DenoiseNetwork.measure`.
+        """Run the first half of :meth:`step`, for use with lookahead: :meth:`DenoiseNetwork.measure`.
 
         The returned level is never overwritten.
         """
@@ -107,8 +107,8 @@ def step_by_place(
 ) -> Denoised:
     """Run :meth:`Backend.step` with the noise level by place, for graphs of a step that take one for the whole picture.
 
-    The graphs for a look-ahead take it by place. Nothing is known here of the frames ahead: their prediction is the
-    frame itself, and has next to no weight.
+    The graphs for lookahead take it by place. As the frames ahead are unknown, their prediction is the frame itself,
+    with next to no weight.
     """
     n, _, height, width = noisy.shape
     level, state = backend.measure(noisy, sigma, continues, state)

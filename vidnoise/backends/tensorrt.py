@@ -28,7 +28,7 @@ from vidnoise.model import DenoiseNetwork
 log = logging.getLogger(__name__)
 
 _KEPT = 12
-"""Engines kept loaded at once, as each holds memory on the device. A size with look-ahead needs three."""
+"""Engines kept loaded at once, as each holds memory on the device. A size with lookahead needs three."""
 
 
 class Gpu(Protocol):

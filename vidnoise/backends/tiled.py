@@ -46,10 +46,10 @@ STILL_SHARE = 0.7
 """Share of the free memory that a single picture may take before it is denoised in tiles."""
 
 STILL_BYTES = 1 << 10
-"""Bytes per pixel, more than any of our models takes: where there is room for so many, nothing has to be counted."""
+"""Bytes per pixel that exceed the need of any shipped model: if so many are free, the exact need is not determined."""
 
 FRAME_BYTES = 3 * 4 * 7
-"""Bytes per pixel of the whole picture, beside the state: noisy and clean RGB, the difference, and their conversion."""
+"""Bytes per pixel of the whole picture, without the state: noisy and clean RGB, their difference, and its conversion."""
 
 
 class Tiled:
@@ -63,7 +63,7 @@ class Tiled:
         network: the network to run.
         device, dtype: as for all backends.
         max_memory: memory that a stream may take on the device, in MB.
-        lookahead: frames that will wait there, whose memory is included.
+        lookahead: frames that wait on the device, whose memory is included.
         overlap: pixels that neighbours share, a multiple of 2 :data:`MULTIPLE`.
     """
 
@@ -290,8 +290,8 @@ def room_for_still(network: DenoiseNetwork, height: int, width: int, device: tor
         device: where it is denoised.
 
     Returns:
-        MB, for the option ``max_memory``; ``None`` where the free memory holds the picture whole. Where not even tiles
-        would stay within :data:`STILL_SHARE` of it, what the smallest ones take.
+        MB, for the option ``max_memory``; ``None`` if the whole picture fits into the free memory. If not even tiles
+        stay within :data:`STILL_SHARE` of it, the need of the smallest ones.
     """
     height, width = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
     room = STILL_SHARE * free_bytes(device)

@@ -1,9 +1,9 @@
-"""Look-ahead: frames wait for later ones, which a backward pass visits first.
+"""Lookahead: frames wait for later ones, which a backward pass visits first.
 
 The backward pass, the scout, goes from the latest frame back to the first that waits, and at each predicts the frame
 from those after it. Then the frames are denoised from the first to the last, each by its past and this prediction.
 The backward pass is repeated per block of frames rather than per frame, so that it costs little: with N frames of
-look-ahead, the last third of the waiting frames are only visited, and come out with the next block.
+lookahead, the last third of the waiting frames are only visited, and come out with the next block.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from vidnoise.model import Denoised, Future, State
 Item = TypeVar("Item")
 
 AUTO_LOOKAHEAD = 8
-"""Default look-ahead for files, in frames: about as many as the minimum gain on details lets have an effect."""
+"""Default lookahead for files, in frames: about as many as the minimum gain on details lets have an effect."""
 
 LIVE_LOOKAHEAD = 3
-"""Maximum default look-ahead for live input on a GPU, in frames, where the latency bound allows it."""
+"""Maximum default lookahead for live input on a GPU, in frames, where the latency bound allows it."""
 
 LIVE_SHARE = 0.25
 """Maximum time spent waiting for frames, as a share of a live stream's latency bound."""
@@ -45,7 +45,7 @@ def choose_lookahead(
     rate: Fraction | None = None,
     max_latency_ms: float | None = None,
 ) -> int:
-    """Choose the default look-ahead of a stream, in frames.
+    """Choose the default lookahead of a stream, in frames.
 
     Args:
         size: width and height of the video.

@@ -205,7 +205,7 @@ def quick_validation(
     """Compute a quick validation score, on centre crops of the first frames, as a compass for training.
 
     Returns:
-        PSNR by sigma (10, 30, 50), and at sigma 30 blind, with look-ahead and of first frames.
+        PSNR by sigma (10, 30, 50), and at sigma 30 blind, with lookahead and of first frames.
     """
     method = partial(network_method, network, device=device, dtype=dtype)
     told, blind, both, still = method(), method(blind=True), method(lookahead=MAX_LOOKAHEAD), method(frame_wise=True)

@@ -64,6 +64,8 @@ def _stage(channels: int, blocks: int, separable: bool) -> nn.Sequential:
 
 
 class CoreOutput(NamedTuple):
+    """Result of the spatial core."""
+
     residual: Tensor
     """``(N, outputs, h, w)``: the noise in units of its own standard deviation."""
     hidden: Tensor

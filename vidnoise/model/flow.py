@@ -19,6 +19,8 @@ from vidnoise.model.warp import resize_flow
 
 
 class Motion(NamedTuple):
+    """Motion from a frame to the previous one, in pixels of the flow's resolution."""
+
     found: Tensor
     """``(N, 2, h, w)``: the flow as estimated."""
     flow: Tensor

@@ -67,7 +67,7 @@ class DenoiseNetwork(nn.Module):
     The design follows EMVD (Maggioni et al., CVPR 2021: recursive fusion, then spatial denoising), with an optical
     flow, a Kalman gain and a DnCNN as the spatial stage.
 
-    A causal stream takes one :meth:`step` per frame. With a look-ahead, each frame is measured as it arrives
+    A causal stream takes one :meth:`step` per frame. With lookahead, each frame is measured as it arrives
     (:meth:`measure`); then a backward pass predicts each frame from those after it (:meth:`look`), and a forward pass
     denoises it by its past and that prediction (:meth:`smooth`). Calling the network runs the arithmetic that all of
     them share, for noise levels that are known.
@@ -96,7 +96,7 @@ class DenoiseNetwork(nn.Module):
         )
 
     def initial_scout(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> Scout:
-        """Return an empty scout, for the last frame of the look-ahead."""
+        """Return an empty scout, for the last frame of the lookahead."""
         return Scout(
             torch.zeros(n, 3, height, width, device=device),
             torch.full((n, 4, height // 2, width // 2), UNKNOWN, device=device),
@@ -173,13 +173,13 @@ class DenoiseNetwork(nn.Module):
         self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State,
         future: Future | None,
     ) -> Denoised:  # fmt: skip
-        """Denoise a frame of each of N streams by its past and, with a look-ahead, its future.
+        """Denoise a frame of each of N streams by its past and, with lookahead, its future.
 
         Args:
             noisy, sigma_scale, continues: as for :meth:`step`.
             level: from :meth:`measure`.
             state: its :attr:`State.track` must be that after the previous frame.
-            future: from :meth:`look`; ``None`` without a look-ahead.
+            future: from :meth:`look`; ``None`` without lookahead.
         """
         state = state._replace(**self.operations.reset_unless(state.track, continues)._asdict())
         clean, state, _ = self(noisy, scaled(level, sigma_scale), state, future)
@@ -213,7 +213,7 @@ class DenoiseNetwork(nn.Module):
             noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
             level: ``(N, 6, H/2, W/2)``: from :meth:`estimate_sigma` or ``uniform_sigma``.
             state: after the previous frame, or :meth:`initial_state`.
-            future: from :meth:`look`, if there is a look-ahead.
+            future: from :meth:`look`, if there is lookahead.
             motion: the motion to the previous frame, if it has been estimated already.
 
         Returns:
@@ -294,7 +294,7 @@ class DenoiseNetwork(nn.Module):
 
 
 SCALE_FLOOR = 2 / 255
-"""Minimum noise level assumed by a scale of 2: what codecs leave of the noise is often estimated as next to none."""
+"""Minimum noise level assumed by a scale of 2: what noise a codec leaves is often estimated as next to none."""
 
 
 def scaled(level: Tensor, sigma_scale: float | Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
     """Expand a known noise level to a map that is uniform over the picture: ``(N, 6, H/2, W/2)``.
 
     Args:
-        sigma, noisy: as for :func:`known_levels`; what is a map of that shape already is only clamped.
+        sigma, noisy: as for :func:`known_levels`; a map of that shape is only clamped.
     """
     n, _, h, w = noisy.shape
     if isinstance(sigma, Tensor) and sigma.ndim == 4:

@@ -56,10 +56,10 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Comparison(Quality):
-    """How near one version of a video or picture is to another, as :func:`compare` measures it."""
+    """Similarity of one version of a video or picture to another, as measured by :func:`compare`."""
 
     frames: int
-    """How many were compared."""
+    """Number of frames compared."""
 
     def __str__(self) -> str:
         return f"{_frames_text(self.frames)}  {quality_text(self)}"
@@ -104,7 +104,7 @@ def compare_files(
         reference: The clean original, for PSNR, SSIM and flicker.
         mode: One of :data:`MODES`.
         labels: Names of the versions on the sheet.
-        start: Begin of the time range to compare, in seconds.
+        start: Beginning of the time range to compare, in seconds.
         duration: Length of the time range, in seconds.
         overwrite: Whether ``output`` and ``sheet`` may exist.
         progress: Called about ten times a second.
@@ -192,7 +192,7 @@ def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
 
 @contextlib.contextmanager
 def _frames_of(version: Any, order: Order) -> Iterator[Iterator[Frame]]:
-    """Its frames, one by one."""
+    """Yield the frames of a version, one by one."""
     if isinstance(version, (str, os.PathLike)):
         with open_source(version) as source:
             yield iter(source)
@@ -217,7 +217,7 @@ def _shape(width: int, height: int, rotation: int) -> str:
 
 
 class _Meter:
-    """Measures how near a version is to the reference, frame by frame: pictures ``(1, 3, H, W)`` in [0, 1]."""
+    """Measures the similarity of a version to the reference, frame by frame: pictures ``(1, 3, H, W)`` in [0, 1]."""
 
     def __init__(self) -> None:
         self.n = 0

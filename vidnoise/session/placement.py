@@ -1,4 +1,4 @@
-"""Where and how the network of a session runs: the device, the arithmetic, the loaded model and the backend."""
+"""Placement of a session's network: the device, the arithmetic, the loaded model and the backend."""
 
 from __future__ import annotations
 

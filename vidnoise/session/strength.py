@@ -1,6 +1,6 @@
 """The strength of denoising by frame and by pixel, from zones and a mask.
 
-This is the one place that knows; :class:`vidnoise.Denoiser` asks it once a frame.
+Nothing else decides on the strength; :class:`vidnoise.Denoiser` asks once per frame.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where frames come from. A new kind of input is one class here and one line in :data:`SOURCES`."""
+"""Inputs of every kind. A new kind of input is one class here and one line in :data:`SOURCES`."""
 
 from __future__ import annotations
 

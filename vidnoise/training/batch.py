@@ -28,6 +28,8 @@ from vidnoise.training.pixels import Pack, render_on
 
 
 class Batch(NamedTuple):
+    """A batch of N clips of T frames."""
+
     clean: Tensor
     """``(T, N, 3, H, W)`` in [0, 1]."""
     noisy: Tensor

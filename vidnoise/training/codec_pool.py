@@ -55,8 +55,8 @@ logger = logging.getLogger(__name__)
 
 
 ENCODED_FILE = "encoded.mkv"
-"""A pool that came with the training data, beside its folder, written by :mod:`.pack`; a ``.json`` file of the same
-name describes its contents."""
+"""Name of a pool that came with the training data, next to its folder, written by :mod:`.pack`; a ``.json`` file of the
+same name describes its contents."""
 
 
 class Encoded(NamedTuple):

@@ -272,7 +272,7 @@ class Trainer:
             span = range(start, min(start + stretch, frames))
             with self.precision.autocast():
                 loss, parts, state = clip_loss(self.network, batch, known, self.config, span, state)
-            # The graph of the look-ahead over the whole clip is shared by all spans.
+            # The graph of the lookahead over the whole clip is shared by all spans.
             self.precision.scaler.scale(loss).backward(retain_graph=span.stop < frames)
             state = state.detach()
             for key, value in {"loss": loss.detach(), **parts}.items():
