@@ -51,10 +51,10 @@ class Auto:
     """The backend that starts as ``eager`` and switches to the fastest one, see the module's docstring.
 
     Args:
-        network, device, dtype: as for all backends.
-        open: opens a backend by name.
-        candidates: names of the backends to try.
-        measurements: earlier results; by default this machine's cache.
+        network, device, dtype: As for all backends.
+        open: Opens a backend by name.
+        candidates: Names of the backends to try.
+        measurements: Earlier results; by default this machine's cache.
     """
 
     def __init__(

@@ -126,11 +126,11 @@ class CudaGraph:
     """The CUDA graph backend, see Note [Static buffers].
 
     Args:
-        network, device, dtype: as for all backends.
-        graphs: recorder of graphs; by default CUDA.
+        network, device, dtype: As for all backends.
+        graphs: Recorder of graphs; by default CUDA.
 
     Raises:
-        BackendError: the device is not a CUDA device.
+        BackendError: The device is not a CUDA device.
     """
 
     name = "cuda-graph"

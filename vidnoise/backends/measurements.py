@@ -55,7 +55,7 @@ class Measurements:
     """Persistent cache of :class:`Measurement`. A file that is damaged or unreadable counts as empty.
 
     Args:
-        network, device, dtype: the configuration that the measurements apply to.
+        network, device, dtype: The configuration that the measurements apply to.
     """
 
     def __init__(self, network: DenoiseNetwork, device: torch.device, dtype: torch.dtype) -> None:

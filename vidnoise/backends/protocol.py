@@ -45,20 +45,20 @@ class Backend(Protocol):
 
         Args:
             noisy: ``(N, 3, H, W)`` float32 RGB on the device, nominally in [0, 1]; H and W multiples of 16.
-            sigma: noise level in [0, 1] units: one for all streams, ``(N,)``, ``(N, 6)`` by channel and band
+            sigma: Noise level in [0, 1] units: one for all streams, ``(N,)``, ``(N, 6)`` by channel and band
                 (:func:`~vidnoise.model.noise_level.known_levels`), or ``(N, 6, H/2, W/2)`` by place, too; ``None``
                 estimates it.
-            sigma_scale: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+            sigma_scale: Factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
             continues: ``(N,)`` bool on the device; where false, the stream's past is reset, as after a cut before this
                 frame.
-            state: from :meth:`initial_state` or the previous step. It is consumed: the backend may overwrite it.
+            state: From :meth:`initial_state` or the previous step. It is consumed: the backend may overwrite it.
 
         Returns:
             The clean frames (float32), which the next step with the same state may overwrite; the noise level as
             estimated or given, without the scale; and the next state.
 
         Raises:
-            torch.OutOfMemoryError: the state is unchanged, and the frame may be pushed again.
+            torch.OutOfMemoryError: The state is unchanged, and the frame may be pushed again.
         """
         ...
 

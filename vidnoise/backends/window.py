@@ -48,11 +48,11 @@ def choose_lookahead(
     """Choose the default lookahead of a stream, in frames.
 
     Args:
-        size: width and height of the video.
-        device: device on which frames wait.
-        max_memory: memory that the stream may take there, in MB.
-        rate: frames a second of a live input.
-        max_latency_ms: latency bound of a live input; ``None`` for a file.
+        size: Width and height of the video.
+        device: Device on which frames wait.
+        max_memory: Memory that the stream may take there, in MB.
+        rate: Frames a second of a live input.
+        max_latency_ms: Latency bound of a live input; ``None`` for a file.
 
     Returns:
         For a file :data:`AUTO_LOOKAHEAD`, or as many as fit into :data:`MEMORY_SHARE` of the free memory; for a live
@@ -95,8 +95,8 @@ class Window(Generic[Item]):
     """The waiting frames of one stream (or of N in lockstep), and the state before them.
 
     Args:
-        backend: runs the network.
-        lookahead: frames that may have to arrive before the first one is returned: each frame is denoised with at most
+        backend: Runs the network.
+        lookahead: Frames that may have to arrive before the first one is returned: each frame is denoised with at most
             this many after it, and at least a third of that, except for the last ones of a scene.
     """
 
@@ -119,8 +119,8 @@ class Window(Generic[Item]):
         A clean frame must be used before the next one is requested.
 
         Args:
-            item: any object that belongs to the frame.
-            noisy, sigma, sigma_scale, continues: see :meth:`Backend.step`. All waiting frames have one size.
+            item: Any object that belongs to the frame.
+            noisy, sigma, sigma_scale, continues: See :meth:`Backend.step`. All waiting frames have one size.
         """
         if self.state is None:
             self.state = self._backend.initial_state(len(noisy), *noisy.shape[-2:])

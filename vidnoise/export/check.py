@@ -83,11 +83,11 @@ def difference(
     """Run network and graphs over the same frames, each on its own state, and return the largest difference.
 
     Args:
-        network: in float32, on the CPU.
-        run: runs the exported graphs.
-        blind: whether the noise level is estimated.
-        size: streams, height and width.
-        both_ways: process all frames as one lookahead window, instead of step by step.
+        network: In float32, on the CPU.
+        run: Runs the exported graphs.
+        blind: Whether the noise level is estimated.
+        size: Streams, height and width.
+        both_ways: Process all frames as one lookahead window, instead of step by step.
     """
 
     def plain(kind: str, inputs: dict[str, Tensor]) -> Sequence[Tensor]:

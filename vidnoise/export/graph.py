@@ -118,9 +118,9 @@ def shape_of(name: str, network: DenoiseNetwork, size: Size) -> tuple[int, ...]:
     """Return the shape of an input or output.
 
     Args:
-        name: a name in :data:`KINDS`.
-        network: the network of the graph.
-        size: streams, height and width (multiples of 16).
+        name: A name in :data:`KINDS`.
+        network: The network of the graph.
+        size: Streams, height and width (multiples of 16).
     """
     n, height, width = size
     if name in ("boost", "sigma"):

@@ -119,10 +119,10 @@ class DenoiseNetwork(nn.Module):
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
-            sigma: noise level in [0, 1] units, see :func:`~.noise_level.uniform_sigma`; ``None`` estimates it.
-            sigma_scale: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+            sigma: Noise level in [0, 1] units, see :func:`~.noise_level.uniform_sigma`; ``None`` estimates it.
+            sigma_scale: Factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
             continues: ``(N,)`` bool; where false, the stream's past is reset first.
-            state: after the previous frame, or :meth:`initial_state`.
+            state: After the previous frame, or :meth:`initial_state`.
         """
         level, state = self.measure(noisy, sigma, continues, state)
         return self.smooth(noisy, level, sigma_scale, continues, state, None)
@@ -133,8 +133,8 @@ class DenoiseNetwork(nn.Module):
         """Determine the noise level of the next frame of each of N streams: the first half of :meth:`step`.
 
         Args:
-            noisy, sigma, continues: as for :meth:`step`.
-            state: its :attr:`State.memory` must be that after the previous frame.
+            noisy, sigma, continues: As for :meth:`step`.
+            state: Its :attr:`State.memory` must be that after the previous frame.
 
         Returns:
             ``(N, 6, H/2, W/2)``, the level without a scale, and the state with its memory of the noise updated.
@@ -150,9 +150,9 @@ class DenoiseNetwork(nn.Module):
         """Predict a frame of each of N streams from those after it, then take it in for the one before it.
 
         Args:
-            noisy, level, sigma_scale: as for :meth:`smooth`.
-            continues: that of the frame after this one; where false, the scout is reset first.
-            scout: after the frame that follows this one, or :meth:`initial_scout`.
+            noisy, level, sigma_scale: As for :meth:`smooth`.
+            continues: That of the frame after this one; where false, the scout is reset first.
+            scout: After the frame that follows this one, or :meth:`initial_scout`.
         """
         return self.predict(noisy, scaled(level, sigma_scale), self.operations.reset_unless(scout, continues))
 
@@ -160,9 +160,9 @@ class DenoiseNetwork(nn.Module):
         """Run the arithmetic of :meth:`look`, as :meth:`forward` is that of :meth:`smooth`.
 
         Args:
-            noisy, level: as for :meth:`forward`.
-            scout: as for :meth:`look`.
-            motion: the motion to the frame that follows, if it has been estimated already.
+            noisy, level: As for :meth:`forward`.
+            scout: As for :meth:`look`.
+            motion: The motion to the frame that follows, if it has been estimated already.
         """
         bands = self.operations.rgb_to_bands(noisy)
         found, _, _ = self._filter(bands, scout.fused, level, (scout.fused,), scout.ratio, motion)
@@ -176,10 +176,10 @@ class DenoiseNetwork(nn.Module):
         """Denoise a frame of each of N streams by its past and, with lookahead, its future.
 
         Args:
-            noisy, sigma_scale, continues: as for :meth:`step`.
-            level: from :meth:`measure`.
-            state: its :attr:`State.track` must be that after the previous frame.
-            future: from :meth:`look`; ``None`` without lookahead.
+            noisy, sigma_scale, continues: As for :meth:`step`.
+            level: From :meth:`measure`.
+            state: Its :attr:`State.track` must be that after the previous frame.
+            future: From :meth:`look`; ``None`` without lookahead.
         """
         state = state._replace(**self.operations.reset_unless(state.track, continues)._asdict())
         clean, state, _ = self(noisy, scaled(level, sigma_scale), state, future)
@@ -190,7 +190,7 @@ class DenoiseNetwork(nn.Module):
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB.
-            memory: after the previous frame, or that of :meth:`initial_state`.
+            memory: After the previous frame, or that of :meth:`initial_state`.
 
         Returns:
             ``(N, 6, H/2, W/2)`` in [0, 1] units: the levels of luma and two chroma channels in the low-pass band, then
@@ -212,9 +212,9 @@ class DenoiseNetwork(nn.Module):
         Args:
             noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
             level: ``(N, 6, H/2, W/2)``: from :meth:`estimate_sigma` or ``uniform_sigma``.
-            state: after the previous frame, or :meth:`initial_state`.
-            future: from :meth:`look`, if there is lookahead.
-            motion: the motion to the previous frame, if it has been estimated already.
+            state: After the previous frame, or :meth:`initial_state`.
+            future: From :meth:`look`, if there is lookahead.
+            motion: The motion to the previous frame, if it has been estimated already.
 
         Returns:
             The clean frame ``(N, 3, H, W)``, the next state, and intermediate results.
@@ -266,10 +266,10 @@ class DenoiseNetwork(nn.Module):
             bands: ``(N, 12, h, w)`` of the frame.
             previous: ``(N, 3, H, W)``, the best picture of the frame before, against which motion is estimated.
             level: ``(N, 6, h, w)`` noise level of the frame.
-            pictures: remembered pictures, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it
+            pictures: Remembered pictures, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it
                 differs from that.
             ratio: ``(N, 4, h, w)`` variance ratio of the fused frame.
-            motion: as for :meth:`forward`.
+            motion: As for :meth:`forward`.
 
         Returns:
             The fusion's result, the bands of the warped pictures, and the motion.
@@ -302,7 +302,7 @@ def scaled(level: Tensor, sigma_scale: float | Tensor) -> Tensor:
 
     Args:
         level: ``(N, 6, h, w)``.
-        sigma_scale: factor, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+        sigma_scale: Factor, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
     """
     if isinstance(sigma_scale, Tensor):
         luma, chroma = sigma_scale.reshape(-1, 2, 1, 1).split(1, dim=1)
