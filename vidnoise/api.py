@@ -284,7 +284,8 @@ def _for_still(model: ModelLike, options: Options, height: int, width: int) -> t
     Args:
         model: The model, or its name.
         options: As given.
-        height, width: Size of the picture.
+        height: Height of the picture.
+        width: Width of the picture.
     """
     device = resolve_device(options.device)
     loaded = as_model(model, device)

@@ -16,6 +16,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidnoise.errors import UsageError
+from vidnoise.option_groups import ADVANCED
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _KEY = "option"
-
-ADVANCED = "Advanced"
-"""Group of the options that name no other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,7 @@ class Option:
     by_place: bool = False
     """Whether an array with a number for each pixel is accepted, too."""
     group: str = ADVANCED
-    """Heading in the command line's help."""
+    """Heading in the command line's help, one of :data:`vidnoise.option_groups.GROUPS`."""
     may_change: bool = False
     """Whether a resumed run may use another value, because it affects neither the pictures nor the file."""
 

@@ -8,7 +8,9 @@ from typing import Protocol
 class Notify(Protocol):
     """A function that informs the user, such as ``logging.Logger.log``."""
 
-    def __call__(self, level: int, message: str, /, *args: object) -> None: ...
+    def __call__(self, level: int, message: str, /, *args: object) -> None:
+        """Show ``message % args``; ``level`` is one of :mod:`logging`'s."""
+        ...
 
 
 def silent(level: int, message: str, /, *args: object) -> None:

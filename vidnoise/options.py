@@ -11,67 +11,30 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, TypedDict, get_args
 
-from vidnoise.checked import ADVANCED, Checked, again, option
+from vidnoise.checked import Checked, again, option
 from vidnoise.errors import UsageError
+from vidnoise.option_groups import CODEC, DENOISING, FILES, LIVE, MAIN, PERFORMANCE, PIXELS
+from vidnoise.option_values import (
+    FOREVER,
+    LONGEST_SECONDS,
+    MAX_LATENCY_MS,
+    MAX_LOOKAHEAD,
+    MAX_PIXELS,
+    MAX_STRENGTH,
+    SEGMENT_SECONDS,
+    Attempts,
+    PathLike,
+    Running,
+    Seconds,
+    SizeChange,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
-    MaskLike: TypeAlias = str | os.PathLike[str] | np.ndarray | torch.Tensor
-    SigmaLike: TypeAlias = float | np.ndarray | torch.Tensor
-    ZonesLike: TypeAlias = str | Sequence[tuple[float, float, float]]
-
-PathLike: TypeAlias = "str | os.PathLike[str]"
-
-Seconds: TypeAlias = float
-"""Seconds; the command line also accepts ``1:30``."""
-
-Attempts: TypeAlias = int
-"""Number of attempts; :data:`FOREVER` means no limit."""
-
-SizeChange = Literal["stop", "split", "scale"]
-"""Ways to handle pictures that change size or format midway."""
-
-FOREVER = -1
-"""Number of attempts that means no limit."""
-
-MAX_STRENGTH = 2.0
-
-MAX_LOOKAHEAD = 32
-"""Maximum lookahead: the fusion's minimum gain leaves later frames no effect, and each frame takes memory."""
-
-MAX_LATENCY_MS = 1000
-"""Default maximum time from a live frame's arrival to its being written."""
-
-SEGMENT_SECONDS = 60.0
-"""Default length of a segment in seconds of video, which is what an interruption costs at most."""
-
-MAX_PIXELS = 1 << 28
-"""Default limit of the picture size: 16384x16384, 400 MB as yuv420p. A few bytes of input can demand any size."""
-
-# Groups of the options in the command line's help; options that name none are advanced.
-MAIN = "Most used"
-FILES = "Inputs and outputs"
-DENOISING = "Denoising"
-PIXELS = "Colours and pixels, otherwise kept as they are"
-CODEC = "Codec"
-PERFORMANCE = "Performance"
-LIVE = "Live inputs and outputs"
-GROUPS = (MAIN, FILES, DENOISING, PIXELS, CODEC, PERFORMANCE, LIVE, ADVANCED)
-"""All groups, in the order of the help."""
-
-_LONGEST_SECONDS = 1_000_000_000
-"""A limit that is longer than any video, and fits libav's 64-bit timestamps."""
-
-
-class Running(Protocol):
-    """A backend in use; see :class:`vidnoise.backends.protocol.Backend`."""
-
-    @property
-    def name(self) -> str: ...
+    from vidnoise.option_values import MaskLike, SigmaLike, ZonesLike
 
 
 # fmt: off
@@ -182,7 +145,7 @@ class SourceOptions(ThreadOptions):
 
     start: Seconds | None = option(
         None, "Skip this many seconds; timestamps then start at 0.",
-        least=0, most=_LONGEST_SECONDS, must_be=f"0 seconds to {_LONGEST_SECONDS}",
+        least=0, most=LONGEST_SECONDS, must_be=f"0 seconds to {LONGEST_SECONDS}",
         help="Skip to this time: 90 or 1:30.", group=MAIN)
     duration: Seconds | None = option(
         None, "Stop after this many seconds.", above=0, unit=" seconds", help="Stop after this time.", group=MAIN)

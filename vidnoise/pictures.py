@@ -34,7 +34,7 @@ else:
     Picture = TypeVar("Picture")
 
 Order = Literal["rgb", "bgr"]
-"""Of the channels of arrays and tensors; other pictures say theirs themselves."""
+"""Order of the channels of arrays and tensors; other kinds of pictures state their own."""
 
 ALLOWED = (
     "frames may be numpy arrays (H, W, 3) or (H, W) gray, torch tensors (3, H, W) (each uint8, uint16 or float32), "
@@ -124,7 +124,7 @@ def owned(frame: Frame) -> Frame:
 
 
 def is_one_picture(frames: object) -> bool:
-    """Whether it is one picture rather than several, although it may be iterable: row by row."""
+    """Whether ``frames`` is a single picture, which may be iterable as well: by rows."""
     if isinstance(frames, np.ndarray):
         # (N, H, W) is gray video, but nobody has gray video that is four pixels wide.
         return frames.ndim < 3 or (frames.ndim == 3 and frames.shape[2] <= 4)
@@ -134,7 +134,7 @@ def is_one_picture(frames: object) -> bool:
 
 
 def check_several(frames: object) -> None:
-    """Refuse one picture where several are wanted, as its rows would pass for gray frames.
+    """Reject a single picture where several are expected, as its rows would pass for gray frames.
 
     Raises:
         FormatError: ``frames`` is a single picture, the name of a file, or not iterable.

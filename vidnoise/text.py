@@ -66,10 +66,10 @@ def safe(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, including those that change the direction of writing.
+    r"""Escape control characters, including those that change the direction of writing.
 
-    >>> printable("a\\x1b[31m")
-    'a\\\\x1b[31m'
+    >>> printable("a\x1b[31m")
+    'a\\x1b[31m'
     """
     return text if text.isprintable() else "".join(c if _is_harmless(c) else _escaped(c) for c in text)
 

@@ -24,7 +24,7 @@ FORMAT = "2"
 
 
 class Purpose(NamedTuple):
-    """What a model is for."""
+    """Purpose of a model, for users who choose one."""
 
     summary: str
     """The model in one line."""
@@ -40,7 +40,7 @@ PURPOSES = {
         "the network of standard, for white Gaussian noise only", "the noise is synthetic, as in published tables"
     ),
 }
-"""What the shipped models are for, by name."""
+"""Purposes of the shipped models by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ModelCard:
 
     @property
     def purpose(self) -> Purpose | None:
-        """What the model is for; None for models that are not shipped with vidnoise."""
+        """Purpose of the model; None for models that are not shipped with vidnoise."""
         return PURPOSES.get(self.name)
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """As its card has it; ``custom`` for a network without one."""
+        """Name on the model's card; ``custom`` for a network without one."""
         return self.card.name
 
     def __repr__(self) -> str:
@@ -216,8 +216,8 @@ def as_model(model: ModelLike, device: torch.device | str = "cpu") -> Model:
     """Return ``model`` on ``device``, loaded if it is a name or a file; a network without a card is called ``custom``.
 
     Raises:
-        UsageError: it is nothing of the kind.
-        UnknownModelError, WeightsError: see :func:`load_model`.
+        UsageError: ``model`` is nothing of these.
+        UnknownModelError, WeightsError: See :func:`load_model`.
     """
     from vidnoise.model import DenoiseNetwork
 

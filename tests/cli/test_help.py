@@ -10,7 +10,8 @@ from vidnoise.checked import about, named_fields
 from vidnoise.cli import group
 from vidnoise.cli.grouped import GroupedOption
 from vidnoise.cli.run import run
-from vidnoise.options import ADVANCED, GROUPS, MAIN, FileOptions
+from vidnoise.option_groups import ADVANCED, GROUPS, MAIN
+from vidnoise.options import FileOptions
 
 
 def sections() -> dict[str, list[str]]:

@@ -29,7 +29,7 @@ from support.patience import HICCUP_MS, PATIENT, Same
 from vidnoise.errors import DecodeError, SourceError, SourceLostError, SourceOpenError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.frame.frame_queue import FrameQueue
-from vidnoise.options import FOREVER
+from vidnoise.option_values import FOREVER
 from vidnoise.pipeline.live_policy import GAP_SECONDS
 from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import LagMeter, Progress

@@ -13,7 +13,7 @@ from support.paths import ROOT
 PACKAGE = ROOT / "vidnoise"
 
 LAYERS = [
-    {"text", "notices"},
+    {"text", "notices", "option_groups", "option_values"},
     {"errors", "_version"},
     {"disk", "checked"},
     {"options", "stills"},
@@ -40,7 +40,7 @@ AV_HOMES = {"sources", "sinks", "pictures", "resume/sink", "training/transcode"}
 WITHOUT_TORCH = [
     "__init__", "__main__", "allocator", "errors", "frame/__init__", "frame/frame", "frame/frame_queue",
     "frame/passthrough", "frame/clock", "frame/stamps", "stills", "notices", "weights", "pipeline/stats", "checked",
-    "options", "cli",
+    "option_groups", "option_values", "options", "cli",
 ]  # fmt: skip
 """Whose import must not load torch: it takes seconds, and `vidnoise --help` should not."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.clips import Clip
-from vidnoise.options import FOREVER
+from vidnoise.option_values import FOREVER
 from vidnoise.sources import open_source
 from vidnoise.sources.live import LiveSource
 

@@ -39,7 +39,7 @@ def check_backend(name: str) -> None:
     """Check that a backend exists, without importing it.
 
     Raises:
-        UsageError: there is no such backend.
+        UsageError: There is no such backend.
     """
     if name != "auto" and name not in BACKENDS:
         near = difflib.get_close_matches(name, ["auto", *BACKENDS], n=1)
@@ -51,8 +51,8 @@ def open_backend(name: str, network: DenoiseNetwork, *, device: torch.device, dt
     """Open a backend by name, for a network on ``device`` whose convolutions run in ``dtype``.
 
     Raises:
-        UsageError: there is no such backend.
-        BackendError: a package it needs is not installed, or it cannot run on this device in this precision.
+        UsageError: There is no such backend.
+        BackendError: A package it needs is not installed, or it cannot run on this device in this precision.
     """
     check_backend(name)
     if name == "auto" and device.type == "cpu":

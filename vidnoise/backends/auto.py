@@ -51,10 +51,10 @@ class Auto:
     """The backend that starts as ``eager`` and switches to the fastest one, see the module's docstring.
 
     Args:
-        network, device, dtype: as for all backends.
-        open: opens a backend by name.
-        candidates: names of the backends to try.
-        measurements: earlier results; by default this machine's cache.
+        network, device, dtype: As for all backends.
+        open: Opens a backend by name.
+        candidates: Names of the backends to try.
+        measurements: Earlier results; by default this machine's cache.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Auto:
             result = getattr(self._now, work)(*given)
         except torch.OutOfMemoryError:
             raise
-        except Exception as ex:  # whatever is wrong with the fastest, the stream continues without it
+        except Exception as ex:  # the stream continues without the fastest backend, whatever is wrong with it
             if self._now is self._eager:
                 raise
             self._give_up(self._now.name, ex)
@@ -228,7 +228,7 @@ def _steps(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[
 
 
 def _window(backend: Backend, timed: Callable[..., Any], kind: Kind) -> Iterator[Tensor]:
-    """Yield the clean frames of one look-ahead window; :func:`_steps` does without one."""
+    """Yield the clean frames of one lookahead window; :func:`_steps` does without one."""
     n, _, height, width = kind.shape
     continues = torch.ones(n, dtype=torch.bool)
     state, scout = backend.initial_state(n, height, width), backend.initial_scout(n, height, width)

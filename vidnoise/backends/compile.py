@@ -64,7 +64,7 @@ def _check_compiler(device: torch.device) -> None:
     """Check that the generated code can be compiled.
 
     Raises:
-        BackendError: the compiler is missing.
+        BackendError: The compiler is missing.
     """
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:

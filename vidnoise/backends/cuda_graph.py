@@ -16,7 +16,7 @@ the replay updates it in place; the clean frame is part of it. Consequently:
 - results that wait for later frames are copied out: the levels of :meth:`CudaGraph.measure`, and the results of
   :meth:`CudaGraph.look`. Scouts come and go with each window, so the buffers for looking belong to a size rather than a
   scout, last as long as there are states of that size, and scouts are copied in and out;
-- a scene cut changes values (``keep``), not the graph;
+- a scene cut changes values (``continues``), not the graph;
 - a state belongs to one stream (or one set of streams, stepped together). A state that was assembled elsewhere is
   copied into new buffers, which costs a recording;
 - a step that fails (no memory for the recording) leaves the state as it was: recording runs nothing, and the state is
@@ -126,11 +126,11 @@ class CudaGraph:
     """The CUDA graph backend, see Note [Static buffers].
 
     Args:
-        network, device, dtype: as for all backends.
-        graphs: recorder of graphs; by default CUDA.
+        network, device, dtype: As for all backends.
+        graphs: Recorder of graphs; by default CUDA.
 
     Raises:
-        BackendError: the device is not a CUDA device.
+        BackendError: The device is not a CUDA device.
     """
 
     name = "cuda-graph"

@@ -24,9 +24,9 @@ class Exported:
         """Run one graph.
 
         Args:
-            kind: kind of the graph, see :data:`KINDS`.
-            size: streams, height and width.
-            inputs: contiguous tensors by name, in the graph's order.
+            kind: Kind of the graph, see :data:`KINDS`.
+            size: Streams, height and width.
+            inputs: Contiguous tensors by name, in the graph's order.
 
         Returns:
             The outputs in the graph's order, in memory that nothing else uses.

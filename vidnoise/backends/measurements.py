@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     blind: bool
     """Whether the noise level is estimated."""
     both_ways: bool
-    """Whether frames are processed by ``measure``, ``look`` and ``smooth``, with a look-ahead, instead of ``step``."""
+    """Whether frames are processed by ``measure``, ``look`` and ``smooth``, with lookahead, instead of ``step``."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Measurements:
     """Persistent cache of :class:`Measurement`. A file that is damaged or unreadable counts as empty.
 
     Args:
-        network, device, dtype: the configuration that the measurements apply to.
+        network, device, dtype: The configuration that the measurements apply to.
     """
 
     def __init__(self, network: DenoiseNetwork, device: torch.device, dtype: torch.dtype) -> None:

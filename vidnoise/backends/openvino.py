@@ -15,7 +15,7 @@ from vidnoise.export.store import stored_onnx
 from vidnoise.model import DenoiseNetwork
 
 _KEPT = 12
-"""Compiled graphs kept at once. A size with look-ahead needs three; changes of size are rare, but batches of streams
+"""Compiled graphs kept at once. A size with lookahead needs three; changes of size are rare, but batches of streams
 grow and shrink."""
 
 

@@ -32,9 +32,9 @@ class Backend(Protocol):
         ...
 
     def input_buffer(self, state: State) -> Tensor | None:
-        """``(N, 3, H, W)`` float32: where the next frame for ``state`` is best made, which spares :meth:`step` a copy.
+        """Return the buffer in which the next frame for ``state`` is best made, which saves :meth:`step` a copy.
 
-        The frame before lies there as well. ``None`` where one place is as good as another.
+        It is ``(N, 3, H, W)`` float32, and still contains the previous frame. ``None`` if there is no such buffer.
         """
         ...
 
@@ -45,20 +45,20 @@ class Backend(Protocol):
 
         Args:
             noisy: ``(N, 3, H, W)`` float32 RGB on the device, nominally in [0, 1]; H and W multiples of 16.
-            sigma: noise level in [0, 1] units: one for all streams, ``(N,)``, ``(N, 6)`` by channel and band
+            sigma: Noise level in [0, 1] units: one for all streams, ``(N,)``, ``(N, 6)`` by channel and band
                 (:func:`~vidnoise.model.noise_level.known_levels`), or ``(N, 6, H/2, W/2)`` by place, too; ``None``
                 estimates it.
-            sigma_scale: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+            sigma_scale: Factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
             continues: ``(N,)`` bool on the device; where false, the stream's past is reset, as after a cut before this
                 frame.
-            state: from :meth:`initial_state` or the previous step. It is consumed: the backend may overwrite it.
+            state: From :meth:`initial_state` or the previous step. It is consumed: the backend may overwrite it.
 
         Returns:
             The clean frames (float32), which the next step with the same state may overwrite; the noise level as
             estimated or given, without the scale; and the next state.
 
         Raises:
-            torch.OutOfMemoryError: the state is unchanged, and the frame may be pushed again.
+            torch.OutOfMemoryError: The state is unchanged, and the frame may be pushed again.
         """
         ...
 
@@ -69,7 +69,7 @@ class Backend(Protocol):
     def measure(
         self, noisy: Tensor, sigma: float | Tensor | None, continues: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Run the first half of :meth:`step`, for use with a look-ahead: :meth:`DenoiseNetwork.measure`.
+        """Run the first half of :meth:`step`, for use with lookahead: :meth:`DenoiseNetwork.measure`.
 
         The returned level is never overwritten.
         """
@@ -107,8 +107,8 @@ def step_by_place(
 ) -> Denoised:
     """Run :meth:`Backend.step` with the noise level by place, for graphs of a step that take one for the whole picture.
 
-    The graphs for a look-ahead take it by place. Nothing is known here of the frames ahead: their prediction is the
-    frame itself, and has next to no weight.
+    The graphs for lookahead take it by place. As the frames ahead are unknown, their prediction is the frame itself,
+    with next to no weight.
     """
     n, _, height, width = noisy.shape
     level, state = backend.measure(noisy, sigma, continues, state)

@@ -28,7 +28,7 @@ from vidnoise.model import DenoiseNetwork
 log = logging.getLogger(__name__)
 
 _KEPT = 12
-"""Engines kept loaded at once, as each holds memory on the device. A size with look-ahead needs three."""
+"""Engines kept loaded at once, as each holds memory on the device. A size with lookahead needs three."""
 
 
 class Gpu(Protocol):
@@ -74,8 +74,8 @@ class TensorRT(Exported):
     Engines do not work in place: a step writes the new state to other memory than it reads the old one from.
 
     Args:
-        network, device, dtype: as for all backends.
-        gpu: runs the engines; by default ``device``.
+        network, device, dtype: As for all backends.
+        gpu: Runs the engines; by default ``device``.
 
     Raises:
         BackendError: TensorRT 10 or newer is not installed, or the device is not a CUDA device.

@@ -46,10 +46,10 @@ STILL_SHARE = 0.7
 """Share of the free memory that a single picture may take before it is denoised in tiles."""
 
 STILL_BYTES = 1 << 10
-"""Bytes per pixel, more than any of our models takes: where there is room for so many, nothing has to be counted."""
+"""Bytes per pixel that exceed the need of any shipped model: if so many are free, the exact need is not determined."""
 
 FRAME_BYTES = 3 * 4 * 7
-"""Bytes per pixel of the whole picture, beside the state: noisy and clean RGB, the difference, and their conversion."""
+"""Bytes per pixel of the picture as a whole, without the state: noisy and clean RGB, the difference, conversion."""
 
 
 class Tiled:
@@ -60,11 +60,11 @@ class Tiled:
     convolutions reach beyond its edges.
 
     Args:
-        network: the network to run.
-        device, dtype: as for all backends.
-        max_memory: memory that a stream may take on the device, in MB.
-        lookahead: frames that will wait there, whose memory is included.
-        overlap: pixels that neighbours share, a multiple of 2 :data:`MULTIPLE`.
+        network: The network to run.
+        device, dtype: As for all backends.
+        max_memory: Memory that a stream may take on the device, in MB.
+        lookahead: Frames that wait on the device, whose memory is included.
+        overlap: Pixels that neighbours share, a multiple of 2 :data:`MULTIPLE`.
     """
 
     name = "eager"
@@ -88,7 +88,7 @@ class Tiled:
         """See :meth:`Backend.initial_state`.
 
         Raises:
-            UsageError: not even the smallest tile fits.
+            UsageError: Not even the smallest tile fits.
         """
         if (n, height, width) not in self._tiles:
             left = self._max_bytes - self._waiting * n * height * width * WAITING_BYTES
@@ -267,7 +267,7 @@ def choose_tile(
     """Return height and width of the largest tiles for which a step stays within ``max_bytes``.
 
     Raises:
-        UsageError: even the smallest tiles take more.
+        UsageError: Even the smallest tiles take more.
     """
     least = 0.0
     for each in _tiles(network, n, height, width):
@@ -285,13 +285,13 @@ def room_for_still(network: DenoiseNetwork, height: int, width: int, device: tor
     """Choose the memory in which a single picture is denoised in tiles.
 
     Args:
-        network: the network.
-        height, width: size of the picture.
-        device: where it is denoised.
+        network: The network.
+        height, width: Size of the picture.
+        device: Where it is denoised.
 
     Returns:
-        MB, for the option ``max_memory``; ``None`` where the free memory holds the picture whole. Where not even tiles
-        would stay within :data:`STILL_SHARE` of it, what the smallest ones take.
+        MB, for the option ``max_memory``; ``None`` if the whole picture fits into the free memory. If not even tiles
+        stay within :data:`STILL_SHARE` of it, the need of the smallest ones.
     """
     height, width = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
     room = STILL_SHARE * free_bytes(device)

@@ -1,4 +1,4 @@
-"""Where the tiles of a picture lie, and how their results are blended."""
+"""Positions of the tiles of a picture, and blending of their results."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Look-ahead: frames wait for later ones, which a backward pass visits first.
+"""Lookahead: frames wait for later ones, which a backward pass visits first.
 
 The backward pass, the scout, goes from the latest frame back to the first that waits, and at each predicts the frame
 from those after it. Then the frames are denoised from the first to the last, each by its past and this prediction.
 The backward pass is repeated per block of frames rather than per frame, so that it costs little: with N frames of
-look-ahead, the last third of the waiting frames are only visited, and come out with the next block.
+lookahead, the last third of the waiting frames are only visited, and come out with the next block.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from vidnoise.model import Denoised, Future, State
 Item = TypeVar("Item")
 
 AUTO_LOOKAHEAD = 8
-"""Default look-ahead for files, in frames: about as many as the minimum gain on details lets have an effect."""
+"""Default lookahead for files, in frames: about as many as the minimum gain on details lets have an effect."""
 
 LIVE_LOOKAHEAD = 3
-"""Maximum default look-ahead for live input on a GPU, in frames, where the latency bound allows it."""
+"""Maximum default lookahead for live input on a GPU, in frames, where the latency bound allows it."""
 
 LIVE_SHARE = 0.25
 """Maximum time spent waiting for frames, as a share of a live stream's latency bound."""
@@ -45,14 +45,14 @@ def choose_lookahead(
     rate: Fraction | None = None,
     max_latency_ms: float | None = None,
 ) -> int:
-    """Choose the default look-ahead of a stream, in frames.
+    """Choose the default lookahead of a stream, in frames.
 
     Args:
-        size: width and height of the video.
-        device: device on which frames wait.
-        max_memory: memory that the stream may take there, in MB.
-        rate: frames a second of a live input.
-        max_latency_ms: latency bound of a live input; ``None`` for a file.
+        size: Width and height of the video.
+        device: Device on which frames wait.
+        max_memory: Memory that the stream may take there, in MB.
+        rate: Frames a second of a live input.
+        max_latency_ms: Latency bound of a live input; ``None`` for a file.
 
     Returns:
         For a file :data:`AUTO_LOOKAHEAD`, or as many as fit into :data:`MEMORY_SHARE` of the free memory; for a live
@@ -95,8 +95,8 @@ class Window(Generic[Item]):
     """The waiting frames of one stream (or of N in lockstep), and the state before them.
 
     Args:
-        backend: runs the network.
-        lookahead: frames that may have to arrive before the first one is returned: each frame is denoised with at most
+        backend: Runs the network.
+        lookahead: Frames that may have to arrive before the first one is returned: each frame is denoised with at most
             this many after it, and at least a third of that, except for the last ones of a scene.
     """
 
@@ -119,8 +119,8 @@ class Window(Generic[Item]):
         A clean frame must be used before the next one is requested.
 
         Args:
-            item: any object that belongs to the frame.
-            noisy, sigma, sigma_scale, continues: see :meth:`Backend.step`. All waiting frames have one size.
+            item: Any object that belongs to the frame.
+            noisy, sigma, sigma_scale, continues: See :meth:`Backend.step`. All waiting frames have one size.
         """
         if self.state is None:
             self.state = self._backend.initial_state(len(noisy), *noisy.shape[-2:])

@@ -64,7 +64,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Parse ``1080p`` or ``1920x1080`` to height and width.
 
     Raises:
-        UsageError: it is neither, or smaller than 16 pixels.
+        UsageError: It is neither, or smaller than 16 pixels.
     """
     if text in SIZES:
         return SIZES[text]
@@ -86,15 +86,15 @@ def make_cases(
     """Make all combinations, after checking every name.
 
     Args:
-        models: names or files.
-        device: device of all cases.
-        backends: names, ``all``, or ``name:precision`` for one that runs in that precision only.
-        precisions: precisions of backends without one.
-        sizes: see :func:`parse_size`.
-        streams: see :attr:`Case.streams`.
+        models: Names or files.
+        device: Device of all cases.
+        backends: Names, ``all``, or ``name:precision`` for one that runs in that precision only.
+        precisions: Precisions of backends without one.
+        sizes: See :func:`parse_size`.
+        streams: See :attr:`Case.streams`.
 
     Raises:
-        UsageError, UnknownModelError, DeviceError: there is no such model, device, backend, precision or size.
+        UsageError, UnknownModelError, DeviceError: There is no such model, device, backend, precision or size.
     """
     for model in models:
         find_model(model)

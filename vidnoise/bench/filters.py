@@ -77,7 +77,7 @@ def choose_filters(names: str) -> list[Peer]:
     """Choose filters by a comma-separated list, ``all`` or ``none``; those that cannot run are kept for the report.
 
     Raises:
-        UsageError: there is no such filter.
+        UsageError: There is no such filter.
     """
     if names in ("none", "all"):
         return list(PEERS.values()) if names == "all" else []

@@ -242,9 +242,9 @@ def time_by_part(push: Any, frames: list[Any], device: torch.device) -> dict[str
     """Measure the milliseconds per frame in each part by torch.profiler, in host time on the CPU, else in device time.
 
     Args:
-        push: takes one frame and runs the network operation by operation (backend ``eager``).
-        frames: the frames to push; the first two are not counted.
-        device: the device that the network runs on.
+        push: Takes one frame and runs the network operation by operation (backend ``eager``).
+        frames: The frames to push; the first two are not counted.
+        device: The device that the network runs on.
     """
     on_device = device.type != "cpu"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]

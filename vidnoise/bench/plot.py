@@ -14,7 +14,7 @@ def plot_results(results: Results, picture: Path) -> None:
     """Plot a results file as a PNG.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: Matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 

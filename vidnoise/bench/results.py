@@ -40,7 +40,7 @@ def read_results(path: Path) -> Results:
     """Read a results file.
 
     Raises:
-        UsageError: it cannot be read, or is not a results file.
+        UsageError: It cannot be read, or is not a results file.
     """
     try:
         results = json.loads(path.read_text(encoding="utf-8"))

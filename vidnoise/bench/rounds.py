@@ -65,11 +65,11 @@ def measure(
     """Measure everything; failures are part of the results, with their reasons.
 
     Args:
-        cases: from :func:`~vidnoise.bench.cases.make_cases`.
-        settings: frames, seconds, threads.
-        say: called with lines of progress.
-        peers: filters to measure at each size.
-        end_to_end: also measure a whole run of one stream for each case.
+        cases: From :func:`~vidnoise.bench.cases.make_cases`.
+        settings: Frames, seconds, threads.
+        say: Called with lines of progress.
+        peers: Filters to measure at each size.
+        end_to_end: Also measure a whole run of one stream for each case.
 
     Returns:
         Results for :mod:`~vidnoise.bench.results`.

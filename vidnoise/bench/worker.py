@@ -37,7 +37,7 @@ class Worker:
         """Call ``setup`` (of a case), ``burst`` or ``facts`` (see :class:`Session`), or ``run`` (:func:`run_clip`).
 
         Raises:
-            WorkerError: it failed, died or took too long; the process has then been ended.
+            WorkerError: It failed, died or took too long; the process has then been ended.
         """
         patience = patience_seconds or self.patience_seconds
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from vidnoise.cli.options import choices_text, device_option
 from vidnoise.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.command()
 @click.option("--models", default="fast,standard", show_default=True, help="Comma-separated names or files.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@device_option
 @click.option(
     "--backends", default="auto", show_default=True, help="Comma-separated, or all; NAME:PRECISION restricts one."
 )
-@click.option("--precisions", default="auto", show_default=True, help="Comma-separated: auto, fp32, bf16, fp16.")
+@click.option("--precisions", default="auto", show_default=True, help=f"Comma-separated: {choices_text('precision')}.")
 @click.option("--sizes", help="540p, 720p, 1080p, 2160p or WIDTHxHEIGHT.  [540p,1080p; with --roofline 1080p]")
 @click.option("--streams", callback=_numbers, help="Numbers of streams through one network, as in 1,2,4,8,16.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads, also for filters.  [torch's choice]")

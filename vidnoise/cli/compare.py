@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidnoise.cli.options import Seconds
+from vidnoise.cli.options import file_option
 from vidnoise.text import safe, shown
 
 if TYPE_CHECKING:
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("-o", "--output", metavar="FILE", help="Video of both versions, with A's audio.")
+@click.option("-o", "--output", metavar="FILE", help="Video of both versions, with A's codec and audio.")
 @click.option(
     "--mode", type=click.Choice(["side", "split", "wipe"]), default="side", show_default=True,
     help="Side by side; half and half; or a moving divider.",
 )  # fmt: skip
 @click.option("--sheet", metavar="FILE.png", help="Contact sheet of three moments, whole and enlarged.")
 @click.option("--reference", metavar="FILE", help="The clean original, for PSNR, SSIM and flicker.")
-@click.option("--start", type=Seconds(), help="Skip to this time in all videos.")
-@click.option("--duration", type=Seconds(), help="Stop after this time.")
-@click.option("--codec", help="h264, hevc, av1, vp9, ffv1, ...  [default: A's]")
-@click.option("--crf", type=float, help="Quality of the video; lower is better.  [default: a high one]")
+@file_option("start")
+@file_option("duration")
+@file_option("codec")
+@file_option("crf")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("-y/-n", "overwrite", default=False, help="Overwrite existing outputs, or refuse to.  [default: -n]")
+@file_option("overwrite")
 def compare(
     a: str,
     b: str,

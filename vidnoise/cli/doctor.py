@@ -1,4 +1,4 @@
-"""``vidnoise doctor``: what a bug report needs to know of this machine."""
+"""``vidnoise doctor``: facts about this machine for bug reports."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from vidnoise.cli.options import device_option, limits
 from vidnoise.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Options(NamedTuple):
     "--sigma",
     "sigmas",
     multiple=True,
-    type=click.FloatRange(0, 255),
+    type=limits("sigma"),
     help="Noise level in 8-bit units; may be repeated.  [10, 30, 50; for still pictures 15, 25, 50]",
 )
 @click.option("--scenario", "scenarios", multiple=True, help="Scenario of --protocol real; may be repeated.  [all]")
@@ -83,11 +84,11 @@ class Options(NamedTuple):
 @click.option("--blind", is_flag=True, help="Let the models estimate sigma instead of giving it.")
 @click.option("--frame-wise", is_flag=True, help="Also evaluate each model without memory of earlier frames.")
 @click.option(
-    "--lookahead", "lookaheads", type=click.IntRange(0, 32), multiple=True,
+    "--lookahead", "lookaheads", type=limits("lookahead"), multiple=True,
     help="Number of following frames to use; 0 is causal; may be repeated.  [default: 0 and 8]",
 )  # fmt: skip
 @click.option("--stills", is_flag=True, help="CLIPS contains PNG pictures, gray or colour, instead of clips.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@device_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads, also for filters.")
 @click.option(
     "--reference",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from vidnoise.cli.options import file_option
 from vidnoise.errors import SinkOpenError, UsageError, VidnoiseError
 
 _SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
@@ -26,7 +27,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
 @click.command()
 @click.argument("model", default="standard")
 @click.option("-o", "--output", metavar="FILE", required=True, help="model.onnx or model.xml.")
-@click.option("-y/-n", "overwrite", default=False, help="Overwrite existing files, or refuse to.  [default: -n]")
+@file_option("overwrite")
 @click.option(
     "--format", "kind", type=click.Choice(["onnx", "openvino", "tensorrt"]),
     help="tensorrt writes ONNX and a script that builds the engine.  [default: by the extension]",

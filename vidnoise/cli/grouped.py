@@ -8,14 +8,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from vidnoise.cli.completion import COMPLETED, complete
-from vidnoise.options import ADVANCED, GROUPS
+from vidnoise.option_groups import ADVANCED, GROUPS
 
 
 class GroupedOption(click.Option):
     """A Click option with the heading under which the help lists it.
 
     Args:
-        group: One of :data:`vidnoise.options.GROUPS`.
+        group: One of :data:`vidnoise.option_groups.GROUPS`.
     """
 
     def __init__(self, *declared: Any, group: str = ADVANCED, **about: Any) -> None:

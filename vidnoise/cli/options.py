@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field
@@ -14,8 +13,8 @@ import click
 from vidnoise.checked import Checked, about, named_fields
 from vidnoise.cli.grouped import GroupedOption
 from vidnoise.frame.clock import parse_clock
+from vidnoise.option_values import FOREVER
 from vidnoise.options import (
-    FOREVER,
     DenoiseOptions,
     DeviceOptions,
     FileOptions,
@@ -96,6 +95,33 @@ def file_options(command: Command) -> Command:
     return command
 
 
+def file_option(name: str, **changed: Any) -> Callable[[Command], Command]:
+    """Add one of the options of :func:`file_options` to a command.
+
+    Args:
+        name: Name of the option.
+        changed: Arguments of ``click.option`` that differ, such as a narrower ``help``.
+    """
+    return _click_option(named_fields(FileOptions)[name], **changed)
+
+
+def device_option(command: Command) -> Command:
+    """Add ``--device`` to a command that takes a single device."""
+    return file_option("device", help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")(command)
+
+
+def limits(name: str) -> click.ParamType:
+    """Return the type of numbers within the range of the option ``name``."""
+    known = about(named_fields(FileOptions)[name])
+    of_integers = str(named_fields(FileOptions)[name].type).startswith("int")
+    return (click.IntRange if of_integers else click.FloatRange)(known.least, known.most)
+
+
+def choices_text(name: str) -> str:
+    """Return the values of the option ``name`` in words, as in ``a, b or c``."""
+    return about(named_fields(FileOptions)[name]).range_text
+
+
 def flag(name: str) -> str:
     """Return the command-line spelling of the option ``name``, when it takes a value."""
     if name == "model":
@@ -129,10 +155,13 @@ def _plain(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _click_option(field: Field[Any]) -> Callable[[Command], Command]:
-    """A click option that is called, typed, limited and explained as the field is."""
+def _click_option(field: Field[Any], **changed: Any) -> Callable[[Command], Command]:
+    """Make the click option for a field, with its name, type, limits and help, except for what is ``changed``."""
     known, kind = about(field), str(field.type).removesuffix(" | None")
-    make = functools.partial(click.option, cls=GroupedOption, group=known.group)
+
+    def make(*declared: str, **given: Any) -> Callable[[Command], Command]:
+        return click.option(*declared, cls=GroupedOption, group=known.group, **{**given, **changed})
+
     declared = [*_declared(known.flag or _plain(field.name)), field.name]
     help = known.help
     is_shown = field.default not in (None, "", (), MISSING) and not isinstance(field.default, bool)

@@ -20,7 +20,8 @@ from vidnoise.cli.options import file_options
 from vidnoise.cli.suggestions import missing_output
 from vidnoise.cli.workers import split_devices
 from vidnoise.disk import check_free
-from vidnoise.options import FILES, MAIN, PERFORMANCE, FileOptions
+from vidnoise.option_groups import FILES, MAIN, PERFORMANCE
+from vidnoise.options import FileOptions
 from vidnoise.sinks import check_places
 from vidnoise.text import safe
 

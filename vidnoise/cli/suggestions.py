@@ -1,4 +1,4 @@
-"""What a command line without an output probably meant."""
+"""Suggestions for a command line without an output."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def component(planes: tuple[Tensor, ...], format: PixelFormat, name: str) -> Ten
     """Return a view ``(H, W)`` of one component, in whichever plane it lies.
 
     Raises:
-        FormatError: the format has no such component.
+        FormatError: The format has no such component.
     """
     for plane, components in zip(planes, format.layout, strict=True):
         if name in components:
@@ -193,7 +193,7 @@ def apply_correction(frame: Frame, correction: Tensor, dither: Tensor | None = N
         and padding are untouched. A correction of zero returns identical samples.
 
     Raises:
-        FormatError: the correction does not have the size of the frame.
+        FormatError: The correction does not have the size of the frame.
     """
     format = frame.format
     height, width = frame.height, frame.width

@@ -20,7 +20,7 @@ def find_data(option: str | os.PathLike[str] | None = None) -> Path:
     """Return the data folder, given by the option or the environment variable ``VIDNOISE_DATA``.
 
     Raises:
-        SourceOpenError: neither is given, or it is not a folder.
+        SourceOpenError: Neither is given, or it is not a folder.
     """
     value = option or os.environ.get("VIDNOISE_DATA")
     if not value:
@@ -35,7 +35,7 @@ def read_clip(path: Path, n_frames: int | None = None) -> np.ndarray:
     """Decode a clip to ``(T, H, W, 3)`` uint8 RGB.
 
     Raises:
-        SourceOpenError: nothing can be decoded.
+        SourceOpenError: Nothing can be decoded.
     """
     capture = cv2.VideoCapture(str(path))
     frames = []

@@ -20,9 +20,9 @@ def kilo_macs(config: ModelConfig, *, frame_wise: bool = False, both_ways: bool 
     """Return the multiply-adds per full-resolution pixel, in thousands, including noise level and flow.
 
     Args:
-        config: sizes of the network.
-        frame_wise: without motion and fusion, as in :meth:`DenoiseNetwork.still`.
-        both_ways: with one backward visit of each frame.
+        config: Sizes of the network.
+        frame_wise: Without motion and fusion, as in :meth:`DenoiseNetwork.still`.
+        both_ways: With one backward visit of each frame.
     """
     network = DenoiseNetwork(config).requires_grad_(False)
     frame = torch.rand(1, 3, SIZE, SIZE)

@@ -34,16 +34,16 @@ def call(command: Sequence[str], data: bytes, *, what: str, megapixels: float) -
     """Run an ffmpeg command line on standard input.
 
     Args:
-        command: the program and its arguments.
-        data: the standard input.
-        what: purpose of the call, for messages (``"nlmeans"``).
-        megapixels: size of all frames, which determines the timeout.
+        command: The program and its arguments.
+        data: The standard input.
+        what: Purpose of the call, for messages (``"nlmeans"``).
+        megapixels: Size of all frames, which determines the timeout.
 
     Returns:
         The standard output.
 
     Raises:
-        UsageError: there is no such program, it failed, or it timed out.
+        UsageError: There is no such program, it failed, or it timed out.
     """
     patience = PATIENCE_SECONDS[0] + PATIENCE_SECONDS[1] * megapixels
     try:

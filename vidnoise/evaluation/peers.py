@@ -233,15 +233,15 @@ def choose(names: str, n_frames: int, table: Mapping[str, AnyPeer]) -> tuple[lis
     """Choose peers by a comma-separated list, ``all`` or ``none``.
 
     Args:
-        names: the list.
-        n_frames: length of the clips; 1 for still pictures.
-        table: available peers by name.
+        names: The list.
+        n_frames: Length of the clips; 1 for still pictures.
+        table: Available peers by name.
 
     Returns:
         The peers, and a line about each that ``all`` includes but that cannot run.
 
     Raises:
-        UsageError: one that was named does not exist or cannot run.
+        UsageError: One that was named does not exist or cannot run.
     """
     if names == "none":
         return [], []

@@ -92,8 +92,8 @@ class PlaneFilter:
         """Find the best settings for luma and chroma.
 
         Args:
-            judge: rates a run.
-            noise: root mean squares of the noise of luma and chroma in 8-bit codes, from which the search starts.
+            judge: Rates a run.
+            noise: Root mean squares of the noise of luma and chroma in 8-bit codes, from which the search starts.
 
         Returns:
             Both settings, and whether one of them is the strongest available.

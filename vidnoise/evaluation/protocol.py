@@ -27,7 +27,7 @@ from vidnoise.evaluation.cost import middle, ms_per_megapixel, timed
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.model import DenoiseNetwork
 from vidnoise.model.network import MULTIPLE
-from vidnoise.options import MAX_LOOKAHEAD
+from vidnoise.option_values import MAX_LOOKAHEAD
 
 Method = Callable[[Tensor, float], Tensor]
 """A method to evaluate: ``(noisy (T, 3, H, W), sigma in [0, 1] units) -> clean``."""
@@ -40,7 +40,7 @@ def find_clips(folder: Path, *, stills: bool = False) -> dict[str, Path]:
     """Find all clips, or all PNG pictures, below a folder, by the names that seed their noise.
 
     Raises:
-        SourceOpenError: there are none, or two clips share a name.
+        SourceOpenError: There are none, or two clips share a name.
     """
     if stills:
         found = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.png"))}
@@ -58,7 +58,7 @@ def clean_clips(folder: Path, n_frames: int = 20) -> Iterator[tuple[str, Tensor]
     """Yield names and frames ``(T, 3, H, W)`` in [0, 1] of all clips below a folder.
 
     Raises:
-        SourceOpenError: there are none, or one cannot be read.
+        SourceOpenError: There are none, or one cannot be read.
     """
     for name, path in find_clips(folder).items():
         yield name, torch.from_numpy(read_clip(path, n_frames)).permute(0, 3, 1, 2).float() / 255
@@ -68,7 +68,7 @@ def clean_stills(folder: Path, limit: int | None = None) -> Iterator[tuple[str, 
     """Yield names and pictures ``(1, C, H, W)`` in [0, 1], gray (C = 1) or RGB, of (the first) PNG files in a folder.
 
     Raises:
-        SourceOpenError: there are none, or one cannot be read.
+        SourceOpenError: There are none, or one cannot be read.
     """
     for name, path in list(find_clips(folder, stills=True).items())[:limit]:
         picture = cv2.imread(str(path), cv2.IMREAD_ANYCOLOR)
@@ -96,12 +96,12 @@ def network_method(
     """Make a network a method, which runs as in a stream.
 
     Args:
-        network: in evaluation mode, on ``device``.
-        blind: estimate sigma instead of using the given one.
-        frame_wise: reset the state at every frame, which leaves the spatial core and its noise map.
-        lookahead: frames that may wait for those after them, see :class:`~vidnoise.backends.window.Window`.
-        device: device of the network.
-        dtype: precision of the convolutions.
+        network: In evaluation mode, on ``device``.
+        blind: Estimate sigma instead of using the given one.
+        frame_wise: Reset the state at every frame, which leaves the spatial core and its noise map.
+        lookahead: Frames that may wait for those after them, see :class:`~vidnoise.backends.window.Window`.
+        device: Device of the network.
+        dtype: Precision of the convolutions.
     """
     backend = Eager(network, device=torch.device(device), dtype=dtype)
 
@@ -159,11 +159,11 @@ def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method |
     picture. ``ms_per_megapixel`` is the time of the method's single call.
 
     Args:
-        method: the method to evaluate.
-        name: name of the clip, which seeds the noise.
+        method: The method to evaluate.
+        name: Name of the clip, which seeds the noise.
         clean: ``(T, C, H, W)``, C of 1 or 3.
-        sigma: standard deviation of the noise.
-        idle: the same call without the filter; its time (the shorter of two runs) is subtracted.
+        sigma: Standard deviation of the noise.
+        idle: The same call without the filter; its time (the shorter of two runs) is subtracted.
     """
     given = _given(name, clean, sigma)
     out, seconds = timed(partial(method, given, sigma / 255))
@@ -205,7 +205,7 @@ def quick_validation(
     """Compute a quick validation score, on centre crops of the first frames, as a compass for training.
 
     Returns:
-        PSNR by sigma (10, 30, 50), and at sigma 30 blind, with look-ahead and of first frames.
+        PSNR by sigma (10, 30, 50), and at sigma 30 blind, with lookahead and of first frames.
     """
     method = partial(network_method, network, device=device, dtype=dtype)
     told, blind, both, still = method(), method(blind=True), method(lookahead=MAX_LOOKAHEAD), method(frame_wise=True)

@@ -39,8 +39,8 @@ def shots(scenario: Scenario, folder: Path, n_frames: int) -> list[Shot]:
     """Make a scenario's material from all clips below a folder.
 
     Raises:
-        SourceError: there are none, or one cannot be read.
-        UsageError: there is no ffmpeg binary.
+        SourceError: There are none, or one cannot be read.
+        UsageError: There is no ffmpeg binary.
     """
     return [shoot(scenario, name, path, n_frames) for name, path in find_clips(folder).items()]
 
@@ -53,7 +53,7 @@ def find_photos(folder: Path) -> dict[str, Path]:
     """Find the photographs below a folder that have a truth beside them, by their names without :data:`NOISY`.
 
     Raises:
-        SourceOpenError: there are none.
+        SourceOpenError: There are none.
     """
     found = [p for p in sorted(folder.rglob(f"*{NOISY}.*")) if _truth(p).is_file()]
     if not found:
@@ -69,8 +69,8 @@ def photo_pairs(folder: Path) -> list[Shot]:
     """Read photographs and their truth, each a clip of one frame, in the planes of the JPEG files.
 
     Raises:
-        SourceError: there are none, or one cannot be read.
-        UsageError: a photograph and its truth differ in size or format.
+        SourceError: There are none, or one cannot be read.
+        UsageError: A photograph and its truth differ in size or format.
     """
     pairs = []
     for name, path in find_photos(folder).items():
@@ -87,8 +87,8 @@ def denoising(
     """Return a run of a model as for a user: blind, with default options.
 
     Args:
-        model, strength, device: as for :func:`vidnoise.denoise`.
-        lookahead: likewise; 0 is causal.
+        model, strength, device: As for :func:`vidnoise.denoise`.
+        lookahead: Likewise; 0 is causal.
     """
     from vidnoise.api import denoise
 
@@ -190,7 +190,7 @@ def centre_material(folder: Path, cache: Path) -> Material:
     this file needs neither, nor the folder.
 
     Raises:
-        SourceError, UsageError: see :func:`shots`.
+        SourceError, UsageError: See :func:`shots`.
     """
     clips = [(name, path.stat().st_size) for name, path in find_clips(folder).items()]
     key = zlib.crc32(repr((MATERIAL_VERSION, clips, QUICK, QUICK_SIZE, QUICK_FRAMES, MADE_OF)).encode())
@@ -241,13 +241,13 @@ def quick_real_validation(
     """Compute PSNR in centred RGB by scenario, blind and causal, on :func:`centre_material`: a compass for training.
 
     Args:
-        network: in evaluation mode, on ``device``.
-        folder: clean clips.
-        cache: folder where the material is kept.
-        device: device of the network.
+        network: In evaluation mode, on ``device``.
+        folder: Clean clips.
+        cache: Folder where the material is kept.
+        device: Device of the network.
 
     Raises:
-        SourceError, UsageError: there is no material, and it cannot be made.
+        SourceError, UsageError: There is no material, and it cannot be made.
     """
     method = network_method(network, blind=True, device=device)
     return {

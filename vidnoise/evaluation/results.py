@@ -28,7 +28,7 @@ def read_results(path: Path | None, protocol: dict[str, Any]) -> Results:
     """Read an earlier results file to add to, or return an empty one; ``protocol`` has this run's settings.
 
     Raises:
-        UsageError: the file cannot be read, or was measured under other settings.
+        UsageError: The file cannot be read, or was measured under other settings.
     """
     if path is None or not path.is_file():
         return {"protocol": protocol, "methods": {}}
@@ -69,7 +69,7 @@ def read_references(path: Path, protocol: dict[str, Any]) -> dict[str, Any]:
     table by label).
 
     Raises:
-        UsageError: the file cannot be read, or has no table for these clips.
+        UsageError: The file cannot be read, or has no table for these clips.
     """
     if sys.version_info >= (3, 11):
         import tomllib

@@ -76,7 +76,7 @@ def to_planes(rgb: np.ndarray) -> Planes:
     """Convert RGB frames to 4:2:0 by ffmpeg's accurate conversion.
 
     Raises:
-        UsageError: there is no ffmpeg binary.
+        UsageError: There is no ffmpeg binary.
     """
     n, height, width, _ = rgb.shape
     scale = "scale=out_color_matrix=bt601:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_inp,format=yuv420p"
@@ -104,7 +104,7 @@ def read_frames(path: Path, *, interlaced: bool = False) -> list[Frame]:
     """Decode all frames of a file by the project's own source.
 
     Raises:
-        SourceError, DecodeError, FormatError: it cannot be read.
+        SourceError, DecodeError, FormatError: It cannot be read.
     """
     from vidnoise.sources import open_source
 
@@ -119,14 +119,14 @@ def shoot(scenario: Scenario, name: str, path: Path, n_frames: int) -> Shot:
     """Make a clip of a scenario from the first frames of a clean one.
 
     Args:
-        scenario: the scenario.
-        name: name of the clip, which seeds the noise.
-        path: the clean clip.
-        n_frames: maximum number of frames; interlaced clips have half as many.
+        scenario: The scenario.
+        name: Name of the clip, which seeds the noise.
+        path: The clean clip.
+        n_frames: Maximum number of frames; interlaced clips have half as many.
 
     Raises:
-        SourceError: it cannot be read.
-        UsageError: there is no ffmpeg binary, or it lacks an encoder.
+        SourceError: It cannot be read.
+        UsageError: There is no ffmpeg binary, or it lacks an encoder.
     """
     rgb = read_clip(path, n_frames)
     rgb = np.ascontiguousarray(rgb[:, : rgb.shape[1] // 4 * 4, : rgb.shape[2] // 2 * 2])

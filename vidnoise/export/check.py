@@ -83,11 +83,11 @@ def difference(
     """Run network and graphs over the same frames, each on its own state, and return the largest difference.
 
     Args:
-        network: in float32, on the CPU.
-        run: runs the exported graphs.
-        blind: whether the noise level is estimated.
-        size: streams, height and width.
-        both_ways: process all frames as one look-ahead window, instead of step by step.
+        network: In float32, on the CPU.
+        run: Runs the exported graphs.
+        blind: Whether the noise level is estimated.
+        size: Streams, height and width.
+        both_ways: Process all frames as one lookahead window, instead of step by step.
     """
 
     def plain(kind: str, inputs: dict[str, Tensor]) -> Sequence[Tensor]:
@@ -124,7 +124,7 @@ def _steps(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> Ite
 
 
 def _window(network: DenoiseNetwork, run: Run, clip: Clip, *, blind: bool) -> Iterator[Tensor]:
-    """Yield the clean frames of one look-ahead window over the whole clip."""
+    """Yield the clean frames of one lookahead window over the whole clip."""
     n, _, height, width = clip[0][0].shape
     state = network.initial_state(n, height, width)
     frames: list[dict[str, Tensor]] = []

@@ -88,7 +88,7 @@ KINDS: dict[str, Kind] = {
         ("noisy", "levels", "boost", "keep", *TRACK, *FUTURE), ("clean", "level", *_NEXT_TRACK), _smooth
     ),
 }  # fmt: skip
-"""Graphs by kind. A causal frame takes ``step``, or ``step-told`` if the noise level is given. With a look-ahead, a
+"""Graphs by kind. A causal frame takes ``step``, or ``step-told`` if the noise level is given. With lookahead, a
 window takes ``measure`` for each frame as it arrives, ``look`` from the last to the first, then ``smooth`` from the
 first to the last. These are methods of :class:`DenoiseNetwork`, whose ``sigma_scale`` and ``continues`` the graphs call
 ``boost`` and ``keep``."""
@@ -118,9 +118,9 @@ def shape_of(name: str, network: DenoiseNetwork, size: Size) -> tuple[int, ...]:
     """Return the shape of an input or output.
 
     Args:
-        name: a name in :data:`KINDS`.
-        network: the network of the graph.
-        size: streams, height and width (multiples of 16).
+        name: A name in :data:`KINDS`.
+        network: The network of the graph.
+        size: Streams, height and width (multiples of 16).
     """
     n, height, width = size
     if name in ("boost", "sigma"):

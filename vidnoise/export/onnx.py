@@ -60,14 +60,14 @@ def write_onnx(
     """Write one of a network's graphs as an ONNX file, atomically.
 
     Args:
-        network: on the CPU.
-        path: file to write.
-        kind: kind of graph, see :data:`KINDS`.
-        size: streams, height and width (multiples of 16); ``None`` leaves them dynamic.
-        dtype: precision of the convolutions; everything else, including inputs and outputs, is float32.
+        network: On the CPU.
+        path: File to write.
+        kind: Kind of graph, see :data:`KINDS`.
+        size: Streams, height and width (multiples of 16); ``None`` leaves them dynamic.
+        dtype: Precision of the convolutions; everything else, including inputs and outputs, is float32.
 
     Raises:
-        BackendError: the package ``onnx`` is missing.
+        BackendError: The package ``onnx`` is missing.
     """
     try:
         import onnx  # noqa: F401 - the tracer needs it

@@ -14,7 +14,7 @@ def import_onnxruntime() -> Any:
     """Import ONNX Runtime with its telemetry disabled.
 
     Raises:
-        BackendError: it is not installed.
+        BackendError: It is not installed.
     """
     os.environ[_SWITCH] = "1"  # never unset, as the library checks whenever a session is created
     try:

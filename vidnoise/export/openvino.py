@@ -18,7 +18,7 @@ def import_openvino() -> Any:
     """Import OpenVINO with its telemetry disabled, which would otherwise report the import over the network.
 
     Raises:
-        BackendError: it is not installed.
+        BackendError: It is not installed.
     """
     is_ours = _TELEMETRY not in sys.modules
     if is_ours:
@@ -51,9 +51,9 @@ def read_graph(path: str | os.PathLike[str], network: DenoiseNetwork, size: Size
     """Read an ONNX file as an ``openvino.Model``.
 
     Args:
-        path: from :func:`~vidnoise.export.onnx.write_onnx`.
-        network: the network of the graph.
-        size: streams, height and width to fix; ``None`` leaves them as in the file.
+        path: From :func:`~vidnoise.export.onnx.write_onnx`.
+        network: The network of the graph.
+        size: Streams, height and width to fix; ``None`` leaves them as in the file.
     """
     model = openvino_core().read_model(os.fspath(path))
     if size is not None:

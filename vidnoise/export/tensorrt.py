@@ -34,12 +34,12 @@ def write_build_script(
     """Write a Python program that builds ``<onnx_path without suffix>.engine``.
 
     Args:
-        onnx_path: the model; the script looks for it in its own folder.
-        path: file to write.
-        network: the network of the graph.
-        kind: kind of graph, see :data:`KINDS`.
-        size: streams, height and width of the file; ``None`` if dynamic.
-        sizes: smallest, typical and largest size of a dynamic file.
+        onnx_path: The model; the script looks for it in its own folder.
+        path: File to write.
+        network: The network of the graph.
+        kind: Kind of graph, see :data:`KINDS`.
+        size: Streams, height and width of the file; ``None`` if dynamic.
+        sizes: Smallest, typical and largest size of a dynamic file.
     """
     profile = {
         name: [shape_of(name, network, s) for s in sizes] for name in KINDS[kind].inputs if size is None

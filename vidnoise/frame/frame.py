@@ -1,4 +1,4 @@
-"""The data that travels through the pipeline: frames of unconverted source samples, and what is known of them."""
+"""The data that travels through the pipeline: frames of unconverted samples, and the description of their stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FieldOrder = Literal["tff", "bff"]
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """How samples lie in planes. Names are FFmpeg's.
+    """The layout of samples in planes, and their depth. Names are FFmpeg's.
 
     ``layout`` lists, plane by plane, the components in the order they lie in memory:
     ``(("y",), ("u", "v"))`` is nv12, ``(("r", "g", "b"),)`` is rgb24. ``"x"`` is padding and
@@ -38,10 +38,12 @@ class PixelFormat:
 
     @property
     def is_float(self) -> bool:
+        """Whether samples are floating-point numbers, nominally in [0, 1], rather than integer codes."""
         return self.bit_depth == 32
 
     @property
     def bytes_per_sample(self) -> int:
+        """Bytes that a sample takes in memory: 1, 2 or 4."""
         return 4 if self.is_float else 1 if self.bit_depth <= 8 else 2
 
     @property
@@ -50,7 +52,7 @@ class PixelFormat:
         return 1 / 255 if self.is_float else 2.0 ** (self.bit_depth - 8 + self.msb_shift)
 
     def plane_shape(self, index: int, height: int, width: int) -> tuple[int, ...]:
-        """Shape of a plane's tensor: ``(H, W)``, or ``(H, W, C)`` where components are interleaved."""
+        """Return the shape of a plane's tensor: ``(H, W)``, or ``(H, W, C)`` where components are interleaved."""
         components = self.layout[index]
         if self.family == "yuv" and components[0] in "uv":
             # Chroma planes of odd-sized pictures are rounded up, as in FFmpeg.
@@ -135,7 +137,7 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """Everything a source knows of its video stream before the first frame is read."""
+    """Description of a source's video stream, known before the first frame is read."""
 
     width: int
     height: int
@@ -147,23 +149,23 @@ class StreamInfo:
     color: ColorInfo = field(default_factory=ColorInfo)
     sample_aspect_ratio: Fraction | None = None
     rotation: int = 0
-    """Degrees (0, 90, 180, 270), as the container's display matrix gives them."""
+    """Rotation for display in degrees, counter-clockwise: 0, 90, 180 or 270."""
     field_order: FieldOrder | None = None
-    """Which field of an interlaced video is shown first, top or bottom; None for progressive video."""
+    """The field of an interlaced video that is shown first, top or bottom; None for progressive video."""
     n_frames: int | None = None
     duration_seconds: float | None = None
     is_live: bool = False
     is_still: bool = False
-    """A picture, rather than a video or a sequence."""
+    """Whether the input is a single picture, rather than a video or a sequence."""
     codec: str | None = None
     """FFmpeg's name of the source's codec (``"h264"``)."""
     bit_rate: int | None = None
     passthrough: Passthrough = field(default_factory=Passthrough)
-    """Handed from the source to the sink beside the pictures: the streams and tags that are copied."""
+    """Streams and tags that are copied from the source to the sink, besides the pictures."""
 
     @property
     def estimated_frames(self) -> int | None:
-        """How many frames there are, as the source says or as its duration suggests."""
+        """Number of frames, as the source states it or as duration and rate suggest; None if unknown."""
         if self.n_frames is None and self.duration_seconds and self.rate:
             return round(self.duration_seconds * self.rate)
         return self.n_frames
@@ -171,7 +173,7 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture: its samples as they came, and when it is shown.
+    """One picture of a video: its samples as stored, and the time at which it is shown.
 
     A frame is never changed in place; use :func:`dataclasses.replace`.
     """
@@ -185,19 +187,19 @@ class Frame:
     duration: int | None = None
     time_base: Fraction = Fraction(1, 1)
     index: int = 0
-    """0-based; dropped and corrupt frames are counted too."""
+    """Position in the stream, from 0; dropped and corrupt frames count."""
     discontinuity: bool = False
-    """The picture does not follow from the one before: seek, reconnect, drop, size change, cut."""
+    """Whether the picture does not continue the previous one, as after a seek, reconnect, drop, size change or cut."""
     sample_aspect_ratio: Fraction | None = None
-    """How wide its samples are, where the source tells it of each picture."""
+    """Width of a sample relative to its height, if the source states it for each picture."""
     interlaced: bool = False
-    """Its lines are two fields, taken at different times."""
+    """Whether the picture consists of two fields, taken at different times."""
     packets: tuple[Packet, ...] = ()
     """Packets of other streams that came since the previous frame."""
     arrived: float | None = None
-    """When a live source got it, by ``time.monotonic()``."""
+    """Time at which the frame arrived at a live source, on the clock of ``time.monotonic()``."""
     side_data: Any = None
-    """Per-frame data that the sink may carry on (opaque to everyone else)."""
+    """Data of this frame that the sink may store; opaque to everything in between."""
 
     @property
     def seconds(self) -> Fraction | None:
@@ -206,14 +208,16 @@ class Frame:
 
     @property
     def height(self) -> int:
+        """Height of the picture in pixels."""
         return self.planes[0].shape[0]
 
     @property
     def width(self) -> int:
+        """Width of the picture in pixels."""
         return self.planes[0].shape[1]
 
     def to(self, device: torch.device | str) -> Frame:
-        """The frame with its planes on ``device``; itself where they are there."""
+        """Return the frame with its planes on ``device``; the frame itself if they are there already."""
         planes = tuple(plane.to(device) for plane in self.planes)
         return self if all(map(operator.is_, planes, self.planes)) else replace(self, planes=planes)
 

@@ -1,6 +1,6 @@
-"""Data that a source hands to a sink beside the pictures: the streams and tags to be copied (no av here).
+"""Data that a source hands to a sink besides the pictures: the streams and tags to be copied. Does not import ``av``.
 
-``StreamInfo.passthrough`` holds a :class:`Passthrough`, empty where a source has nothing but pictures.
+``StreamInfo.passthrough`` holds a :class:`Passthrough`, empty if the source has nothing but pictures.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class CopiedStream:
     """A stream whose packets travel on ``Frame.packets`` untouched."""
 
     index: int
-    """Its index in the source; ``Packet.stream_index`` refers to it."""
+    """Index of the stream in the source; ``Packet.stream_index`` refers to it."""
     kind: StreamKind
     codec: str
-    """FFmpeg's codec name, ``"unknown"`` where this build has none."""
+    """FFmpeg's name of the codec; ``"unknown"`` if this build has none."""
     template: Any
-    """An ``av`` stream that outlives the source's container, or None where none could be made."""
+    """An ``av`` stream that outlives the source's container; None if none could be made."""
     metadata: dict[str, str] = field(default_factory=dict[str, str])
     disposition: int = 0
     picture: bytes = b""
-    """All the data of a cover picture; its packet comes, too."""
+    """The complete data of a cover picture, whose packet is delivered as well."""
     is_cover: bool = False
 
     def __str__(self) -> str:
@@ -57,10 +57,10 @@ class CopiedStream:
 
 @dataclass(frozen=True, slots=True)
 class Passthrough:
-    """Everything that is copied from a container to a container."""
+    """Everything that is copied from the input's container to the output's."""
 
     uri: str = ""
-    """Where the source reads from, so that a sink can refuse to overwrite it."""
+    """Address of the input, so that a sink can refuse to overwrite it."""
     container: str = ""
     """FFmpeg's name of the source's container format."""
     streams: tuple[CopiedStream, ...] = ()
@@ -68,14 +68,14 @@ class Passthrough:
     video_metadata: dict[str, str] = field(default_factory=dict[str, str])
     video_disposition: int = 0
     chapters: tuple[dict[str, Any], ...] = ()
-    """As ``av`` gives them: id, start, end, time_base, metadata."""
+    """Chapters as dictionaries of ``av``: id, start, end, time_base, metadata."""
     display_matrix: tuple[int, ...] | None = None
     """The nine numbers of FFmpeg's display matrix; None for the identity."""
     plays: int | None = None
-    """How often an animation is played, 0 for ever; None for what is none."""
+    """Number of times that an animation is played, 0 for ever; None if the input is no animation."""
     pictures: tuple[str, ...] = ()
-    """The files of a still or a sequence."""
+    """Paths of the files of a still or a sequence."""
     tags: PictureTags | None = None
-    """Of the first of them; each frame has its own in ``side_data``, as a ``stills.fields.PictureFile``."""
+    """Tags of the first picture file. Those of each frame are in ``side_data``, as a ``stills.fields.PictureFile``."""
     hdr: dict[str, Any] = field(default_factory=dict[str, Any])
     """HDR10 static metadata: ``mastering_display`` and ``content_light`` (see ``sinks.hdr``)."""

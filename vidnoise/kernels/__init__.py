@@ -14,7 +14,7 @@ interpreter).
 | :func:`.warp.reset` | :func:`vidnoise.model.state.reset_unless` |
 | :func:`.planes_out.apply_correction` | :func:`vidnoise.color.apply_correction` |
 
-The kernels take integer samples only: float pictures, which no file holds, go through the reference.
+The kernels take integer samples only; float pictures are left to the reference.
 """
 
 from __future__ import annotations

@@ -160,8 +160,8 @@ def bands_to_rgb(bands: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Compute :func:`vidnoise.model.luma_chroma.bands_to_rgb` of ``(N, 12, h, w)`` float32.
 
     Args:
-        bands: luma and chroma.
-        out: receives the picture, ``(N, 3, 2h, 2w)`` float32, contiguous; a new tensor by default.
+        bands: Luma and chroma.
+        out: Receives the picture, ``(N, 3, 2h, 2w)`` float32, contiguous; a new tensor by default.
     """
     out = _picture(bands) if out is None else out
     with launching_on(out.device):
@@ -219,7 +219,7 @@ def remove_noise(
         residual: ``(N, 12, h, w)`` of any float type and layout: that noise in units of its level.
         fused_bands: ``(N, 12, h, w)`` float32, the remembered estimate; if it is ``bands`` itself, it is read only
             once.
-        clean, fused: receive the results, ``(N, 3, 2h, 2w)`` float32, contiguous; new tensors by default.
+        clean, fused: Receive the results, ``(N, 3, 2h, 2w)`` float32, contiguous; new tensors by default.
 
     Returns:
         The clean frame, ``bands_to_rgb(bands - per_band(remaining) * residual)``, and ``bands_to_rgb(fused_bands)``.

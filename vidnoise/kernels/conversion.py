@@ -32,9 +32,9 @@ def to_network(frame: Frame, multiple: int, out: Tensor | None = None) -> Tensor
     """Convert a frame to the network's input.
 
     Args:
-        frame: a frame of any format.
-        multiple: height and width are padded to multiples of this.
-        out: memory of the right size, which may be used for the result.
+        frame: A frame of any format.
+        multiple: Height and width are padded to multiples of this.
+        out: Memory of the right size, which may be used for the result.
 
     Returns:
         ``(1, 3, H, W)`` float32 RGB, centred, see :func:`vidnoise.color.to_rgb`, without NaN and infinities.
@@ -53,9 +53,9 @@ def from_network(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) ->
     """Return ``frame`` with ``(clean - noisy) * strength`` added to its samples.
 
     Args:
-        frame: the noisy frame.
+        frame: The noisy frame.
         clean, noisy: ``(1, 3, H, W)``, padded as by :func:`to_network`.
-        strength: factor on the correction; 0 leaves the samples identical, bit for bit.
+        strength: Factor on the correction; 0 leaves the samples identical, bit for bit.
     """
     if _has_kernels(frame):
         from vidnoise.kernels.planes_out import apply_correction as fused

@@ -104,7 +104,7 @@ class CpuOperations(Operations):
         return memory if bool(continues.all()) else super().reset_unless(memory, continues)
 
     def rgb_to_bands(self, rgb: Tensor) -> Tensor:
-        # Noise level and motion both start from the bands of the noisy frame, which are the first ones requested.
+        # Noise level and motion both start from the bands of the noisy frame, which are requested first.
         if self._noisy is not None and self._noisy[0] is rgb:
             return self._noisy[1]
         bands = F.conv2d(rgb, self._kernel, stride=2)

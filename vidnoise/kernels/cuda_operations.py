@@ -16,7 +16,7 @@ class CudaOperations(Operations):
     """:class:`vidnoise.model.operations.Operations` by Triton kernels, for one stream of work at a time.
 
     Args:
-        clean, fused: receive the pictures of :meth:`remove_noise` and :meth:`bands_to_rgb`. They may be those of the
+        clean, fused: Receive the pictures of :meth:`remove_noise` and :meth:`bands_to_rgb`. They may be those of the
             state, which are no longer read by then. New tensors by default.
     """
 

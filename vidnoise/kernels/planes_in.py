@@ -1,5 +1,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
-# Triton compiles these functions with types that are unknown to Python.
+# Triton compiles these functions with types that are unknown to Python. Planes, strides and coefficients are separate
+# arguments, as Triton before 3.3 takes no tuples.
 """Fused conversion of source planes to the network's input: RGB, padded to whole blocks."""
 
 from __future__ import annotations

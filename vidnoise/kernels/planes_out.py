@@ -1,5 +1,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
-# Triton compiles these functions with types that are unknown to Python.
+# Triton compiles these functions with types that are unknown to Python. Planes, strides and coefficients are separate
+# arguments, as Triton before 3.3 takes no tuples.
 """Fused application of the network's output to the source's samples: matrix, chroma resampling and rounding."""
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def warp_ratio(ratio: Tensor, flow: Tensor, unknown: float) -> Tensor:
     Args:
         ratio: ``(N, C, h, w)`` float32.
         flow: ``(N, 2, h, w)`` float32, in pixels.
-        unknown: ratio that stands for no knowledge.
+        unknown: Ratio that stands for no knowledge.
     """
     ratio, flow = ratio.contiguous(), flow.float().contiguous()
     n, channels, height, width = ratio.shape
@@ -165,12 +165,12 @@ def reset(tensor: Tensor, continues: Tensor, value: float) -> None:
     """Fill the streams of a contiguous ``(N, ...)`` float32 tensor that are to be reset; the others cost nothing.
 
     Args:
-        tensor: changed in place.
+        tensor: Changed in place.
         continues: ``(N,)`` bool; where false, the stream is filled.
-        value: the value to fill it with.
+        value: The value to fill it with.
 
     Raises:
-        ValueError: the tensor is not contiguous.
+        ValueError: The tensor is not contiguous.
     """
     if not tensor.is_contiguous():
         raise ValueError(f"cannot fill a tensor with strides {tensor.stride()} in place")

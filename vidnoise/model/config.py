@@ -29,7 +29,7 @@ class ModelConfig:
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: for unknown or missing keys.
+            ValueError: For unknown or missing keys.
         """
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:

@@ -64,6 +64,8 @@ def _stage(channels: int, blocks: int, separable: bool) -> nn.Sequential:
 
 
 class CoreOutput(NamedTuple):
+    """Result of the spatial core."""
+
     residual: Tensor
     """``(N, outputs, h, w)``: the noise in units of its own standard deviation."""
     hidden: Tensor
@@ -74,11 +76,11 @@ class DnCNN(nn.Module):
     """A U-shaped network of residual blocks at three scales with skip connections, on half-resolution bands.
 
     Args:
-        inputs: channels of the input at 1/2 resolution.
-        outputs: channels of the predicted residual.
-        widths: channels at 1/2, 1/4, 1/8.
-        blocks: residual blocks at 1/2, 1/4 (down), 1/8, 1/4, 1/2 (up).
-        hidden: recurrent channels, read and written at 1/4 resolution.
+        inputs: Channels of the input at 1/2 resolution.
+        outputs: Channels of the predicted residual.
+        widths: Channels at 1/2, 1/4, 1/8.
+        blocks: Residual blocks at 1/2, 1/4 (down), 1/8, 1/4, 1/2 (up).
+        hidden: Recurrent channels, read and written at 1/4 resolution.
         separable: depthwise-separable convolutions in the residual blocks.
     """
 

@@ -19,6 +19,8 @@ from vidnoise.model.warp import resize_flow
 
 
 class Motion(NamedTuple):
+    """Motion from a frame to the previous one, in pixels of the flow's resolution."""
+
     found: Tensor
     """``(N, 2, h, w)``: the flow as estimated."""
     flow: Tensor
@@ -68,8 +70,8 @@ def lucas_kanade(
         noisy, previous: ``(N, 1, h, w)``, gray.
         flow: ``(N, 2, h, w)``, the initial flow.
         variance: ``(N, 1, h, w)``, noise variance.
-        window: the neighbourhood that shares a flow.
-        operations: implementation of the box filters and warps.
+        window: The neighbourhood that shares a flow.
+        operations: Implementation of the box filters and warps.
     """
     aligned = operations.warp(previous, flow)
     padded = F.pad(aligned, [1] * 4, mode="replicate")
@@ -107,9 +109,9 @@ def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor, oper
 
     Args:
         noisy: ``(N, 1, h, w)``, the current frame.
-        still, aligned: the previous clean frame, unwarped and warped.
-        variance: noise variance.
-        operations: implementation of the box filters.
+        still, aligned: The previous clean frame, unwarped and warped.
+        variance: Noise variance.
+        operations: Implementation of the box filters.
     """
     gain = ((noisy - still).square() - (noisy - aligned).square()) / variance
     return torch.sigmoid((operations.box_filter(gain, 9) - STILL_MARGIN) / STILL_SOFTNESS)
@@ -122,9 +124,9 @@ def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor, operations: 
     Args:
         noisy: ``(N, 1, h, w)``, brightness (the mean of red, green and blue) of the current frame at 1/2 resolution; h
             and w multiples of 8.
-        previous: the same of the best estimate of the frame before (or after).
+        previous: The same of the best estimate of the frame before (or after).
         sigma: ``(N, 1, h, w)``, noise level of luma in the low-pass band.
-        operations: implementation of the box filters and warps.
+        operations: Implementation of the box filters and warps.
     """
     now, before = noisy.float(), previous.float()
     # This is the variance of luma at half resolution, three times that of brightness: the stronger prior does no harm.

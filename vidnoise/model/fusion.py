@@ -70,7 +70,7 @@ class TemporalFusion(nn.Module):
             clean: ``(N, 3, h, w)`` low-pass band of the warped previous output.
             sigma: ``(N, 6, h, w)`` noise level of one frame.
             ratio: ``(N, 4, h, w)`` warped variance ratio.
-            operations: implementation of the pointwise functions.
+            operations: Implementation of the pointwise functions.
         """
         evidence = operations.pointwise_input(_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment)
         misalignment = self.misalignment(evidence).float()

@@ -67,7 +67,7 @@ class DenoiseNetwork(nn.Module):
     The design follows EMVD (Maggioni et al., CVPR 2021: recursive fusion, then spatial denoising), with an optical
     flow, a Kalman gain and a DnCNN as the spatial stage.
 
-    A causal stream takes one :meth:`step` per frame. With a look-ahead, each frame is measured as it arrives
+    A causal stream takes one :meth:`step` per frame. With lookahead, each frame is measured as it arrives
     (:meth:`measure`); then a backward pass predicts each frame from those after it (:meth:`look`), and a forward pass
     denoises it by its past and that prediction (:meth:`smooth`). Calling the network runs the arithmetic that all of
     them share, for noise levels that are known.
@@ -96,7 +96,7 @@ class DenoiseNetwork(nn.Module):
         )
 
     def initial_scout(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> Scout:
-        """Return an empty scout, for the last frame of the look-ahead."""
+        """Return an empty scout, for the last frame of the lookahead."""
         return Scout(
             torch.zeros(n, 3, height, width, device=device),
             torch.full((n, 4, height // 2, width // 2), UNKNOWN, device=device),
@@ -119,10 +119,10 @@ class DenoiseNetwork(nn.Module):
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
-            sigma: noise level in [0, 1] units, see :func:`~.noise_level.uniform_sigma`; ``None`` estimates it.
-            sigma_scale: factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+            sigma: Noise level in [0, 1] units, see :func:`~.noise_level.uniform_sigma`; ``None`` estimates it.
+            sigma_scale: Factor on the noise level: a number, or ``(N, 2)`` for the luma and chroma of each stream.
             continues: ``(N,)`` bool; where false, the stream's past is reset first.
-            state: after the previous frame, or :meth:`initial_state`.
+            state: After the previous frame, or :meth:`initial_state`.
         """
         level, state = self.measure(noisy, sigma, continues, state)
         return self.smooth(noisy, level, sigma_scale, continues, state, None)
@@ -133,8 +133,8 @@ class DenoiseNetwork(nn.Module):
         """Determine the noise level of the next frame of each of N streams: the first half of :meth:`step`.
 
         Args:
-            noisy, sigma, continues: as for :meth:`step`.
-            state: its :attr:`State.memory` must be that after the previous frame.
+            noisy, sigma, continues: As for :meth:`step`.
+            state: Its :attr:`State.memory` must be that after the previous frame.
 
         Returns:
             ``(N, 6, H/2, W/2)``, the level without a scale, and the state with its memory of the noise updated.
@@ -150,9 +150,9 @@ class DenoiseNetwork(nn.Module):
         """Predict a frame of each of N streams from those after it, then take it in for the one before it.
 
         Args:
-            noisy, level, sigma_scale: as for :meth:`smooth`.
-            continues: that of the frame after this one; where false, the scout is reset first.
-            scout: after the frame that follows this one, or :meth:`initial_scout`.
+            noisy, level, sigma_scale: As for :meth:`smooth`.
+            continues: That of the frame after this one; where false, the scout is reset first.
+            scout: After the frame that follows this one, or :meth:`initial_scout`.
         """
         return self.predict(noisy, scaled(level, sigma_scale), self.operations.reset_unless(scout, continues))
 
@@ -160,9 +160,9 @@ class DenoiseNetwork(nn.Module):
         """Run the arithmetic of :meth:`look`, as :meth:`forward` is that of :meth:`smooth`.
 
         Args:
-            noisy, level: as for :meth:`forward`.
-            scout: as for :meth:`look`.
-            motion: the motion to the frame that follows, if it has been estimated already.
+            noisy, level: As for :meth:`forward`.
+            scout: As for :meth:`look`.
+            motion: The motion to the frame that follows, if it has been estimated already.
         """
         bands = self.operations.rgb_to_bands(noisy)
         found, _, _ = self._filter(bands, scout.fused, level, (scout.fused,), scout.ratio, motion)
@@ -173,13 +173,13 @@ class DenoiseNetwork(nn.Module):
         self, noisy: Tensor, level: Tensor, sigma_scale: float | Tensor, continues: Tensor, state: State,
         future: Future | None,
     ) -> Denoised:  # fmt: skip
-        """Denoise a frame of each of N streams by its past and, with a look-ahead, its future.
+        """Denoise a frame of each of N streams by its past and, with lookahead, its future.
 
         Args:
-            noisy, sigma_scale, continues: as for :meth:`step`.
-            level: from :meth:`measure`.
-            state: its :attr:`State.track` must be that after the previous frame.
-            future: from :meth:`look`; ``None`` without a look-ahead.
+            noisy, sigma_scale, continues: As for :meth:`step`.
+            level: From :meth:`measure`.
+            state: Its :attr:`State.track` must be that after the previous frame.
+            future: From :meth:`look`; ``None`` without lookahead.
         """
         state = state._replace(**self.operations.reset_unless(state.track, continues)._asdict())
         clean, state, _ = self(noisy, scaled(level, sigma_scale), state, future)
@@ -190,7 +190,7 @@ class DenoiseNetwork(nn.Module):
 
         Args:
             noisy: ``(N, 3, H, W)`` RGB.
-            memory: after the previous frame, or that of :meth:`initial_state`.
+            memory: After the previous frame, or that of :meth:`initial_state`.
 
         Returns:
             ``(N, 6, H/2, W/2)`` in [0, 1] units: the levels of luma and two chroma channels in the low-pass band, then
@@ -212,9 +212,9 @@ class DenoiseNetwork(nn.Module):
         Args:
             noisy: ``(N, 3, H, W)`` RGB, nominally in [0, 1] (never clipped); H and W multiples of 16.
             level: ``(N, 6, H/2, W/2)``: from :meth:`estimate_sigma` or ``uniform_sigma``.
-            state: after the previous frame, or :meth:`initial_state`.
-            future: from :meth:`look`, if there is a look-ahead.
-            motion: the motion to the previous frame, if it has been estimated already.
+            state: After the previous frame, or :meth:`initial_state`.
+            future: From :meth:`look`, if there is lookahead.
+            motion: The motion to the previous frame, if it has been estimated already.
 
         Returns:
             The clean frame ``(N, 3, H, W)``, the next state, and intermediate results.
@@ -266,10 +266,10 @@ class DenoiseNetwork(nn.Module):
             bands: ``(N, 12, h, w)`` of the frame.
             previous: ``(N, 3, H, W)``, the best picture of the frame before, against which motion is estimated.
             level: ``(N, 6, h, w)`` noise level of the frame.
-            pictures: remembered pictures, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it
+            pictures: Remembered pictures, ``(N, 3, H, W)`` each: the fused frame, and the previous output if it
                 differs from that.
             ratio: ``(N, 4, h, w)`` variance ratio of the fused frame.
-            motion: as for :meth:`forward`.
+            motion: As for :meth:`forward`.
 
         Returns:
             The fusion's result, the bands of the warped pictures, and the motion.
@@ -294,7 +294,7 @@ class DenoiseNetwork(nn.Module):
 
 
 SCALE_FLOOR = 2 / 255
-"""Minimum noise level assumed by a scale of 2: what codecs leave of the noise is often estimated as next to none."""
+"""Minimum noise level assumed by a scale of 2: what noise a codec leaves is often estimated as next to none."""
 
 
 def scaled(level: Tensor, sigma_scale: float | Tensor) -> Tensor:
@@ -302,7 +302,7 @@ def scaled(level: Tensor, sigma_scale: float | Tensor) -> Tensor:
 
     Args:
         level: ``(N, 6, h, w)``.
-        sigma_scale: factor, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
+        sigma_scale: Factor, at least 1: a number, or ``(N, 2)`` for the luma and chroma of each stream.
     """
     if isinstance(sigma_scale, Tensor):
         luma, chroma = sigma_scale.reshape(-1, 2, 1, 1).split(1, dim=1)

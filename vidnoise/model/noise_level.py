@@ -18,7 +18,7 @@ def known_levels(sigma: float | Tensor, noisy: Tensor) -> Tensor:
     """Expand a known noise level to ``(N, 6)``: luma and two chroma channels in the low-pass band, then in the details.
 
     Args:
-        sigma: standard deviation in [0, 1] units: a number or ``(N,)`` for white RGB noise, which has the same level in
+        sigma: Standard deviation in [0, 1] units: a number or ``(N,)`` for white RGB noise, which has the same level in
             every channel and band; or ``(N, 6)``.
         noisy: ``(N, 3, H, W)``, for its N and device.
     """
@@ -30,7 +30,7 @@ def uniform_sigma(sigma: float | Tensor, noisy: Tensor) -> Tensor:
     """Expand a known noise level to a map that is uniform over the picture: ``(N, 6, H/2, W/2)``.
 
     Args:
-        sigma, noisy: as for :func:`known_levels`; what is a map of that shape already is only clamped.
+        sigma, noisy: As for :func:`known_levels`; a map of that shape is only clamped.
     """
     n, _, h, w = noisy.shape
     if isinstance(sigma, Tensor) and sigma.ndim == 4:
@@ -123,11 +123,11 @@ class NoiseLevel(nn.Module):
 
         Args:
             bands: ``(N, 12, h, w)`` from :func:`~vidnoise.model.luma_chroma.rgb_to_bands`.
-            past: bands of the previous noisy frame, not motion-compensated.
+            past: Bands of the previous noisy frame, not motion-compensated.
             known: ``(N, 1, h, w)``, 1 where there is a past, else 0.
             noise_mask: ``(N, 1, h, w)``, 1 where there can be noise: not where the frame is exactly flat
                 (:meth:`Operations.flat_mask`).
-            operations: implementation of the pointwise functions.
+            operations: Implementation of the pointwise functions.
 
         Returns:
             ``(N, 12, h/4, w/4)``: ``log a`` and ``log b``, each for the low-pass band and the details of the channels.

@@ -87,8 +87,8 @@ def reset_unless(memory: Memory, continues: Tensor) -> Memory:
     """Reset ``memory`` to its initial values where ``continues`` is false, without a branch.
 
     Args:
-        memory: state of N streams.
-        continues: bool, ``(N,)`` for one per stream, or a scalar for all.
+        memory: State of N streams.
+        continues: Bool, ``(N,)`` for one per stream, or a scalar for all.
     """
     continues = continues.reshape(-1, 1, 1, 1)
     kept = {

@@ -1,4 +1,4 @@
-"""What a run has chosen and why, for ``vidnoise -v``."""
+"""Descriptions of the choices of a run, with their reasons, for ``vidnoise -v``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run ends: stopping, handling of errors, and waiting for readers."""
+"""The end of a run: stopping, handling of errors, and waiting for readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames are written: all of a file; of a live source, those that can still be written in time."""
+"""Selection of the frames that are written: all of a file; of a live source, those that can be written in time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class KeepAll:
     """
 
     when_full: Policy = "block"
-    """What to do with a frame if the queue after the source is full."""
+    """Policies for a frame if the queue after the source is full."""
     lag: LagMeter | None = None
     """Measures the delay of a live run; None for other runs."""
 

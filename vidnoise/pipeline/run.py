@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from vidnoise.frame import Frame
 from vidnoise.frame.frame_queue import drain, prefetch
-from vidnoise.options import MAX_LATENCY_MS
+from vidnoise.option_values import MAX_LATENCY_MS
 from vidnoise.pipeline.device_transfer import DeviceTransfer, make_device_transfer
 from vidnoise.pipeline.ending import Ending
 from vidnoise.pipeline.live_policy import choose_policy

@@ -22,7 +22,7 @@ class LiveProgress:
     lag_ms: float
     """Longest time from a frame's arrival to its being written."""
     reconnects: int
-    """Since the start."""
+    """Number of reconnects since the start of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Progress:
     total_frames: int | None
     """Expected number of frames, if the source provides an estimate."""
     seconds: float
-    """Since the start of the run."""
+    """Time since the start of the run."""
     fps: float
     sigma: float | None
     """Noise level of the last frame, in 8-bit units."""
@@ -150,6 +150,7 @@ class Percentiles:
         self._counts: Counter[int] = Counter()
 
     def add(self, value: float) -> None:
+        """Count a number; those below 1e-9 count as 1e-9."""
         self._counts[round(math.log(max(value, 1e-9)) / self._STEP)] += 1
 
     def quantile(self, q: float) -> float:
@@ -258,6 +259,7 @@ class Stopwatch:
 
     @property
     def mean_ms(self) -> float:
+        """Mean time per item or call in ms; 0 before the first."""
         return 1e3 * self.seconds / self.count if self.count else 0.0
 
     def iterate(self, items: Iterable[T]) -> Iterator[T]:

@@ -56,10 +56,10 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Comparison(Quality):
-    """How near one version of a video or picture is to another, as :func:`compare` measures it."""
+    """Similarity of one version of a video or picture to another, as measured by :func:`compare`."""
 
     frames: int
-    """How many were compared."""
+    """Number of frames compared."""
 
     def __str__(self) -> str:
         return f"{_frames_text(self.frames)}  {quality_text(self)}"
@@ -97,13 +97,15 @@ def compare_files(
     """Compare two versions of a video frame by frame, in constant memory.
 
     Args:
-        a, b: Paths or URLs of videos of the same size. ``a`` is shown on the left, and its audio is kept.
+        a: Path or URL of a video, which is shown on the left, and whose audio is kept.
+        b: Path or URL of a video of the same size.
         output: Video of both versions to write, in the format of ``a``.
         sheet: PNG to write, with three moments of the video, whole and enlarged.
         reference: The clean original, for PSNR, SSIM and flicker.
         mode: One of :data:`MODES`.
         labels: Names of the versions on the sheet.
-        start, duration: Time range to compare, in seconds.
+        start: Beginning of the time range to compare, in seconds.
+        duration: Length of the time range, in seconds.
         overwrite: Whether ``output`` and ``sheet`` may exist.
         progress: Called about ten times a second.
         encoding: ``codec``, ``crf``, ``preset``, ``pix_fmt`` as for :func:`open_sink`.
@@ -147,16 +149,19 @@ def compare_files(
 
 
 def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
-    """Measure how near ``a`` is to ``b``, the reference, as ``vidnoise compare`` does: PSNR, SSIM and flicker.
+    """Measure how close ``a`` is to ``b``, the reference, as ``vidnoise compare`` does: PSNR, SSIM and flicker.
+
+    If one of them has more frames, the rest is not compared, and a warning is logged.
 
     Args:
-        a, b: the path or URL of a video, one picture, or an iterable of pictures of any kind that
-            :func:`vidnoise.denoise` takes. Where one has more frames, the rest is not compared, and a warning says so.
-        order: of the channels of arrays and tensors: ``"rgb"`` or ``"bgr"``.
+        a: The path or URL of a video, one picture, or an iterable of pictures of any kind that
+            :func:`vidnoise.denoise` takes.
+        b: The same of the reference.
+        order: Order of the channels of arrays and tensors, ``"rgb"`` or ``"bgr"``.
 
     Raises:
-        FormatError: the pictures differ in size, are of no supported kind, or there are none.
-        SourceError: a video cannot be read.
+        FormatError: The pictures differ in size or are of an unsupported kind, or there are none.
+        SourceError: A video cannot be read.
 
     >>> import numpy as np, vidnoise
     >>> clean = np.full((48, 64, 3), 128, np.uint8)
@@ -187,7 +192,7 @@ def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
 
 @contextlib.contextmanager
 def _frames_of(version: Any, order: Order) -> Iterator[Iterator[Frame]]:
-    """Its frames, one by one."""
+    """Yield the frames of a version, one by one."""
     if isinstance(version, (str, os.PathLike)):
         with open_source(version) as source:
             yield iter(source)
@@ -212,7 +217,7 @@ def _shape(width: int, height: int, rotation: int) -> str:
 
 
 class _Meter:
-    """Measures how near a version is to the reference, frame by frame: pictures ``(1, 3, H, W)`` in [0, 1]."""
+    """Measures the similarity of a version to the reference, frame by frame: pictures ``(1, 3, H, W)`` in [0, 1]."""
 
     def __init__(self) -> None:
         self.n = 0

@@ -1,4 +1,4 @@
-"""Facts about a video for ``vidnoise info``: its streams, its noise, and what a run would do with it."""
+"""Facts about a video for ``vidnoise info``: its streams, its noise, and the effect of a run."""
 
 from __future__ import annotations
 

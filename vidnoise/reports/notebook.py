@@ -16,19 +16,19 @@ from vidnoise.frame import Frame
 from vidnoise.pictures import Order, PictureAdapter
 
 MOST = 1280
-"""Pixels of the longer side of a picture as it is shown: larger ones would make a notebook of many megabytes."""
+"""Maximum width and height of a picture as shown: larger ones would make a notebook of many megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture and its caption, as a notebook shows them."""
+    """A picture with its caption, as shown in a notebook."""
 
     caption: str
     png: bytes
 
 
 class Display:
-    """Pictures beside each other, see :func:`show`. A notebook shows them where this is the value of a cell."""
+    """Pictures side by side, see :func:`show`: displayed by a notebook as the value of a cell."""
 
     def __init__(self, pictures: Sequence[Shown]) -> None:
         self.pictures = tuple(pictures)
@@ -48,16 +48,17 @@ class Display:
 
 
 def show(before: Any, after: Any, *, order: Order = "rgb", labels: Sequence[str] = ("before", "after")) -> Display:
-    """Show a picture before and after denoising beside each other in a notebook, as the value of a cell.
+    """Show a picture before and after denoising side by side in a notebook, as the value of a cell.
 
     Args:
-        before, after: single pictures of any kind that :func:`vidnoise.denoise` takes. Larger ones than 1280 pixels
-            are shown smaller, as their caption says.
-        order: of the channels of arrays and tensors: ``"rgb"`` or ``"bgr"``.
-        labels: their captions.
+        before: A picture of any kind that :func:`vidnoise.denoise` takes. If it is larger than 1280 pixels, it is
+            shown smaller, as its caption says.
+        after: Another one, shown on the right.
+        order: Order of the channels of arrays and tensors, ``"rgb"`` or ``"bgr"``.
+        labels: Captions of the two pictures.
 
     Raises:
-        FormatError: they are of no supported kind.
+        FormatError: A picture is of an unsupported kind.
 
     >>> import numpy as np, vidnoise
     >>> noisy = np.zeros((48, 64, 3), np.uint8)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class AssignedOnce:
-    """Base of classes whose public slots keep what ``__init__`` gave them: another value would only seem to be taken.
+    """Base class that makes public slots read-only once they are assigned, as another value would have no effect.
 
     Raises:
-        AttributeError: a public slot is assigned again; of an unknown name, as for all classes with slots.
+        AttributeError: A public slot is assigned again, or there is no slot of the name.
     """
 
     __slots__ = ()

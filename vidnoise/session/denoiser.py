@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from vidnoise.backends import FLOAT32_ONLY, open_backend
-from vidnoise.backends.device import resolve_device, resolve_precision
-from vidnoise.backends.tiled import Tiled
 from vidnoise.backends.window import Window
 from vidnoise.checked import about, named_fields, takes
 from vidnoise.color import weigh_correction
@@ -27,29 +24,20 @@ from vidnoise.session.cuts import CutMemory, detect_cut, thumbnail
 from vidnoise.session.grain import GrainSynthesis
 from vidnoise.session.grain_table import GrainTable
 from vidnoise.session.known_sigma import KnownSigma
+from vidnoise.session.placement import place
+from vidnoise.session.settings import setting
 from vidnoise.session.split import split
 from vidnoise.session.strength import Strength
 from vidnoise.session.task import Task
-from vidnoise.weights import ModelLike, as_model
+from vidnoise.weights import ModelLike
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from vidnoise.backends.protocol import Backend
-    from vidnoise.options import DenoiseKeywords, Running, SigmaLike
+    from vidnoise.option_values import SigmaLike
+    from vidnoise.options import DenoiseKeywords
 
 logger = logging.getLogger(__name__)
-
-
-def _setting(name: str) -> Any:
-    """A property for an option that may have another value from the next frame on; it is checked as at the start."""
-    known, slot = about(named_fields(DenoiseOptions)[name]), f"_{name}"
-
-    def change(session: Denoiser, value: Any) -> None:
-        known.check(name, value)
-        setattr(session, slot, value)
-
-    return property(lambda session: getattr(session, slot), change, doc=f"{known.doc} May be set between two frames.")
 
 
 @takes(DenoiseOptions)
@@ -121,9 +109,9 @@ class Denoiser(AssignedOnce):
         "rotation",
     )  # fmt: skip
 
-    luma: float = _setting("luma")
-    chroma: float = _setting("chroma")
-    detect_cuts: bool = _setting("detect_cuts")
+    luma: float = setting("luma")
+    chroma: float = setting("chroma")
+    detect_cuts: bool = setting("detect_cuts")
 
     def __init__(
         self,
@@ -136,7 +124,7 @@ class Denoiser(AssignedOnce):
         **options: Unpack[DenoiseKeywords],
     ) -> None:
         chosen = DenoiseOptions.of("Denoiser", options)
-        backend, lookahead, grain_table = chosen.backend, chosen.lookahead, chosen.grain_table
+        lookahead, grain_table = chosen.lookahead, chosen.grain_table
         if isinstance(lookahead, str):
             raise UsageError("lookahead auto is for files, whose size is known: give a number of frames", "lookahead")
         if grain_table is not None and not isinstance(grain_table, GrainTable):
@@ -147,15 +135,11 @@ class Denoiser(AssignedOnce):
             chosen.strength, zones=chosen.zones, mask=chosen.mask, rotation=rotation, begin_seconds=begin_seconds,
             first_time=first_time,
         )  # fmt: skip
-        self.device = resolve_device(chosen.device)
-        name = backend if isinstance(backend, str) else backend.name
-        is_float32 = chosen.precision == "auto" and name in FLOAT32_ONLY
-        self.dtype = torch.float32 if is_float32 else resolve_precision(chosen.precision, self.device)
-        self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
-        self.model = as_model(model, self.device)
+        self.device, self.dtype, loaded, self.backend = place(model, chosen, lookahead)
+        self.model = loaded
         """The loaded model, which another session may share."""
-        self.network = self.model.network
-        self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
+        self.network = loaded.network
+        self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
         self.sigma = chosen.sigma
         self._luma, self._chroma, self._detect_cuts = chosen.luma, chosen.chroma, chosen.detect_cuts
         self.latency_frames = lookahead
@@ -170,22 +154,6 @@ class Denoiser(AssignedOnce):
         self._known_mean: float | None = None
         self._was_known = self._is_closed = False
         self.reset()
-
-    def _open_backend(self, backend: str | Running, max_memory: float | None, lookahead: int) -> Backend:
-        if not isinstance(backend, str):
-            if max_memory is not None:
-                raise UsageError(
-                    "max_memory is that of the session whose backend is shared: leave it out", "max_memory"
-                )
-            return cast("Backend", backend)
-        if max_memory is None:
-            return open_backend(backend, self.network, device=self.device, dtype=self.dtype)
-        if backend not in ("auto", "eager"):
-            raise UsageError(
-                f"max_memory goes with the backend eager, which denoises in tiles, not with {backend}",
-                "max_memory", "backend",
-            )  # fmt: skip
-        return Tiled(self.network, device=self.device, dtype=self.dtype, max_memory=max_memory, lookahead=lookahead)
 
     def reset(self) -> None:
         """Forget the past: the next frame is denoised as the first of a stream."""

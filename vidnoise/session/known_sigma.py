@@ -1,4 +1,4 @@
-"""A noise level that the user knows, as the network wants it."""
+"""The known noise level, converted to the network's channels."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from vidnoise.options import DenoiseOptions
 from vidnoise.session.sample_noise import sample_noise
 
 if TYPE_CHECKING:
-    from vidnoise.options import SigmaLike
+    from vidnoise.option_values import SigmaLike
 
 
 class KnownSigma:
-    """The standard deviation of noise in the samples as they are stored.
+    """A known standard deviation of the noise in the samples as stored.
 
     Args:
-        sigma: in 8-bit units, 0 to 255: one number, or an ``(H, W)`` array or tensor with one for each pixel, which is
-            copied.
-        device: where the network runs.
+        sigma: Standard deviation in 8-bit units, 0 to 255: a number, or an ``(H, W)`` array or tensor with that of each
+            pixel, which is copied.
+        device: Device of the network.
 
     Raises:
-        UsageError: a value out of range, or an array of another shape.
+        UsageError: A value is out of range, or an array is of another shape.
     """
 
     def __init__(self, sigma: SigmaLike, device: torch.device) -> None:
@@ -42,17 +42,17 @@ class KnownSigma:
             if self._map.ndim != 2:
                 raise UsageError(f"sigma may be a number or an (H, W) map, got {tuple(self._map.shape)}", "sigma")
         self.mean = float(sigma if self._map is None else self._map.mean())
-        """Over the picture, in 8-bit units."""
+        """Mean over the picture, in 8-bit units."""
         self._levels: tuple[tuple[float, ...], Tensor] | None = None
 
     def levels(self, frame: Frame) -> Tensor:
-        """The level in the network's channels: ``(1, 6)``, or of a map ``(1, 6, H/2, W/2)`` of the padded picture.
+        """Return the level by channel, ``(1, 6)``, or for a map ``(1, 6, H/2, W/2)`` of the padded picture.
 
         Args:
-            frame: for its format, colours and size.
+            frame: A frame, for its format, colours and size.
 
         Raises:
-            UsageError: the map has another size than the frame.
+            UsageError: The map differs in size from the frame.
         """
         if self._map is not None and self._map.shape != (frame.height, frame.width):
             height, width = self._map.shape
@@ -61,7 +61,7 @@ class KnownSigma:
             )
         gains = sample_noise(frame)
         if self._levels is None or self._levels[0] != gains:
-            # Kept, as numbers that go to a GPU are waited for.
+            # Kept, since copying numbers to a GPU waits for it.
             self._levels = gains, self._converted(gains)
         return self._levels[1]
 

@@ -39,7 +39,8 @@ def split(left: Frame, right: Frame, *, rotation: int = 0, share: float = 0.5) -
     """Combine two pictures: the left ``share`` from ``left``, a thin divider, and the rest from ``right``.
 
     Args:
-        left, right: Frames of the same size and format.
+        left: Frame whose left part is shown.
+        right: Frame of the same size and format, whose right part is shown.
         rotation: Rotation of the video for display in degrees (:attr:`StreamInfo.rotation`).
         share: Position of the divider, 0 to 1; at 0 all is ``right``, at 1 all is ``left``.
 
@@ -72,7 +73,8 @@ def side_by_side(left: Picture, right: Picture, *, order: Order = "rgb", rotatio
     """Combine two whole pictures side by side, with a thin divider in between.
 
     Args:
-        left, right: Pictures of the same size, of any kind that :func:`vidnoise.denoise` takes.
+        left: Picture of any kind that :func:`vidnoise.denoise` takes.
+        right: Picture of the same size, of any such kind.
         order: Order of the channels of arrays and tensors, ``"rgb"`` or ``"bgr"``.
         rotation: Rotation of the video for display in degrees (:attr:`StreamInfo.rotation`).
 
@@ -80,7 +82,7 @@ def side_by_side(left: Picture, right: Picture, *, order: Order = "rgb", rotatio
         A picture like ``left``, in its format, a little more than twice as wide (or high).
 
     Raises:
-        FormatError: they differ in size, or are of no supported kind.
+        FormatError: The pictures differ in size, or are of an unsupported kind.
 
     >>> import numpy as np, vidnoise
     >>> noisy, clean = np.zeros((48, 64, 3), np.uint8), np.ones((48, 64, 3), np.uint8)

@@ -51,8 +51,8 @@ NUMBERS = 16
 """Maximum number of sets of levels and strengths to keep on the device."""
 
 Key = tuple[int, int, int]
-"""What the frames of one step have in common: padded height and width, and the number of dimensions of the known noise
-level: 0 if it is unknown."""
+"""Properties that the frames of one step share: padded height and width, and the number of dimensions of the known
+noise level, 0 if it is unknown."""
 
 
 @takes(DeviceOptions)

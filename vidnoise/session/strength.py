@@ -1,6 +1,6 @@
 """The strength of denoising by frame and by pixel, from zones and a mask.
 
-This is the one place that knows; :class:`vidnoise.Denoiser` asks it once a frame.
+Nothing else decides on the strength; :class:`vidnoise.Denoiser` asks once per frame.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from vidnoise.color import to_rgb
 from vidnoise.errors import FormatError, UsageError
 from vidnoise.frame import Frame
 from vidnoise.frame.clock import parse_clock
-from vidnoise.options import MAX_STRENGTH
+from vidnoise.option_values import MAX_STRENGTH
 from vidnoise.sources import Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vidnoise.options import MaskLike, ZonesLike
+    from vidnoise.option_values import MaskLike, ZonesLike
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Where frames go. A new kind of output is one class here and one line in :data:`DESTINATIONS`."""
+"""Outputs of every kind. A new kind of output is one class here and one line in :data:`DESTINATIONS`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DESTINATIONS: dict[str, str] = {
 
 
 def sink_kind(uri: str) -> str:
-    """The key of :data:`DESTINATIONS` that writes ``uri``; ``stills`` for pictures, which are files one by one."""
+    """Return the key of :data:`DESTINATIONS` for ``uri``; ``stills`` for pictures, which are a file each."""
     scheme, colon, _ = uri.partition(":")
     if colon and scheme in DESTINATIONS and scheme != "node":
         return scheme
@@ -63,7 +63,8 @@ def check_places(outputs: Iterable[str], *, reads: Iterable[str], writes: Iterab
 
     Args:
         outputs: URIs as :func:`open_sink` takes them.
-        reads, writes: Paths of the other files.
+        reads: Paths of the other files that the run reads.
+        writes: Paths of the other files that the run writes.
 
     Raises:
         SinkOpenError: A file would be overwritten; segments of HLS playlists count.

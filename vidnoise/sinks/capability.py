@@ -1,4 +1,4 @@
-"""What a container can hold, determined by trying libav's muxer in memory."""
+"""Codecs and streams that a container can hold, determined by trying libav's muxer in memory."""
 
 from __future__ import annotations
 

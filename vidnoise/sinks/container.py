@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import av
 import av.codec.codec
@@ -25,16 +25,15 @@ from vidnoise.options import SinkOptions
 from vidnoise.sinks.aspect import PLACEHOLDER_ROTATION, Changes, HeaderWriter, header_changes
 from vidnoise.sinks.capability import container_format, holds_video, named_format
 from vidnoise.sinks.codecs import CODECS, encoder_options, find_encoder, hardware_hint, writes_captions
-from vidnoise.sinks.copies import CopiedStreams
+from vidnoise.sinks.copies import CopiedStreams, copy_chapters
 from vidnoise.sinks.destination import Destination, Output
 from vidnoise.sinks.encoder_choice import EncoderChoice
-from vidnoise.sinks.muxer import GROWING, MOVIES, merge_options, movie_options, wants_index_first
+from vidnoise.sinks.muxer import MOVIES, check_layout, merge_options, movie_options, wants_index_first
 from vidnoise.sinks.picture import FormatChoice, PictureWriter, check_pix_fmt, output_color
 from vidnoise.sinks.protocol import FinishedAfterUse
 from vidnoise.sinks.scheduling import preserve_scheduling
 from vidnoise.sinks.start_offset import StartOffset
 from vidnoise.sinks.tags import (
-    HOLDS_NO_TAGS,
     container_tags,
     holds_aspect,
     timecode_as_tag,
@@ -84,15 +83,8 @@ class ContainerSink(FinishedAfterUse):
         self._format_name, container_codec = (
             container_format(path) if format is None else named_format(format, self.name)
         )
-        if options.grow and self._format_name not in GROWING:
-            raise UsageError(
-                f"{path}: {self._format_name} files cannot be read while they grow; use .mkv, .ts or .mp4", "grow"
-            )
+        check_layout(self._format_name, path, grow=options.grow, faststart=options.faststart)
         self._start_offset = StartOffset(self._format_name, self.name)
-        if options.faststart and (self._format_name not in MOVIES or options.grow):
-            raise UsageError(
-                f"{path}: only whole .mp4, .m4v and .mov files have an index that can be put first", "faststart"
-            )
         if is_uncompressed(self._format_name):
             check_no_encoder_options(self._format_name, codec, crf, preset)
             codec = "rawvideo"
@@ -206,11 +198,7 @@ class ContainerSink(FinishedAfterUse):
                 copies = replace(copies, streams=(), chapters=())
             self._copies = CopiedStreams(container, copies.streams, audio=self._audio, uri=self.name, notify=notify)
             container.metadata.update(tags)
-            chapters = [dict(c) for c in copies.chapters if c.get("time_base")]
-            if chapters and self._format_name in HOLDS_NO_TAGS:
-                notify(logging.WARNING, "%s: %s has no place for chapters", self.name, self._format_name)
-            elif chapters:
-                container.set_chapters(cast(Any, chapters))
+            copy_chapters(container, copies.chapters, uri=self.name, notify=notify)
             with preserve_scheduling():
                 container.start_encoding()
             set_to = ", ".join(f"{key} {value}" for key, value in options.items())

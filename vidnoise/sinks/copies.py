@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import av
 import av.codec.codec
@@ -19,7 +20,7 @@ from vidnoise.sinks.audio import AUDIO_ENCODERS, AudioReencoder
 from vidnoise.sinks.capability import add_copy, holds_copy, refusal
 from vidnoise.sinks.stamps import Stamps
 from vidnoise.sinks.subtitles import SubtitleConverter, converted_codec
-from vidnoise.sinks.tags import stream_tags
+from vidnoise.sinks.tags import HOLDS_NO_TAGS, stream_tags
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,24 @@ def can_decode(stream: CopiedStream) -> bool:
     except (ValueError, av.error.FFmpegError):
         return False
     return True
+
+
+def copy_chapters(
+    container: av.container.OutputContainer, chapters: Iterable[Mapping[str, Any]], *, uri: str, notify: Notify
+) -> None:
+    """Set the chapters of an output; those without a time base have no times.
+
+    Args:
+        container: The output, before its header is written.
+        chapters: The chapters of the source.
+        uri: The output's name in messages.
+        notify: Called if the container cannot store chapters.
+    """
+    timed = [dict(chapter) for chapter in chapters if chapter.get("time_base")]
+    if timed and container.format.name in HOLDS_NO_TAGS:
+        notify(logging.WARNING, "%s: %s has no place for chapters", uri, container.format.name)
+    elif timed:
+        container.set_chapters(cast(Any, timed))
 
 
 class CopiedStreams:

@@ -37,7 +37,7 @@ def _mastering(values: Sequence[Fraction], *, as_fractions: bool) -> str:
     """Format mastering display metadata as ``G(..)B(..)R(..)WP(..)L(max,min)``.
 
     Args:
-        values: x and y of red, green, blue and white, then the minimum and maximum luminance in cd/m².
+        values: X and y of red, green, blue and white, then the minimum and maximum luminance in cd/m².
         as_fractions: Whether to write decimal fractions, rather than integer multiples of the encoder's unit.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from vidnoise.errors import UsageError
 from vidnoise.frame import StreamInfo
 from vidnoise.frame.passthrough import Passthrough
 from vidnoise.sinks.uncompressed import muxer_options as uncompressed_options
@@ -30,6 +31,26 @@ _RECORDED_MOVIE = {
 _INDEX_FIRST = ("mp4", "ipod")
 _ORDINARY_SECONDS = 2 * 3600
 """Longest video whose index is moved to the beginning by default: moving takes as long as copying the file."""
+
+
+def check_layout(format_name: str, path: str, *, grow: bool, faststart: bool | None) -> None:
+    """Check that a container supports the layout that the user asked for.
+
+    Args:
+        format_name: FFmpeg's name of the container.
+        path: The output, for messages.
+        grow: Whether the file is to be readable while it is written.
+        faststart: Whether its index is to come first.
+
+    Raises:
+        UsageError: The container does not support it.
+    """
+    if grow and format_name not in GROWING:
+        raise UsageError(f"{path}: {format_name} files cannot be read while they grow; use .mkv, .ts or .mp4", "grow")
+    if faststart and (format_name not in MOVIES or grow):
+        raise UsageError(
+            f"{path}: only whole .mp4, .m4v and .mov files have an index that can be put first", "faststart"
+        )
 
 
 def output_options(format_name: str, *, is_prompt: bool, is_live: bool) -> dict[str, str]:

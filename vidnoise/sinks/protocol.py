@@ -57,12 +57,14 @@ class Sink(Protocol):
 
 
 class FinishedAfterUse:
-    """What a sink is as a context manager."""
+    """Base class of sinks that makes them context managers."""
 
     def close(self, trailing_packets: Sequence[Packet] = ()) -> None:
+        """Finish the output; see :meth:`Sink.close`."""
         raise NotImplementedError
 
     def abort(self) -> None:
+        """Discard the output; see :meth:`Sink.abort`."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -73,4 +75,4 @@ class FinishedAfterUse:
             if kind is None:
                 self.close()
         finally:
-            self.abort()  # of a closed one nothing; of one that was never opened, what was held
+            self.abort()  # a no-op after close(); releases what an output that was never opened holds

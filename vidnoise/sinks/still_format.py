@@ -1,4 +1,4 @@
-"""How a picture is stored in a file of its kind: sample format, encoder, and what is lost on the way."""
+"""Storage of a picture in a file of some kind: sample format, encoder, and losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidnoise.frame.av_planes import plane_views
 from vidnoise.sinks.repack import canonical, components, is_lossless, repack
 
 DEFAULT_QUALITY = 95
-"""Of JPEG and lossy WebP."""
+"""Default quality of JPEG and lossy WebP."""
 
 _DEPTHS = {"bmp": (8,), "exr": (32,), "jpeg": (8,), "png": (8, 16), "tiff": (8, 16), "webp": (8,)}
 """Bits of a sample that a kind of file can have; 32 is float."""
@@ -33,43 +33,43 @@ _PACKED = {
     8: ("gray", "ya8", "rgb24", "rgba"), 16: ("gray16le", "ya16le", "rgb48le", "rgba64le"),
     32: ("grayf32le", "gbrapf32le", "gbrpf32le", "gbrapf32le"),
 }  # fmt: skip
-"""By depth: gray, gray with alpha, RGB, RGB with alpha."""
+"""Formats by depth: gray, gray with alpha, RGB, RGB with alpha."""
 
 _FULL = ColorInfo(matrix=0, range=2)
 _JPEG = ColorInfo(matrix=5, range=2, chroma_location=2)
 _WEBP = ColorInfo(matrix=5, range=1, chroma_location=2)
 
 _LARGEST = {"jpeg": 65500, "webp": 16383}
-"""Pixels of a side that the format or its encoder takes."""
+"""Maximum width and height in pixels that the format or its encoder supports."""
 
 _SAMPLING = {
     (0, 0): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, (1, 0): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
     (1, 1): cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
 }  # fmt: skip
-"""By how much coarser chroma is (as powers of two, across and down)."""
+"""Formats by the base-2 logarithms of chroma subsampling, horizontal and vertical."""
 
 
 @dataclass(frozen=True, slots=True)
 class StillFormat:
-    """How pictures of one kind of samples lie in one kind of file."""
+    """Storage of pictures of one sample format in one kind of file."""
 
     kind: str
     encoder: str
     samples: PixelFormat
-    """What frames are brought into."""
+    """Format that frames are converted to."""
     color: ColorInfo
     is_lossless: bool
-    """Whether that only moves the samples."""
+    """Whether this conversion only rearranges the samples."""
     quality: int | None = None
-    """None where nothing is lost by encoding."""
+    """Quality of the encoder; None if it is lossless."""
     lost: list[str] = field(default_factory=list)
-    """What the file cannot hold of the samples, in words."""
+    """Descriptions of the properties of the samples that the file cannot hold."""
 
     def file_of(self, frame: Frame, threads: int = 0) -> bytes:
-        """The bytes of a file with the picture ``frame``, without tags.
+        """Encode a frame; returns the bytes of the file, without tags.
 
         Raises:
-            EncodeError: The encoder does not take it.
+            EncodeError: The encoder rejects the picture.
         """
         if self.is_lossless:
             planes = repack(frame.planes, frame.format, self.samples)
@@ -84,9 +84,9 @@ class StillFormat:
             raise EncodeError(f"{self.kind.upper()} of {frame.width}x{frame.height}: {reason}") from ex
 
     def _jpeg(self, planes: tuple[Tensor, ...]) -> bytes:
-        """By libjpeg, whose quality is the one that people know. It takes RGB only.
+        """Encode by libjpeg, whose scale of quality is the common one. It takes RGB only.
 
-        Chroma that is subsampled is repeated before it becomes RGB: the mean that libjpeg takes then is what it was.
+        Subsampled chroma is repeated before the conversion to RGB, so that libjpeg's averages restore it.
         """
         format = self.samples
         sampling = (format.log2_chroma_w, format.log2_chroma_h)
@@ -132,18 +132,18 @@ class StillFormat:
 def choose_still_format(
     kind: str, info: StreamInfo, *, quality: int | None = None, pix_fmt: str | None = None
 ) -> StillFormat:
-    """Choose how pictures as ``info`` describes them are stored.
+    """Choose the storage of the pictures of an input.
 
     Args:
-        kind: Of the file, see :data:`vidnoise.stills.names.KINDS`.
+        kind: Kind of the file, see :data:`vidnoise.stills.names.KINDS`.
         info: The input.
-        quality: Of JPEG and WebP, 1 to 100; None takes :data:`DEFAULT_QUALITY`, or WebP without loss where nothing was
-            lost in the input's own chroma.
-        pix_fmt: Asked for by the user.
+        quality: Quality of JPEG and WebP, 1 to 100; None for :data:`DEFAULT_QUALITY`, except that WebP is lossless
+            unless the input has subsampled chroma.
+        pix_fmt: Pixel format that the user asked for, if any.
 
     Raises:
-        UsageError: The kind of file has no such ``pix_fmt``.
-        EncodeError: It cannot be as large.
+        UsageError: The kind of file does not support ``pix_fmt``.
+        EncodeError: The picture is too large for it.
     """
     largest = _LARGEST.get(kind)
     if largest is not None and max(info.width, info.height) > largest:
@@ -205,14 +205,14 @@ def _asked(pix_fmt: str, kind: str, color: ColorInfo) -> str:
 
 
 def _jpeg_samples(source: PixelFormat) -> str:
-    """Chroma as fine as that of the source, or finer."""
+    """Return the name of the format whose chroma is as fine as that of the source, or finer."""
     if source.family == "yuv" and source.log2_chroma_w == 1:
         return "yuv420p" if source.log2_chroma_h else "yuv422p"
     return "bgr24"
 
 
 def _is_alike(info: StreamInfo, target: PixelFormat, color: ColorInfo) -> bool:
-    """Whether codes mean the same in the source and in the file."""
+    """Whether codes have the same meaning in the source and in the file."""
     source = resolve_color(info.color, info.format, info.height, info.width)
     if target.is_float or source.range != color.range:
         return target.is_float

@@ -1,4 +1,4 @@
-"""Where frames come from. A new kind of input is one class here and one line in :data:`SOURCES`."""
+"""Inputs of every kind. A new kind of input is one class here and one line in :data:`SOURCES`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vidnoise.checked import takes
 from vidnoise.errors import SourceOpenError, UsageError
-from vidnoise.options import SizeChange, SourceOptions
+from vidnoise.option_values import SizeChange
+from vidnoise.options import SourceOptions
 from vidnoise.sources.address import LIVE_SCHEMES, device_address, is_device, network_options
 from vidnoise.sources.protocol import Source
 from vidnoise.stills.loops import is_animation

@@ -30,7 +30,7 @@ _PROBE_MICROSECONDS = "2000000"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What libav needs to open an input."""
+    """Arguments with which libav opens an input."""
 
     name: str
     format: str | None = None

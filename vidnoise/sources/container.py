@@ -17,7 +17,8 @@ from vidnoise.errors import DecodeError, FormatError, SourceError, SourceOpenErr
 from vidnoise.frame import Frame, Packet, StreamInfo
 from vidnoise.frame.stamps import shown_at
 from vidnoise.notices import Notify
-from vidnoise.options import MAX_PIXELS, SizeChange, SourceOptions
+from vidnoise.option_values import MAX_PIXELS, SizeChange
+from vidnoise.options import SourceOptions
 from vidnoise.sources.copied import CopiedPackets, shown_seconds
 from vidnoise.sources.decoding import DecodedStream, has_clock, has_known_size
 from vidnoise.sources.description import (
@@ -113,9 +114,7 @@ class ContainerSource(ClosedAfterUse):
         self._range = TimeRange(options.start, options.duration)
         self._reader = PictureReader(self.uri, notify)
         self._lock = threading.Lock()
-        self._closed = False
-        self._started = False
-        self._stopped = False
+        self._closed = self._started = self._stopped = False
         self._container = self._open(options.input_format, options.input_options, timeout)
         try:
             self._prepare(options.threads)

@@ -23,7 +23,7 @@ from av.codec.context import ThreadType
 from vidnoise.errors import DecodeError, SourceLostError
 from vidnoise.frame.stamps import shown_at
 from vidnoise.notices import Notify
-from vidnoise.options import MAX_PIXELS
+from vidnoise.option_values import MAX_PIXELS
 from vidnoise.sources.timeline import Timeline
 
 logger = logging.getLogger(__name__)

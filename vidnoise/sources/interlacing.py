@@ -38,7 +38,7 @@ class FieldDetector:
     """
 
     order: FieldOrder | None
-    """Which field is shown first; None for progressive video. Set by :meth:`begin`."""
+    """The field that is shown first; None for progressive video. Set by :meth:`begin`."""
 
     def __init__(self, asked: str, uri: str, notify: Notify) -> None:
         self._asked = asked

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceLostError, SourceOpenError
 from vidnoise.frame import Frame, Packet
 from vidnoise.frame.stamps import shift_stamps
-from vidnoise.options import FOREVER, SizeChange
+from vidnoise.option_values import FOREVER, SizeChange
 from vidnoise.sources.protocol import ClosedAfterUse, Source
 from vidnoise.text import shown
 

@@ -48,9 +48,10 @@ class Source(Protocol):
 
 
 class ClosedAfterUse:
-    """What a source is as a context manager."""
+    """Base class of sources that makes them context managers."""
 
     def close(self) -> None:
+        """Release the input; see :meth:`Source.close`."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

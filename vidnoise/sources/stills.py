@@ -18,7 +18,8 @@ from vidnoise.errors import DecodeError, FormatError, SizeChangeError, SourceErr
 from vidnoise.frame import PIXEL_FORMATS, Frame, Packet, PixelFormat, StreamInfo
 from vidnoise.frame.passthrough import Passthrough
 from vidnoise.notices import Notify
-from vidnoise.options import MAX_PIXELS, SourceOptions
+from vidnoise.option_values import MAX_PIXELS
+from vidnoise.options import SourceOptions
 from vidnoise.sources.picture import PictureReader
 from vidnoise.sources.protocol import ClosedAfterUse
 from vidnoise.sources.raw import DEFAULT_RATE, frames_per_second

@@ -1,1 +1,1 @@
-"""Files that hold a still picture: their names, one or in sequence, and what they tell beside the samples."""
+"""Files that hold a still picture: their names, single or in sequence, and their metadata."""

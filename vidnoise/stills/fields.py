@@ -1,4 +1,4 @@
-"""What a picture file may tell beside its samples, whatever its kind."""
+"""Metadata of a picture file, independent of its kind."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 _CM = Fraction(254, 100)
-"""Of an inch."""
+"""Centimetres in an inch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Density:
-    """How many pixels there are to an inch or centimetre on paper; without a unit, their proportions alone."""
+    """Resolution in pixels per inch or centimetre on paper; without a unit, only the aspect ratio of pixels."""
 
     x: Fraction | int
     y: Fraction | int
     unit: str
-    """``inch``, ``cm`` or nothing."""
+    """``inch``, ``cm``, or empty."""
 
     def per_inch(self) -> tuple[Fraction, Fraction]:
-        """Pixels per inch across and down."""
+        """Return the pixels per inch, horizontal and vertical."""
         scale = _CM if self.unit == "cm" else Fraction(1)
         return self.x * scale, self.y * scale
 
     def whole(self) -> tuple[int, int, str]:
-        """In whole pixels per unit, as JPEG has it."""
+        """Return whole pixels per unit, as JPEG stores them, and the unit."""
         return max(1, min(round(self.x), 65535)), max(1, min(round(self.y), 65535)), self.unit
 
 
@@ -33,24 +33,24 @@ class PictureTags:
     """The tags of one picture file."""
 
     kind: str = ""
-    """Of the file that they come from; see :data:`vidnoise.stills.names.KINDS`."""
+    """Kind of the file; see :data:`vidnoise.stills.names.KINDS`."""
     exif: bytes = b""
-    """As it lies in JPEG files, from its byte order on."""
+    """EXIF data as in JPEG files, beginning with its byte order."""
     icc: bytes = b""
     """The colour profile."""
     xmp: bytes = b""
     density: Density | None = None
     kept: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
-    """What only a file of the same kind can hold: its name for people, and the data."""
+    """Entries that only a file of the same kind can hold: a readable name, and the data."""
     lost: tuple[str, ...] = ()
-    """What no output keeps."""
+    """Names of entries that no output keeps."""
     channels: int = 0
-    """Of a JPEG; 0 where it is not known."""
+    """Number of channels of a JPEG; 0 if unknown."""
     size: tuple[int, ...] | None = None
-    """Width and height, where the header tells."""
+    """Width and height, if the header states them."""
 
     def names(self) -> list[str]:
-        """What there is, in words."""
+        """Return readable names of all entries."""
         told = {"EXIF": self.exif, "the ICC profile": self.icc, "XMP": self.xmp}
         words = [word for word, data in told.items() if data]
         if self.density is not None and self.density.unit:
@@ -60,8 +60,8 @@ class PictureTags:
 
 @dataclass(frozen=True, slots=True)
 class PictureFile:
-    """The file that a frame comes from; its ``side_data``."""
+    """The file that a frame was read from; kept in the ``side_data`` of the frame."""
 
     number: int
-    """In the sequence, as its name says."""
+    """Number of the picture in the name of its file."""
     tags: PictureTags

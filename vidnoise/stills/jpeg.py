@@ -1,4 +1,4 @@
-"""What a JPEG file tells beside its samples: the segments before its data."""
+"""Metadata of JPEG files: the segments before the picture's data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ICC = b"ICC_PROFILE\0"
 _MPF = b"MPF\0"
 _JFIF = b"JFIF\0"
 _MOST = 65533
-"""Bytes of a segment."""
+"""Maximum number of bytes in a segment."""
 
 _APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT, _SCAN = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE, 0xDA
 _NAMES = {_APP1: "extended XMP", _APP13: "IPTC", _COMMENT: "the comment"}
@@ -21,7 +21,7 @@ _UNITS = {1: "inch", 2: "cm"}
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, content and end of each segment up to the picture's data."""
+    """Yield marker, content and end of each segment up to the picture's data."""
     at = 2
     while True:
         while data[at + 1] == 0xFF:  # fill bytes
@@ -40,7 +40,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def read(data: bytes) -> PictureTags:
-    """The tags of a JPEG file; raises ValueError, IndexError or struct.error where it is damaged."""
+    """Return the tags of a JPEG file; raises ValueError, IndexError or struct.error if it is damaged."""
     exif = xmp = b""
     density: Density | None = None
     profile: dict[int, bytes] = {}
@@ -54,7 +54,7 @@ def read(data: bytes) -> PictureTags:
         elif marker == _APP2 and content.startswith(_ICC):
             profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
         elif marker == _APP2 and content.startswith(_MPF):
-            has_others = True  # it points to places in this very file
+            has_others = True  # it contains offsets into this very file
         elif marker == _APP0 and content.startswith(_JFIF):
             unit, x, y = struct.unpack_from(">BHH", content, 7)
             if x and y and (unit in _UNITS or x != y):
@@ -72,12 +72,12 @@ def read(data: bytes) -> PictureTags:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether the end of the picture is not there."""
+    """Whether the end of the picture is missing."""
     return b"\xff\xd9" not in data[-(1 << 16) :] and b"\xff\xd9" not in data
 
 
 def write(data: bytes, tags: PictureTags) -> tuple[bytes, list[str]]:
-    """``data``, as an encoder made it, with ``tags`` in place of its own; and what has no place in it."""
+    """Replace the tags of an encoded file; returns the file, and the names of the tags that it cannot hold."""
     lost: list[str] = []
     told: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""How often an animation is played, which libav's readers do not tell and its writers want to know."""
+"""Number of times that an animation is played, which libav's demuxers do not report and its muxers need."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import struct
 from vidnoise.stills import png
 
 _LOOK = 1 << 20
-"""Bytes of a file's beginning in which it is told."""
+"""Number of bytes at the beginning of a file that contain it."""
 
 FOREVER = 0
 
 
 def read_plays(path: str) -> int | None:
-    """How often the GIF or animated PNG ``path`` is played, 0 for ever; None where it is neither."""
+    """Return the number of times that a GIF or animated PNG is played, 0 for ever; None if the file is neither."""
     try:
         with open(path, "rb") as file:
             data = file.read(_LOOK)
@@ -37,7 +37,7 @@ def is_animation(path: str) -> bool:
 
 
 def apng_plays(data: bytes) -> int | None:
-    """How often the animated PNG that begins with ``data`` is played; None where it is none."""
+    """Return the number of times that an animated PNG is played, from its first bytes; None if it is none."""
     if not data.startswith(png.SIGNATURE):
         return None
     at, end = data.find(b"acTL"), data.find(b"IDAT")
@@ -47,7 +47,7 @@ def apng_plays(data: bytes) -> int | None:
 
 
 def loop_options(format_name: str, plays: int | None) -> dict[str, str]:
-    """What FFmpeg's writer of ``format_name`` is told so that an animation is played ``plays`` times."""
+    """Return the options of FFmpeg's muxer ``format_name`` for an animation that is played ``plays`` times."""
     if plays is None:
         return {}
     if format_name == "gif":

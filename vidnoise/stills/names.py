@@ -1,4 +1,4 @@
-"""Names of picture files: which suffixes, and sequences by number (``frame%04d.png``) or by glob (``shots/*.png``)."""
+"""Names of picture files: suffixes, and sequences by number (``frame%04d.png``) or by glob (``shots/*.png``)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ KINDS = {
     ".bmp": "bmp", ".exr": "exr", ".jpe": "jpeg", ".jpeg": "jpeg", ".jpg": "jpeg", ".png": "png", ".tif": "tiff",
     ".tiff": "tiff", ".webp": "webp",
 }  # fmt: skip
-"""Suffix to the kind of picture file."""
+"""Kinds of picture files by suffix."""
 
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 
 _NAMED = 3
-"""So many missing numbers are named."""
+"""Maximum number of missing pictures that a message lists."""
 
 
 def kind_of(path: str) -> str | None:
-    """The kind of picture file that ``path`` names; None for any other file."""
+    """Return the kind of picture file that ``path`` names; None for any other file."""
     return KINDS.get(os.path.splitext(path)[1].lower())
 
 
 def is_numbered(path: str) -> bool:
-    """Whether ``path`` names picture files by their numbers. A file that is called so counts as what it is."""
+    """Whether ``path`` is a numbered pattern; an existing file of exactly this name is not."""
     return bool(kind_of(path) and _NUMBER.search(os.path.basename(path))) and not os.path.exists(path)
 
 
 def is_glob(path: str) -> bool:
-    """Whether ``path`` stands for all picture files whose names are like it."""
+    """Whether ``path`` is a glob of picture files."""
     return kind_of(path) is not None and glob.has_magic(path) and not os.path.exists(path)
 
 
@@ -46,7 +46,7 @@ def is_still(path: str) -> bool:
 
 
 class Numbered:
-    """The names that a pattern such as ``frame%04d.png`` stands for.
+    """The file names that match a pattern such as ``frame%04d.png``.
 
     >>> Numbered("frame%04d.png").name(7)
     'frame0007.png'
@@ -60,11 +60,11 @@ class Numbered:
         self._width = int(found[2] or 1) if found[1] else 1
 
     def name(self, number: int) -> str:
-        """The path of picture ``number``."""
+        """Return the path of picture ``number``."""
         return os.path.join(self._folder, f"{self._before}{number:0{self._width}}{self._after}")
 
     def files(self) -> list[tuple[int, str]]:
-        """Numbers and paths of those that are there, in order."""
+        """Return the numbers and paths of the existing files, in order."""
         form = re.compile(rf"{re.escape(self._before)}(\d+){re.escape(self._after)}")
         try:
             names = os.listdir(self._folder or ".")
@@ -76,10 +76,10 @@ class Numbered:
 
 
 def sequence_files(path: str) -> list[tuple[int, str]]:
-    """Numbers and paths of the pictures of a sequence, in order; those of a glob are sorted as people count.
+    """Return the numbers and paths of the pictures of a sequence, in order; a glob is in natural order (2 before 10).
 
     Raises:
-        SourceOpenError: There are none, or a number is missing between two others.
+        SourceOpenError: There are no such files, or a number is missing between two others.
     """
     if not is_numbered(path):
         found = sorted((name for name in glob.glob(path) if os.path.isfile(name)), key=_as_counted)
@@ -113,5 +113,5 @@ def _first_gaps(first: int, there: set[int]) -> list[int]:
 
 
 def _as_counted(name: str) -> list[tuple[int, str]]:
-    """A key that sorts ``img2`` before ``img10``."""
+    """Return a key that sorts ``img2`` before ``img10``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]

@@ -1,4 +1,4 @@
-"""What a PNG file tells beside its samples: its ancillary chunks."""
+"""Metadata of PNG files: the ancillary chunks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _XMP = b"XML:com.adobe.xmp\0"
 _OF_THE_SAMPLES = frozenset(
     {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"hIST", b"sBIT", b"acTL", b"fcTL", b"fdAT"}
 )
-"""Chunks that describe how samples are stored: the encoder writes its own."""
+"""Chunks that describe the storage of samples, which the encoder writes anew."""
 _WRITTEN = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _METRES = Fraction(254, 10000)
-"""Of an inch."""
+"""Metres in an inch."""
 _MOST_PROFILE = 1 << 26
-"""Bytes of an ICC profile; a few compressed ones may ask for more than there is memory."""
+"""Maximum size of an ICC profile in bytes, as a few compressed bytes can demand any amount of memory."""
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of each chunk."""
+    """Yield name and content of each chunk."""
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         size, name = struct.unpack_from(">I4s", data, at)
@@ -37,7 +37,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read(data: bytes) -> PictureTags:
-    """The tags of a PNG file; raises ValueError, struct.error or zlib.error where it is damaged."""
+    """Return the tags of a PNG file; raises ValueError, struct.error or zlib.error if it is damaged."""
     exif = icc = xmp = b""
     density: Density | None = None
     size = None
@@ -67,7 +67,7 @@ def _international_text(content: bytes) -> bytes:
 
 
 def write(data: bytes, tags: PictureTags) -> tuple[bytes, list[str]]:
-    """``data``, as an encoder made it, with ``tags`` in place of its own; and what has no place in it."""
+    """Replace the tags of an encoded file; returns the file, and the names of the tags that it cannot hold."""
     told: list[bytes] = []
     if tags.kind == "png":
         told += [_chunk(content[:4], content[4:]) for _, content in tags.kept]
@@ -85,7 +85,7 @@ def write(data: bytes, tags: PictureTags) -> tuple[bytes, list[str]]:
     for name, content in chunks(data):
         if name in _WRITTEN:
             parts.append(_chunk(name, content))
-        if name == b"IHDR":  # colour has to come before the samples
+        if name == b"IHDR":  # colour information must precede the samples
             parts += told
     return b"".join(parts), []
 

@@ -1,4 +1,4 @@
-"""Tags of picture files (EXIF, colour profile, XMP, resolution), from a file of one kind into one of another."""
+"""Tags of picture files (EXIF, colour profile, XMP, resolution), for files of different kinds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vidnoise.stills import jpeg, png, tiff, webp
 from vidnoise.stills.fields import PictureTags
 
 _TURNED = {90: 8, 180: 3, 270: 6}
-"""Degrees by which a video is shown turned (counterclockwise) to EXIF's orientation."""
+"""EXIF's orientation by rotation for display, in degrees counter-clockwise."""
 
 
 def kind_by_content(data: bytes) -> str | None:
-    """The kind of picture file that ``data`` is, or begins; None where it is none that can be read."""
+    """Return the kind of picture file that begins with ``data``; None if it is unsupported."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(png.SIGNATURE):
@@ -29,7 +29,7 @@ def kind_by_content(data: bytes) -> str | None:
 
 
 def read_tags(data: bytes) -> PictureTags:
-    """The tags of a picture file; what is damaged among them is named in :attr:`PictureTags.lost`."""
+    """Return the tags of a picture file; damaged ones are named in :attr:`PictureTags.lost`."""
     kind = kind_by_content(data) or ""
     reader = {"jpeg": jpeg.read, "png": png.read, "tiff": tiff.read, "webp": webp.read}.get(kind)
     if reader is None:
@@ -46,12 +46,12 @@ def write_tags(data: bytes, kind: str, tags: PictureTags, size: tuple[int, int])
 
     Args:
         data: The file.
-        kind: Its kind.
-        tags: Of the input.
-        size: Width and height.
+        kind: Kind of the file.
+        tags: Tags of the input.
+        size: Width and height of the picture.
 
     Returns:
-        The file, and in words what of the tags it cannot hold.
+        The file, and the names of the tags that it cannot hold.
     """
     if kind == "webp":
         data, lost = webp.write(data, tags, size)
@@ -65,11 +65,11 @@ def write_tags(data: bytes, kind: str, tags: PictureTags, size: tuple[int, int])
 
 
 def rotation_of(tags: PictureTags) -> int:
-    """Degrees by which a picture is shown turned, counterclockwise, as videos have it; mirroring is left out."""
+    """Return the rotation of a picture for display, in degrees counter-clockwise; mirroring is ignored."""
     orientation = tiff.orientation_of(tags.exif)
     return next((degrees for degrees, code in _TURNED.items() if code == orientation), 0)
 
 
 def tags_of_rotation(degrees: int) -> PictureTags:
-    """Tags of a picture out of a video that is shown turned by ``degrees``, counterclockwise."""
+    """Return the tags of a picture from a video that is rotated for display by ``degrees``, counter-clockwise."""
     return PictureTags(exif=tiff.exif_of(orientation=_TURNED[degrees]) if degrees in _TURNED else b"")

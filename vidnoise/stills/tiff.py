@@ -1,4 +1,4 @@
-"""What a TIFF file tells beside its samples, and EXIF, which is one without a picture."""
+"""Metadata of TIFF files, and EXIF, which has the structure of a TIFF file without a picture."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TypeAlias
 from vidnoise.stills.fields import Density, PictureTags
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Bytes of a value by its type."""
+"""Size of a value in bytes by its type."""
 _WORDS = {5: 4, 10: 4}
-"""Bytes that are swapped together, where that is not the whole value."""
+"""Number of bytes that are swapped together by type, if it is not the whole value."""
 _BYTE, _SHORT, _LONG, _RATIONAL, _UNDEFINED = 1, 3, 4, 5, 7
 
 _DIRECTORIES = (34665, 34853, 40965)
-"""Tags that point to further directories: EXIF's, GPS's, interoperability's."""
+"""Tags that point to further directories: EXIF, GPS, interoperability."""
 _ORIENTATION, _X, _Y, _UNIT = 274, 282, 283, 296
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
 _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 277, 338
@@ -28,7 +28,7 @@ _OF_THE_SAMPLES = frozenset(
         *range(321, 326), 330, *range(332, 342), 347, *range(512, 522), 529, 530, 531, 532, 32997, 32998, 37724,
     }
 )  # fmt: skip
-"""Tags that say how samples are stored: the encoder writes its own."""
+"""Tags that describe the storage of samples, which the encoder writes anew."""
 _MOST_PICTURES = 1000
 
 
@@ -53,7 +53,7 @@ def _order(data: bytes) -> str:
 
 
 def _parse(data: bytes, offset: int, order: str, depth: int = 0) -> tuple[_Directory, int]:
-    """A directory, and where the next one lies (0 for nowhere)."""
+    """Return a directory, and the offset of the next one (0 if there is none)."""
     (count,) = struct.unpack_from(f"{order}H", data, offset)
     found: _Directory = {}
     for i in range(count):
@@ -84,7 +84,7 @@ def _swapped(value: bytes, size: int) -> bytes:
 
 
 def _built(directory: _Directory, offset: int) -> bytes:
-    """``directory`` as it lies from ``offset`` on, little-endian."""
+    """Return the bytes of a directory for placement at ``offset``, little-endian."""
     entries = sorted(directory.items())
     head = [struct.pack("<H", len(entries))]
     behind = b""
@@ -133,12 +133,12 @@ def _density_entries(density: Density) -> _Directory:
 
 
 def has_density(exif: bytes) -> bool:
-    """Whether ``exif`` tells how many pixels there are to an inch."""
+    """Whether EXIF data states a resolution in pixels per inch or centimetre."""
     return density_of(exif) is not None
 
 
 def density_of(exif: bytes) -> Density | None:
-    """Pixels per inch or centimetre as ``exif`` tells them."""
+    """Return the resolution that EXIF data states; None if it states none."""
     try:
         return _density(_first_directory(exif)) if exif else None
     except (ValueError, struct.error):
@@ -146,7 +146,7 @@ def density_of(exif: bytes) -> Density | None:
 
 
 def orientation_of(exif: bytes) -> int:
-    """How the picture is to be turned by ``exif``, 1 (not at all) to 8."""
+    """Return the orientation that EXIF data states, 1 (upright) to 8."""
     try:
         found = _first_directory(exif).get(_ORIENTATION) if exif else None
     except (ValueError, struct.error):
@@ -155,7 +155,7 @@ def orientation_of(exif: bytes) -> int:
 
 
 def exif_of(*, density: Density | None = None, orientation: int | None = None) -> bytes:
-    """EXIF data that tells just this; ``orientation`` is 1 to 8."""
+    """Make EXIF data with a resolution and an orientation, 1 to 8, only."""
     found = _density_entries(density) if density else {}
     if orientation is not None:
         found[_ORIENTATION] = _Entry(_SHORT, 1, struct.pack("<H", orientation))
@@ -163,7 +163,7 @@ def exif_of(*, density: Density | None = None, orientation: int | None = None) -
 
 
 def n_pictures(data: bytes) -> int:
-    """How many full-size pictures there are in a TIFF file."""
+    """Return the number of full-size pictures in a TIFF file."""
     order = _order(data)
     (offset,) = struct.unpack_from(f"{order}I", data, 4)
     count = 0
@@ -177,7 +177,7 @@ def n_pictures(data: bytes) -> int:
 
 
 def read(data: bytes) -> PictureTags:
-    """The tags of a TIFF file; raises ValueError or struct.error where it is damaged."""
+    """Return the tags of a TIFF file; raises ValueError or struct.error if it is damaged."""
     directory = _first_directory(data)
     aside = {_XMP, _IPTC, _PHOTOSHOP, _ICC, _X, _Y, _UNIT}
     about = {tag: entry for tag, entry in directory.items() if tag not in _OF_THE_SAMPLES | aside}
@@ -199,7 +199,7 @@ def read(data: bytes) -> PictureTags:
 
 
 def write(data: bytes, tags: PictureTags) -> tuple[bytes, list[str]]:
-    """``data``, as an encoder made it, with ``tags`` in place of its own; and what has no place in it."""
+    """Replace the tags of an encoded file; returns the file, and the names of the tags that it cannot hold."""
     lost: list[str] = []
     own = {tag: entry for tag, entry in _first_directory(data).items() if tag in _OF_THE_SAMPLES}
     about: _Directory = {}

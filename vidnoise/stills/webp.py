@@ -1,4 +1,4 @@
-"""What a WebP file tells beside its samples: the chunks around the picture."""
+"""Metadata of WebP files: the chunks around the picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_animated(data: bytes) -> bool:
 
 
 def read(data: bytes) -> PictureTags:
-    """The tags of a WebP file."""
+    """Return the tags of a WebP file."""
     found = dict(reversed(list(_chunks(data))))  # of several, the first counts
     exif = found.get(b"EXIF", b"").removeprefix(b"Exif\0\0")
     size = None
@@ -36,7 +36,7 @@ def read(data: bytes) -> PictureTags:
 
 
 def write(data: bytes, tags: PictureTags, size: tuple[int, int]) -> tuple[bytes, list[str]]:
-    """``data``, as an encoder made it of a picture of ``size``, with ``tags``; and what has no place in it."""
+    """Add tags to an encoded picture of ``size``; returns the file, and the names of the tags that it cannot hold."""
     exif, lost = tags.exif, []
     if tags.density is not None and tags.density.unit and not tiff.has_density(exif):
         if exif:

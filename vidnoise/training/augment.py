@@ -31,7 +31,7 @@ class Augmenter:
     """Draws the deformations that are enabled.
 
     Raises:
-        UsageError: kornia is needed but not installed.
+        UsageError: Kornia is needed but not installed.
     """
 
     def __init__(self, settings: Augment) -> None:
@@ -62,8 +62,8 @@ class Deformation:
     """A rotation and an elastic deformation in one resampling, from a crop that is larger than the clip.
 
     Args:
-        patch: height and width of the resulting clip.
-        angle: radians.
+        patch: Height and width of the resulting clip.
+        angle: Radians.
         field: ``(1, 2, patch, patch)`` noise in [-1, 1], or ``None``.
     """
 

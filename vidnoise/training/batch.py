@@ -28,6 +28,8 @@ from vidnoise.training.pixels import Pack, render_on
 
 
 class Batch(NamedTuple):
+    """A batch of N clips of T frames."""
+
     clean: Tensor
     """``(T, N, 3, H, W)`` in [0, 1]."""
     noisy: Tensor
@@ -53,7 +55,7 @@ def measured_sigma(noise: Tensor, window: int = 16) -> Tensor:
 
     Args:
         noise: ``(N, T, 3, H, W)``; a clip's statistics are assumed steady over T.
-        window: side of the averaging window, in half-resolution pixels.
+        window: Side of the averaging window, in half-resolution pixels.
 
     Returns:
         ``(N, 6, H/2, W/2)``.
@@ -117,7 +119,7 @@ def as_video(clips: Tensor, shares: Tensor) -> Tensor:
     """Convert RGB clips ``(N, T, 3, H, W)`` to centred RGB, in which the network gets video (:mod:`vidnoise.color`).
 
     Args:
-        clips: clean or noisy.
+        clips: Clean or noisy.
         shares: ``(N, 2)``: luma weights of red and blue.
     """
     kr, kb = (share.view(-1, 1, 1, 1, 1).to(clips.device) for share in shares.unbind(1))
@@ -132,15 +134,15 @@ class BatchMaker:
     """Makes batches of random clips with drawn noise, or of noisy clips from the pool, as configured.
 
     Args:
-        config: defines the noise and its modifications.
-        pack: source of the clips.
-        pool: encoded clips, if the configuration uses them.
+        config: Defines the noise and its modifications.
+        pack: Source of the clips.
+        pool: Encoded clips, if the configuration uses them.
         where: ``cpu``, ``device`` or ``auto``: see :func:`~vidnoise.training.pixels.render_on`.
-        device: the training device.
-        seed: seed of all draws.
+        device: The training device.
+        seed: Seed of all draws.
 
     Raises:
-        UsageError: the configuration names an unknown noise type, or uses encoded clips without a pool.
+        UsageError: The configuration names an unknown noise type, or uses encoded clips without a pool.
     """
 
     def __init__(

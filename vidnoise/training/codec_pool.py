@@ -55,8 +55,8 @@ logger = logging.getLogger(__name__)
 
 
 ENCODED_FILE = "encoded.mkv"
-"""A pool that came with the training data, beside its folder, written by :mod:`.pack`; a ``.json`` file of the same
-name describes its contents."""
+"""Name of a pool that came with the training data, next to its folder, written by :mod:`.pack`; a ``.json`` file of the
+same name describes its contents."""
 
 
 class Encoded(NamedTuple):
@@ -110,18 +110,18 @@ class CodecPool:
     """Encoded clips in a memory-mapped file beside the decoded training data.
 
     Args:
-        pack: the clean clips.
-        cache: folder where the pool is kept, under a name derived from its inputs, so that a change rebuilds it.
+        pack: The clean clips.
+        cache: Folder where the pool is kept, under a name derived from its inputs, so that a change rebuilds it.
             Without PyAV, any pool found there is used.
-        settings: number and size of the clips.
-        brought: a pool that came with the data, if there is one: used whatever the settings.
+        settings: Number and size of the clips.
+        brought: A pool that came with the data, if there is one: used whatever the settings.
 
     Attributes:
         pairs: ``(clips, 2, T, H, W, 3)`` uint8 RGB: the decoded clip, and the clean one.
-        about: noise and encoding of each clip.
+        about: Noise and encoding of each clip.
 
     Raises:
-        UsageError: there is no pool, and no PyAV to make one with.
+        UsageError: There is no pool, and no PyAV to make one with.
     """
 
     def __init__(self, pack: ClipPack, cache: Path, settings: Pool, *, brought: Path | None = None) -> None:
@@ -212,9 +212,9 @@ class PoolSampler:
     """Draws random parts of a pool's clips.
 
     Args:
-        pool: source of the clips.
-        pixels: renders them.
-        rng: random generator of all draws.
+        pool: Source of the clips.
+        pixels: Renders them.
+        rng: Random generator of all draws.
     """
 
     def __init__(self, pool: CodecPool, pixels: Pixels, rng: np.random.Generator) -> None:
@@ -233,7 +233,7 @@ class PoolSampler:
             red and blue.
 
         Raises:
-            UsageError: the pool's clips are smaller than ``patch``.
+            UsageError: The pool's clips are smaller than ``patch``.
         """
         rng, (length, height, width) = self.rng, self.size
         if patch > min(height, width):

@@ -203,7 +203,7 @@ class TrainConfig:
         """Return the tier's settings, overridden by those of :attr:`model`.
 
         Raises:
-            UsageError: the network has no such setting.
+            UsageError: The network has no such setting.
         """
         try:
             return ModelConfig.from_dict({**TIERS[self.tier].to_dict(), **self.model})
@@ -329,7 +329,7 @@ def load_config(name_or_path: str) -> TrainConfig:
     """Read a configuration from a file (TOML, or YAML by its suffix), or by the name of a shipped one.
 
     Raises:
-        UsageError: there is no such file, or it has unknown, missing or invalid settings.
+        UsageError: There is no such file, or it has unknown, missing or invalid settings.
     """
     path = Path(name_or_path)
     if not path.suffix:

@@ -57,12 +57,12 @@ class ClipPack:
     """All clips and photos below a folder, decoded once into a memory-mapped file.
 
     Args:
-        folder: searched recursively for videos and pictures.
-        cache: folder where the decoded file is kept, under a name derived from the contents of ``folder``, so that a
+        folder: Searched recursively for videos and pictures.
+        cache: Folder where the decoded file is kept, under a name derived from the contents of ``folder``, so that a
             change rebuilds it.
 
     Attributes:
-        name: name of the decoded file, without suffix.
+        name: Name of the decoded file, without suffix.
     """
 
     def __init__(self, folder: Path, cache: Path) -> None:
@@ -119,11 +119,11 @@ class ClipSampler:
     more: see :mod:`vidnoise.training.augment`.
 
     Args:
-        pack: source of the clips.
-        pixels: renders them.
-        synthetic: share of clips made from photos.
-        rng: random generator of all draws.
-        augment: probabilities of the augmentations.
+        pack: Source of the clips.
+        pixels: Renders them.
+        synthetic: Share of clips made from photos.
+        rng: Random generator of all draws.
+        augment: Probabilities of the augmentations.
     """
 
     def __init__(

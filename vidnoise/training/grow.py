@@ -48,7 +48,7 @@ def side_by_side(module: nn.Module, parts: list[dict[str, Tensor]]) -> None:
     output of the whole, stays as it is: the input goes to all, the output is the mean of theirs.
 
     Raises:
-        ValueError: the parts differ in shape, or ``module`` is not the sum of their widths.
+        ValueError: The parts differ in shape, or ``module`` is not the sum of their widths.
     """
     count = len(parts)
     for key, new in module.state_dict().items():

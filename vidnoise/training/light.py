@@ -18,8 +18,8 @@ def with_changing_light(clips: Tensor, augment: Augment, rng: np.random.Generato
 
     Args:
         clips: ``(N, T, 3, H, W)`` in [0, 1].
-        augment: probabilities :attr:`Augment.fade` and :attr:`Augment.flash`.
-        rng: random generator; unused if both are 0, so that runs without them keep seeing the same clips.
+        augment: Probabilities :attr:`Augment.fade` and :attr:`Augment.flash`.
+        rng: Random generator; unused if both are 0, so that runs without them keep seeing the same clips.
     """
     n, frames = clips.shape[:2]
     if frames < 2 or not (augment.fade or augment.flash):

@@ -11,8 +11,8 @@ def append(row: dict[str, float | str], path: Path) -> None:
     """Append a row to a log, rewriting the log if the row has new columns.
 
     Args:
-        row: values by column; missing columns stay empty.
-        path: the log; created if it does not exist.
+        row: Values by column; missing columns stay empty.
+        path: The log; created if it does not exist.
     """
     columns, earlier = [], []
     if path.is_file():

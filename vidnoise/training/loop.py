@@ -48,15 +48,15 @@ class Trainer:
     current ones, ``<name>-raw.safetensors``, from which another run may continue.
 
     Args:
-        config: model and training settings.
-        data: a folder (see :meth:`Folders.below`), or the folders themselves.
-        run: folder of the run. Resumes from a checkpoint found there.
+        config: Model and training settings.
+        data: A folder (see :meth:`Folders.below`), or the folders themselves.
+        run: Folder of the run. Resumes from a checkpoint found there.
         device: ``cpu``, ``cuda`` or ``mps``; overridden by that of ``ranks``, if given.
-        cache: folder where decoded clips are kept.
-        minutes: pause the run after this time.
-        where: device on which batches are made: ``cpu``, ``device`` or ``auto``
+        cache: Folder where decoded clips are kept.
+        minutes: Pause the run after this time.
+        where: Device on which batches are made: ``cpu``, ``device`` or ``auto``
             (:func:`~vidnoise.training.pixels.render_on`).
-        ranks: this process among those that train together (:func:`~vidnoise.training.parallel.processes`).
+        ranks: This process among those that train together (:func:`~vidnoise.training.parallel.processes`).
     """
 
     def __init__(
@@ -272,7 +272,7 @@ class Trainer:
             span = range(start, min(start + stretch, frames))
             with self.precision.autocast():
                 loss, parts, state = clip_loss(self.network, batch, known, self.config, span, state)
-            # The graph of the look-ahead over the whole clip is shared by all spans.
+            # The graph of the lookahead over the whole clip is shared by all spans.
             self.precision.scaler.scale(loss).backward(retain_graph=span.stop < frames)
             state = state.detach()
             for key, value in {"loss": loss.detach(), **parts}.items():

@@ -19,11 +19,11 @@ def restoration(clean: Tensor, target: Tensor, kind: str, alpha: float = 0.84) -
     """Return the loss of pictures against their truth.
 
     Args:
-        clean, target: the network's pictures and the true ones.
+        clean, target: The network's pictures and the true ones.
         kind: ``charbonnier``, ``l1``, ``l1_ssim`` or ``psnr``. ``l1_ssim`` is alpha L1 + (1 - alpha) (1 - SSIM), as in
             Zhao et al., "Loss Functions for Image Restoration with Neural Networks", arXiv:1511.08861 (MS-SSIM there);
             ``psnr`` the logarithm of the mean square error, as in Chen et al., "HINet", arXiv:2105.06086.
-        alpha: weight of L1 in ``l1_ssim``.
+        alpha: Weight of L1 in ``l1_ssim``.
     """
     if kind == "charbonnier":
         return charbonnier(clean - target)

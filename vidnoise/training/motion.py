@@ -14,10 +14,10 @@ def paths(frames: int, patch: int, sizes: np.ndarray, rng: np.random.Generator) 
     """Draw smooth random paths of a camera over pictures, one per picture.
 
     Args:
-        frames: length of the clips.
-        patch: height and width of the clips.
+        frames: Length of the clips.
+        patch: Height and width of the clips.
         sizes: ``(n, 2)``, height and width of each picture.
-        rng: random generator.
+        rng: Random generator.
 
     Returns:
         ``(n, frames, 2, 3)`` float32: affine maps from (x, y) in the patch to (x, y) in the picture. They may lead

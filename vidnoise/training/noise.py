@@ -143,8 +143,8 @@ def _demosaiced(mosaic: Tensor, red_row: Tensor, red_column: Tensor, mix: Tensor
     """Demosaic samples of a Bayer mosaic, ``(N, T, 1, H, W)`` to ``(N, T, 3, H, W)``.
 
     Args:
-        mosaic: one sample per pixel; the edges wrap around.
-        red_row, red_column: bool, the rows and columns of red samples.
+        mosaic: One sample per pixel; the edges wrap around.
+        red_row, red_column: Bool, the rows and columns of red samples.
         mix: 0 for bilinear, 1 for the linear kernels of Malvar, He and Cutler, "High-quality linear interpolation for
             demosaicing of Bayer-patterned color images" (2004), which sharpen; or a blend in between.
     """

@@ -32,11 +32,11 @@ def look(network: DenoiseNetwork, batch: Batch, blind: Tensor, config: TrainConf
     """Estimate noise levels, and run the backward pass over the clips.
 
     Args:
-        network: in training mode.
-        batch: see :class:`Batch`.
+        network: In training mode.
+        batch: See :class:`Batch`.
         blind: ``(N,)`` bool, the clips that get the estimated noise level.
-        config: determines whether the estimator is trained as well.
-        both_ways: whether to run the backward pass.
+        config: Determines whether the estimator is trained as well.
+        both_ways: Whether to run the backward pass.
     """
     frames, n, _, height, width = batch.clean.shape
     device = batch.clean.device
@@ -76,12 +76,12 @@ def clip_loss(
     """Return the loss of one batch of clips, or of a span of their frames.
 
     Args:
-        network: in training mode.
-        batch: see :class:`Batch`.
-        known: from :func:`look`.
-        config: has the weights of the loss's parts.
-        span: the frames to include; the losses of spans that make up the clip add up to the clip's.
-        state: state after the frames before the span; ``None`` at the first.
+        network: In training mode.
+        batch: See :class:`Batch`.
+        known: From :func:`look`.
+        config: Has the weights of the loss's parts.
+        span: The frames to include; the losses of spans that make up the clip add up to the clip's.
+        state: State after the frames before the span; ``None`` at the first.
 
     Returns:
         The scalar loss, its parts without gradients, and the state after the span.
@@ -122,9 +122,9 @@ def estimator_loss(network: DenoiseNetwork, batch: Batch, config: TrainConfig) -
     """Return the loss of the noise estimator alone, several times as fast as with whole frames.
 
     Args:
-        network: in training mode.
-        batch: see :class:`Batch`.
-        config: has the weight of the pictures that the core produces with the estimates.
+        network: In training mode.
+        batch: See :class:`Batch`.
+        config: Has the weight of the pictures that the core produces with the estimates.
     """
     frames, n, _, height, width = batch.clean.shape
     memory = network.initial_state(n, height, width, device=batch.clean.device).memory

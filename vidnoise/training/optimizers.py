@@ -22,7 +22,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
     Args:
         matrices: ``(..., rows, columns)``.
-        steps: number of iterations.
+        steps: Number of iterations.
     """
     a, b, c = _COEFFICIENTS
     # Most CPUs emulate bfloat16, which would take longer than the rest of a training step.
@@ -70,12 +70,12 @@ def make_optimizers(
     """Create the optimisers of a network's parameters.
 
     Args:
-        network: its parameters are split between the optimisers.
-        muon_lr: learning rate of Muon, for convolutions of 8 or more outputs that mix channels.
-        adam_lr: learning rate of AdamW, for biases, narrow heads and depthwise convolutions; for everything if ``kind``
+        network: Its parameters are split between the optimisers.
+        muon_lr: Learning rate of Muon, for convolutions of 8 or more outputs that mix channels.
+        adam_lr: Learning rate of AdamW, for biases, narrow heads and depthwise convolutions; for everything if ``kind``
             is ``adamw``.
         kind: ``muon`` or ``adamw``.
-        weight_decay: decay of the convolutions that Muon handles (or would handle), multiplied by the learning rate.
+        weight_decay: Decay of the convolutions that Muon handles (or would handle), multiplied by the learning rate.
     """
     wide = [p for p in network.parameters() if p.ndim == 4 and p.shape[0] >= 8 and p.shape[1] > 1]
     chosen = {id(p) for p in wide}

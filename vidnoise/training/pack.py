@@ -46,14 +46,14 @@ def cut_down(folders: Folders, out: Path, *, megabytes: float, pool: CodecPool |
     """Write a smaller data folder.
 
     Args:
-        folders: the complete data.
-        out: folder to write; must be empty or not exist.
-        megabytes: maximum size, in units of 10^6 bytes.
-        pool: encoded clips to select from.
+        folders: The complete data.
+        out: Folder to write; must be empty or not exist.
+        megabytes: Maximum size, in units of 10^6 bytes.
+        pool: Encoded clips to select from.
 
     Raises:
         SinkOpenError: ``out`` is not empty.
-        UsageError: the clips or the photos do not fit.
+        UsageError: The clips or the photos do not fit.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SinkOpenError(f"{out} is not an empty folder", str(out))

@@ -78,7 +78,7 @@ def processes(device: torch.device) -> Iterator[Ranks]:
         device: ``cpu`` (communicating by gloo), or ``cuda`` (by nccl; each process uses the GPU of its local rank).
 
     Raises:
-        DeviceError: there are fewer GPUs than processes, or the device is of another kind.
+        DeviceError: There are fewer GPUs than processes, or the device is of another kind.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

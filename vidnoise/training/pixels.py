@@ -254,9 +254,9 @@ def render_on(where: str, packs: Sequence[Pack], device: torch.device | None, au
     Args:
         where: ``cpu``, ``device``, or ``auto``: the training device if it is a GPU whose free memory is at least twice
             the size of the packs and there are no deformations, else the CPU.
-        packs: the packs to render.
-        device: the training device; the CPU by default.
-        augment: has the probabilities of the deformations.
+        packs: The packs to render.
+        device: The training device; the CPU by default.
+        augment: Has the probabilities of the deformations.
 
     Raises:
         UsageError: ``where`` is unknown.

@@ -87,9 +87,9 @@ def draw_crops(
     Args:
         shapes: ``(videos, 3)``: frames, height and width of each.
         video: ``(n,)``: index of the video to cut from.
-        frames: length of the clips. Shorter videos are played to and fro.
-        patch: height and width; a number, or ``(n,)``.
-        rng: random generator of all draws.
+        frames: Length of the clips. Shorter videos are played to and fro.
+        patch: Height and width; a number, or ``(n,)``.
+        rng: Random generator of all draws.
         row_step: ``(n,)``: see :attr:`Crops.row_step`; by default 1.
     """
     n = len(video)
@@ -116,9 +116,9 @@ class Planner:
     Args:
         videos: ``(videos, 3)``: frames, height and width of each video; may be empty.
         photos: ``(photos, 2)``: height and width of each photo; may be empty.
-        synthetic: share of clips made from photos, if there are both.
-        augment: has the probabilities of rotations and elastic deformations.
-        rng: random generator of all draws.
+        synthetic: Share of clips made from photos, if there are both.
+        augment: Has the probabilities of rotations and elastic deformations.
+        rng: Random generator of all draws.
     """
 
     def __init__(

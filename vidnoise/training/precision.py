@@ -17,10 +17,10 @@ class Precision:
     Args:
         name: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device supports it; else fp16 on CUDA,
             fp32 elsewhere.
-        device: the training device.
+        device: The training device.
 
     Raises:
-        UsageError: the name is unknown.
+        UsageError: The name is unknown.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:

@@ -33,7 +33,7 @@ def branch(network: nn.Module) -> None:
     """Add branches to the residual blocks, in place; the function of the network does not change.
 
     Raises:
-        UsageError: there are no plain 3×3 convolutions to branch.
+        UsageError: There are no plain 3×3 convolutions to branch.
     """
     found = False
     for block in [m for m in network.modules() if isinstance(m, ResidualBlock)]:

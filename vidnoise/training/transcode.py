@@ -103,7 +103,7 @@ def transcode(frames: list[Frame], encoding: Encoding) -> list[Frame]:
     """Encode frames and decode them again.
 
     Raises:
-        EncodeError: this build of FFmpeg has no such encoder, or the number of frames has changed.
+        EncodeError: This build of FFmpeg has no such encoder, or the number of frames has changed.
     """
     first = frames[0]
     try:
@@ -139,10 +139,10 @@ def record(path: Path, pictures: Iterable[np.ndarray], options: dict[str, str], 
     """Write pictures ``(H, W, 3)`` uint8 RGB as a video that OpenCV reads: H.264 in 4:4:4, or ``exact``.
 
     Args:
-        path: an ``.mkv`` file.
-        pictures: all of one even size.
-        options: options of x264.
-        exact: encode losslessly in RGB.
+        path: An ``.mkv`` file.
+        pictures: All of one even size.
+        options: Options of x264.
+        exact: Encode losslessly in RGB.
     """
     encoder, pix_fmt = ("libx264rgb", "rgb24") if exact else ("libx264", "yuv444p")
     options = {**options, "qp": "0"} if exact else options
