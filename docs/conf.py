@@ -22,6 +22,11 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 :caption: Guide
+docs/TUTORIAL
+docs/RECIPES
+docs/FAQ
+docs/GALLERY
+docs/USAGE
 docs/LOOKING
 docs/STRENGTH
 docs/BATCH
@@ -39,10 +44,20 @@ samples/README
 
 ```{toctree}
 :hidden:
+:caption: For
+docs/FOOTAGE
+docs/CAMERAS
+docs/ENCODING
+docs/VISION
+```
+
+```{toctree}
+:hidden:
 :caption: Python
 examples/README
 docs/API
 docs/SERVER
+docs/TRAINING
 ```
 
 ```{toctree}

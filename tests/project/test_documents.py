@@ -161,7 +161,7 @@ def test_command_lines_have_the_options_that_the_program_has(path: Path) -> None
 
 
 def test_command_lines_are_found_and_refused() -> None:
-    assert len(list(command_lines(ROOT / "README.md"))) > 20
+    assert len(list(command_lines(ROOT / "docs/USAGE.md"))) > 20
     with pytest.raises(click.UsageError, match="--no-such-option"):
         check_command_line(["in.mp4", "-o", "out.mp4", "--no-such-option"])
 

@@ -56,7 +56,7 @@ class Camera:
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 @click.option("-v", "--verbose", count=True, help="Show choices and their reasons; -vv for debugging.")
 def cameras(path: str, quiet: bool, verbose: int) -> int:
-    """Denoise the cameras listed in FILE, a TOML file, until they end or Ctrl-C.
+    r"""Denoise the cameras listed in FILE, a TOML file, until they end or Ctrl-C.
 
     \b
     model = "fast"                # options for all cameras
