@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import shlex
+import string
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +19,7 @@ import pytest
 
 import vidnoise
 from support.paths import ROOT
+from vidnoise.cli import main
 
 EXAMPLES = ROOT / "examples"
 LONGEST = 60
@@ -125,10 +130,51 @@ def test_photos(example: Example, tmp_path: Path) -> None:
         example("photos", tmp_path, "-o", tmp_path / "again")
 
 
+FIRST_MINUTES = EXAMPLES / "first-minutes"
+
+
+def command_lines(script: str, **variables: str) -> list[list[str]]:
+    """Return the commands of a script that call vidnoise."""
+    text = string.Template(script.replace("\\\n", "")).safe_substitute(variables)
+    lines = [shlex.split(line) for line in text.splitlines() if line.startswith("vidnoise ")]
+    return [line[1 : next((i for i, word in enumerate(line) if word.startswith(">")), None)] for line in lines]
+
+
+@pytest.mark.parametrize("name", ["footage", "camera", "photos", "packager", "vision"])
+def test_first_minutes(name: str, clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of the script, in this process; files that it writes for itself are written by a shell."""
+    script = (FIRST_MINUTES / f"{name}.sh").read_text(encoding="utf-8")
+    video = "lavfi:testsrc2=size=64x48:rate=10:duration=0.5" if name == "camera" else str(clips("cfr"))
+    written = "".join(re.findall(r"^cat >.*?^END\n", script, re.MULTILINE | re.DOTALL))
+    subprocess.run(["sh", "-euc", written], env={"CAMERA": video, "OUT": str(tmp_path)}, check=True)
+    commands = command_lines(script, VIDEO=video, CAMERA=video, OUT=str(tmp_path))
+    assert len(commands) >= 2
+    for command in commands:
+        assert main(command) == 0, command
+    assert len(list(tmp_path.iterdir())) >= 2
+
+
+@pytest.mark.slow
+def test_first_minutes_in_a_shell(clips: Any, tmp_path: Path) -> None:
+    folder = Path(sys.executable).parent
+    for script in sorted(FIRST_MINUTES.glob("*.sh")):
+        arguments = [str(clips("cfr"))] if "VIDEO=" in script.read_text(encoding="utf-8") else []
+        arguments += (
+            [] if "CAMERA=" not in script.read_text(encoding="utf-8") else ["lavfi:testsrc2=size=64x48:duration=0.5"]
+        )
+        environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(
+            [str(script), *arguments, str(tmp_path / script.stem)], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{script.name}: {done.stderr}"
+
+
 def test_every_example_is_short_listed_and_run_here() -> None:
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     programs = sorted(EXAMPLES.glob("*.py"))
     assert len(programs) >= 6
+    for script in FIRST_MINUTES.glob("*.sh"):
+        assert f"(first-minutes/{script.name})" in listed
     for program in programs:
         assert len(program.read_text(encoding="utf-8").splitlines()) < LONGEST, program.name
         assert f"({program.name})" in listed
