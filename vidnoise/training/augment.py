@@ -40,7 +40,7 @@ class Augmenter:
             try:
                 import kornia  # noqa: F401
             except ImportError as ex:
-                raise UsageError("augmentation needs kornia: pip install 'vidnoise[train]'") from ex
+                raise UsageError("augmentation needs kornia: pip install kornia") from ex
 
     def draw(self, patch: int, rng: np.random.Generator) -> Deformation | None:
         """Draw the deformation of the next clip of ``patch`` × ``patch`` pixels; ``None`` for no deformation."""
