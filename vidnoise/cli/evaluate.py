@@ -108,12 +108,12 @@ def evaluate(**options: Any) -> None:
 
     Classic filters get the strength that works best on these very clips, for each sigma or scenario.
     """
-    import cv2
     import torch
     from rich.console import Console
 
     from vidnoise.backends.device import resolve_device
     from vidnoise.evaluation.tables import markdown
+    from vidnoise.opencv import cv2
 
     given = Options(**options)
     if given.threads:
