@@ -54,7 +54,7 @@ def _version(package: str) -> str | None:
 
 
 def _opencv_packages() -> dict[str, str | None]:
-    """Return the versions of the installed packages that bring ``cv2``. With more than one, they overwrite each other."""
+    """Return the versions of the installed packages that bring ``cv2``; several overwrite each other."""
     found = importlib.metadata.packages_distributions().get("cv2", [])
     return {name: _version(name) for name in sorted(set(found))}
 
