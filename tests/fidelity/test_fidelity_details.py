@@ -86,6 +86,12 @@ def captions(path: Path) -> list[bool]:
         return [any(i.type.name == "A53_CC" for i in side_data(f)) for f in container.decode(video=0)]
 
 
+needs_options = pytest.mark.skipif(
+    not hasattr(av.CodecContext, "supported_options"), reason="PyAV 17 does not say which encoders write captions"
+)
+
+
+@needs_options
 @pytest.mark.parametrize("first", [0, 4])
 def test_captions_are_carried_where_the_encoder_can(
     clips: Clips, tmp_path: Path, first: int, caplog: pytest.LogCaptureFixture
@@ -104,6 +110,7 @@ def test_captions_are_carried_where_the_encoder_can(
         assert all(np.array_equal(255 - a, b) for a, b in zip(before, after, strict=True))
 
 
+@needs_options
 def test_each_of_two_outputs_has_the_captions_and_its_own_pictures(clips: Clips, tmp_path: Path) -> None:
     """Both are encoded at once, each on its thread, from one picture of the decoder's."""
     source = with_captions(clips("cfr").path, tmp_path / "in.mp4", 0)

@@ -1,4 +1,4 @@
-"""compose.yaml, as far as it can be tried without Docker: its services, and the command lines that their shells begin."""
+"""compose.yaml, as far as it can be tried without Docker: its services, and the commands that their shells begin."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def side_data(picture: av.VideoFrame) -> Iterator[SideData]:
     found = picture.side_data
     with contextlib.suppress(IndexError):
         for i in itertools.count():
-            yield found[i]
+            yield found[i]  # type: ignore[literal-required]
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
