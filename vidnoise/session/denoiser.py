@@ -147,6 +147,8 @@ class Denoiser(AssignedOnce):
         if grain_table is not None and not isinstance(grain_table, GrainTable):
             grain_table = GrainTable(grain_table)
         self._grain_table = grain_table
+        region = None if chosen.noise_region is None else parse_region(chosen.noise_region)
+        region_noise = None if region is None else RegionNoise(region, rotation)
         self._adapter = PictureAdapter(order)
         self._amounts = Strength(
             chosen.strength, zones=chosen.zones, mask=chosen.mask, rotation=rotation, begin_seconds=begin_seconds,
@@ -162,9 +164,7 @@ class Denoiser(AssignedOnce):
         self.network = self.model.network
         self.backend = self._open_backend(backend, chosen.max_memory, lookahead)
         self.sigma = chosen.sigma
-        self._profile = noise_profile and noise_profile.to(self.device)
-        if noise_profile is None and chosen.noise_region is not None:
-            self._profile = RegionNoise(parse_region(chosen.noise_region), rotation)
+        self._profile = region_noise if noise_profile is None else noise_profile.to(self.device)
         self._luma, self._chroma, self._detect_cuts = chosen.luma, chosen.chroma, chosen.detect_cuts
         self.latency_frames = lookahead
         """Number of later frames that may have to be pushed before a frame is returned."""

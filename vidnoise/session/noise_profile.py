@@ -1,7 +1,7 @@
 """The noise level by channel and band, measured where the user knows that the picture is nothing but noise.
 
 The plain standard deviation there is closer to the truth than the network's estimate, which knows nothing of the
-place. The picture is cut into small blocks; each loses its gradient (a plane fitted to each band), and what is left is
+place. The picture is cut into small blocks; each loses its gradient, a plane that is fitted to it, and what is left is
 noise. A quantile over the blocks, scaled to what it would be of white noise, ignores those with an edge or a speck.
 """
 
@@ -23,12 +23,15 @@ BLOCK = 8
 """Side of a block in samples of a band; twice as many pixels."""
 
 FREEDOM = BLOCK * BLOCK - 3
-"""Independent samples of a block of one band, after the fit of a plane."""
+"""Independent samples of a block of the low-pass band, after the fit of a plane."""
 
 FLATTEST, LOW = 0.1, 0.25
 """Share of a whole picture's blocks that count, those with the least gradient, and the quantile of these: even there,
 some texture is left. Of a region that the user has chosen, all blocks count, and the median.
 """
+
+ROUNDING = (0.01 / 255) ** 2
+"""Variance of less than this is the rounding of float32 in a part that is exactly flat."""
 
 EXPOSED = 0.04, 0.96
 """Range of brightness of the blocks that count in a whole picture: beyond it, noise may be clipped."""
@@ -85,7 +88,7 @@ class RegionNoise:
         variance = region_variance(noisy, self.region, self._rotation)
         if self._mean is None or self._count is None:
             self._mean, self._count = torch.zeros_like(variance), torch.zeros(1, 1, device=noisy.device)
-        has_noise = (variance.amax(1, keepdim=True) > 0).float()  # a black frame says nothing of the noise
+        has_noise = (variance.amax(1, keepdim=True) > ROUNDING).float()  # a black frame says nothing of the noise
         count = self._count * continues.view(1, 1) + has_noise
         self._count = count.clamp(max=MEMORY)
         self._mean = self._mean + (variance - self._mean) * has_noise / self._count.clamp(min=1)
@@ -120,7 +123,7 @@ def picture_variance(noisy: Tensor) -> Tensor | None:
     variances = _variances(bands)
     luma = _blocks(bands[:, :1])[:, 0]
     brightness = luma.mean(1) * (GRAY / 2)
-    may_count = variances.amax(1) > 0
+    may_count = variances.amax(1) > ROUNDING
     is_exposed = may_count & (brightness > EXPOSED[0]) & (brightness < EXPOSED[1])
     may_count = is_exposed if bool(is_exposed.any()) else may_count  # a night has nothing but dark parts
     if not bool(may_count.any()):
@@ -141,9 +144,10 @@ def _blocks(bands: Tensor) -> Tensor:
 
 def _variances(bands: Tensor) -> Tensor:
     """Return the variance ``(n, 6)`` of each block around its gradient, in the low-pass band and in the details."""
-    blocks = _blocks(bands)
-    variance = (blocks @ _without_plane(bands.device)).square().sum(2) / FREEDOM
-    return torch.cat([variance[:, :3], variance[:, 3:].unflatten(1, (3, 3)).mean(1)], 1)
+    low, details = _blocks(bands).split((3, 9), 1)
+    low = (low @ _without_plane(bands.device)).square().sum(2) / FREEDOM
+    # A gradient of the picture is a constant in its details.
+    return torch.cat([low, details.var(2).unflatten(1, (3, 3)).mean(1)], 1)
 
 
 @lru_cache(maxsize=8)
@@ -158,7 +162,7 @@ def _quantile(variances: Tensor, share: float) -> Tensor:
     """Return a quantile over blocks, ``(n, 6)`` to ``(1, 6)``, divided by its value for white noise of variance 1."""
     if len(variances) == 1:
         return variances
-    low, detail = _chi_square(share, FREEDOM), _chi_square(share, 3 * FREEDOM)
+    low, detail = _chi_square(share, FREEDOM), _chi_square(share, 3 * BLOCK * BLOCK - 3)
     found = variances.quantile(share, 0, keepdim=True)
     return torch.cat([found[:, :3] / low, found[:, 3:] / detail], 1)
 

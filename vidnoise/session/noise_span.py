@@ -20,7 +20,7 @@ from vidnoise.kernels.conversion import to_network
 from vidnoise.model.network import MULTIPLE
 from vidnoise.notices import silent
 from vidnoise.session.fields import fields
-from vidnoise.session.noise_profile import NoiseProfile, picture_variance, region_variance
+from vidnoise.session.noise_profile import ROUNDING, NoiseProfile, picture_variance, region_variance
 from vidnoise.session.noise_region import Region
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.sources import make_source, source_kind
@@ -125,7 +125,7 @@ def measure_frames(frames: Iterable[Frame], region: Region | None, rotation: int
         for picture in fields(frame) if frame.interlaced else (frame,):
             noisy = to_network(picture, MULTIPLE)[..., : picture.height, : picture.width]
             variance = picture_variance(noisy) if region is None else region_variance(noisy, region, rotation)
-            if variance is not None and bool((variance > 0).any()):
+            if variance is not None and bool((variance > ROUNDING).any()):
                 found.append(variance.cpu())
     if not n_frames:
         return None
