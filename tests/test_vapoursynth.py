@@ -1,4 +1,4 @@
-"""The filter for VapourSynth: any order of requests, formats, colours. A part is skipped where VapourSynth is missing."""
+"""The filter for VapourSynth: any order of requests, formats, colours. Without VapourSynth, a part is skipped."""
 
 from __future__ import annotations
 
