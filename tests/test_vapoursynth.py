@@ -267,13 +267,15 @@ def test_zones_have_the_times_of_the_clip_also_after_a_seek(vs: Any) -> None:
         assert np.array_equal(arrays(clean.get_frame(n))[0], arrays(clip.get_frame(n))[0]) == is_same
 
 
-def test_interlaced_frames_are_denoised_by_field(vs: Any) -> None:
+def test_interlaced_frames_are_denoised_by_field_in_which_a_region_has_half_the_lines(vs: Any) -> None:
     clip = noisy_clip(vs, "YUV420P8", 3, _FieldBased=2)
     interlaced, whole = (
         arrays(denoise(c, sigma=12, **OPTIONS).get_frame(2))[0]
         for c in (clip, noisy_clip(vs, "YUV420P8", 3, _FieldBased=0))
     )
     assert not np.array_equal(interlaced, whole)
+    clip = noisy_clip(vs, "YUV420P8", 3, _FieldBased=2)
+    denoise(clip, noise_region=(32, 16, 32, 32), **OPTIONS).get_frame(2)  # reaches down to line 48
 
 
 def test_the_script_of_the_documentation_runs(vs: Any) -> None:

@@ -21,6 +21,7 @@ from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat
 from vidnoise.options import DenoiseOptions
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
+from vidnoise.session.noise_region import parse_region
 from vidnoise.weights import ModelLike, as_model
 
 if TYPE_CHECKING:
@@ -77,15 +78,16 @@ def denoise(clip: Any, *, model: ModelLike = "standard", **options: Unpack[Denoi
         raise UsageError("grain_table is written at the end of a video, which VapourSynth never tells", "grain_table")
     format = pixel_format(clip)
     loaded = as_model(model, resolve_device(chosen.device))
-    first = Denoiser(loaded, **chosen.keywords(DenoiseOptions))  # finds errors now, and opens the backend once
-    shared = {**chosen.keywords(DenoiseOptions), "backend": first.backend, "max_memory": None}
+    region = None if chosen.noise_region is None else replace(parse_region(chosen.noise_region), lines=clip.height)
+    given: dict[str, Any] = {**chosen.keywords(DenoiseOptions), "noise_region": region}
+    with Denoiser(loaded, **given) as first:  # finds errors now, and opens the backend once
+        given |= {"backend": first.backend, "max_memory": None}
 
     def start(frames: Iterator[Frame], begin: int) -> Iterator[Frame]:
-        more = {**shared, "begin_seconds": float(begin / clip.fps) if clip.fps else 0.0}
-        return FieldDenoiser(
-            Denoiser(loaded, **more),
-            lambda model: Denoiser(model, **{**more, "grain_seed": chosen.grain_seed + 1}),
-        )(frames)
+        begin_seconds = float(begin / clip.fps) if clip.fps else 0.0
+        make = functools.partial(Denoiser, begin_seconds=begin_seconds, **given)
+        # The other field gets its grain from another seed.
+        return FieldDenoiser(make(loaded), functools.partial(make, grain_seed=chosen.grain_seed + 1))(frames)
 
     n_kept = vapoursynth.core.num_threads + first.latency_frames + SPARE_FRAMES
     stream = _Stream(functools.partial(_frames, clip, format), start, clip.num_frames, n_kept)
