@@ -182,6 +182,17 @@ def test_a_region_that_is_always_flat_is_warned_of(caplog: pytest.LogCaptureFixt
     assert "noise_region holds no noise" in caplog.text
 
 
+def test_a_region_that_is_not_flat_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    stream = shoot((4, 4, 4))
+    list(vidnoise.denoise(stream, model="fast", device="cpu", noise_region=PATCH))
+    assert not caplog.text
+    list(vidnoise.denoise(stream, model="fast", device="cpu", noise_region=(90, 0, 64, 64)))
+    assert caplog.text.count("noise_region 90,0,64,64 is hardly flat: what varies in it is 5 times") == 1
+    caplog.clear()
+    measure_frames(stream, parse_region((90, 0, 64, 64)), 0)
+    assert caplog.text.count("is hardly flat") == 1
+
+
 def test_a_sigma_of_one_frame_takes_precedence() -> None:
     (frame,) = shoot((4, 4, 4), 1)
     denoiser = Denoiser("fast", device="cpu", noise_region=PATCH)

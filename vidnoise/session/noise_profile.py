@@ -7,6 +7,7 @@ noise. A quantile over the blocks, scaled to what it would be of white noise, ig
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
@@ -18,6 +19,8 @@ from torch import Tensor
 from vidnoise.model.luma_chroma import GRAY, rgb_to_bands
 from vidnoise.model.noise_level import MEMORY
 from vidnoise.session.noise_region import Region
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 8
 """Side of a block in samples of a band; twice as many pixels."""
@@ -32,6 +35,9 @@ some texture is left. Of a region that the user has chosen, all blocks count, an
 
 ROUNDING = (0.01 / 255) ** 2
 """Variance of less than this is the rounding of float32 in a part that is exactly flat."""
+
+SUSPICIOUS = 3
+"""A region whose luma deviates this many times as much as the flattest parts of the picture is warned of."""
 
 EXPOSED = 0.04, 0.96
 """Range of brightness of the blocks that count in a whole picture: beyond it, noise may be clipped."""
@@ -63,7 +69,7 @@ class RegionNoise:
     """The noise level of each frame of one stream as measured in a region of it, averaged over several frames.
 
     Args:
-        region: The region, of the picture as shown.
+        region: The region, of the picture as shown; a warning is logged if the first frame is not flat there.
         rotation: Rotation of the video for display, in degrees.
     """
 
@@ -79,7 +85,7 @@ class RegionNoise:
         return self._mean is not None and not bool(self._mean.any())
 
     def levels(self, noisy: Tensor, continues: Tensor) -> Tensor:
-        """Return the level of the next frame, ``(1, 6)`` in [0, 1] units; nothing waits for the device.
+        """Return the level of the next frame, ``(1, 6)`` in [0, 1] units; only the first one waits for the device.
 
         Args:
             noisy: ``(1, 3, H, W)`` RGB as the network gets it, without padding.
@@ -87,6 +93,7 @@ class RegionNoise:
         """
         variance = region_variance(noisy, self.region, self._rotation)
         if self._mean is None or self._count is None:
+            warn_unless_flat(self.region, variance, noisy)
             self._mean, self._count = torch.zeros_like(variance), torch.zeros(1, 1, device=noisy.device)
         has_noise = (variance.amax(1, keepdim=True) > ROUNDING).float()  # a black frame says nothing of the noise
         count = self._count * continues.view(1, 1) + has_noise
@@ -108,6 +115,26 @@ def region_variance(noisy: Tensor, region: Region, rotation: int) -> Tensor:
     """
     rows, columns = region.place(noisy.shape[-1], noisy.shape[-2], rotation)
     return _quantile(_variances(rgb_to_bands(noisy[..., rows, columns])), 0.5)
+
+
+def warn_unless_flat(region: Region, variance: Tensor, noisy: Tensor) -> None:
+    """Warn of a region that holds far more than the flattest parts of the same picture: most likely texture.
+
+    Args:
+        region: The region, for the message.
+        variance: As measured in the region, see :func:`region_variance`.
+        noisy: The whole picture.
+    """
+    flattest = picture_variance(noisy)
+    if flattest is None:
+        return
+    # The low-pass band holds a quarter of a pixel's variance, the three detail bands the rest.
+    here, elsewhere = (float(v[0, 0] + 3 * v[0, 3]) for v in (variance, flattest))
+    if here > SUSPICIOUS**2 * elsewhere:
+        logger.warning(
+            "noise_region %s is hardly flat: what varies in it is %.0f times as strong as in the flattest parts of the "
+            "picture, and is taken for noise everywhere", region, (here / max(elsewhere, ROUNDING)) ** 0.5,
+        )  # fmt: skip
 
 
 def picture_variance(noisy: Tensor) -> Tensor | None:

@@ -20,7 +20,7 @@ from vidnoise.kernels.conversion import to_network
 from vidnoise.model.network import MULTIPLE
 from vidnoise.notices import silent
 from vidnoise.session.fields import fields
-from vidnoise.session.noise_profile import ROUNDING, NoiseProfile, picture_variance, region_variance
+from vidnoise.session.noise_profile import ROUNDING, NoiseProfile, picture_variance, region_variance, warn_unless_flat
 from vidnoise.session.noise_region import Region
 from vidnoise.session.sample_noise import sample_noise
 from vidnoise.sources import make_source, source_kind
@@ -124,7 +124,12 @@ def measure_frames(frames: Iterable[Frame], region: Region | None, rotation: int
         gains = sample_noise(frame)
         for picture in fields(frame) if frame.interlaced else (frame,):
             noisy = to_network(picture, MULTIPLE)[..., : picture.height, : picture.width]
-            variance = picture_variance(noisy) if region is None else region_variance(noisy, region, rotation)
+            if region is None:
+                variance = picture_variance(noisy)
+            else:
+                variance = region_variance(noisy, region, rotation)
+                if not found:
+                    warn_unless_flat(region, variance, noisy)
             if variance is not None and bool((variance > ROUNDING).any()):
                 found.append(variance.cpu())
     if not n_frames:
