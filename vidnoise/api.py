@@ -33,6 +33,9 @@ from vidnoise.resume.source import open_resumable
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.fields import FieldDenoiser
 from vidnoise.session.grain_table import GrainTable
+from vidnoise.session.noise_profile import NoiseProfile
+from vidnoise.session.noise_region import Region, parse_region
+from vidnoise.session.noise_span import measure_span, parse_span
 from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind
 from vidnoise.sources import make_source
 from vidnoise.stills.names import is_still
@@ -225,6 +228,8 @@ def denoise_file(
     )
     # Errors are found in order of cost: names and options first, then the input, then the model.
     table = None if chosen.grain_table is None else GrainTable(chosen.grain_table, overwrite=chosen.overwrite)
+    region = None if chosen.noise_region is None else parse_region(chosen.noise_region)
+    span = None if chosen.noise_from is None else parse_span(chosen.noise_from)
     device = "cpu" if chosen.hwaccel == "none" else resolve_device(chosen.device)
     rest = None
     if chosen.resume and not is_still(os.fspath(src)):
@@ -248,13 +253,18 @@ def denoise_file(
             torch.set_num_threads(chosen.threads)
         if source.info.is_still:
             model, chosen = _for_still(model, chosen, source.info.height, source.info.width)
-        make_denoiser = _denoiser_factory(source.info, chosen, table, rest.first_time if rest else None)
+        if region is not None and source.info.field_order is not None:
+            region = replace(region, lines=source.info.height)
+        profile = None if span is None else measure_span(src, span, region, chosen, source.info, should_stop)
+        make_denoiser = _denoiser_factory(
+            source.info, chosen, table, rest.first_time if rest else None, region, profile
+        )  # fmt: skip
         first = make_denoiser(model)
         # The other field gets its grain from another seed.
         second = functools.partial(
             make_denoiser, grain_seed=chosen.grain_seed + 1, backend=first.backend, max_memory=None,
         )  # fmt: skip
-        for line in choices(first, chosen, source.info):
+        for line in choices(first, chosen, source.info, profile):
             logger.info("%s", line)
         parts: list[RunStats] = []
         stack.enter_context(memory_errors_explained())
@@ -295,8 +305,9 @@ def _for_still(model: ModelLike, options: Options, height: int, width: int) -> t
 
 
 def _denoiser_factory(
-    info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None
-) -> Callable[..., Denoiser]:
+    info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None,
+    region: Region | None, profile: NoiseProfile | None,
+) -> Callable[..., Denoiser]:  # fmt: skip
     """Return a factory that makes the denoisers of one input from a model.
 
     Args:
@@ -304,7 +315,11 @@ def _denoiser_factory(
         options: Options of the run.
         table: The grain table, if there is one.
         first_time: Timestamp of the video's first frame in seconds, if decoding starts at a later one.
+        region: Region to measure the noise in.
+        profile: The noise as measured before.
     """
+    if region is not None:
+        region.place(info.width, info.height, info.rotation)
     if options.mask is not None and info.field_order is not None:
         raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet")
     if getattr(options.sigma, "ndim", 0) and info.field_order is not None:
@@ -322,6 +337,7 @@ def _denoiser_factory(
     if info.is_live and isinstance(backend, str):
         backend = steady_backend(backend, device)
     fixed = {**options.keywords(DenoiseOptions), "backend": backend, "lookahead": lookahead, "grain_table": table}
+    fixed |= {"noise_region": region, "noise_profile": profile}
     return functools.partial(
         Denoiser, rotation=info.rotation, begin_seconds=options.start or 0.0, first_time=first_time, **fixed
     )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     MaskLike: TypeAlias = str | os.PathLike[str] | np.ndarray | torch.Tensor
     SigmaLike: TypeAlias = float | np.ndarray | torch.Tensor
     ZonesLike: TypeAlias = str | Sequence[tuple[float, float, float]]
+    RegionLike: TypeAlias = str | Sequence[int]
+    SpanLike: TypeAlias = str | tuple[float, float]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 

@@ -34,7 +34,7 @@ from vidnoise.option_values import (
 if TYPE_CHECKING:
     import torch
 
-    from vidnoise.option_values import MaskLike, SigmaLike, ZonesLike
+    from vidnoise.option_values import MaskLike, RegionLike, SigmaLike, SpanLike, ZonesLike
 
 
 # fmt: off
@@ -94,6 +94,18 @@ class ImageOptions(DeviceOptions):
         estimates it per pixel, channel and frame.""",
         least=0, most=255, unit=" (8-bit units)", by_place=True,
         help="Noise level of each plane, in 8-bit units.  [default: estimated]", group=DENOISING)
+    noise_region: RegionLike | None = option(
+        None, """Part of the picture that is flat but for its noise, as "X,Y,W,H" or four whole numbers: pixels of the
+        picture as shown, at least 32x32. The noise is measured there, in each frame, and taken to be the same
+        everywhere.""", metavar="X,Y,W,H",
+        help="Measure the noise in this flat part of the picture, in pixels.", group=DENOISING)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sigma is not None and self.noise_region is not None:
+            raise UsageError(
+                "sigma gives the noise level that noise_region would measure: use one of them", "sigma", "noise_region"
+            )
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiseOptions(ImageOptions):
@@ -271,6 +283,11 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
     """All options of denoising one video file into another."""
 
     lookahead: int | str = again(DenoiseOptions, "lookahead", "auto")
+    noise_from: SpanLike | None = option(
+        None, """Part of the video to measure the noise in, as "0-2", "1:03-1:05" or (begin, end) in seconds: in
+        noise_region if that is given, otherwise in the flattest parts of the pictures. It is read first, and its noise
+        level is used for the whole video. Only for files.""", metavar="START-END",
+        help="Measure the noise in this part of the video: 0-2 or 1:03-1:05.", group=DENOISING)
     resume: bool = option(
         False, """Write segments to <dst>.parts, and continue after the last finished one of an interrupted run with the
         same options; the output appears when it is complete.""", may_change=True,
@@ -286,6 +303,10 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sigma is not None and self.noise_from is not None:
+            raise UsageError(
+                "sigma gives the noise level that noise_from would measure: use one of them", "sigma", "noise_from"
+            )
         if self.resume and (self.tee or self.grow or self.grain_table is not None or self.live):
             raise UsageError(
                 "resume writes one finished file: it does not go with tee, grow, grain_table or live",
@@ -326,6 +347,7 @@ class ImageKeywords(DeviceKeywords, total=False):
     grain: float
     grain_seed: int
     sigma: SigmaLike | None
+    noise_region: RegionLike | None
 
 
 class DenoiseKeywords(ImageKeywords, total=False):
@@ -386,6 +408,7 @@ class SinkKeywords(ThreadKeywords, total=False):
 class FileKeywords(DenoiseKeywords, SourceKeywords, SinkKeywords, total=False):
     """Keywords of :class:`FileOptions`."""
 
+    noise_from: SpanLike | None
     resume: bool
     segment_seconds: Seconds
     max_latency: float

@@ -25,7 +25,7 @@ LAYERS = [
     {"session"},
     {"pipeline"},
     {"resume"},
-    {"api"},
+    {"api", "vapoursynth"},
     {"evaluation"},
     {"training", "reports", "bench"},
     {"cli"},
