@@ -113,7 +113,7 @@ def device_option(command: Command) -> Command:
 def limits(name: str) -> click.ParamType:
     """Return the type of numbers within the range of the option ``name``."""
     field = named_fields(FileOptions)[name]
-    make: Callable[..., click.ParamType] = click.IntRange if str(field.type).startswith("int") else click.FloatRange
+    make: Any = click.IntRange if str(field.type).startswith("int") else click.FloatRange
     return make(about(field).least, about(field).most)
 
 
