@@ -85,6 +85,7 @@ myst_heading_anchors = 3
 highlight_language = "text"
 
 default_role = "code"
+smartquotes = False  # quotes in the texts of options are those of Python strings
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": True}
 python_maximum_signature_line_length = 100

@@ -179,8 +179,8 @@ class SourceOptions(ThreadOptions):
         None, """Frames per second of raw video, as in "30000/1001"; by default 25.""",
         metavar="FPS", help="Frame rate of raw video, as in 30000/1001.  [default: 25]", group=FILES)
     rate: str | None = option(
-        None, """Frames per second of a sequence of pictures ("frame%04d.png", "shots/*.png"), as in "30000/1001"; by
-        default 25.""", metavar="FPS", group=FILES,
+        None, """Frames per second of a sequence of pictures (``frame%04d.png``, ``shots/*.png``), as in "30000/1001";
+        by default 25.""", metavar="FPS", group=FILES,
         help="Frame rate of a sequence of pictures, as in 30000/1001.  [default: 25]")
     live: bool | None = option(
         None, """Whether to treat the input as live, dropping frames rather than lagging; by default, this depends on

@@ -49,3 +49,11 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if device.type != "cuda" and name == "fp16":
         raise UsageError(f"precision fp16 is for CUDA devices; on {device.type} use bf16 or fp32", "precision")
     return PRECISIONS[name]
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done all work so far; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
