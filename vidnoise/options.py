@@ -40,6 +40,9 @@ FOREVER = -1
 
 MAX_STRENGTH = 2.0
 
+MAX_JOBS = 256
+"""Maximum number of processes on a device."""
+
 MAX_LOOKAHEAD = 32
 """Maximum lookahead: the fusion's minimum gain leaves later frames no effect, and each frame takes memory."""
 
@@ -80,9 +83,11 @@ class Running(Protocol):
 class DeviceOptions(Checked):
     """Where and how the network runs."""
 
-    device: str | torch.device = option(
-        "auto", """Where the network runs: "auto", "cpu", "cuda", "cuda:N" or "mps".""", may_change=True,
-        help="auto, cpu, cuda, cuda:N or mps; separate several with commas to share a batch.", group=MAIN)
+    device: str | torch.device | Sequence[str] = option(
+        "auto", """Where the network runs: "auto", "cpu", "cuda", "cuda:N" or "mps". denoise_file also takes several, as
+        a list or with commas between them, and has pieces of the video denoised by each.""", may_change=True,
+        help="auto, cpu, cuda, cuda:N or mps; several with commas between them share a video, or the files of a batch.",
+        group=MAIN)
     precision: str = option(
         "auto", """Arithmetic of the network's convolutions: "auto", "fp32", "bf16" or "fp16".""",
         choices=("auto", "fp32", "bf16", "fp16"), help="Arithmetic of the network.", group=PERFORMANCE)
@@ -316,13 +321,53 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
         SEGMENT_SECONDS, "With resume: length of a segment, in seconds of video.",
         above=0, must_be="longer than 0 seconds", flag="--segment", may_change=True,
         help="With --resume: length of a segment, in seconds of video.  [default: 60]", group=FILES)
+    jobs: int | None = option(
+        None, """Number of processes on each device that share a video, in pieces that begin at scene cuts or with a
+        lead-in (docs/CLUSTER.md); by default, this process denoises all of it, or one on each of several devices.""",
+        least=1, most=MAX_JOBS, metavar="N", may_change=True,
+        help="Number of processes on each device that share a video, or the files of a batch.", group=PERFORMANCE)
+    cluster: str | None = option(
+        None, """Address of a Ray cluster whose nodes share a video like processes do, or "auto" for the one that this
+        machine belongs to; jobs is then the number of pieces that are denoised at the same time: by default one for
+        each GPU or, without GPUs, for each node. Requires vidnoise[cluster].""", metavar="ADDRESS", may_change=True,
+        help="Ray cluster that shares a video: its address, or auto.", group=PERFORMANCE)
     max_latency: float = option(
         MAX_LATENCY_MS, """Maximum time in ms from a live frame's arrival to its being written; the oldest frames are
         dropped rather than exceed it.""", above=0, unit=" ms", metavar="MS", may_change=True,
         help="Live: maximum delay; the oldest frames are dropped rather than exceed it.", group=LIVE)
 
+    @property
+    def devices(self) -> list[str]:
+        """The names of the devices, at least one.
+
+        Raises:
+            UsageError: A name is missing, or ``auto`` is one of several.
+        """
+        given = self.device
+        is_list = isinstance(given, Sequence) and not isinstance(given, str)
+        names = [str(name).strip() for name in (given if is_list else str(given).split(","))]
+        if not names or not all(names):
+            raise UsageError(f"device {given!r} must name devices with commas between them", "device")
+        if len(names) > 1 and "auto" in names:
+            raise UsageError("device auto is one device; name all of several, as in cuda:0,cuda:1", "device")
+        return names
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes share the video."""
+        return self.cluster is not None or (self.jobs or 1) * len(self.devices) > 1
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.is_shared and self.grain_table is not None:
+            raise UsageError(
+                "a grain table is made from all frames in one process: it does not go with several devices, jobs or "
+                "cluster", "grain_table", "device", "jobs", "cluster",
+            )  # fmt: skip
+        if self.is_shared and not isinstance(self.backend, str):
+            raise UsageError("several processes cannot share a backend: give its name", "backend", "jobs")
+        if self.cluster is not None and len(self.devices) > 1:
+            raise UsageError("a cluster has devices of its own: leave device out, or name one", "cluster", "device")
         if self.resume and (self.tee or self.grow or self.grain_table is not None or self.live):
             raise UsageError(
                 "resume writes one finished file: it does not go with tee, grow, grain_table or live",
@@ -347,7 +392,7 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
 class DeviceKeywords(TypedDict, total=False):
     """Keywords of :class:`DeviceOptions`."""
 
-    device: str | torch.device
+    device: str | torch.device | Sequence[str]
     precision: str
     backend: str | Running
     max_memory: float | None
@@ -425,4 +470,6 @@ class FileKeywords(DenoiseKeywords, SourceKeywords, SinkKeywords, total=False):
 
     resume: bool
     segment_seconds: Seconds
+    jobs: int | None
+    cluster: str | None
     max_latency: float
