@@ -84,8 +84,8 @@ def both(
 
 
 def differences(a: list[Frame], b: list[Frame]) -> list[int]:
-    assert [f.pts for f in a] == [f.pts for f in b]
-    return [max(int((p.int() - q.int()).abs().max()) for p, q in zip(x.planes, y.planes, strict=True)) for x, y in zip(a, b, strict=True)]  # fmt: skip
+    assert [frame.pts for frame in a] == [frame.pts for frame in b]
+    return [int((x.planes[0].int() - y.planes[0].int()).abs().max()) for x, y in zip(a, b, strict=True)]
 
 
 SHORT = {"longest": 18, "lead": 12, "shortest": 6}

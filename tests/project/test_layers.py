@@ -24,7 +24,7 @@ LAYERS = [
     {"pictures"},
     {"session"},
     {"pipeline"},
-    {"resume"},
+    {"resume", "parallel"},
     {"api"},
     {"evaluation"},
     {"training", "reports", "bench"},

@@ -21,8 +21,8 @@ _WAKE_SECONDS = 0.25
 class ParallelDenoiser:
     """Denoises one stream, as :class:`vidnoise.session.fields.FieldDenoiser` does, by the workers of a team.
 
-    Frames come back in order, each as it went in but for its samples. At most a piece for each worker, and one more, are
-    in memory.
+    Frames come back in order, each as it went in but for its samples. At most a piece for each worker and one more
+    are in memory.
 
     Args:
         team: The workers, which are ended with the stream.
@@ -74,7 +74,7 @@ class ParallelDenoiser:
             yield from self._finished(waiting, lambda: True)
 
     def _finished(self, waiting: deque[_Waiting], must_wait: Callable[[], bool]) -> Iterator[Frame]:
-        """Yield the frames that are finished, in order; waits for the next one as long as ``must_wait`` returns True."""
+        """Yield the finished frames, in order; waits for the next one as long as ``must_wait`` returns True."""
         while waiting:
             work, wanted = waiting[0]
             frame = next(wanted, None)
