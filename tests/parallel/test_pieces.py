@@ -1,4 +1,4 @@
-"""Pieces are denoised as the whole is: bit for bit behind cuts, and nearly so behind a lead-in. No process is needed."""
+"""Pieces are denoised as the whole is: bit for bit behind cuts, nearly so behind a lead-in. Without any process."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def scenes(*lengths: int, height: int = 48) -> list[Frame]:
     for seed, n in enumerate(lengths):
         part = [p.mean(0)[:height, :64] for p in moving_scene(seed, n, 2)]
         pictures += [p if seed % 2 else 1 - p for p in part]
+    planes = [(p.clamp(0, 1) * 255).round().to(torch.uint8) for p in pictures]
     return [
-        Frame(((p.clamp(0, 1) * 255).round().to(torch.uint8),), GRAY, pts=3 * i + i % 2, time_base=Fraction(1, 75), index=i)
-        for i, p in enumerate(pictures)
+        Frame((p,), GRAY, pts=3 * i + i % 2, time_base=Fraction(1, 75), index=i) for i, p in enumerate(planes)
     ]  # fmt: skip
 
 

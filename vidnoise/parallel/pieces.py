@@ -2,9 +2,9 @@
 
 A piece is denoised by a session of its own. A piece that begins at a scene cut, where the stream's state is reset
 anyway, is the same as without pieces. Elsewhere it begins with a lead-in: frames before it, which are denoised again
-only to have the state back. With lookahead, the network runs on blocks of frames (:mod:`vidnoise.backends.window`): a piece
-with its lead-in begins at the beginning of a block, and after its last frame come as many as that frame's block looks
-at. So each frame is in the same block, with the same frames after it, as without pieces.
+only to have the state back. With lookahead, the network runs on blocks of frames (:mod:`vidnoise.backends.window`): a
+piece with its lead-in begins at the beginning of a block, and after its last frame come as many as that frame's block
+looks at. So each frame is in the same block, with the same frames after it, as without pieces.
 """
 
 from __future__ import annotations
