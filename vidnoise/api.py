@@ -256,7 +256,8 @@ def denoise_file(
             model, chosen = _for_still(model, chosen, source.info.height, source.info.width)
         alone = _alone_because(source.info) if chosen.is_shared else ""
         if alone:
-            logger.warning("%s: %s, so one process denoises it", shown(os.fspath(src)), alone)
+            level = logging.INFO if source.info.is_still else logging.WARNING
+            logger.log(level, "%s: %s, so one process denoises it", shown(os.fspath(src)), alone)
             chosen = replace(chosen, device=chosen.devices[0], jobs=None, cluster=None)
         make_denoiser = _denoiser_factory(source.info, chosen, table, rest.first_time if rest else None)
         begin = (
