@@ -344,8 +344,8 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
             UsageError: A name is missing, or ``auto`` is one of several.
         """
         given = self.device
-        is_list = isinstance(given, Sequence) and not isinstance(given, str)
-        names = [str(name).strip() for name in (given if is_list else str(given).split(","))]
+        texts = given if isinstance(given, Sequence) and not isinstance(given, str) else str(given).split(",")
+        names = [str(name).strip() for name in texts]
         if not names or not all(names):
             raise UsageError(f"device {given!r} must name devices with commas between them", "device")
         if len(names) > 1 and "auto" in names:

@@ -134,3 +134,22 @@ def test_no_piece_is_longer_than_it_may_be_and_cuts_in_short_ones_are_kept(model
     whole, parallel, pieces = both(model, frames, {"longest": 20, "lead": 6, "shortest": 10}, lookahead=3)
     assert all(10 <= len(piece.wanted) <= 23 for piece in pieces[:-1])
     assert max(differences(whole[:30], parallel[:30])) == 0
+
+
+def test_a_stop_ends_the_stream_with_what_is_finished(model: Model) -> None:
+    frames = scenes(30, 30, 30)
+    make = functools.partial(Denoiser, device="cpu", backend="eager", lookahead=0)
+    taken: list[Frame] = []
+    given: list[Frame] = []
+
+    def until_stopped() -> Iterator[Frame]:
+        for frame in frames:
+            taken.append(frame)
+            yield frame
+
+    team = Here(Setup(model, make, 0))
+    parallel = ParallelDenoiser(team, Cutter(0), model_name="tiny", should_stop=lambda: len(given) >= 5)
+    for frame in parallel(until_stopped()):
+        given.append(frame)
+    assert [frame.index for frame in given] == list(range(30))
+    assert len(taken) == 32  # the first of the next piece, and one more, at which the run notices the stop

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -137,11 +138,10 @@ def _worker(setup: Any, device: str, threads: int) -> Worker:
 
 def _import_ray() -> Any:
     try:
-        import ray
-        import ray.exceptions
+        importlib.import_module("ray.exceptions")
+        return importlib.import_module("ray")
     except ImportError as ex:
         raise BackendError("a cluster needs Ray: pip install vidnoise[cluster]") from ex
-    return ray
 
 
 def _connect(ray: Any, address: str) -> None:

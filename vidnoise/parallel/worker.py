@@ -101,7 +101,8 @@ class Worker:
         precision = str(first.dtype).removeprefix("torch.")
         with contextlib.ExitStack() as stack:
             uploaded = stack.enter_context(contextlib.closing(transfer.upload(frames)))
-            clean: Any = stack.enter_context(contextlib.closing(session(uploaded)))
+            clean: Any = session(uploaded)
+            stack.callback(clean.close)
             wanted = itertools.islice(clean, outline.n_lead, outline.n_lead + outline.n_wanted)
             for frame in stack.enter_context(contextlib.closing(transfer.download(wanted))):
                 planes = tuple(plane.numpy() for plane in frame.planes)
