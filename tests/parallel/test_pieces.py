@@ -77,7 +77,7 @@ def both(
     _, session = FieldSessions(make, model).begin(grain_seed=0)
     whole = list(session(frames))
     team = Here(Setup(model, make, 0))
-    parallel = ParallelDenoiser(team, Cutter(given["lookahead"], **(cutter or {})), model_name="tiny")  # type: ignore[arg-type]
+    parallel = ParallelDenoiser(lambda: team, Cutter(given["lookahead"], **(cutter or {})), model_name="tiny")  # type: ignore[arg-type]
     pieces = list(parallel(frames))
     assert parallel.n_cuts == session.n_cuts
     return whole, pieces, team.pieces
@@ -148,7 +148,7 @@ def test_a_stop_ends_the_stream_with_what_is_finished(model: Model) -> None:
             yield frame
 
     team = Here(Setup(model, make, 0))
-    parallel = ParallelDenoiser(team, Cutter(0), model_name="tiny", should_stop=lambda: len(given) >= 5)
+    parallel = ParallelDenoiser(lambda: team, Cutter(0), model_name="tiny", should_stop=lambda: len(given) >= 5)
     for frame in parallel(until_stopped()):
         given.append(frame)
     assert [frame.index for frame in given] == list(range(30))

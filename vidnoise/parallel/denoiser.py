@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -13,6 +14,8 @@ from vidnoise.frame import Frame
 from vidnoise.parallel.pieces import Cutter, longest_piece
 from vidnoise.parallel.team import Team, Work
 from vidnoise.parallel.worker import as_plane
+
+logger = logging.getLogger(__name__)
 
 _WAKE_SECONDS = 0.25
 """Interval at which a wait for a worker checks whether to stop."""
@@ -25,7 +28,7 @@ class ParallelDenoiser:
     are in memory.
 
     Args:
-        team: The workers, which are ended with the stream.
+        open_team: Begins the workers, when the first frame is asked for; they are ended with the stream.
         cutter: Cuts the stream into pieces.
         model_name: Name of the model, for statistics.
         should_stop: Called regularly; when it returns True, the stream ends with what is finished without a gap.
@@ -39,11 +42,16 @@ class ParallelDenoiser:
     """See :attr:`vidnoise.Denoiser.estimated_sigma`."""
 
     def __init__(
-        self, team: Team, cutter: Cutter, *, model_name: str, should_stop: Callable[[], bool] | None = None
+        self,
+        open_team: Callable[[], Team],
+        cutter: Cutter,
+        *,
+        model_name: str,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        self._team, self._cutter, self.model_name = team, cutter, model_name
+        self._open_team, self._cutter, self.model_name = open_team, cutter, model_name
         self._should_stop = should_stop or bool
-        self.device = team.device
+        self.device = ""
 
     @property
     def n_cuts(self) -> int:
@@ -59,11 +67,13 @@ class ParallelDenoiser:
         def must_wait() -> bool:
             return n_held > n_most and not self._should_stop()
 
-        with contextlib.closing(self._team):
+        with contextlib.closing(self._open_team()) as team:
+            self.device = team.device
+            logger.info("%d workers on %s, with %d threads each", team.size, team.device, team.threads)
             for piece in self._cutter(frames):
-                waiting.append(_Waiting(self._team.submit(piece), iter(piece.wanted)))
+                waiting.append(_Waiting(team.submit(piece), iter(piece.wanted)))
                 n_held += len(piece.wanted)
-                n_most = (self._team.size + 1) * longest_piece(piece.wanted[0])
+                n_most = (team.size + 1) * longest_piece(piece.wanted[0])
                 for frame in self._finished(waiting, must_wait):
                     n_held -= 1
                     yield frame

@@ -37,25 +37,24 @@ def share(
 
     Raises:
         DeviceError: A device does not exist.
-        BackendError: There is no such cluster, or Ray is not installed.
     """
-    setup = Setup(model, make_denoiser, options.grain_seed)
-    team = _team(setup, options)
+    if options.cluster is None:
+        for device in options.devices:
+            resolve_device(device)  # raises here rather than in a worker
     lookahead = make_denoiser.keywords["lookahead"]
-    logger.info(
-        "model %s, version %s, shared by %d workers on %s", model.card.name, model.card.version, team.size, team.device
-    )
-    logger.info("look-ahead of %d frames; %d threads for each worker", lookahead, team.threads)
-    cutter = Cutter(lookahead, detect_cuts=options.detect_cuts)
-    return ParallelDenoiser(team, cutter, model_name=model.name, should_stop=should_stop)
+    logger.info("model %s, version %s, look-ahead of %d frames", model.card.name, model.card.version, lookahead)
+    return ParallelDenoiser(
+        functools.partial(_open_team, Setup(model, make_denoiser, options.grain_seed), options),
+        Cutter(lookahead, detect_cuts=options.detect_cuts), model_name=model.name, should_stop=should_stop,
+    )  # fmt: skip
 
 
-def _team(setup: Setup, options: FileOptions) -> Team:
+def _open_team(setup: Setup, options: FileOptions) -> Team:
     if options.cluster is not None:
         from vidnoise.parallel.cluster import RayTeam
 
-        return RayTeam(setup, options.cluster, device=options.devices[0], jobs=options.jobs, threads=options.threads)
+        return RayTeam(
+            setup, options.cluster, device=options.devices[0], jobs=options.jobs, threads=options.threads
+        )  # fmt: skip
     devices = options.devices * (options.jobs or 1)
-    for device in options.devices:
-        resolve_device(device)  # raises here rather than in a worker
     return ProcessTeam(setup, devices, threads=max(1, torch.get_num_threads() // len(devices)))

@@ -137,8 +137,10 @@ class ProcessTeam:
             try:
                 return self._attempt(number, device, work)
             except CrashError as ex:
-                if self._is_closed or attempt == ATTEMPTS:
+                if self._is_closed:
                     raise
+                if attempt == ATTEMPTS:
+                    raise CrashError(f"{ex}, and so did the one before it; fewer jobs need less memory") from ex
                 logger.warning("%s; its frames are denoised again", ex)
 
     def _attempt(self, number: int, device: str, work: _Work) -> None:
