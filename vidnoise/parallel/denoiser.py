@@ -73,7 +73,7 @@ class ParallelDenoiser:
             for piece in self._cutter(frames):
                 waiting.append(_Waiting(team.submit(piece), iter(piece.wanted)))
                 n_held += len(piece.wanted)
-                n_most = (team.size + 1) * longest_piece(piece.wanted[0])
+                n_most = team.size * longest_piece(piece.wanted[0])
                 for frame in self._finished(waiting, must_wait):
                     n_held -= 1
                     yield frame
