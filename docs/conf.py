@@ -30,6 +30,7 @@ docs/USAGE
 docs/LOOKING
 docs/STRENGTH
 docs/BATCH
+docs/CLUSTER
 docs/PICTURES
 docs/CONFIGURATION
 docs/STREAMS

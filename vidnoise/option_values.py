@@ -32,6 +32,9 @@ FOREVER = -1
 
 MAX_STRENGTH = 2.0
 
+MAX_JOBS = 256
+"""Maximum number of processes on a device."""
+
 MAX_LOOKAHEAD = 32
 """Maximum lookahead: the fusion's minimum gain leaves later frames no effect, and each frame takes memory."""
 

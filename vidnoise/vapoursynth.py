@@ -27,7 +27,7 @@ from vidnoise.weights import ModelLike, as_model
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vidnoise.options import DenoiseKeywords
+    from vidnoise.option_keywords import DenoiseKeywords
 
 WARM_UP_FRAMES = 16
 """Number of frames before the requested one that are denoised first after a jump, so that it has a past. Those of the

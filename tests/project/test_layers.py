@@ -14,6 +14,7 @@ PACKAGE = ROOT / "vidnoise"
 
 LAYERS = [
     {"text", "notices", "option_groups", "option_values"},
+    {"option_keywords"},
     {"errors", "_version"},
     {"disk", "checked"},
     {"options", "stills"},
@@ -24,7 +25,7 @@ LAYERS = [
     {"pictures"},
     {"session"},
     {"pipeline"},
-    {"resume"},
+    {"resume", "parallel"},
     {"api", "vapoursynth"},
     {"evaluation"},
     {"training", "reports", "bench"},
@@ -40,7 +41,7 @@ AV_HOMES = {"sources", "sinks", "pictures", "resume/sink", "training/transcode"}
 WITHOUT_TORCH = [
     "__init__", "__main__", "allocator", "errors", "frame/__init__", "frame/frame", "frame/frame_queue",
     "frame/passthrough", "frame/clock", "frame/stamps", "stills", "notices", "weights", "pipeline/stats", "checked",
-    "option_groups", "option_values", "options", "cli",
+    "option_groups", "option_keywords", "option_values", "options", "cli",
 ]  # fmt: skip
 """Whose import must not load torch: it takes seconds, and `vidnoise --help` should not."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from vidnoise.errors import DeviceError, UsageError
@@ -9,14 +11,17 @@ from vidnoise.errors import DeviceError, UsageError
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_device(name: str | torch.device) -> torch.device:
+def resolve_device(name: str | torch.device | Sequence[str]) -> torch.device:
     """Return the device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
         DeviceError: The device does not exist here; there is no fallback.
+        UsageError: There are several.
     """
     if isinstance(name, torch.device):
         name = str(name)
+    if not isinstance(name, str):
+        raise UsageError(f"device must be one here, got {list(name)!r}; denoise_file takes several", "device")
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")

@@ -25,7 +25,6 @@ from vidnoise.session.grain import GrainSynthesis
 from vidnoise.session.grain_table import GrainTable
 from vidnoise.session.known_sigma import KnownSigma
 from vidnoise.session.noise_profile import NoiseProfile, RegionNoise
-from vidnoise.session.noise_region import parse_region
 from vidnoise.session.placement import place
 from vidnoise.session.settings import setting
 from vidnoise.session.split import split
@@ -36,8 +35,8 @@ from vidnoise.weights import ModelLike
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from vidnoise.option_keywords import DenoiseKeywords
     from vidnoise.option_values import SigmaLike
-    from vidnoise.options import DenoiseKeywords
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +134,7 @@ class Denoiser(AssignedOnce):
         if grain_table is not None and not isinstance(grain_table, GrainTable):
             grain_table = GrainTable(grain_table)
         self._grain_table = grain_table
-        region = None if chosen.noise_region is None else parse_region(chosen.noise_region)
-        region_noise = None if region is None else RegionNoise(region, rotation)
+        self._profile = noise_profile or RegionNoise.of(chosen.noise_region, rotation)
         self._adapter = PictureAdapter(order)
         self._amounts = Strength(
             chosen.strength, zones=chosen.zones, mask=chosen.mask, rotation=rotation, begin_seconds=begin_seconds,
@@ -148,7 +146,6 @@ class Denoiser(AssignedOnce):
         self.network = loaded.network
         self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
         self.sigma = chosen.sigma
-        self._profile = region_noise if noise_profile is None else noise_profile.to(self.device)
         self._luma, self._chroma, self._detect_cuts = chosen.luma, chosen.chroma, chosen.detect_cuts
         self.latency_frames = lookahead
         """Number of later frames that may have to be pushed before a frame is returned."""

@@ -8,9 +8,10 @@ noise. A quantile over the blocks, scaled to what it would be of white noise, ig
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,10 @@ from torch import Tensor
 
 from vidnoise.model.luma_chroma import GRAY, rgb_to_bands
 from vidnoise.model.noise_level import MEMORY
-from vidnoise.session.noise_region import Region
+from vidnoise.session.noise_region import Region, parse_region
+
+if TYPE_CHECKING:
+    from vidnoise.option_values import RegionLike
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +62,7 @@ class NoiseProfile:
 
     def levels(self, noisy: Tensor, continues: Tensor) -> Tensor:
         """Return the level of a frame, ``(1, 6)``; see :meth:`RegionNoise.levels`."""
-        return self.level
-
-    def to(self, device: torch.device) -> NoiseProfile:
-        """Return the profile for pictures on a device."""
-        return replace(self, level=self.level.to(device))
+        return self.level.to(noisy.device)
 
 
 class RegionNoise:
@@ -72,6 +72,15 @@ class RegionNoise:
         region: The region, of the picture as shown; a warning is logged if the first frame is not flat there.
         rotation: Rotation of the video for display, in degrees.
     """
+
+    @classmethod
+    def of(cls, option: RegionLike | None, rotation: int) -> RegionNoise | None:
+        """Make one from the option ``noise_region``; None if it is not given.
+
+        Raises:
+            UsageError: It is no region.
+        """
+        return None if option is None else cls(parse_region(option), rotation)
 
     def __init__(self, region: Region, rotation: int) -> None:
         self.region = region
