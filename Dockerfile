@@ -1,4 +1,4 @@
-# vidnoise in a container, without root and without a network of its own:
+# vidnoise in a container, without root and without a network of its own (for cameras, see compose.yaml):
 #
 #   docker build -t vidnoise .                              # for CPUs
 #   docker build -t vidnoise:cuda --build-arg DEVICE=cuda . # for NVIDIA GPUs
@@ -19,7 +19,10 @@ RUN case "$DEVICE" in \
         cuda) index="" ;; \
         *) echo "DEVICE is cpu or cuda, not $DEVICE"; exit 1 ;; \
     esac \
-    && pip install --no-cache-dir -c constraints.txt $index .
+    && pip install --no-cache-dir -c constraints.txt $index . \
+    # OpenCV without windows, as there is no libGL here.
+    && pip uninstall -y opencv-python \
+    && pip install --no-cache-dir --no-deps -c constraints.txt opencv-python-headless
 
 # Measurements of backends are kept there; whoever runs the container may be any user.
 ENV HOME=/tmp

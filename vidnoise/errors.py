@@ -129,3 +129,7 @@ class DeviceError(VidnoiseError, RuntimeError):
 
 class BackendError(DeviceError):
     """A backend is not installed, or cannot run as requested; the message says what helps."""
+
+
+class DependencyError(VidnoiseError, ImportError):
+    """A library that vidnoise needs is missing or cannot be loaded; the message says what to install."""

@@ -38,12 +38,35 @@ def test_json_has_everything(capsys) -> None:
     assert found["versions"]["vidnoise"] == vidnoise.__version__
     assert found["versions"]["numpy"]
     assert "libavcodec" in found["ffmpeg"]
+    assert all(name.startswith("opencv") and version for name, version in found["opencv"].items())
     assert found["backends"].keys() == BACKENDS.keys()
     assert found["backends"]["eager"] == ""
     assert found["backends"]["openvino"] == "~/lib: no openvino"
     assert found["encoders"].keys() == codecs.CODECS.keys()
     assert found["encoders"]["ffv1"] == {"ffv1": ""}
     assert set(found["models"]["versions"]) == set(vidnoise.list_models())
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    lines = (line.split("  ", 1) for line in output(capsys).splitlines())
+    return {label.strip(): text.strip() for label, text in lines}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (["click"], "click 8."),
+        (["click", "numpy", "click"], "(they overwrite each other: uninstall all of them, then install one)"),
+        ([], "by no package of this Python"),
+    ],
+)
+def test_packages_with_opencv(capsys, monkeypatch, found: list[str], expected: str) -> None:
+    """Any installed packages stand for those of OpenCV."""
+    monkeypatch.setattr(environment.importlib.metadata, "packages_distributions", lambda: {"cv2": found})
+    row = rows(capsys)["OpenCV"]
+    assert expected in row
+    assert ("overwrite" in row) == (len(set(found)) > 1)
 
 
 @pytest.mark.usefixtures("quick")
@@ -53,15 +76,14 @@ def test_what_is_missing_is_said(capsys, monkeypatch) -> None:
     monkeypatch.setattr(environment, "list_models", list)
     monkeypatch.setattr(codecs, "CODECS", {"h264": ("no-such-encoder",), "ffv1": ("ffv1",)})
     monkeypatch.setattr(codecs, "_QUALITY", {"ffv1": codecs._QUALITY["ffv1"]})
-    rows = dict(line.split("  ", 1) for line in output(capsys).splitlines())
-    rows = {label.strip(): text.strip() for label, text in rows.items()}
-    assert rows["no-such-package"] == "not installed"
-    assert rows["cache"] == "none: no home directory"
-    assert rows["models"] == "none found"
-    assert rows["codec h264"] == "this build of FFmpeg has no encoder for it"
-    assert rows["codec ffv1"] == "ffv1: ok"
-    assert rows["backend eager"] == "ok"
-    assert rows["backend openvino"] == "~/lib: no openvino"
+    found = rows(capsys)
+    assert found["no-such-package"] == "not installed"
+    assert found["cache"] == "none: no home directory"
+    assert found["models"] == "none found"
+    assert found["codec h264"] == "this build of FFmpeg has no encoder for it"
+    assert found["codec ffv1"] == "ffv1: ok"
+    assert found["backend eager"] == "ok"
+    assert found["backend openvino"] == "~/lib: no openvino"
 
 
 def test_an_encoder_that_does_not_open_says_why(monkeypatch) -> None:

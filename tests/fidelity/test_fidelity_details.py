@@ -19,6 +19,7 @@ from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, Frame, StreamInfo
 from vidnoise.sinks import open_sink
 from vidnoise.sources import open_source
+from vidnoise.sources.description import side_data
 
 Clips = Callable[[str], Clip]
 
@@ -82,7 +83,7 @@ def with_captions(source: Path, target: Path, first: int) -> Path:
 
 def captions(path: Path) -> list[bool]:
     with av.open(str(path)) as container:
-        return [any(i.type.name == "A53_CC" for i in f.side_data) for f in container.decode(video=0)]  # type: ignore[attr-defined]
+        return [any(i.type.name == "A53_CC" for i in side_data(f)) for f in container.decode(video=0)]
 
 
 @pytest.mark.parametrize("first", [0, 4])

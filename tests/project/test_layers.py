@@ -16,7 +16,7 @@ LAYERS = [
     {"text", "notices", "option_groups", "option_values"},
     {"option_keywords"},
     {"errors", "_version"},
-    {"disk", "checked"},
+    {"disk", "checked", "opencv"},
     {"options", "stills"},
     {"frame", "cache", "allocator", "locking"},
     {"color", "model"},
@@ -110,6 +110,12 @@ def test_av_stays_at_the_ends(path):
     module = path.relative_to(PACKAGE).with_suffix("").as_posix()
     if not {owner(path), module} & AV_HOMES:
         assert not [name for name in imports(path, types_too=False) if name.split(".")[0] == "av"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_opencv_comes_from_the_module_that_says_what_to_install(path):
+    if owner(path) != "opencv":
+        assert "cv2" not in list(imports(path))
 
 
 def test_the_api_edge_imports_av_only_when_it_is_handed_av_pictures():

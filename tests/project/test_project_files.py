@@ -99,11 +99,11 @@ def test_what_the_image_is_built_from_is_there_and_is_sent() -> None:
 def test_the_image_gets_all_that_the_package_is_built_from() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    shown = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
     needed = [
-        project["project"]["readme"],
+        *(fragment["path"] for fragment in shown["fragments"]),
         *project["project"]["license-files"],
-        *wheel["packages"],
-        *wheel["force-include"],
+        *wheel["only-include"],
     ]
     assert set(needed) <= set(copied())
     assert project["project"]["scripts"]["vidnoise"]

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 
 from vidnoise import __version__
@@ -30,6 +29,7 @@ from vidnoise.bench.graph import count_step
 from vidnoise.bench.worker import Worker, WorkerError
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.peers import Peer
+from vidnoise.opencv import cv2
 
 ROUNDS = 5
 

@@ -72,8 +72,9 @@ def _serve(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     keep_freed_memory()  # as the command does
-    import cv2
     import torch
+
+    from vidnoise.opencv import cv2
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

@@ -118,6 +118,7 @@ def bench(
     from vidnoise.bench.cases import make_cases
     from vidnoise.bench.filters import DEFAULT, choose_filters
     from vidnoise.bench.rounds import Settings, measure
+    from vidnoise.cli.console import can_plot
 
     if roofline:
         source = click.get_current_context().get_parameter_source
@@ -141,14 +142,14 @@ def bench(
         return None
     chosen = choose_filters(peers or DEFAULT)
     settings = Settings(frames, seconds_per_case, threads, patience, note)
+    plots = output is not None and can_plot(console)
     results = measure(cases, settings, console.print, peers=chosen, end_to_end=end_to_end)
-    _write(results, output, console)
+    _write(results, output, console, plots)
     # Single failures are reported; if all cases fail, nothing was measured.
     return int(not any(row["status"] == "ok" for row in results["cases"]))
 
 
-def _write(results: dict[str, Any], output: Path | None, console: Console) -> None:
-    from vidnoise.bench.plot import plot_results
+def _write(results: dict[str, Any], output: Path | None, console: Console, plots: bool) -> None:
     from vidnoise.bench.results import markdown, write_results
 
     if output is None:
@@ -156,11 +157,10 @@ def _write(results: dict[str, Any], output: Path | None, console: Console) -> No
         return
     write_results(output, results)
     console.print(f"written: {output} and {output.with_suffix('.md')}")
-    try:
+    if plots:
+        from vidnoise.bench.plot import plot_results
+
         plot_results(results, output.with_suffix(".png"))
-    except ImportError as ex:
-        console.print(f"no plot: matplotlib is not usable ({ex}): pip install 'vidnoise[train]'")
-    else:
         console.print(f"written: {output.with_suffix('.png')}")
 
 

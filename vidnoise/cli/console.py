@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 
+def can_plot(console: Console) -> bool:
+    """Return whether plots can be drawn; if not, say so. To be called before work that takes long."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as ex:
+        console.print(f"no plot: matplotlib is not usable ({ex}): pip install 'vidnoise[train]'", soft_wrap=True)
+        return False
+    return True
+
+
 class Messages:
     """Standard error that ignores failing writes, so that the work continues if it is closed or full."""
 

@@ -29,6 +29,7 @@ def doctor(as_json: bool) -> None:
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     for name, version in found["versions"].items():
         yield _row(name, version or "not installed")
+    yield _row("OpenCV", _opencv(found["opencv"]))
     yield _row("FFmpeg", ", ".join(f"{name} {version}" for name, version in found["ffmpeg"].items()))
     yield _row("threads", f"{found['threads']['torch']} of {found['threads']['cpus']} CPUs")
     yield _row("GPUs", ", ".join(f"{device}: {name}" for device, name in found["gpus"].items()) or "none found")
@@ -41,6 +42,13 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield _row("cache", f"{cache['folder']}, {cache['megabytes']} MB" if cache["folder"] else "none: no home directory")
     versions = ", ".join(f"{name} {version}" for name, version in models["versions"].items())
     yield _row("models", f"{versions} in {', '.join(models['folders'])}" if versions else "none found")
+
+
+def _opencv(packages: dict[str, str | None]) -> str:
+    text = ", ".join(f"{name} {version}" for name, version in packages.items()) or "by no package of this Python"
+    if len(packages) > 1:
+        text += " (they overwrite each other: uninstall all of them, then install one)"
+    return text
 
 
 def _row(label: str, text: str) -> str:

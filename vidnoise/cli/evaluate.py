@@ -108,12 +108,13 @@ def evaluate(**options: Any) -> None:
 
     Classic filters get the strength that works best on these very clips, for each sigma or scenario.
     """
-    import cv2
     import torch
     from rich.console import Console
 
     from vidnoise.backends.device import resolve_device
+    from vidnoise.cli.console import can_plot
     from vidnoise.evaluation.tables import markdown
+    from vidnoise.opencv import cv2
 
     given = Options(**options)
     if given.threads:
@@ -122,11 +123,15 @@ def evaluate(**options: Any) -> None:
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     device = resolve_device(given.device)
     run = _gaussian if given.protocol == "awgn" else _real
+    plots = given.output is not None and given.protocol == "awgn" and can_plot(console)
     results = run(given, device, console)
     if given.output:
         console.print(f"written: {given.output} and {given.output.with_suffix('.md')}")
-        if given.protocol == "awgn":
-            _plot(results, given.output.with_suffix(".png"), console)
+        if plots:
+            from vidnoise.evaluation.plot import plot_results
+
+            plot_results(results, given.output.with_suffix(".png"))
+            console.print(f"written: {given.output.with_suffix('.png')}")
     else:
         click.echo(markdown(results))
 
@@ -294,14 +299,3 @@ def _today() -> dict[str, str]:
     import torch
 
     return {"torch": torch.__version__, "date": datetime.date.today().isoformat()}
-
-
-def _plot(results: Results, picture: Path, console: Console) -> None:
-    from vidnoise.evaluation.plot import plot_results
-
-    try:
-        plot_results(results, picture)
-    except ImportError as ex:
-        console.print(f"no plot: matplotlib is not usable ({ex}): pip install 'vidnoise[train]'")
-    else:
-        console.print(f"written: {picture}")

@@ -101,7 +101,7 @@ def train(
     import torch
 
     from vidnoise.backends.device import resolve_device
-    from vidnoise.cli.console import clock, console_for_messages
+    from vidnoise.cli.console import can_plot, clock, console_for_messages
     from vidnoise.training.config import load_config
     from vidnoise.training.loop import Trainer, describe
     from vidnoise.training.parallel import processes
@@ -122,6 +122,7 @@ def train(
         trainer = Trainer(settings, folders, run, cache=cache, minutes=minutes, where=batches, ranks=ranks)
         console.quiet = ranks.rank > 0
         console.print(describe(trainer), soft_wrap=True)
+        plots = can_plot(console)
 
         def show(row: dict[str, float | str], progress: float) -> None:
             scores = "  ".join(f"{k[4:]}: {row[k]:.2f}" for k in row if k.startswith("psnr"))
@@ -131,7 +132,8 @@ def train(
                 + f"{clock(trainer.remaining_seconds)} left",
                 soft_wrap=True,
             )
-            plot_log(run / "log.csv", run / "progress.png")
+            if plots:
+                plot_log(run / "log.csv", run / "progress.png")
 
         try:
             with _bar(trainer, console) as advance:

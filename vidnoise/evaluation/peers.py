@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from vidnoise.errors import UsageError
 from vidnoise.evaluation.ffmpeg import call, missing_filter
 from vidnoise.evaluation.protocol import Method, mean_psnr
+from vidnoise.opencv import cv2
 
 Run = Callable[[np.ndarray, float], np.ndarray]
 """``(noisy, strength) -> clean``, both ``(T, H, W, 3)`` uint8, or float32 in [0, 1] for a ``floating`` peer."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,6 +26,7 @@ from vidnoise.evaluation.cost import middle, ms_per_megapixel, timed
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.model import DenoiseNetwork
 from vidnoise.model.network import MULTIPLE
+from vidnoise.opencv import cv2
 from vidnoise.option_values import MAX_LOOKAHEAD
 
 Method = Callable[[Tensor, float], Tensor]

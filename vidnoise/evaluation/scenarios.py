@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from vidnoise.evaluation.clips import read_clip
 from vidnoise.evaluation.ffmpeg import call
 from vidnoise.frame import Frame
+from vidnoise.opencv import cv2
 
 Planes = tuple[np.ndarray, ...]
 """Y, U and V as uint8, ``(T, H, W)`` each, chroma at half the height and width."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from vidnoise.model.luma_chroma import rgb_to_bands
 from vidnoise.model.operations import FLAT, Operations, Pointwise
 from vidnoise.model.state import UNKNOWN, Memory
 from vidnoise.model.warp import outside, resize_flow, sampling_grid
+from vidnoise.opencv import cv2
 
 
 def _bands_kernel() -> Tensor:

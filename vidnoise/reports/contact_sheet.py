@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidnoise.disk import check_free, write_whole
 from vidnoise.errors import UsageError
+from vidnoise.opencv import cv2
 
 COLUMN = 480
 """Width of a column, in pixels."""

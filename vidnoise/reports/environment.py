@@ -18,7 +18,7 @@ from vidnoise.errors import VidnoiseError
 from vidnoise.sinks.codecs import library_versions, working_encoders
 from vidnoise.weights import find_model, list_models, load_model, read_card
 
-PACKAGES = ("torch", "av", "opencv-python-headless", "numpy", "click", "safetensors")
+PACKAGES = ("torch", "av", "numpy", "click", "safetensors")
 OPTIONAL_PACKAGES = ("triton", "openvino", "onnxruntime", "onnx", "tensorrt")
 
 
@@ -34,6 +34,7 @@ def inspect_environment() -> dict[str, Any]:
             "system": platform.platform(),
             **{name: _version(name) for name in (*PACKAGES, *OPTIONAL_PACKAGES)},
         },
+        "opencv": _opencv_packages(),
         "ffmpeg": library_versions(),
         "threads": {"cpus": os.cpu_count(), "torch": torch.get_num_threads()},
         "gpus": _gpus(),
@@ -50,6 +51,12 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _opencv_packages() -> dict[str, str | None]:
+    """Return the versions of the installed packages that bring ``cv2``; several overwrite each other."""
+    found = importlib.metadata.packages_distributions().get("cv2", [])
+    return {name: _version(name) for name in sorted(set(found))}
 
 
 def _gpus() -> dict[str, str]:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vidnoise.color import to_rgb
 from vidnoise.frame import Frame
+from vidnoise.opencv import cv2
 from vidnoise.pictures import Order, PictureAdapter
 
 MOST = 1280

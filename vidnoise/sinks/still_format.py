@@ -8,7 +8,6 @@ from typing import cast
 
 import av
 import av.error
-import cv2
 from torch import Tensor
 
 from vidnoise.color.colorimetry import resolve_color
@@ -16,6 +15,7 @@ from vidnoise.color.convert import convert
 from vidnoise.errors import EncodeError, UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame, PixelFormat, StreamInfo
 from vidnoise.frame.av_planes import plane_views
+from vidnoise.opencv import cv2
 from vidnoise.sinks.repack import canonical, components, is_lossless, repack
 
 DEFAULT_QUALITY = 95

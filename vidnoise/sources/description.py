@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any
 
 import av
 import av.container
@@ -28,6 +30,14 @@ _IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 def to_fraction(value: Any) -> Fraction | None:
     """Convert a rational of any PyAV version to a Fraction; None for unset and zero ones."""
     return Fraction(value.numerator, value.denominator) if value else None
+
+
+def tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of a container's or stream's tags, with U+FFFD for bytes that are no UTF-8.
+
+    PyAV replaces them by itself where it is asked to, and since version 19 has lone surrogates for them.
+    """
+    return {key: value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for key, value in metadata.items()}
 
 
 _ELEMENTARY = ("h264", "hevc", "vvc", "evc", "cavsvideo", "m4v", "vc1", "mpegvideo", "av1", "obu")
@@ -131,7 +141,7 @@ def copied_streams(
                 kind=stream.type,
                 codec=name or "unknown",
                 template=template,
-                metadata=dict(stream.metadata),
+                metadata=tags(stream.metadata),
                 disposition=int(stream.disposition),
                 is_cover=bool(stream.disposition & av.stream.Disposition.attached_pic),
             )
@@ -141,8 +151,12 @@ def copied_streams(
 
 def side_data(picture: av.VideoFrame) -> Iterator[SideData]:
     """Iterate over the side data of a picture."""
-    # av's type hints call this a mapping, but it iterates over its values.
-    return cast("Iterator[SideData]", iter(picture.side_data))
+    # Whether iterating gives keys or values depends on PyAV's version; numbers are the same in all. Past the last one
+    # there is an IndexError, but len() may count kinds rather than items.
+    found = picture.side_data
+    with contextlib.suppress(IndexError):
+        for i in itertools.count():
+            yield found[i]
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
@@ -231,10 +245,10 @@ def describe(
         uri=uri,
         container=container.format.name,
         streams=others,
-        metadata=dict(container.metadata),
-        video_metadata=dict(video.metadata),
+        metadata=tags(container.metadata),
+        video_metadata=tags(video.metadata),
         video_disposition=int(video.disposition),
-        chapters=chapters,
+        chapters=tuple({**chapter, "metadata": tags(chapter["metadata"])} for chapter in chapters),
         display_matrix=display_matrix(first),
         hdr=hdr_metadata(first),
     )

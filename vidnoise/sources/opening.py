@@ -20,6 +20,11 @@ _URL_TIMEOUTS = (15.0, 30.0)
 
 _BUFFER_SIZE = 1 << 18
 
+_METADATA_ERRORS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if hasattr(av.container.Container, "metadata_errors") else {}
+)
+"""Tags that are no UTF-8 must not stop a file from opening. PyAV 19 has no argument for this, and never stops."""
+
 _LATE_STREAMS = ("flv", "mpeg")
 """Containers without a list of streams: each stream is known only from its first packet on."""
 
@@ -69,7 +74,7 @@ def open_container(
         def opened(more: dict[str, str]) -> av.container.InputContainer:
             container = av.open(
                 target, "r", format=FORMAT_NAMES.get(format or "", format), options={**more, **(options or {})},
-                timeout=waits, metadata_errors="replace", buffer_size=_BUFFER_SIZE, hwaccel=accelerator,
+                timeout=waits, buffer_size=_BUFFER_SIZE, hwaccel=accelerator, **_METADATA_ERRORS,
             )  # fmt: skip
             return cast(av.container.InputContainer, container)
 

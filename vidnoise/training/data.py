@@ -9,12 +9,12 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from torch import Tensor
 
 from vidnoise.errors import SourceOpenError
 from vidnoise.evaluation.clips import CLIP_SUFFIXES, read_clip
+from vidnoise.opencv import cv2
 from vidnoise.training.colours import recoloured
 from vidnoise.training.config import Augment
 from vidnoise.training.pixels import Pack, Pixels

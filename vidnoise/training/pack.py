@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from vidnoise.errors import SinkOpenError, UsageError
 from vidnoise.evaluation.clips import CLIP_SUFFIXES, read_clip
 from vidnoise.evaluation.protocol import centre_crops
+from vidnoise.opencv import cv2
 from vidnoise.training.codec_pool import ENCODED_FILE, CodecPool
 from vidnoise.training.data import PHOTO_SUFFIXES, Folders
 

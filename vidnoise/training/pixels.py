@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vidnoise.errors import UsageError
+from vidnoise.opencv import cv2
 from vidnoise.training.config import Augment
 from vidnoise.training.motion import BLOB_SCALE
 from vidnoise.training.plan import Crops, Moves, Objects, Plan

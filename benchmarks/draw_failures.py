@@ -1,6 +1,6 @@
 """What the models do badly: models/failures.png, from scenes that are drawn here.
 
-    python models/draw_failures.py [--model standard]
+    python benchmarks/draw_failures.py [--model standard]
 
 Each row is one kind of failure at its plainest: the clean frame, the noisy one, and what the model makes of it, blind,
 after eight frames, enlarged.
@@ -102,7 +102,7 @@ def row(title: str, scene: Scene, sigma: float, model: str) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="standard")
-    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).with_name("failures.png"))
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parents[1] / "models" / "failures.png")
     options = parser.parse_args()
     rows = [row(*scene, options.model) for scene in SCENES]
     if not cv2.imwrite(str(options.output), np.vstack(rows)):
