@@ -43,7 +43,7 @@ def share(
         for device in options.devices:
             resolve_device(device)  # raises here rather than in a worker
     lookahead = make_denoiser.keywords["lookahead"]
-    logger.info("model %s, version %s, look-ahead of %d frames", model.card.name, model.card.version, lookahead)
+    logger.info("model %s, version %s, lookahead of %d frames", model.card.name, model.card.version, lookahead)
     return ParallelDenoiser(
         functools.partial(_open_team, Setup(model, make_denoiser, options.grain_seed), options),
         Cutter(lookahead, detect_cuts=options.detect_cuts), model_name=model.name, should_stop=should_stop,

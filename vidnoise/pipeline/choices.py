@@ -30,7 +30,7 @@ def choices(
     precision = str(denoiser.dtype).removeprefix("torch.")
     yield f"arithmetic in {precision} ({_asked(options.precision != 'auto', 'the default of device and backend')})"
     yield f"backend {denoiser.backend_name} ({_why_backend(options, denoiser, info)})"
-    yield f"look-ahead of {denoiser.latency_frames} frames ({_why_lookahead(options, denoiser, info)})"
+    yield f"lookahead of {denoiser.latency_frames} frames ({_why_lookahead(options, denoiser, info)})"
     yield f"noise level: {_noise_level(options, profile)}"
     if info.field_order is not None:
         yield f"interlaced ({info.field_order}): each field is denoised as a stream of its own"
