@@ -69,27 +69,34 @@ class Vmaf:
         if reason := too_small(height, width):
             raise FormatError(f"VMAF cannot be measured: {reason}")
         check_available()
+        self._size = (height, width)
         self._weights = weights
         even = height + height % 2  # the rows of subsampled chroma belong to one of the two pictures
         self._padding = (0, 0, 0, even - height)
         self._chroma = np.full(2 * even * -(-width // 2), 512, "<u2").tobytes()
         crops = [f"crop={width}:{height}:0:{top}:exact=1" for top in (0, even)]
         graph = f"split[a][b];[a]{crops[0]}[a];[b]{crops[1]}[b];[a][b]libvmaf=model=version={MODEL}"
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self._process = subprocess.Popen(
             [binary_with("libvmaf"), "-hide_banner", "-nostats", "-v", "level+info", "-f", "rawvideo",
              "-pix_fmt", "yuv420p10le", "-s", f"{width}x{2 * even}", "-i", "pipe:",
              "-filter_complex", graph, "-f", "null", "-"],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log,
         )  # fmt: skip
-        self._score: float | None = None
 
     def add(self, version: Tensor, reference: Tensor) -> None:
         """Add a picture of each, ``(C, H, W)``, nominally in [0, 1]: R'G'B', or one channel of gray.
 
         Raises:
+            FormatError: They are not of the size that was given.
             UsageError: The process failed.
         """
+        for picture in (version, reference):
+            if picture.shape[-2:] != self._size:
+                height, width = picture.shape[-2:]
+                raise FormatError(
+                    f"VMAF needs pictures of one size: {self._size[1]}x{self._size[0]}, not {width}x{height}"
+                )
         assert self._process.stdin is not None
         try:
             for picture in (version, reference):
@@ -112,12 +119,9 @@ class Vmaf:
         Raises:
             UsageError: The process failed.
         """
-        if self._score is None:
-            assert self._process.stdin is not None
-            self._process.communicate()
-            self._log.seek(0)
-            self._score = read_score(self._log.read().decode(errors="replace"), self._process.returncode)
-        return self._score
+        self._process.communicate()
+        self._log.seek(0)
+        return read_score(self._log.read().decode(errors="replace"), self._process.returncode)
 
     def close(self) -> None:
         """End the process, if it still runs."""
