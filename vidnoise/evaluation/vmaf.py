@@ -163,7 +163,8 @@ def vmaf(clip: Tensor, reference: Tensor, weights: tuple[float, float] = BT709) 
         UsageError: This machine cannot compute VMAF.
         FormatError: The pictures are too small.
     """
-    with Vmaf(*reference.shape[-2:], weights) as run:
-        for pair in zip(clip, reference, strict=True):
-            run.add(*pair)
+    height, width = reference.shape[-2:]
+    with Vmaf(height, width, weights) as run:
+        for picture, original in zip(clip, reference, strict=True):
+            run.add(picture, original)
         return run.score()
