@@ -12,11 +12,12 @@ SAMPLE := samples/city-night.mp4
 DEMO := demo/clean.mp4
 DEMO_PICTURE := demo/before-after.png
 
-.PHONY: help demo test test-all fuzz lint type bench docs clean
+.PHONY: help demo test test-all test-oldest test-newest fuzz lint type bench docs clean
 
 help:
 	@echo "make demo    denoise $(SAMPLE) and draw a before/after picture"
 	@echo "make test    run the tests (make test-all: the slow ones too)"
+	@echo "make test-oldest, make test-newest   with the oldest and newest releases of other libraries (TORCH=... pins PyTorch)"
 	@echo "make fuzz    $(MUTANTS) damaged inputs of every kind; 'make fuzz MUTANTS=100000' more"
 	@echo "make lint    ruff: errors and formatting"
 	@echo "make type    pyright"
@@ -56,6 +57,9 @@ test-all: $(STAMP)
 	$(TOGETHER) -m "not realtime"
 	$(CLOCKED) -m realtime
 
+test-oldest test-newest: test-%:
+	PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/releases $* test
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,4 +87,4 @@ docs: $(DOCS_STAMP)
 	@echo "build/docs/index.html"
 
 clean:
-	rm -rf $(VENV) demo bench build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest demo bench build dist .pytest_cache .ruff_cache

@@ -22,6 +22,7 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 :caption: Guide
+docs/INSTALL
 docs/TUTORIAL
 docs/RECIPES
 docs/FAQ

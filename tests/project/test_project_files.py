@@ -147,8 +147,20 @@ def test_hosted_ci_runs_what_ci_runs_for_every_supported_python() -> None:
 def test_targets_that_hosted_ci_makes_exist() -> None:
     commands = [step["run"] for job in workflow()["jobs"].values() for step in job["steps"] if "run" in step]
     targets = [target for command in commands for target in re.findall(r"^make (\w+)", command, re.MULTILINE)]
-    assert targets == ["docs"]
+    assert targets == ["test", "docs"]
+    released = [row["releases"] for row in workflow()["jobs"]["releases"]["strategy"]["matrix"]["include"]]
+    assert set(released) == {"oldest", "newest"}
+    assert re.search(r"^test-oldest test-newest:", text_of("Makefile"), re.MULTILINE)
     assert all(re.search(rf"^{target}:", text_of("Makefile"), re.MULTILINE) for target in targets)
+
+
+def test_the_oldest_releases_are_the_bounds() -> None:
+    """Of every library that the wheel needs; a bound such as 2.3 may be met first by 2.3.1."""
+    oldest = dict(re.findall(r"^([a-z-]+)==(\S+)$", text_of("constraints-oldest.txt"), re.MULTILINE))
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    for requirement in project["dependencies"]:
+        name, bound = re.match(r"([a-z-]+)>=([\d.]+)", requirement).groups()  # type: ignore[union-attr]
+        assert f"{oldest[name]}.".startswith(f"{bound}."), name
 
 
 def test_the_hooks_have_the_ruff_of_the_project() -> None:

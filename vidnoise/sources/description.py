@@ -142,7 +142,7 @@ def copied_streams(
                 codec=name or "unknown",
                 template=template,
                 metadata=tags(stream.metadata),
-                disposition=int(stream.disposition),
+                disposition=stream.disposition.value,
                 is_cover=bool(stream.disposition & av.stream.Disposition.attached_pic),
             )
         )
@@ -247,7 +247,7 @@ def describe(
         streams=others,
         metadata=tags(container.metadata),
         video_metadata=tags(video.metadata),
-        video_disposition=int(video.disposition),
+        video_disposition=video.disposition.value,
         chapters=tuple({**chapter, "metadata": tags(chapter["metadata"])} for chapter in chapters),
         display_matrix=display_matrix(first),
         hdr=hdr_metadata(first),
