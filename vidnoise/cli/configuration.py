@@ -97,7 +97,7 @@ def defaults_of(command: click.Command, values: Mapping[str, Any], place: str, *
     defaults: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("_", "-")
-        if name in without & options.keys():
+        if name in without:
             raise UsageError(f"{place}: {key} belongs to a single run, and cannot be set in a file")
         if name not in options:
             near = difflib.get_close_matches(name, options.keys() - without, n=1)
