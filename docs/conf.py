@@ -31,9 +31,11 @@ docs/USAGE
 docs/LOOKING
 docs/STRENGTH
 docs/BATCH
+docs/CLUSTER
 docs/PICTURES
 docs/CONFIGURATION
 docs/STREAMS
+docs/EDITORS
 docs/FIDELITY
 docs/RELIABILITY
 docs/GPU
@@ -85,6 +87,7 @@ myst_heading_anchors = 3
 highlight_language = "text"
 
 default_role = "code"
+smartquotes = False  # quotes in the texts of options are those of Python strings
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": True}
 python_maximum_signature_line_length = 100

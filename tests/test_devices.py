@@ -13,7 +13,7 @@ import pytest
 from vidnoise.cli import files, main, run
 from vidnoise.cli.batch import Job
 from vidnoise.cli.child import Child
-from vidnoise.cli.workers import outcomes, split_devices
+from vidnoise.cli.workers import each_alone, outcomes
 from vidnoise.errors import DecodeError, UsageError
 from vidnoise.options import FileOptions
 
@@ -76,15 +76,27 @@ def test_closing_ends_the_threads() -> None:
     running.close()  # the fixture of conftest.py fails if a thread is left
 
 
-@pytest.mark.parametrize("names", ["cuda:0,", ",", "cuda:0,cuda:0", "auto,cuda:1"])
-def test_devices_that_make_no_sense(names: str) -> None:
-    with pytest.raises(UsageError, match="--device"):
-        split_devices(names)
+@pytest.mark.parametrize("names", ["cuda:0,", ",", "", [], "auto,cuda:1"])
+def test_devices_that_make_no_sense(names: Any) -> None:
+    with pytest.raises(UsageError, match="device"):
+        FileOptions(device=names)
 
 
-def test_one_video_takes_one_device(clips, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(clips("cfr")), "-o", str(tmp_path / "o.mp4"), "--device", "cuda:0,cuda:1"]) == 2
-    assert "a single video takes one device" in capsys.readouterr().err
+def test_the_processes_of_a_batch_share_files_and_no_videos() -> None:
+    options = FileOptions(device="cuda:0,cuda:1", jobs=2, threads=6)
+    alone = each_alone(options)
+    assert [(each.device, each.jobs, each.threads) for each in alone] == [("cuda:0", None, 3), ("cuda:1", None, 3)] * 2
+    assert not any(each.is_shared for each in alone)
+    assert options.is_shared
+    assert [each.threads for each in each_alone(FileOptions(device=["cuda:0", "cuda:1"]))] == [0, 0]
+
+
+def test_a_device_that_is_not_there_is_said_before_a_video_is_shared(
+    clips, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(clips("cfr")), "-o", str(tmp_path / "o.mp4"), "--device", "cpu,cuda:99"]) == 7
+    assert "device 'cuda:99' is not available" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_batch_on_two_devices(clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

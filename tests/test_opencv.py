@@ -21,7 +21,7 @@ WITHOUT_GL = "raise ImportError('libGL.so.1: cannot open shared object file: No 
     ("code", "expected"),
     [
         (MISSING, r"^OpenCV is missing: pip install opencv-python \(.* opencv-python-headless\)$"),
-        (WITHOUT_GL, "libGL.so.1.*pip uninstall -y opencv-python, .* opencv-python-headless"),
+        (WITHOUT_GL, "libGL.so.1.*pip uninstall opencv-python, .* opencv-python-headless"),
         ("raise ImportError('numpy.core.multiarray failed to import')", "multiarray.*install it again"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vidnoise
-from vidnoise import options
+from vidnoise import option_keywords
 from vidnoise.checked import about, named_fields
 from vidnoise.cli import main
 from vidnoise.cli.options import flag, spelled
@@ -29,7 +29,7 @@ FIELDS = named_fields(FileOptions)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_type_checkers_see_are_the_fields(kind: type) -> None:
-    keywords = getattr(options, kind.__name__.replace("Options", "Keywords"))
+    keywords = getattr(option_keywords, kind.__name__.replace("Options", "Keywords"))
     told = {name: getattr(type, "__forward_arg__", type) for name, type in keywords.__annotations__.items()}
     assert told == {name: field.type for name, field in named_fields(kind).items()}
 

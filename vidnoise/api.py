@@ -24,6 +24,7 @@ from vidnoise.checked import takes
 from vidnoise.errors import UsageError
 from vidnoise.frame import Frame, StreamInfo
 from vidnoise.options import DenoiseOptions, DeviceOptions, FileOptions, ImageOptions
+from vidnoise.parallel.sharing import reason_to_work_alone, share
 from vidnoise.pictures import Order, Picture, PictureAdapter, ToPicture, check_several, image_frame, owned
 from vidnoise.pipeline.choices import choices
 from vidnoise.pipeline.device_transfer import HostTransfer, make_device_transfer
@@ -31,8 +32,13 @@ from vidnoise.pipeline.run import run
 from vidnoise.pipeline.stats import Progress, RunStats, combine
 from vidnoise.resume.source import open_resumable
 from vidnoise.session.denoiser import Denoiser
-from vidnoise.session.fields import FieldDenoiser
+from vidnoise.session.fields import FieldSessions
 from vidnoise.session.grain_table import GrainTable
+from vidnoise.session.noise_profile import NoiseProfile
+from vidnoise.session.noise_region import Region, parse_region
+from vidnoise.session.noise_span import measure_span, parse_span
+from vidnoise.session.protocol import Session
+from vidnoise.session.strength import still_mask
 from vidnoise.sinks import check_places, keeps_clock, make_sink, numbered, sink_kind
 from vidnoise.sources import make_source
 from vidnoise.stills.names import is_still
@@ -42,7 +48,7 @@ from vidnoise.weights import Model, ModelLike, as_model
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vidnoise.options import DenoiseKeywords, FileKeywords, ImageKeywords
+    from vidnoise.option_keywords import DenoiseKeywords, FileKeywords, ImageKeywords
 
 Image = TypeVar("Image")
 Options = TypeVar("Options", bound=DeviceOptions)
@@ -225,10 +231,15 @@ def denoise_file(
     )
     # Errors are found in order of cost: names and options first, then the input, then the model.
     table = None if chosen.grain_table is None else GrainTable(chosen.grain_table, overwrite=chosen.overwrite)
-    device = "cpu" if chosen.hwaccel == "none" else resolve_device(chosen.device)
+    region = None if chosen.noise_region is None else parse_region(chosen.noise_region)
+    span = None if chosen.noise_from is None else parse_span(chosen.noise_from)
+    if not chosen.is_shared:
+        chosen = replace(chosen, device=chosen.devices[0])
+    # Workers get frames in main memory, and the model from there.
+    device = "cpu" if chosen.hwaccel == "none" or chosen.is_shared else resolve_device(chosen.device)
     rest = None
     if chosen.resume and not is_still(os.fspath(src)):
-        model = as_model(model, resolve_device(chosen.device))
+        model = as_model(model, "cpu" if chosen.is_shared else resolve_device(chosen.device))
         source, sink = open_resumable(src, dst, chosen, network=model.network, device=device)
         rest = source
     else:
@@ -248,20 +259,28 @@ def denoise_file(
             torch.set_num_threads(chosen.threads)
         if source.info.is_still:
             model, chosen = _for_still(model, chosen, source.info.height, source.info.width)
-        make_denoiser = _denoiser_factory(source.info, chosen, table, rest.first_time if rest else None)
-        first = make_denoiser(model)
-        # The other field gets its grain from another seed.
-        second = functools.partial(
-            make_denoiser, grain_seed=chosen.grain_seed + 1, backend=first.backend, max_memory=None,
-        )  # fmt: skip
-        for line in choices(first, chosen, source.info):
-            logger.info("%s", line)
+        if region is not None and source.info.field_order is not None:
+            region = replace(region, lines=source.info.height)
+        profile = None if span is None else measure_span(src, span, region, chosen, source.info, should_stop)
+        alone = reason_to_work_alone(source.info) if chosen.is_shared else ""
+        if alone:
+            level = logging.INFO if source.info.is_still else logging.WARNING
+            logger.log(level, "%s: %s, so one process denoises it", shown(os.fspath(src)), alone)
+            chosen = replace(chosen, device=chosen.devices[0], jobs=None, cluster=None)
+        begins = rest.first_time if rest else None
+        make_denoiser = _denoiser_factory(source.info, chosen, table, begins, region, profile)
+        begin = (
+            _shared_sessions(make_denoiser, model, chosen, should_stop)
+            if chosen.is_shared
+            else _sessions(make_denoiser, model, chosen, source.info, profile)
+        )
+        transfer = HostTransfer() if chosen.is_shared else None
         parts: list[RunStats] = []
         stack.enter_context(memory_errors_explained())
         while True:
             stats = run(
-                source, FieldDenoiser(first, second), sink, max_latency_ms=chosen.max_latency, on_progress=progress,
-                should_stop=should_stop, close_source=False,
+                source, begin(source.info.rotation), sink, device_transfer=transfer,
+                max_latency_ms=chosen.max_latency, on_progress=progress, should_stop=should_stop, close_source=False,
             )  # fmt: skip
             parts.append(stats)
             if rest or stats.interrupted or not getattr(source, "next_part", bool)():
@@ -273,9 +292,46 @@ def denoise_file(
                 "%s: goes on as %dx%d %s in %s", shown(os.fspath(src)), info.width, info.height, info.format.name, dst
             )
             sink = make_sink(dst, chosen)
-            first = make_denoiser(first.model, backend=first.backend, max_memory=None, rotation=info.rotation)
         stats = combine(parts)
         return rest.amend(stats) if rest else stats
+
+
+def _sessions(
+    make_denoiser: Callable[..., Denoiser],
+    model: ModelLike,
+    options: FileOptions,
+    info: StreamInfo,
+    profile: NoiseProfile | None,
+) -> Callable[[int], Session]:
+    """Return a function that makes the session of the next output, for a rotation in degrees, in this process."""
+    sessions = FieldSessions(make_denoiser, model)
+    told: list[str] = []
+
+    def begin(rotation: int) -> Session:
+        first, session = sessions.begin(grain_seed=options.grain_seed, rotation=rotation)
+        if not told:
+            told.extend(choices(first, options, info, profile))
+            for line in told:
+                logger.info("%s", line)
+        return session
+
+    return begin
+
+
+def _shared_sessions(
+    make_denoiser: functools.partial[Denoiser],
+    model: ModelLike,
+    options: FileOptions,
+    should_stop: Callable[[], bool] | None,
+) -> Callable[[int], Session]:
+    """Return a function like :func:`_sessions`, whose sessions have workers denoise pieces."""
+    loaded = as_model(model, "cpu")
+
+    def begin(rotation: int) -> Session:
+        make = functools.partial(make_denoiser, rotation=rotation)
+        return share(make, loaded, options, should_stop=should_stop)
+
+    return begin
 
 
 def _for_still(model: ModelLike, options: Options, height: int, width: int) -> tuple[Model, Options]:
@@ -295,8 +351,9 @@ def _for_still(model: ModelLike, options: Options, height: int, width: int) -> t
 
 
 def _denoiser_factory(
-    info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None
-) -> Callable[..., Denoiser]:
+    info: StreamInfo, options: FileOptions, table: GrainTable | None, first_time: Fraction | None,
+    region: Region | None, profile: NoiseProfile | None,
+) -> functools.partial[Denoiser]:  # fmt: skip
     """Return a factory that makes the denoisers of one input from a model.
 
     Args:
@@ -304,24 +361,34 @@ def _denoiser_factory(
         options: Options of the run.
         table: The grain table, if there is one.
         first_time: Timestamp of the video's first frame in seconds, if decoding starts at a later one.
+        region: Region to measure the noise in.
+        profile: The noise as measured before.
     """
+    if region is not None:
+        region.place(info.width, info.height, info.rotation)
     if options.mask is not None and info.field_order is not None:
         raise UsageError(f"{info.field_order} video is denoised by field, where a mask has no place yet")
     if getattr(options.sigma, "ndim", 0) and info.field_order is not None:
         raise UsageError(
             f"{info.field_order} video is denoised by field, where a map of sigma has no place yet", "sigma"
         )
-    device, backend, lookahead = resolve_device(options.device), options.backend, options.lookahead
+    device = resolve_device("cpu" if options.cluster else options.devices[0])
+    backend, lookahead, mask = options.backend, options.lookahead, options.mask
     if info.is_still:
         lookahead = 0
     if lookahead == "auto":
         lookahead = choose_lookahead(
             (info.width, info.height), device, max_memory=options.max_memory, rate=info.rate,
-            max_latency_ms=options.max_latency if info.is_live else None,
+            max_latency_ms=options.max_latency if info.is_live else None, streams=options.jobs or 1,
         )  # fmt: skip
     if info.is_live and isinstance(backend, str):
         backend = steady_backend(backend, device)
-    fixed = {**options.keywords(DenoiseOptions), "backend": backend, "lookahead": lookahead, "grain_table": table}
+    if options.is_shared and isinstance(mask, (str, os.PathLike)):
+        mask = still_mask(mask)
+    fixed = {
+        **options.keywords(DenoiseOptions), "device": device, "backend": backend, "lookahead": lookahead,
+        "grain_table": table, "mask": mask, "noise_region": region, "noise_profile": profile,
+    }  # fmt: skip
     return functools.partial(
         Denoiser, rotation=info.rotation, begin_seconds=options.start or 0.0, first_time=first_time, **fixed
     )

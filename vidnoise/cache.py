@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -23,8 +24,13 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 def cache_folder() -> Path | None:
     """Return vidnoise's folder in the user's cache directory, existing or not; None without such a directory."""
+    return user_folder(platformdirs.user_cache_path)
+
+
+def user_folder(path_of: Callable[..., Path]) -> Path | None:
+    """Return a folder of vidnoise below the user's home, by a function of platformdirs; None without a home."""
     try:
-        folder = platformdirs.user_cache_path("vidnoise", appauthor=False)
+        folder = path_of("vidnoise", appauthor=False)
     except (RuntimeError, OSError, KeyError):
         return None
     # Without a home directory, "~" is not expanded, and would be a folder in the working directory.

@@ -15,7 +15,7 @@ def _what_helps(error: ImportError) -> str:
     if ".so" in str(error):  # opencv-python's windows need libGL.so.1, which servers and slim containers lack
         return (
             f"OpenCV cannot be loaded ({error}); without a display, take the one without windows: "
-            "pip uninstall -y opencv-python, then pip install --force-reinstall --no-deps opencv-python-headless"
+            "pip uninstall opencv-python, then pip install --force-reinstall --no-deps opencv-python-headless"
         )
     return (
         f"OpenCV cannot be loaded ({error}); install it again: pip install --force-reinstall --no-deps opencv-python "

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     MaskLike: TypeAlias = str | os.PathLike[str] | np.ndarray | torch.Tensor
     SigmaLike: TypeAlias = float | np.ndarray | torch.Tensor
     ZonesLike: TypeAlias = str | Sequence[tuple[float, float, float]]
+    RegionLike: TypeAlias = str | Sequence[int]
+    SpanLike: TypeAlias = str | tuple[float, float]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -29,6 +31,9 @@ FOREVER = -1
 """Number of attempts that means no limit."""
 
 MAX_STRENGTH = 2.0
+
+MAX_JOBS = 256
+"""Maximum number of processes on a device."""
 
 MAX_LOOKAHEAD = 32
 """Maximum lookahead: the fusion's minimum gain leaves later frames no effect, and each frame takes memory."""

@@ -1,6 +1,6 @@
 """The options of denoising: the single place for names, types, defaults, ranges and documentation.
 
-A new option is a field here, a key in the typed dictionary below (a test checks that they match), and its use. The
+A new option is a field here, a key in :mod:`vidnoise.option_keywords` (a test checks that they match), and its use. The
 keyword functions (:func:`vidnoise.denoise`, :func:`vidnoise.denoise_file`, :class:`vidnoise.Denoiser`,
 :func:`vidnoise.open_source`, :func:`vidnoise.open_sink`), ``vidnoise run``, and the check of settings when resuming
 follow automatically.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, get_args
+from typing import TYPE_CHECKING, get_args
 
 from vidnoise.checked import Checked, again, option
 from vidnoise.errors import UsageError
@@ -19,6 +19,7 @@ from vidnoise.option_groups import CODEC, DENOISING, FILES, LIVE, MAIN, PERFORMA
 from vidnoise.option_values import (
     FOREVER,
     LONGEST_SECONDS,
+    MAX_JOBS,
     MAX_LATENCY_MS,
     MAX_LOOKAHEAD,
     MAX_PIXELS,
@@ -34,7 +35,7 @@ from vidnoise.option_values import (
 if TYPE_CHECKING:
     import torch
 
-    from vidnoise.option_values import MaskLike, SigmaLike, ZonesLike
+    from vidnoise.option_values import MaskLike, RegionLike, SigmaLike, SpanLike, ZonesLike
 
 
 # fmt: off
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
 class DeviceOptions(Checked):
     """Where and how the network runs."""
 
-    device: str | torch.device = option(
-        "auto", """Where the network runs: "auto", "cpu", "cuda", "cuda:N" or "mps".""", may_change=True,
-        help="auto, cpu, cuda, cuda:N or mps; separate several with commas to share a batch.", group=MAIN)
+    device: str | torch.device | Sequence[str] = option(
+        "auto", """Where the network runs: "auto", "cpu", "cuda", "cuda:N" or "mps". denoise_file also takes several, as
+        a list or with commas between them, and has pieces of the video denoised by each.""", may_change=True,
+        help="auto, cpu, cuda, cuda:N or mps; several with commas between them share a video, or the files of a batch.",
+        group=MAIN)
     precision: str = option(
         "auto", """Arithmetic of the network's convolutions: "auto", "fp32", "bf16" or "fp16".""",
         choices=("auto", "fp32", "bf16", "fp16"), help="Arithmetic of the network.", group=PERFORMANCE)
@@ -94,6 +97,18 @@ class ImageOptions(DeviceOptions):
         estimates it per pixel, channel and frame.""",
         least=0, most=255, unit=" (8-bit units)", by_place=True,
         help="Noise level of each plane, in 8-bit units.  [default: estimated]", group=DENOISING)
+    noise_region: RegionLike | None = option(
+        None, """Part of the picture that is flat but for its noise, as "X,Y,W,H" or four whole numbers: pixels of the
+        picture as shown, at least 32x32. The noise is measured there, in each frame, and taken to be the same
+        everywhere.""", metavar="X,Y,W,H",
+        help="Measure the noise in this flat part of the picture, in pixels.", group=DENOISING)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sigma is not None and self.noise_region is not None:
+            raise UsageError(
+                "sigma gives the noise level that noise_region would measure: use one of them", "sigma", "noise_region"
+            )
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiseOptions(ImageOptions):
@@ -167,8 +182,8 @@ class SourceOptions(ThreadOptions):
         None, """Frames per second of raw video, as in "30000/1001"; by default 25.""",
         metavar="FPS", help="Frame rate of raw video, as in 30000/1001.  [default: 25]", group=FILES)
     rate: str | None = option(
-        None, """Frames per second of a sequence of pictures ("frame%04d.png", "shots/*.png"), as in "30000/1001"; by
-        default 25.""", metavar="FPS", group=FILES,
+        None, """Frames per second of a sequence of pictures (``frame%04d.png``, ``shots/*.png``), as in "30000/1001";
+        by default 25.""", metavar="FPS", group=FILES,
         help="Frame rate of a sequence of pictures, as in 30000/1001.  [default: 25]")
     live: bool | None = option(
         None, """Whether to treat the input as live, dropping frames rather than lagging; by default, this depends on
@@ -271,6 +286,11 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
     """All options of denoising one video file into another."""
 
     lookahead: int | str = again(DenoiseOptions, "lookahead", "auto")
+    noise_from: SpanLike | None = option(
+        None, """Part of the video to measure the noise in, as "0-2", "1:03-1:05" or (begin, end) in seconds: in
+        noise_region if that is given, otherwise in the flattest parts of the pictures. It is read first, and its noise
+        level is used for the whole video. Only for files.""", metavar="START-END",
+        help="Measure the noise in this part of the video: 0-2 or 1:03-1:05.", group=DENOISING)
     resume: bool = option(
         False, """Write segments to <dst>.parts, and continue after the last finished one of an interrupted run with the
         same options; the output appears when it is complete.""", may_change=True,
@@ -279,13 +299,57 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
         SEGMENT_SECONDS, "With resume: length of a segment, in seconds of video.",
         above=0, must_be="longer than 0 seconds", flag="--segment", may_change=True,
         help="With --resume: length of a segment, in seconds of video.  [default: 60]", group=FILES)
+    jobs: int | None = option(
+        None, """Number of processes on each device that share a video, in pieces that begin at scene cuts or with a
+        lead-in (docs/CLUSTER.md); by default, this process denoises all of it, or one on each of several devices.""",
+        least=1, most=MAX_JOBS, metavar="N", may_change=True,
+        help="Number of processes on each device that share a video, or the files of a batch.", group=PERFORMANCE)
+    cluster: str | None = option(
+        None, """Address of a Ray cluster whose nodes share a video like processes do, or "auto" for the one that this
+        machine belongs to; jobs is then the number of pieces that are denoised at the same time: by default one for
+        each GPU or, without GPUs, for each node. Requires vidnoise[cluster].""", metavar="ADDRESS", may_change=True,
+        help="Ray cluster that shares a video: its address, or auto.", group=PERFORMANCE)
     max_latency: float = option(
         MAX_LATENCY_MS, """Maximum time in ms from a live frame's arrival to its being written; the oldest frames are
         dropped rather than exceed it.""", above=0, unit=" ms", metavar="MS", may_change=True,
         help="Live: maximum delay; the oldest frames are dropped rather than exceed it.", group=LIVE)
 
+    @property
+    def devices(self) -> list[str]:
+        """The names of the devices, at least one.
+
+        Raises:
+            UsageError: A name is missing, or ``auto`` is one of several.
+        """
+        given = self.device
+        texts = given if isinstance(given, Sequence) and not isinstance(given, str) else str(given).split(",")
+        names = [str(name).strip() for name in texts]
+        if not names or not all(names):
+            raise UsageError(f"device {given!r} must name devices with commas between them", "device")
+        if len(names) > 1 and "auto" in names:
+            raise UsageError("device auto is one device; name all of several, as in cuda:0,cuda:1", "device")
+        return names
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes share the video."""
+        return self.cluster is not None or (self.jobs or 1) * len(self.devices) > 1
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sigma is not None and self.noise_from is not None:
+            raise UsageError(
+                "sigma gives the noise level that noise_from would measure: use one of them", "sigma", "noise_from"
+            )
+        if self.is_shared and self.grain_table is not None:
+            raise UsageError(
+                "a grain table is made from all frames in one process: it does not go with several devices, jobs or "
+                "cluster", "grain_table", "device", "jobs", "cluster",
+            )  # fmt: skip
+        if self.is_shared and not isinstance(self.backend, str):
+            raise UsageError("several processes cannot share a backend: give its name", "backend", "jobs")
+        if self.cluster is not None and len(self.devices) > 1:
+            raise UsageError("a cluster has devices of its own: leave device out, or name one", "cluster", "device")
         if self.resume and (self.tee or self.grow or self.grain_table is not None or self.live):
             raise UsageError(
                 "resume writes one finished file: it does not go with tee, grow, grain_table or live",
@@ -303,89 +367,3 @@ class FileOptions(DenoiseOptions, SourceOptions, SinkOptions):
 
 
 # fmt: on
-
-# The same names and types again, for type checkers and editors.
-
-
-class DeviceKeywords(TypedDict, total=False):
-    """Keywords of :class:`DeviceOptions`."""
-
-    device: str | torch.device
-    precision: str
-    backend: str | Running
-    max_memory: float | None
-
-
-class ImageKeywords(DeviceKeywords, total=False):
-    """Keywords of :class:`ImageOptions`."""
-
-    strength: float
-    luma: float
-    chroma: float
-    mask: MaskLike | None
-    grain: float
-    grain_seed: int
-    sigma: SigmaLike | None
-
-
-class DenoiseKeywords(ImageKeywords, total=False):
-    """Keywords of :class:`DenoiseOptions`."""
-
-    zones: ZonesLike | None
-    grain_table: PathLike | None
-    preview: str | None
-    detect_cuts: bool
-    lookahead: int | str
-
-
-class ThreadKeywords(TypedDict, total=False):
-    """Keywords of :class:`ThreadOptions`."""
-
-    threads: int
-
-
-class SourceKeywords(ThreadKeywords, total=False):
-    """Keywords of :class:`SourceOptions`."""
-
-    start: Seconds | None
-    duration: Seconds | None
-    hwaccel: str
-    input_format: str | None
-    raw_size: str | None
-    raw_format: str | None
-    raw_rate: str | None
-    rate: str | None
-    live: bool | None
-    connect_timeout: float
-    read_timeout: float | None
-    reconnect: Attempts
-    rtsp_transport: str | None
-    input_options: dict[str, str] | None
-    interlaced: str
-    size_change: SizeChange | None
-    tracks: str | None
-    max_pixels: int | None
-
-
-class SinkKeywords(ThreadKeywords, total=False):
-    """Keywords of :class:`SinkOptions`."""
-
-    overwrite: bool
-    codec: str | None
-    crf: float | None
-    quality: int | None
-    preset: str | None
-    pix_fmt: str | None
-    audio: str
-    format: str | None
-    tee: Sequence[PathLike]
-    faststart: bool | None
-    grow: bool
-
-
-class FileKeywords(DenoiseKeywords, SourceKeywords, SinkKeywords, total=False):
-    """Keywords of :class:`FileOptions`."""
-
-    resume: bool
-    segment_seconds: Seconds
-    max_latency: float

@@ -26,7 +26,7 @@ def said(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 def test_everything_that_was_chosen_is_said_with_its_reason(clips, tmp_path: Path, capsys) -> None:
     text = said(capsys, clips("audio"), "-o", tmp_path / "a.mkv", "-v", "--codec", "x264", "--sigma", 9, *QUICK)
     for part in (
-        "model fast, version", "device cpu (as asked), 1 thread", "backend eager (", "look-ahead of 8 frames (the",
+        "model fast, version", "device cpu (as asked), 1 thread", "backend eager (", "lookahead of 8 frames (the",
         "noise level: 9/255 (as asked)", "noise of the first frame: 9.0/255", "encoder libx264 (codec x264, as asked)",
         "crf 18", "audio stream #1 (aac, deu) is copied",
     ):  # fmt: skip
@@ -36,7 +36,7 @@ def test_everything_that_was_chosen_is_said_with_its_reason(clips, tmp_path: Pat
 def test_a_dropped_track_is_said(clips, tmp_path: Path, capsys) -> None:
     text = said(capsys, clips("audio"), "-o", tmp_path / "a.mkv", "-v", "--tracks=-a", "--lookahead", 0, *QUICK)
     assert "audio stream #1 is dropped, as asked" in text
-    assert "look-ahead of 0 frames (as asked)" in text
+    assert "lookahead of 0 frames (as asked)" in text
     assert "encoder libx264 (the input is h264" in text
     assert "noise level: estimated" in text
 
@@ -48,7 +48,7 @@ def test_a_dropped_track_is_said(clips, tmp_path: Path, capsys) -> None:
         ({"backend": "b"}, "cuda", False, "backend b (as asked)"),
         ({"max_memory": 100.0}, "cpu", False, "backend b (in tiles, to keep max_memory)"),
         ({}, "cpu", True, "backend b (live video does not wait for trials)"),
-        ({}, "cpu", True, "look-ahead of 2 frames (live, within max_latency)"),
+        ({}, "cpu", True, "lookahead of 2 frames (live, within max_latency)"),
         ({}, "cuda", False, "device cuda (a GPU was found)"),
         ({"precision": "fp32"}, "cpu", False, "arithmetic in float32 (as asked)"),
     ],

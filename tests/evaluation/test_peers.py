@@ -96,6 +96,7 @@ def test_a_single_factor_is_not_searched() -> None:
 
 def test_without_ffmpeg_its_filters_are_left_out_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(ffmpeg, "_packaged", lambda: None)
     chosen, lines = choose("all", 20, PEERS)
     assert {p.name for p in chosen} >= {"opencv-nlm", "opencv-nlm-multi"}
     assert not {p.name for p in chosen} & {"hqdn3d", "nlmeans", "bm3d-ffmpeg"}
@@ -106,6 +107,7 @@ def test_without_ffmpeg_its_filters_are_left_out_or_refused(monkeypatch: pytest.
 
 def test_an_ffmpeg_without_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: "/opt/ffmpeg")
+    monkeypatch.setattr(ffmpeg, "_packaged", lambda: None)
     monkeypatch.setattr(ffmpeg, "_filters", lambda binary: frozenset({"nlmeans"}))
     assert "owdenoise is left out: /opt/ffmpeg was built without the filter owdenoise" in choose("all", 20, PEERS)[1]
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from support.paths import ROOT
 from support.scenes import scene
 from vidnoise.errors import SourceOpenError, UsageError
-from vidnoise.evaluation import real
+from vidnoise.evaluation import ffmpeg, real
 from vidnoise.evaluation.plane_filters import PLANE_FILTERS, PlaneFilter, Run
 from vidnoise.evaluation.scenarios import SCENARIOS, Shot, shoot, to_planes
 from vidnoise.evaluation.tables import markdown
@@ -307,6 +307,7 @@ def test_what_makes_no_sense_is_refused(folder: Path, arguments: list[object], w
 
 def test_without_ffmpeg_it_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(ffmpeg, "_packaged", lambda: None)
     result = run_command(folder, "--protocol", "real")
     assert isinstance(result.exception, UsageError)
     assert "there is no ffmpeg binary on PATH" in str(result.exception)

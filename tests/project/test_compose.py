@@ -1,4 +1,4 @@
-"""compose.yaml, as far as it can be tried without Docker: its services, and the commands that their shells begin."""
+"""The services of compose.yaml, and the command lines that their shells begin; nothing here needs Docker."""
 
 from __future__ import annotations
 

@@ -113,6 +113,7 @@ def test_every_python_snippet_is_run_by_some_test() -> None:
         "docs/API.md": "here",
         "docs/SERVER.md": "test_streams.py",
         "docs/BACKENDS.md": "test_export.py",
+        "docs/EDITORS.md": "test_vapoursynth.py",
     }
     assert {str(path.relative_to(ROOT)) for path in PAGES if blocks(path, "python")} == set(tested)
 

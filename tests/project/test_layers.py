@@ -14,6 +14,7 @@ PACKAGE = ROOT / "vidnoise"
 
 LAYERS = [
     {"text", "notices", "option_groups", "option_values"},
+    {"option_keywords"},
     {"errors", "_version"},
     {"disk", "checked", "opencv"},
     {"options", "stills"},
@@ -24,8 +25,8 @@ LAYERS = [
     {"pictures"},
     {"session"},
     {"pipeline"},
-    {"resume"},
-    {"api"},
+    {"resume", "parallel"},
+    {"api", "vapoursynth"},
     {"evaluation"},
     {"training", "reports", "bench"},
     {"cli"},
@@ -40,9 +41,16 @@ AV_HOMES = {"sources", "sinks", "pictures", "resume/sink", "training/transcode"}
 WITHOUT_TORCH = [
     "__init__", "__main__", "allocator", "errors", "frame/__init__", "frame/frame", "frame/frame_queue",
     "frame/passthrough", "frame/clock", "frame/stamps", "stills", "notices", "weights", "pipeline/stats", "checked",
-    "option_groups", "option_values", "options", "cli",
+    "option_groups", "option_keywords", "option_values", "options", "cli",
 ]  # fmt: skip
 """Whose import must not load torch: it takes seconds, and `vidnoise --help` should not."""
+
+
+MAX_LINES = 400
+"""Maximum length of a module: a longer one has a part that can be a module of its own."""
+
+MAX_AT_THE_TOP = 20
+"""Maximum number of modules outside the folders of the package."""
 
 
 def modules() -> list[Path]:
@@ -121,6 +129,12 @@ def test_torch_is_not_imported_by(name):
     for path in paths:
         heavy = [m for m in imports(path, only_at_import=True, types_too=False) if m.split(".")[0] in ("torch", "av")]
         assert not heavy, f"{path.name} imports {heavy}"
+
+
+def test_modules_stay_small_and_few_at_the_top():
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+    assert len([name for name in lengths if "/" not in name]) <= MAX_AT_THE_TOP
 
 
 def test_the_walk_sees_every_form_of_import(tmp_path, monkeypatch):

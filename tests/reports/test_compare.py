@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -13,9 +14,12 @@ import pytest
 import torch
 
 from support.clips import Clip, Recipe, write
+from support.vmaf import SCORE, give_vmaf, take_vmaf_away
 from vidnoise.cli import main
 from vidnoise.color import to_rgb
+from vidnoise.evaluation.ffmpeg import binary_with
 from vidnoise.evaluation.metrics import psnr
+from vidnoise.evaluation.vmaf import missing, read_score
 from vidnoise.reports.contact_sheet import Column, Moment, write_sheet
 from vidnoise.sources import open_source
 
@@ -88,6 +92,45 @@ def test_figures_against_a_reference(pair, capsys):
     assert found["quality"]["b"]["flicker"] == 0 < found["quality"]["a"]["flicker"]
 
 
+def test_vmaf_is_measured_where_it_can_be(pair, tmp_path, monkeypatch, capsys):
+    read = give_vmaf(tmp_path, monkeypatch)
+    code, out, _ = call(capsys, *pair, "--reference", pair[1])
+    assert code == 0
+    assert out.count(f"VMAF {SCORE:.2f}") == 2
+    assert {f.stat().st_size for f in read.glob("*.yuv")} == {6 * 2 * 64 * 48 * 3}  # frames, pictures, 1.5 samples of 2
+    found = json.loads(call(capsys, *pair, "--reference", pair[1], "--json")[1])
+    assert [found["quality"][name]["vmaf"] for name in "ab"] == [SCORE, SCORE]
+    assert found["vmaf_missing"] is None
+    code, out, _ = call(capsys, *pair, "--reference", pair[1], "--no-vmaf")
+    assert (code, "VMAF" in out) == (0, False)
+    assert len(list(read.glob("*.yuv"))) == 4
+
+
+def test_without_vmaf_it_is_said(pair, tmp_path, monkeypatch, capsys):
+    take_vmaf_away(monkeypatch)
+    code, out, err = call(capsys, *pair, "--reference", pair[1])
+    assert (code, err) == (0, [])
+    assert "VMAF is not measured: /opt/ffmpeg was built without the filter libvmaf" in out.splitlines()[-1]
+    found = json.loads(call(capsys, *pair, "--reference", pair[1], "--json")[1])
+    assert found["quality"]["a"]["vmaf"] is None
+    assert found["vmaf_missing"].startswith("/opt/ffmpeg was built without")
+    code, out, err = call(capsys, *pair, "--reference", pair[1], "--vmaf", "-o", tmp_path / "both.mkv")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "pip install 'vidnoise[vmaf]'" in err[0]
+    assert not list(tmp_path.glob("both*"))
+
+
+@pytest.mark.skipif(missing() is not None, reason=f"VMAF: {missing()}")
+def test_vmaf_is_that_of_ffmpeg(pair, tmp_path, capsys):
+    program, blurred = binary_with("libvmaf"), tmp_path / "blurred.mkv"
+    subprocess.run([program, "-v", "error", "-i", pair[1], "-vf", "gblur=0.6", "-c:v", "ffv1", blurred], check=True)
+    found = json.loads(call(capsys, pair[1], blurred, "--reference", pair[1], "--json")[1])
+    command = [program, "-v", "level+info", "-i", blurred, "-i", pair[1], "-lavfi", "libvmaf", "-f", "null", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found["quality"]["b"]["vmaf"] == pytest.approx(read_score(done.stderr, 0), abs=0.01)
+    assert found["quality"]["b"]["vmaf"] < found["quality"]["a"]["vmaf"] - 1
+
+
 def test_contact_sheet(pair, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert call(capsys, *pair, "--sheet", sheet, "--reference", pair[1])[0] == 0
@@ -129,6 +172,7 @@ def test_the_shorter_one_ends_it_and_is_named(pair, tmp_path, capsys):
         (("--sheet", "sheet.jpg"), 2, "is a .png file"),
         (("--sheet", "no/such/sheet.png"), 4, "there is no directory"),
         (("--reference", "missing.mp4"), 3, "missing.mp4"),
+        (("--sheet", "sheet.png", "--vmaf"), 2, "VMAF is measured against a reference"),
         (("-o", "second.mkv", "-y"), 4, "is the input "),
         (("-o", "second.mkv"), 4, "exists"),
     ],

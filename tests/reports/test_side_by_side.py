@@ -18,6 +18,7 @@ import torch
 
 import vidnoise
 from support.pictures import KINDS_OF_PICTURES, arrays
+from support.vmaf import SCORE, give_vmaf, take_vmaf_away
 from vidnoise.errors import FormatError, SourceError
 from vidnoise.pictures import PictureAdapter
 from vidnoise.reports.comparison import compare_files
@@ -53,6 +54,21 @@ def test_compare_measures_what_the_command_does(tmp_path: Path) -> None:
             assert found.flicker == pytest.approx(expected[name].flicker)
     assert vidnoise.compare(a, clean).psnr > vidnoise.compare(b, clean).psnr + 5
     assert str(vidnoise.compare(a[0], clean[0])).startswith("1 frame  PSNR ")
+
+
+def test_compare_measures_vmaf_if_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = arrays(3)
+    read = give_vmaf(tmp_path, monkeypatch)
+    assert vidnoise.compare(clean, clean).vmaf is None
+    assert not list(read.glob("*.yuv"))
+    found = vidnoise.compare(noisy(clean, 4), clean, vmaf=True)
+    assert found.vmaf == SCORE
+    assert str(found).endswith("VMAF 12.50")
+    with pytest.raises(vidnoise.VidnoiseError, match="at least 32x32"):
+        vidnoise.compare(clean[0][:16], clean[0][:16], vmaf=True)
+    take_vmaf_away(monkeypatch)
+    with pytest.raises(vidnoise.VidnoiseError, match=r"pip install 'vidnoise\[vmaf\]'"):
+        vidnoise.compare(clean, clean, vmaf=True)
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_PICTURES)

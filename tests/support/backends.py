@@ -1,4 +1,4 @@
-"""Clips through backends, causal and with look-ahead."""
+"""Clips through backends, causal and with lookahead."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from vidnoise.errors import DeviceError, UsageError
@@ -9,14 +11,17 @@ from vidnoise.errors import DeviceError, UsageError
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_device(name: str | torch.device) -> torch.device:
+def resolve_device(name: str | torch.device | Sequence[str]) -> torch.device:
     """Return the device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
         DeviceError: The device does not exist here; there is no fallback.
+        UsageError: There are several.
     """
     if isinstance(name, torch.device):
         name = str(name)
+    if not isinstance(name, str):
+        raise UsageError(f"device must be one here, got {list(name)!r}; denoise_file takes several", "device")
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
@@ -49,3 +54,11 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if device.type != "cuda" and name == "fp16":
         raise UsageError(f"precision fp16 is for CUDA devices; on {device.type} use bf16 or fp32", "precision")
     return PRECISIONS[name]
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done all work so far; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

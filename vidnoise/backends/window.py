@@ -44,6 +44,7 @@ def choose_lookahead(
     max_memory: float | None = None,
     rate: Fraction | None = None,
     max_latency_ms: float | None = None,
+    streams: int = 1,
 ) -> int:
     """Choose the default lookahead of a stream, in frames.
 
@@ -53,13 +54,16 @@ def choose_lookahead(
         max_memory: Memory that the stream may take there, in MB.
         rate: Frames a second of a live input.
         max_latency_ms: Latency bound of a live input; ``None`` for a file.
+        streams: Number of streams on the device, each with frames that wait.
 
     Returns:
         For a file :data:`AUTO_LOOKAHEAD`, or as many as fit into :data:`MEMORY_SHARE` of the free memory; for a live
         input 0 on a CPU, which has no time for it, and at most :data:`LIVE_LOOKAHEAD` on a GPU.
     """
     width, height = size
-    room = free_bytes(device) if max_memory is None else min(free_bytes(device), max_memory * 2**20)
+    room = free_bytes(device) / streams
+    if max_memory is not None:
+        room = min(room, max_memory * 2**20)
     fits = int(MEMORY_SHARE * room / (WAITING_BYTES * width * height))
     if max_latency_ms is None:
         return max(0, min(AUTO_LOOKAHEAD, fits))
@@ -83,6 +87,16 @@ def free_bytes(device: torch.device) -> int:
         return 4 << 30
 
 
+def block_of(lookahead: int) -> tuple[int, int]:
+    """Return the frames of a block, which are returned together, and how many frames after it they are denoised with.
+
+    Args:
+        lookahead: frames that may have to arrive before the first one is returned.
+    """
+    after = -(-lookahead // 3)
+    return lookahead + 1 - after, after
+
+
 class _Waiting(NamedTuple, Generic[Item]):
     item: Item
     noisy: Tensor
@@ -103,7 +117,7 @@ class Window(Generic[Item]):
     def __init__(self, backend: Backend, lookahead: int) -> None:
         self._backend = backend
         self._lookahead = lookahead
-        self._tail = -(-lookahead // 3)
+        _, self._tail = block_of(lookahead)
         self._waiting: list[_Waiting[Item]] = []
         self.state: State | None = None
 

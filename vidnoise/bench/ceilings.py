@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from vidnoise.backends.device import wait_for
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -84,16 +86,10 @@ class Probe:
         work()
         best = float("inf")
         for _ in range(3):
-            self._wait()
+            wait_for(self._device)
             start = time.perf_counter()
             for _ in range(self._sizes.repeats):
                 work()
-            self._wait()
+            wait_for(self._device)
             best = min(best, (time.perf_counter() - start) / self._sizes.repeats)
         return best
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elif self._device.type == "mps":
-            torch.mps.synchronize()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vidnoise.backends.device import resolve_precision
+from vidnoise.backends.device import resolve_precision, wait_for
 from vidnoise.bench.cases import Case, noisy_frames
 from vidnoise.bench.ceilings import Probe
 from vidnoise.bench.gpus import GPUS
@@ -149,8 +149,7 @@ def _times(denoiser: Denoiser, frames: list[Any], device: torch.device) -> list[
     for frame in frames[:3]:
         start = time.perf_counter()
         denoiser.push(frame)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         times.append(1e3 * (time.perf_counter() - start))
     return times[1:]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vidnoise.backends.device import wait_for
 from vidnoise.bench.cases import WARM_UP, Case, noisy_frames, precision_name
 from vidnoise.frame import Frame
 from vidnoise.session.denoiser import Denoiser
@@ -57,7 +58,7 @@ class Session:
         self._device, self._streams, self._count = device, case.streams or 1, 0
         for _ in range(WARM_UP):
             self._push()
-        self._wait()
+        wait_for(self._device)
         self._setup_seconds = time.perf_counter() - start
 
     def burst(self, frames: int, seconds: float) -> list[float]:
@@ -74,7 +75,7 @@ class Session:
             marks.append(self._mark())
             if done and time.perf_counter() > end:
                 break
-        self._wait()
+        wait_for(self._device)
         ms = [self._between(a, b) / self._streams for a, b in itertools.pairwise(marks)]
         return ms[1:]
 
@@ -101,17 +102,11 @@ class Session:
             event = torch.cuda.Event(enable_timing=True)
             event.record(torch.cuda.current_stream(self._device))
             return event
-        self._wait()
+        wait_for(self._device)
         return time.perf_counter()
 
     def _between(self, a: Any, b: Any) -> float:
         return a.elapsed_time(b) if self._device.type == "cuda" else 1e3 * (b - a)
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elif self._device.type == "mps":
-            torch.mps.synchronize()
 
 
 def _forget_peak() -> float | None:

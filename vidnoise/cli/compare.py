@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     help="Side by side; half and half; or a moving divider.",
 )  # fmt: skip
 @click.option("--sheet", metavar="FILE.png", help="Contact sheet of three moments, whole and enlarged.")
-@click.option("--reference", metavar="FILE", help="The clean original, for PSNR, SSIM and flicker.")
+@click.option("--reference", metavar="FILE", help="The clean original, for PSNR, SSIM, flicker and VMAF.")
+@click.option(
+    "--vmaf/--no-vmaf", default=None,
+    help="Measure VMAF against the reference, by an ffmpeg that has libvmaf.  [default: where there is one]",
+)  # fmt: skip
 @file_option("start")
 @file_option("duration")
 @file_option("codec")
@@ -38,6 +42,7 @@ def compare(
     mode: str,
     sheet: str | None,
     reference: str | None,
+    vmaf: bool | None,
     start: float | None,
     duration: float | None,
     codec: str | None,
@@ -62,7 +67,7 @@ def compare(
 
         result = compare_files(
             a, b, output=output, sheet=sheet, reference=reference, mode=mode, start=start, duration=duration,
-            labels=(default_label(a), default_label(b)), overwrite=overwrite, codec=codec, crf=crf,
+            vmaf=vmaf, labels=(default_label(a), default_label(b)), overwrite=overwrite, codec=codec, crf=crf,
             progress=progress,
         )  # fmt: skip
     if as_json:
@@ -86,4 +91,6 @@ def lines(result: FileComparison, a: str, b: str) -> list[str]:
     width = max(len(a), len(b))
     for path, quality in zip((a, b), result.quality.values(), strict=False):
         found.append(f"{path:<{width}}  {quality_text(quality)}")
+    if result.vmaf_missing is not None:
+        found.append(f"VMAF is not measured: {result.vmaf_missing}")
     return found

@@ -13,6 +13,7 @@ import click
 import platformdirs
 from click.core import ParameterSource
 
+from vidnoise.cache import user_folder
 from vidnoise.cli.grouped import GroupedCommand
 from vidnoise.errors import BackendError, DeviceError, ModelError, UsageError, VidnoiseError
 
@@ -45,11 +46,8 @@ def setting_name(option: click.Parameter) -> str:
 
 def default_path() -> Path | None:
     """Return where the configuration file is looked for, existing or not; None without a home directory."""
-    try:
-        folder = platformdirs.user_config_path("vidnoise", appauthor=False)
-    except (RuntimeError, OSError, KeyError):
-        return None
-    return folder / "config.toml" if folder.is_absolute() else None
+    folder = user_folder(platformdirs.user_config_path)
+    return None if folder is None else folder / "config.toml"
 
 
 def load_configuration(ctx: click.Context, _: click.Parameter, given: str | None) -> None:
@@ -99,7 +97,7 @@ def defaults_of(command: click.Command, values: Mapping[str, Any], place: str, *
     defaults: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("_", "-")
-        if name in without & options.keys():
+        if name in without:
             raise UsageError(f"{place}: {key} belongs to a single run, and cannot be set in a file")
         if name not in options:
             near = difflib.get_close_matches(name, options.keys() - without, n=1)

@@ -46,6 +46,7 @@ class Options(NamedTuple):
     frame_wise: bool
     lookaheads: tuple[int, ...]
     stills: bool
+    vmaf: bool
     device: str
     threads: int | None
     reference: Path | None
@@ -88,6 +89,7 @@ class Options(NamedTuple):
     help="Number of following frames to use; 0 is causal; may be repeated.  [default: 0 and 8]",
 )  # fmt: skip
 @click.option("--stills", is_flag=True, help="CLIPS contains PNG pictures, gray or colour, instead of clips.")
+@click.option("--vmaf", is_flag=True, help="Also measure VMAF, by an ffmpeg that has libvmaf.")
 @device_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads, also for filters.")
 @click.option(
@@ -114,9 +116,12 @@ def evaluate(**options: Any) -> None:
     from vidnoise.backends.device import resolve_device
     from vidnoise.cli.console import can_plot
     from vidnoise.evaluation.tables import markdown
+    from vidnoise.evaluation.vmaf import check_available
     from vidnoise.opencv import cv2
 
     given = Options(**options)
+    if given.vmaf:
+        check_available()
     if given.threads:
         torch.set_num_threads(given.threads)
     cv2.setNumThreads(torch.get_num_threads())
@@ -167,7 +172,7 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
     for line in left_out:
         console.print(line)
     levels = sorted(set(given.sigmas or SIGMAS[protocol["kind"]]))
-    measuring = Measuring(results, given.output, console, given.again, "sigmas", float)
+    measuring = Measuring(results, given.output, console, given.again, "sigmas", float, _newest_metric(given))
 
     def material(limit: int | None = None) -> Any:
         if given.stills:
@@ -186,13 +191,14 @@ def _gaussian(given: Options, device: torch.device, console: Console) -> Results
             method = network_method(model.network, blind=given.blind, frame_wise=alone, lookahead=ahead, device=device)
             label = model.name + (f" ({', '.join(tags)})" if tags else "")
             for sigma in levels:
-                run = functools.partial(run_protocol, method, material(), sigma)
+                run = functools.partial(run_protocol, method, material(), sigma, with_vmaf=given.vmaf)
                 measuring.measure(label, facts, f"{sigma:g}", run)
     for peer in chosen:
 
         def at_best_strength(sigma: float, peer: Any = peer) -> dict[str, Any]:
             strength, at_edge = search(peer, material(SEARCH_FRAMES), sigma)
-            rows = run_protocol(peer.method(strength), material(), sigma, idle=peer.idle_method())
+            method, idle = peer.method(strength), peer.idle_method()
+            rows = run_protocol(method, material(), sigma, idle=idle, with_vmaf=given.vmaf)
             return {**rows, "strength": strength, "strength_at_edge": at_edge}
 
         for sigma in levels:
@@ -245,7 +251,8 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
     chosen, left_out = choose(given.peers, protocol["frames"], PLANE_FILTERS)
     for line in left_out:
         console.print(line)
-    measuring = Measuring(results, given.output, console, given.again, "scenarios", list(about).index)
+    order = list(about).index
+    measuring = Measuring(results, given.output, console, given.again, "scenarios", order, _newest_metric(given))
     models = []
     for name in _models(given):
         model = load_model(name)
@@ -263,17 +270,25 @@ def _real(given: Options, device: torch.device, console: Console) -> Results:
             return photo_pairs(given.clips) if photos else shots(SCENARIOS[case], given.clips, given.frames)
 
         def row(method: Any, material: Callable[[], list[Shot]] = material) -> Any:
-            return lambda: run_protocol(method, material())
+            return lambda: run_protocol(method, material(), with_vmaf=given.vmaf)
 
         measuring.measure("noisy", {}, case, row(list))
         for name, ahead, label, facts in models:
             method = denoising(name, strength=strength, lookahead=ahead, device=device)
             measuring.measure(label, facts, case, row(method))
         for peer in chosen if photos or not SCENARIOS[case].source else ():
-            run = functools.partial(lambda peer, material: evaluate_filter(peer, material()), peer, material)
-            measuring.measure_peer(peer.name, case, run, may_fail=given.peers == "all")
+
+            def at_best_strengths(peer: Any = peer, material: Callable[[], list[Shot]] = material) -> dict[str, object]:
+                return evaluate_filter(peer, material(), with_vmaf=given.vmaf)
+
+            measuring.measure_peer(peer.name, case, at_best_strengths, may_fail=given.peers == "all")
     measuring.write()
     return results
+
+
+def _newest_metric(given: Options) -> str:
+    """Return the metric that earlier results are most likely to lack."""
+    return "vmaf" if given.vmaf else "psnr"
 
 
 def _models(given: Options) -> list[str]:

@@ -26,6 +26,8 @@ class Measuring:
     """Key of a method's results by case: ``sigmas`` or ``scenarios``."""
     order: Callable[[str], float]
     """Sort key of the cases."""
+    needed: str = "psnr"
+    """Metric without which earlier results are measured again."""
 
     def measure(self, label: str, facts: dict[str, Any], case: str, run: Callable[[], dict[str, Any]]) -> None:
         """Measure one method in one case, unless the results contain it.
@@ -43,7 +45,7 @@ class Measuring:
             earlier = {}
         done = dict(earlier.get(self.cases, {}))
         what = f"{label}, {self.cases.removesuffix('s')} {case}"
-        if case in done and not self.again:
+        if case in done and not self.again and self.needed in done[case]["mean"]:
             self.console.print(f"{what}: kept from {self.output}")
             return
         done[case] = run()
@@ -52,6 +54,7 @@ class Measuring:
         mean, strength = done[case]["mean"], done[case].get("strength")
         self.console.print(
             f"{what}: {mean['psnr']:.2f} dB"
+            + (f", VMAF {mean['vmaf']:.1f}" if "vmaf" in mean else "")
             + (f", {mean['ms_per_megapixel']:.0f} ms a megapixel" if "ms_per_megapixel" in mean else "")
             + ("" if strength is None else f", strength {strength if isinstance(strength, str) else f'{strength:g}'}")
             + (" (at the edge of those tried)" if done[case].get("strength_at_edge") else "")

@@ -112,9 +112,9 @@ def device_option(command: Command) -> Command:
 
 def limits(name: str) -> click.ParamType:
     """Return the type of numbers within the range of the option ``name``."""
-    known = about(named_fields(FileOptions)[name])
-    of_integers = str(named_fields(FileOptions)[name].type).startswith("int")
-    return (click.IntRange if of_integers else click.FloatRange)(known.least, known.most)
+    field = named_fields(FileOptions)[name]
+    make: Any = click.IntRange if str(field.type).startswith("int") else click.FloatRange
+    return make(about(field).least, about(field).most)
 
 
 def choices_text(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +17,7 @@ from vidnoise.cli.files import JsonReport, is_report, prepare, run_batch, run_fi
 from vidnoise.cli.grouped import GroupedOption
 from vidnoise.cli.options import file_options
 from vidnoise.cli.suggestions import missing_output
-from vidnoise.cli.workers import split_devices
+from vidnoise.cli.workers import each_alone
 from vidnoise.disk import check_free
 from vidnoise.option_groups import FILES, MAIN, PERFORMANCE
 from vidnoise.options import FileOptions
@@ -118,15 +117,12 @@ def run(
         check_free(path, overwrite=path in replaced)
     grain_table = [given["grain_table"]] if given["grain_table"] else []
     read = [*sources, model, *([given["mask"]] if given["mask"] else [])]
-    devices = split_devices(given["device"])
     batch = None
     if is_batch(sources, output):
         if options.grain_table or options.tee:
             raise click.UsageError("--grain-table and --tee name one file each; they do not go with several inputs")
         batch = plan_batch(sources, output, model=model)
         check_places([job.output for job in batch.jobs], reads=[job.source for job in batch.jobs], writes=reports)
-    elif len(devices) > 1:
-        raise click.UsageError("several devices share the files of a batch; a single video takes one device")
     else:
         check_places([output, *given["tee"]], reads=read, writes=[*grain_table, *reports])
 
@@ -146,7 +142,8 @@ def run(
             prepare(batch, overwrite=overwrite, resume=resume, say=say)
 
         has_bar = progress or (progress is None and console.is_terminal and not quiet)
-        has_bar = has_bar and len(devices) == 1  # otherwise the lines for finished files suffice
+        alone = each_alone(options) if batch is not None else [options]
+        has_bar = has_bar and len(alone) == 1  # otherwise the lines for finished files suffice
         bars = _CurrentBar()
         shown = bars if has_bar else None
         report = stack.enter_context(
@@ -161,8 +158,7 @@ def run(
 
         written = JsonReport(json_path, is_batch=batch is not None, overwrite=json_path in replaced)
         if batch is not None:
-            chosen = [replace(options, device=device) for device in devices]
-            children = [stack.enter_context(contextlib.closing(Child(model, each))) for each in chosen]
+            children = [stack.enter_context(contextlib.closing(Child(model, each))) for each in alone]
             workers = [functools.partial(denoise, do=child.denoise) for child in children]
             return run_batch(batch, workers, skip=resume, say=say, report=written)
 
@@ -171,8 +167,8 @@ def run(
         def here(job: Job, **calls: Any) -> RunStats:
             return denoise_file(job.source, job.output, model=model, **calls, **options.keywords(FileOptions))
 
-        alone = functools.partial(denoise, do=here)
-        return run_file(Job(sources[0], output), alone, skip=resume, say=say, report=written)
+        in_this_process = functools.partial(denoise, do=here)
+        return run_file(Job(sources[0], output), in_this_process, skip=resume, say=say, report=written)
 
 
 class _CurrentBar:

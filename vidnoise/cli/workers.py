@@ -1,14 +1,16 @@
-"""Several devices at once: each takes the next file when it has finished one."""
+"""Several processes at once: each takes the next file when it has finished one."""
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vidnoise.cli.batch import Job
-from vidnoise.errors import UsageError
+from vidnoise.options import FileOptions
 
 if TYPE_CHECKING:
     from vidnoise.pipeline.stats import RunStats
@@ -19,18 +21,19 @@ Task = tuple[int, Job]
 Work = Callable[[int, Job], "RunStats"]
 
 
-def split_devices(names: str) -> list[str]:
-    """Split ``"cuda:0,cuda:1"`` into a list.
+def each_alone(options: FileOptions) -> list[FileOptions]:
+    """Return the options of each process of a batch, where processes share the files, and none shares a video.
 
-    Raises:
-        UsageError: A name is missing or repeated, or ``auto`` is one of several.
+    A cluster shares each video instead, one after the other.
     """
-    devices = [name.strip() for name in names.split(",")]
-    if not all(devices) or len(set(devices)) < len(devices):
-        raise UsageError(f"--device {names!r} must name devices with commas between them, each once")
-    if len(devices) > 1 and "auto" in devices:
-        raise UsageError("--device auto is one device; name all of several, as in cuda:0,cuda:1")
-    return devices
+    if options.cluster is not None:
+        return [options]
+    threads = options.threads
+    if options.jobs is not None:
+        threads = max(1, (threads or os.cpu_count() or 1) // options.jobs)
+    return [replace(options, device=device, jobs=None, threads=threads) for device in options.devices] * (
+        options.jobs or 1
+    )
 
 
 def outcomes(tasks: Sequence[Task], workers: Sequence[Work]) -> Iterator[tuple[int, Job, RunStats | Exception]]:
@@ -41,7 +44,7 @@ def outcomes(tasks: Sequence[Task], workers: Sequence[Work]) -> Iterator[tuple[i
 
     Args:
         tasks: The files to process.
-        workers: One for each device. An exception that a worker raises is the outcome of the task.
+        workers: One for each process. An exception that a worker raises is the outcome of the task.
     """
     if len(workers) == 1:
         for number, job in tasks:

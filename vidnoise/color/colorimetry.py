@@ -95,6 +95,11 @@ def coefficients(frame: Frame) -> Coefficients:
     return _coefficients(frame.format, resolve_color(frame.color, frame.format, frame.height, frame.width))
 
 
+def luma_weights(color: ColorInfo, format: PixelFormat, height: int, width: int) -> tuple[float, float]:
+    """Return ``(Kr, Kb)`` of a video; RGB and gray pictures, which have no matrix, use BT.709's."""
+    return LUMA_WEIGHTS[resolve_color(color, format, height, width).matrix or 1]
+
+
 @lru_cache(maxsize=256)
 def _coefficients(format: PixelFormat, color: ColorInfo) -> Coefficients:
     scales = code_scales(format, color.range)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vidnoise.errors import UsageError
-from vidnoise.evaluation.ffmpeg import call, missing_filter
+from vidnoise.evaluation.ffmpeg import binary_with, call, missing_filter
 from vidnoise.evaluation.protocol import Method, mean_psnr
 from vidnoise.opencv import cv2
 
@@ -129,7 +129,7 @@ def _ffmpeg(
         command = (
             stream.output("pipe:", **raw, sws_flags="bicubic+accurate_rnd+full_chroma_int")
             .global_args("-v", "error", "-nostdin", "-filter_threads", str(torch.get_num_threads()))
-            .compile()
+            .compile(cmd=binary_with(filter_name))
         )
         out = call(command, pictures.tobytes(), what=filter_name, megapixels=n * height * width / 1e6)
         if len(out) != pictures.size:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vidnoise.errors import UsageError
-from vidnoise.evaluation.ffmpeg import call, missing_filter
+from vidnoise.evaluation.ffmpeg import binary_with, call, missing_filter
 from vidnoise.frame import Frame
 from vidnoise.session.fields import fields, weave
 
@@ -74,7 +74,8 @@ class PlaneFilter:
             raise UsageError(f"{self.name} is measured on 8-bit 4:2:0 pictures only, not on {pix_fmt}")
         size = f"{like.width}x{like.height}"
         raw = ["-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", size, "-r", "25"]
-        command = ["ffmpeg", "-v", "error", "-nostdin", "-filter_complex_threads", str(torch.get_num_threads()), *raw,
+        threads = ["-filter_complex_threads", str(torch.get_num_threads())]
+        command = [binary_with(self.filter), "-v", "error", "-nostdin", *threads, *raw,
                    "-i", "pipe:", "-filter_complex", graph, *raw, "pipe:"]  # fmt: skip
         data = b"".join(plane.numpy().tobytes() for frame in frames for plane in frame.planes)
         out = call(command, data, what=self.name, megapixels=len(frames) * like.width * like.height / 1e6)

@@ -24,6 +24,7 @@ from vidnoise.errors import SourceOpenError
 from vidnoise.evaluation.clips import CLIP_SUFFIXES, read_clip
 from vidnoise.evaluation.cost import middle, ms_per_megapixel, timed
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
+from vidnoise.evaluation.vmaf import vmaf
 from vidnoise.model import DenoiseNetwork
 from vidnoise.model.network import MULTIPLE
 from vidnoise.opencv import cv2
@@ -152,7 +153,9 @@ def mean_psnr(method: Method, clips: Iterable[tuple[str, Tensor]], sigma: float)
     return sum(found) / len(found)
 
 
-def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method | None = None) -> dict[str, float]:
+def score(
+    method: Method, name: str, clean: Tensor, sigma: float, idle: Method | None = None, *, with_vmaf: bool = False
+) -> dict[str, float]:
     """Compute all metrics of one clip at one sigma (8-bit units).
 
     PSNR and SSIM are means over frames. ``temporal_error`` and the first frame's PSNR are omitted for a single
@@ -164,6 +167,7 @@ def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method |
         clean: ``(T, C, H, W)``, C of 1 or 3.
         sigma: Standard deviation of the noise.
         idle: The same call without the filter; its time (the shorter of two runs) is subtracted.
+        with_vmaf: Whether to compute VMAF, too.
     """
     given = _given(name, clean, sigma)
     out, seconds = timed(partial(method, given, sigma / 255))
@@ -176,12 +180,20 @@ def score(method: Method, name: str, clean: Tensor, sigma: float, idle: Method |
     scores = {"psnr": frames.mean().item(), "ssim": ssim(out, clean).mean().item()}
     if len(clean) > 1:
         scores |= {"temporal_error": temporal_error(out, clean), "psnr_first": frames[0].item()}
+    scores |= {"vmaf": vmaf(out, clean)} if with_vmaf else {}
     return scores | {"ms_per_megapixel": ms_per_megapixel(seconds, clean)}
 
 
-def evaluate(method: Method, clips: Iterable[tuple[str, Tensor]], sigma: float, *, idle: Method | None = None) -> Rows:
+def evaluate(
+    method: Method,
+    clips: Iterable[tuple[str, Tensor]],
+    sigma: float,
+    *,
+    idle: Method | None = None,
+    with_vmaf: bool = False,
+) -> Rows:
     """Compute scores by clip at one sigma (8-bit units), and over all clips under ``"mean"``."""
-    rows = {name: score(method, name, clean, sigma, idle) for name, clean in clips}
+    rows = {name: score(method, name, clean, sigma, idle, with_vmaf=with_vmaf) for name, clean in clips}
     return rows | {"mean": middle(list(rows.values()))}
 
 

@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from vidnoise.color import component_values, to_rgb
+from vidnoise.color.colorimetry import luma_weights
 from vidnoise.disk import write_whole
 from vidnoise.errors import SourceOpenError, UsageError
 from vidnoise.evaluation.metrics import psnr, temporal_error
 from vidnoise.evaluation.plane_filters import PlaneFilter, Run, Setting, by_field
 from vidnoise.evaluation.protocol import Rows, find_clips, network_method
 from vidnoise.evaluation.scenarios import MATERIAL_VERSION, SCENARIOS, Scenario, Shot, read_frames, shoot
+from vidnoise.evaluation.vmaf import vmaf
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model import DenoiseNetwork
 from vidnoise.session.fields import fields
@@ -119,31 +121,35 @@ def _square_errors(out: Sequence[Frame], clean: Sequence[Frame]) -> dict[str, Te
     return {p: torch.stack([(a[p] - b[p]).square().mean() for a, b in pairs]) for p in PLANES if p in pairs[0][1]}
 
 
-def score(out: Sequence[Frame], clean: Sequence[Frame]) -> dict[str, float]:
+def score(out: Sequence[Frame], clean: Sequence[Frame], *, with_vmaf: bool = False) -> dict[str, float]:
     """Compute all metrics of one clip.
 
     ``psnr`` (RGB) and ``psnr_y``, ``psnr_u``, ``psnr_v`` are means over frames in dB; ``rms_y`` ... are root mean
-    squares in 8-bit codes. ``temporal_error`` (RGB) and ``psnr_first`` are omitted for a single picture.
+    squares in 8-bit codes. ``temporal_error`` (RGB) and ``psnr_first`` are omitted for a single picture,
+    ``vmaf`` without ``with_vmaf``.
     """
     rgb, truth = _rgb(out), _rgb(clean)
     frames = psnr(rgb, truth)
     scores = {"psnr": frames.mean().item()}
     if len(clean) > 1:
         scores |= {"psnr_first": frames[0].item(), "temporal_error": temporal_error(rgb, truth)}
+    if with_vmaf:
+        like = clean[0]
+        scores["vmaf"] = vmaf(rgb, truth, luma_weights(like.color, like.format, like.height, like.width))
     for plane, errors in _square_errors(out, clean).items():
         scores[f"psnr_{plane}"] = (-10 * torch.log10(errors.clamp(min=1e-6) / 255**2)).mean().item()
         scores[f"rms_{plane}"] = errors.mean().sqrt().item()
     return scores
 
 
-def evaluate(run: Run, material: Iterable[Shot]) -> Rows:
+def evaluate(run: Run, material: Iterable[Shot], *, with_vmaf: bool = False) -> Rows:
     """Compute scores by clip, and over all clips under ``"mean"``."""
-    rows = {shot.name: score(run(shot.noisy), shot.clean) for shot in material}
+    rows = {shot.name: score(run(shot.noisy), shot.clean, with_vmaf=with_vmaf) for shot in material}
     means = {key: statistics.fmean(row[key] for row in rows.values()) for key in next(iter(rows.values()))}
     return rows | {"mean": means}
 
 
-def evaluate_filter(peer: PlaneFilter, material: Sequence[Shot]) -> dict[str, object]:
+def evaluate_filter(peer: PlaneFilter, material: Sequence[Shot], *, with_vmaf: bool = False) -> dict[str, object]:
     """Evaluate a classic filter at its best strength, as :func:`evaluate`.
 
     The result also has ``strength`` (in words) and ``strength_at_edge``.
@@ -162,7 +168,7 @@ def evaluate_filter(peer: PlaneFilter, material: Sequence[Shot]) -> dict[str, ob
     luma, chroma = judge(list)
     noise = (10 ** (-luma / 20), 10 ** (-chroma / 20))
     luma, chroma, at_edge = peer.best(judge, noise)
-    rows = evaluate(peer.run(luma, chroma), material)
+    rows = evaluate(peer.run(luma, chroma), material, with_vmaf=with_vmaf)
 
     def words(setting: Setting) -> str:
         return ":".join(f"{s:g}" for s in setting)

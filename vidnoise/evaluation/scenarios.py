@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vidnoise.evaluation.clips import read_clip
-from vidnoise.evaluation.ffmpeg import call
+from vidnoise.evaluation.ffmpeg import binary_with, call
 from vidnoise.frame import Frame
 from vidnoise.opencv import cv2
 
@@ -69,7 +69,7 @@ class Shot:
 
 def _raw(width: int, height: int, pix_fmt: str) -> list[str]:
     size = ["-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", f"{width}x{height}", "-r", str(RATE)]
-    return ["ffmpeg", "-v", "error", "-nostdin", "-y", *size, "-i", "pipe:"]
+    return [binary_with("noise"), "-v", "error", "-nostdin", "-y", *size, "-i", "pipe:"]
 
 
 def to_planes(rgb: np.ndarray) -> Planes:

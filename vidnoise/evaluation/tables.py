@@ -46,10 +46,12 @@ def gaussian(results: Results) -> str:
         parts = [f"{mean['psnr']:.2f}"] if "psnr" in mean else ["–"]
         parts += [f"{mean['ssim']:.3f}"] if "ssim" in mean else []
         parts += [f"{mean['temporal_error']:.1f}"] if "temporal_error" in mean else []
+        parts += [f"{mean['vmaf']:.1f}"] if "vmaf" in mean else []
         return " / ".join(parts)
 
     labels = sorted(means, key=best_first)
     what = "PSNR (dB) / SSIM" + ("" if stills else " / temporal error")
+    what += " / VMAF" if any("vmaf" in mean for levels in means.values() for mean in levels.values()) else ""
     lines = [f"{what}, mean over {'pictures' if stills else 'clips'}.", ""]
     lines += table(
         ["method", *(f"sigma {s}" for s in sigmas)],
@@ -118,7 +120,8 @@ def real(results: Results) -> str:
         if not here:
             continue
         lines += ["", f"**{name}**: {words}. PSNR in dB, errors (root mean squares) and flicker in 8-bit units.", ""]
-        columns = {"RGB": "psnr", "first frame": "psnr_first", "Y": "psnr_y", "U": "psnr_u", "V": "psnr_v",
+        columns = {"RGB": "psnr", "VMAF": "vmaf", "first frame": "psnr_first",
+                   "Y": "psnr_y", "U": "psnr_u", "V": "psnr_v",
                    "error Y": "rms_y", "error U": "rms_u", "error V": "rms_v", "flicker": "temporal_error"}  # fmt: skip
         columns = {words: key for words, key in columns.items() if any(key in means[label][name] for label in here)}
         edges = {label: methods[label]["scenarios"][name].get("strength_at_edge", False) for label in here}

@@ -9,15 +9,20 @@ import torch
 from vidnoise.frame import StreamInfo
 from vidnoise.options import FileOptions
 from vidnoise.session.denoiser import Denoiser
+from vidnoise.session.noise_profile import NoiseProfile
+from vidnoise.session.noise_region import parse_region
 
 
-def choices(denoiser: Denoiser, options: FileOptions, info: StreamInfo) -> Iterator[str]:
+def choices(
+    denoiser: Denoiser, options: FileOptions, info: StreamInfo, profile: NoiseProfile | None = None
+) -> Iterator[str]:
     """Describe the choices of a run, one line each.
 
     Args:
         denoiser: The stream's session.
         options: The options of the run, as given.
         info: Description of the source.
+        profile: The noise as measured before the run.
     """
     card = denoiser.model.card
     yield f"model {card.name}, version {card.version}"
@@ -25,13 +30,22 @@ def choices(denoiser: Denoiser, options: FileOptions, info: StreamInfo) -> Itera
     precision = str(denoiser.dtype).removeprefix("torch.")
     yield f"arithmetic in {precision} ({_asked(options.precision != 'auto', 'the default of device and backend')})"
     yield f"backend {denoiser.backend_name} ({_why_backend(options, denoiser, info)})"
-    yield f"look-ahead of {denoiser.latency_frames} frames ({_why_lookahead(options, denoiser, info)})"
-    if options.sigma is None:
-        yield "noise level: estimated for each pixel, channel and frame"
-    else:
-        yield f"noise level: {options.sigma:g}/255 (as asked)"
+    yield f"lookahead of {denoiser.latency_frames} frames ({_why_lookahead(options, denoiser, info)})"
+    yield f"noise level: {_noise_level(options, profile)}"
     if info.field_order is not None:
         yield f"interlaced ({info.field_order}): each field is denoised as a stream of its own"
+
+
+def _noise_level(options: FileOptions, profile: NoiseProfile | None) -> str:
+    if options.sigma is not None:
+        return f"{options.sigma:g}/255 (as asked)"
+    place = "the flattest parts" if options.noise_region is None else f"the region {parse_region(options.noise_region)}"
+    if profile is not None:
+        frames = "1 frame" if profile.n_frames == 1 else f"{profile.n_frames} frames"
+        return f"luma {profile.luma:.1f}/255, chroma {profile.chroma:.1f}/255, measured in {place} of {frames}"
+    if options.noise_region is not None:
+        return f"measured in {place}, in each frame"
+    return "estimated for each pixel, channel and frame"
 
 
 def _asked(is_asked: bool, otherwise: str) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from vidnoise.frame import Frame
 from vidnoise.pipeline.live_policy import KeepAll
 from vidnoise.pipeline.stats import Percentiles, Progress, RunStats, Stopwatch
-from vidnoise.session.denoiser import Denoiser
-from vidnoise.session.fields import FieldDenoiser
+from vidnoise.session.protocol import Session
 from vidnoise.sinks import Sink
 from vidnoise.sources import Source
 
@@ -43,7 +42,7 @@ class Meter:
     def __init__(
         self,
         source: Source,
-        denoiser: Denoiser | FieldDenoiser,
+        denoiser: Session,
         sink: Sink,
         policy: KeepAll,
         on_progress: Callable[[Progress], None] | None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 
+import torch
+
 from vidnoise.frame import Frame
 from vidnoise.frame.frame_queue import drain, prefetch
 from vidnoise.option_values import MAX_LATENCY_MS
@@ -13,15 +15,14 @@ from vidnoise.pipeline.ending import Ending
 from vidnoise.pipeline.live_policy import choose_policy
 from vidnoise.pipeline.meter import Meter
 from vidnoise.pipeline.stats import Progress, RunStats
-from vidnoise.session.denoiser import Denoiser
-from vidnoise.session.fields import FieldDenoiser
+from vidnoise.session.protocol import Session
 from vidnoise.sinks import Sink
 from vidnoise.sources import Source
 
 
 def run(
     source: Source,
-    denoiser: Denoiser | FieldDenoiser,
+    denoiser: Session,
     sink: Sink,
     *,
     device_transfer: DeviceTransfer | None = None,
@@ -56,7 +57,7 @@ def run(
     policy = choose_policy(source.info, depth, max_latency_ms)
     meter = Meter(source, denoiser, sink, policy, on_progress)
     ending = Ending(source, sink, policy, meter, should_stop)
-    device_transfer = device_transfer or make_device_transfer(denoiser.device, depth)
+    device_transfer = device_transfer or make_device_transfer(torch.device(denoiser.device), depth)
     with ending.closing(close_source=close_source), _Stages() as stage:
         if ending.wait_for_reader():
             sink.open(source.info)

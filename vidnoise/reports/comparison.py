@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from vidnoise.color import to_rgb
+from vidnoise.color.colorimetry import luma_weights
 from vidnoise.errors import FormatError, UsageError
+from vidnoise.evaluation import vmaf as vmaf_metric
 from vidnoise.evaluation.metrics import psnr, ssim, temporal_error
 from vidnoise.frame import Frame
 from vidnoise.pictures import Order, PictureAdapter, is_one_picture
@@ -52,6 +54,8 @@ class Quality:
     """SSIM, mean over frames; None for pictures smaller than its window of 11 pixels."""
     flicker: float
     """Mean error of the change from frame to frame, in 8-bit units."""
+    vmaf: float | None
+    """VMAF from 0 to 100, mean over frames; None if it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class FileComparison:
     quality: dict[str, Quality] = field(default_factory=dict)
     """Quality by version, ``a`` and ``b``; empty without a reference."""
     written: tuple[str, ...] = ()
+    vmaf_missing: str | None = None
+    """Why VMAF could not be measured, in a few words; None if it was, or was not wanted."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers and strings, for JSON."""
@@ -90,6 +96,7 @@ def compare_files(
     labels: Sequence[str] = ("A", "B"),
     start: float | None = None,
     duration: float | None = None,
+    vmaf: bool | None = None,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
     **encoding: Any,
@@ -101,23 +108,26 @@ def compare_files(
         b: Path or URL of a video of the same size.
         output: Video of both versions to write, in the format of ``a``.
         sheet: PNG to write, with three moments of the video, whole and enlarged.
-        reference: The clean original, for PSNR, SSIM and flicker.
+        reference: The clean original, for PSNR, SSIM, flicker and VMAF.
         mode: One of :data:`MODES`.
         labels: Names of the versions on the sheet.
         start: Beginning of the time range to compare, in seconds.
         duration: Length of the time range, in seconds.
+        vmaf: Whether to measure VMAF against the reference; None for where an ffmpeg with the filter libvmaf is found.
         overwrite: Whether ``output`` and ``sheet`` may exist.
         progress: Called about ten times a second.
         encoding: ``codec``, ``crf``, ``preset``, ``pix_fmt`` as for :func:`open_sink`.
 
     Raises:
-        UsageError: There is nothing to do, or the mode is unknown.
+        UsageError: There is nothing to do, the mode is unknown, or VMAF was asked for and cannot be measured.
         SourceError, SinkError, FormatError: As for :func:`denoise_file`; different sizes are a FormatError.
     """
     if mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use {', '.join(MODES)}")
     if output is None and sheet is None and reference is None:
         raise UsageError("nothing to do: give an output video, a contact sheet or a reference")
+    if vmaf and reference is None:
+        raise UsageError("VMAF is measured against a reference: give one")
     with contextlib.ExitStack() as stack:
         if sheet is not None:
             check_sheet_path(sheet, overwrite=overwrite)
@@ -129,6 +139,9 @@ def compare_files(
             stack.callback(source.close)
         _check_alike(paths, sources)
         run = _Run(sources, sink, mode, sheet is not None)
+        vmaf_missing = None if reference is None or vmaf is False else run.start_vmaf(stack)
+        if vmaf and vmaf_missing is not None:
+            raise UsageError(f"VMAF cannot be measured: {vmaf_missing}")
         try:
             begin = reported = time.perf_counter()
             for n in run.frames(paths):
@@ -136,8 +149,11 @@ def compare_files(
                 if progress is not None and now - reported >= PROGRESS_SECONDS:
                     reported = now
                     progress(Progress(n, run.total, now - begin, n / (now - begin), None))
+            quality = run.quality()
             if sheet is not None:
-                write_sheet(sheet, run.columns(labels), sources[0].info.rotation, overwrite=overwrite)
+                write_sheet(
+                    sheet, run.columns(labels, [*quality.values()]), sources[0].info.rotation, overwrite=overwrite
+                )
             if sink is not None:
                 sink.close(sources[0].trailing_packets)
         except BaseException:
@@ -145,11 +161,11 @@ def compare_files(
                 sink.abort()
             raise
     written = tuple(path for path in (output, sheet) if path is not None)
-    return FileComparison(run.n, run.quality(), written)
+    return FileComparison(run.n, quality, written, vmaf_missing)
 
 
-def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
-    """Measure how close ``a`` is to ``b``, the reference, as ``vidnoise compare`` does: PSNR, SSIM and flicker.
+def compare(a: Any, b: Any, *, order: Order = "rgb", vmaf: bool = False) -> Comparison:
+    """Measure how close ``a`` is to ``b``, the reference, as ``vidnoise compare`` does: PSNR, SSIM, flicker and VMAF.
 
     If one of them has more frames, the rest is not compared, and a warning is logged.
 
@@ -158,9 +174,12 @@ def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
             :func:`vidnoise.denoise` takes.
         b: The same of the reference.
         order: Order of the channels of arrays and tensors, ``"rgb"`` or ``"bgr"``.
+        vmaf: Whether to measure VMAF, too. This runs an ffmpeg program that has the filter libvmaf: the one on PATH,
+            or else that of the package imageio-ffmpeg (``pip install 'vidnoise[vmaf]'``).
 
     Raises:
-        FormatError: The pictures differ in size or are of an unsupported kind, or there are none.
+        UsageError: VMAF was asked for, and there is no such program.
+        FormatError: The pictures differ in size, are of an unsupported kind or too small for VMAF, or there are none.
         SourceError: A video cannot be read.
 
     >>> import numpy as np, vidnoise
@@ -170,6 +189,8 @@ def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
     >>> comparison.frames, round(comparison.psnr), comparison.ssim < 1, round(comparison.flicker, 1)
     (3, 33, True, 6.3)
     """
+    if vmaf:
+        vmaf_metric.check_available()
     meter = _Meter()
     with contextlib.ExitStack() as stack:
         versions = [stack.enter_context(_frames_of(version, order)) for version in (a, b)]
@@ -183,11 +204,14 @@ def compare(a: Any, b: Any, *, order: Order = "rgb") -> Comparison:
                     f"a is {_shape(one.width, one.height, 0)}, but b is {_shape(other.width, other.height, 0)}; only "
                     "pictures of one size can be compared"
                 )
-            meter.add(*(rgb.cpu() for rgb in _as_rgb([one, other])))
-    if not meter.n:
-        raise FormatError("there is no frame to compare")
-    quality = meter.quality()
-    return Comparison(quality.psnr, quality.ssim, quality.flicker, meter.n)
+            if vmaf and meter.n == 0:
+                weights = luma_weights(other.color, other.format, other.height, other.width)
+                meter.vmaf = stack.enter_context(vmaf_metric.Vmaf(other.height, other.width, weights))
+            meter.add(*(to_rgb(frame).cpu() for frame in (one, other)))
+        if not meter.n:
+            raise FormatError("there is no frame to compare")
+        quality = meter.quality()
+    return Comparison(quality.psnr, quality.ssim, quality.flicker, quality.vmaf, meter.n)
 
 
 @contextlib.contextmanager
@@ -217,14 +241,21 @@ def _shape(width: int, height: int, rotation: int) -> str:
 
 
 class _Meter:
-    """Measures the similarity of a version to the reference, frame by frame: pictures ``(1, 3, H, W)`` in [0, 1]."""
+    """Measures the similarity of a version to the reference, frame by frame.
+
+    Pictures are ``(1, 3, H, W)``, clamped to [0, 1] here, except for VMAF, which gets luma as it is stored.
+    """
 
     def __init__(self) -> None:
         self.n = 0
+        self.vmaf: vmaf_metric.Vmaf | None = None
         self._psnr = self._ssim = self._flicker = 0.0
         self._last: tuple[Tensor, Tensor] | None = None
 
     def add(self, version: Tensor, reference: Tensor) -> None:
+        if self.vmaf is not None:
+            self.vmaf.add(version[0], reference[0])
+        version, reference = version.clamp(0, 1), reference.clamp(0, 1)
         self._psnr += float(psnr(version, reference))
         self._ssim += float(ssim(version, reference)) if min(version.shape[-2:]) >= 11 else math.nan
         if self._last is not None:
@@ -235,7 +266,8 @@ class _Meter:
 
     def quality(self) -> Quality:
         mean_ssim = None if math.isnan(self._ssim) else self._ssim / self.n
-        return Quality(self._psnr / self.n, mean_ssim, self._flicker / max(1, self.n - 1))
+        vmaf = None if self.vmaf is None else self.vmaf.score()
+        return Quality(self._psnr / self.n, mean_ssim, self._flicker / max(1, self.n - 1), vmaf)
 
 
 class _Run:
@@ -254,6 +286,16 @@ class _Run:
         self._meters = [_Meter() for _ in range(2)]
         self._first_seconds: float | None = None
         self.n = 0
+
+    def start_vmaf(self, stack: contextlib.ExitStack) -> str | None:
+        """Let both versions' VMAF be measured until the stack is closed; returns why that is impossible, or None."""
+        info = self._sources[-1].info
+        if reason := vmaf_metric.missing() or vmaf_metric.too_small(info.height, info.width):
+            return reason
+        weights = luma_weights(info.color, info.format, info.height, info.width)
+        for meter in self._meters:
+            meter.vmaf = stack.enter_context(vmaf_metric.Vmaf(info.height, info.width, weights))
+        return None
 
     def frames(self, paths: Sequence[str]) -> Iterator[int]:
         """Compare frame by frame; yields the number of frames done."""
@@ -276,7 +318,9 @@ class _Run:
                 self._sink.open(replace(info, width=both.width, height=both.height))
             self._sink.write(both)
         if len(row) == 3:
-            self._measure(_as_rgb(row))
+            *versions, reference = (to_rgb(frame) for frame in row)
+            for meter, version in zip(self._meters, versions, strict=True):
+                meter.add(version, reference)
         if self.n in self._wanted:
             self._moments.append(_as_rgb(row))
         self._row = row
@@ -296,20 +340,14 @@ class _Run:
         phase = (seconds - self._first_seconds) / WIPE_SECONDS % 1
         return 0.05 + 0.9 * (1 - abs(2 * phase - 1))
 
-    def _measure(self, seen: list[Tensor]) -> None:
-        *versions, reference = seen
-        for meter, version in zip(self._meters, versions, strict=True):
-            meter.add(version, reference)
-
     def quality(self) -> dict[str, Quality]:
         if len(self._sources) < 3 or not self.n:
             return {}
         return {name: meter.quality() for name, meter in zip("ab", self._meters, strict=True)}
 
-    def columns(self, labels: Sequence[str]) -> list[Column]:
+    def columns(self, labels: Sequence[str], quality: Sequence[Quality]) -> list[Column]:
         """Return the columns of the contact sheet: one for each version, and one for the reference."""
         names = [*labels, "reference"][: len(self._sources)]
-        quality = [*self.quality().values()]
         columns = []
         for i, name in enumerate(names):
             moments = [Moment(seen[i][0], self._figures(seen, i)) for seen in self._moments]
@@ -335,7 +373,8 @@ def _frames_text(count: int) -> str:
 def quality_text(quality: Quality) -> str:
     """Format the figures on one line."""
     similarity = "" if quality.ssim is None else f"  SSIM {quality.ssim:.4f}"
-    return f"PSNR {quality.psnr:.2f} dB{similarity}  flicker {quality.flicker:.2f}"
+    vmaf = "" if quality.vmaf is None else f"  VMAF {quality.vmaf:.2f}"
+    return f"PSNR {quality.psnr:.2f} dB{similarity}  flicker {quality.flicker:.2f}{vmaf}"
 
 
 def default_label(path: str) -> str:

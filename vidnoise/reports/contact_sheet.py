@@ -110,6 +110,8 @@ def _bgr(rgb: Tensor, rotation: int) -> np.ndarray:
 def _text(text: str, width: int, size: float) -> np.ndarray:
     cell = np.full((_LABEL, width, 3), _BACKGROUND, np.uint8)
     plain = text.encode("ascii", "replace").decode()  # OpenCV's font has only ASCII
+    needed = cv2.getTextSize(plain, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0]
+    size *= min(1.0, (width - 4) / max(1, needed))
     cv2.putText(cell, plain, (2, _LABEL - 9), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
     return cell
 

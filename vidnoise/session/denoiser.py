@@ -24,6 +24,7 @@ from vidnoise.session.cuts import CutMemory, detect_cut, thumbnail
 from vidnoise.session.grain import GrainSynthesis
 from vidnoise.session.grain_table import GrainTable
 from vidnoise.session.known_sigma import KnownSigma
+from vidnoise.session.noise_profile import NoiseProfile, RegionNoise
 from vidnoise.session.placement import place
 from vidnoise.session.settings import setting
 from vidnoise.session.split import split
@@ -34,8 +35,8 @@ from vidnoise.weights import ModelLike
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from vidnoise.option_keywords import DenoiseKeywords
     from vidnoise.option_values import SigmaLike
-    from vidnoise.options import DenoiseKeywords
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Denoiser(AssignedOnce):
             left, and the orientation of the mask.
         begin_seconds: Position of the first frame in the video, in seconds, for zones and mask.
         first_time: Timestamp of the video's first frame in seconds, if the first frame pushed is a later one.
+        noise_profile: Noise level that was measured before, in place of ``noise_region``.
         options: See below, and :class:`vidnoise.options.DenoiseOptions`.
 
     Raises:
@@ -94,6 +96,7 @@ class Denoiser(AssignedOnce):
         "_known_mean",
         "_level",
         "_luma",
+        "_profile",
         "_shape",
         "_sigma_scales",
         "_state",
@@ -121,6 +124,7 @@ class Denoiser(AssignedOnce):
         rotation: int = 0,
         begin_seconds: float = 0.0,
         first_time: Fraction | None = None,
+        noise_profile: NoiseProfile | None = None,
         **options: Unpack[DenoiseKeywords],
     ) -> None:
         chosen = DenoiseOptions.of("Denoiser", options)
@@ -130,6 +134,7 @@ class Denoiser(AssignedOnce):
         if grain_table is not None and not isinstance(grain_table, GrainTable):
             grain_table = GrainTable(grain_table)
         self._grain_table = grain_table
+        self._profile = noise_profile or RegionNoise.of(chosen.noise_region, rotation)
         self._adapter = PictureAdapter(order)
         self._amounts = Strength(
             chosen.strength, zones=chosen.zones, mask=chosen.mask, rotation=rotation, begin_seconds=begin_seconds,
@@ -281,6 +286,8 @@ class Denoiser(AssignedOnce):
         self._check_open()
         done = self.drain()
         self._amounts.close()
+        if isinstance(self._profile, RegionNoise) and self._profile.is_flat:
+            logger.warning("noise_region holds no noise in any frame, so that none was removed: choose another part")
         if self._grain_table is not None:
             self._grain_table.write()
         return done
@@ -348,6 +355,8 @@ class Denoiser(AssignedOnce):
                 cut, self._cut_memory = detect_cut(thumbnail(noisy), self._cut_memory)
                 continues &= ~cut
                 self._cuts += cut
+            if levels is None and self._profile is not None:
+                levels = self._profile.levels(noisy, continues)
             if levels is None and self._was_known:
                 self._forget_noise()
             self._was_known = levels is not None

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from vidnoise.frame import Frame
 from vidnoise.session.denoiser import Denoiser
-from vidnoise.weights import Model
+from vidnoise.weights import Model, ModelLike
 
 
 class FieldDenoiser:
@@ -93,6 +94,35 @@ class FieldDenoiser:
             yield from self._first.flush()  # also writes the grain table of both
         finally:
             self.close()
+
+
+class FieldSessions:
+    """Makes the sessions of streams that follow each other; they share a model and a backend.
+
+    Args:
+        make: Makes a :class:`Denoiser` from a model and options.
+        model: The model, or its name.
+    """
+
+    def __init__(self, make: Callable[..., Denoiser], model: ModelLike) -> None:
+        self._make, self._model = make, model
+        self._shared: dict[str, Any] = {}
+        """Options of all sessions but the first."""
+
+    def begin(self, *, grain_seed: int, **options: Any) -> tuple[Denoiser, FieldDenoiser]:
+        """Return the session of whole frames and top fields, and the one of both fields.
+
+        Args:
+            grain_seed: Seed of the grain; the bottom fields get theirs from the next one.
+            options: Further options of both.
+        """
+        first = self._make(self._model, grain_seed=grain_seed, **{**options, **self._shared})
+        self._model, self._shared = first.model, {"backend": first.backend, "max_memory": None}
+
+        def second(model: Model) -> Denoiser:
+            return self._make(model, grain_seed=grain_seed + 1, **{**options, **self._shared})
+
+        return first, FieldDenoiser(first, second)
 
 
 def fields(frame: Frame) -> tuple[Frame, Frame]:

@@ -26,7 +26,7 @@ from vidnoise.session.task import Task
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from vidnoise.options import DenoiseKeywords, DeviceKeywords
+    from vidnoise.option_keywords import DenoiseKeywords, DeviceKeywords
     from vidnoise.weights import ModelLike
 
 

@@ -24,6 +24,7 @@ from vidnoise.frame import Frame
 from vidnoise.frame.clock import parse_clock
 from vidnoise.option_values import MAX_STRENGTH
 from vidnoise.sources import Source, open_source
+from vidnoise.text import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -260,6 +261,24 @@ class Mask:
         """Release the file. Idempotent."""
         if self._source is not None:
             self._source.close()
+
+
+def still_mask(path: str | os.PathLike[str]) -> Tensor:
+    """Read a mask that is a picture: ``(H, W)`` float32 in [0, 1], as it is displayed.
+
+    Raises:
+        UsageError: It is a video.
+        SourceError, FormatError: It cannot be read.
+    """
+    with open_source(path) as source:
+        pictures = iter(source)
+        first = next(pictures)
+        if next(pictures, None) is not None:
+            raise UsageError(
+                f"{shown(os.fspath(path))}: a mask that is a video is read in step with the frames, by one process: "
+                "leave out several devices, jobs and cluster", "mask", "device", "jobs", "cluster",
+            )  # fmt: skip
+        return torch.rot90(_weights(first), source.info.rotation // 90 % 4, (0, 1)).contiguous()
 
 
 def _weights(frame: Frame) -> Tensor:

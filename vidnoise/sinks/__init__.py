@@ -21,7 +21,7 @@ from vidnoise.stills.names import kind_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vidnoise.options import SinkKeywords
+    from vidnoise.option_keywords import SinkKeywords
 
 DESTINATIONS: dict[str, str] = {
     "file": "vidnoise.sinks.file:FileDestination",

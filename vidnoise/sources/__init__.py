@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vidnoise.notices import Notify
-    from vidnoise.options import SourceKeywords
+    from vidnoise.option_keywords import SourceKeywords
     from vidnoise.sources.container import ContainerSource
 
 _DOWNLOADS = ("http", "https", "ftp", "sftp", "gopher", "gophers")

@@ -39,18 +39,14 @@ class CopiedPackets:
         """Return the packets inside the time range, moved to the output's clock in place."""
         trimmed = []
         for packet in packets:
-            self._note_time(packet)
+            end = end_seconds(packet)
+            if end is not None:
+                self.last_seconds = max(self.last_seconds, end)
             stream = self._streams[packet.stream_index]
             moved = self._range.trim(packet, stream.kind, is_picture=stream.is_cover)
             if moved is not None:
                 trimmed.append(moved)
         return tuple(trimmed)
-
-    def _note_time(self, packet: av.Packet) -> None:
-        stamp = shown_at(packet)
-        if stamp is not None:
-            end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
-            self.last_seconds = max(self.last_seconds, end)
 
     def all(self, packets: Iterable[av.Packet]) -> Iterator[Packet]:
         """Yield the packets inside the time range, given all remaining packets of the input."""
@@ -81,3 +77,9 @@ def shown_seconds(packet: av.Packet) -> Fraction | None:
     """Return the presentation time of ``packet`` on the input's clock, or None if it has none."""
     stamp = shown_at(packet)
     return None if stamp is None else stamp * Fraction(packet.time_base)
+
+
+def end_seconds(packet: av.Packet) -> Fraction | None:
+    """Return the time at which a packet ends, on the input's clock; None if its timestamps are missing."""
+    stamp = shown_at(packet)
+    return None if stamp is None else (stamp + (packet.duration or 0)) * Fraction(packet.time_base)

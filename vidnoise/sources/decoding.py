@@ -24,6 +24,7 @@ from vidnoise.errors import DecodeError, SourceLostError
 from vidnoise.frame.stamps import shown_at
 from vidnoise.notices import Notify
 from vidnoise.option_values import MAX_PIXELS
+from vidnoise.sources.copied import end_seconds
 from vidnoise.sources.timeline import Timeline
 
 logger = logging.getLogger(__name__)
@@ -254,9 +255,8 @@ class DecodedStream:
     def _note_time(self, packet: av.Packet) -> None:
         if packet.pos is not None and packet.pos >= 0 and not packet.is_corrupt:
             self.end_position = packet.pos + packet.size
-        stamp = shown_at(packet)
-        if stamp is not None:
-            end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
+        end = end_seconds(packet)
+        if end is not None:
             self.last_seconds = max(self.last_seconds, end)
 
     def _decode(self, packet: av.Packet) -> Iterator[av.VideoFrame]:

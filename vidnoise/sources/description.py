@@ -153,7 +153,7 @@ def side_data(picture: av.VideoFrame) -> Iterator[SideData]:
     """Iterate over the side data of a picture."""
     # Whether iterating gives keys or values depends on PyAV's version; numbers are the same in all. Past the last one
     # there is an IndexError, but len() may count kinds rather than items.
-    found = picture.side_data
+    found: Any = picture.side_data
     with contextlib.suppress(IndexError):
         for i in itertools.count():
             yield found[i]  # type: ignore[literal-required]
