@@ -505,3 +505,20 @@ def test_rate_of_a_tape(tmp_path: Path) -> None:
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     assert open_source(path).info.rate == Fraction(30000, 1001)
+
+
+def test_tags_that_are_no_utf8_open_everywhere(tmp_path: Path) -> None:
+    """Versions of PyAV differ in what they make of such bytes."""
+    path = tmp_path / "in.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.metadata["title"] = "ABCDE"
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert data.count(b"ABCDE") == 1
+    path.write_bytes(data.replace(b"ABCDE", b"A\xe9\xffDE"))
+    with open_source(path) as source:
+        assert source.info.passthrough.metadata["title"] == "A\ufffd\ufffdDE"
+        assert len(list(source)) == 1
