@@ -134,7 +134,7 @@ class Denoiser(AssignedOnce):
         if grain_table is not None and not isinstance(grain_table, GrainTable):
             grain_table = GrainTable(grain_table)
         self._grain_table = grain_table
-        self._profile = noise_profile or RegionNoise.of(chosen.noise_region, rotation)
+        region_noise = RegionNoise.of(chosen.noise_region, rotation)
         self._adapter = PictureAdapter(order)
         self._amounts = Strength(
             chosen.strength, zones=chosen.zones, mask=chosen.mask, rotation=rotation, begin_seconds=begin_seconds,
@@ -146,14 +146,14 @@ class Denoiser(AssignedOnce):
         self.network = loaded.network
         self._grain = GrainSynthesis(chosen.grain, chosen.grain_seed, self.device) if chosen.grain else None
         self.sigma = chosen.sigma
+        self._profile = noise_profile.to(self.device) if noise_profile else region_noise
         self._luma, self._chroma, self._detect_cuts = chosen.luma, chosen.chroma, chosen.detect_cuts
         self.latency_frames = lookahead
         """Number of later frames that may have to be pushed before a frame is returned."""
         self._window: Window[Task] | None = None
         self._shape: tuple[int, int] | None = None
         self._sigma_scales: dict[tuple[float, float], Tensor] = {}
-        self.preview = chosen.preview
-        self.rotation = rotation
+        self.preview, self.rotation = chosen.preview, rotation
         self._cuts = torch.zeros((), dtype=torch.int64, device=self.device)
         self._level: Tensor | None = None
         self._known_mean: float | None = None

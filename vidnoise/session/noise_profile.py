@@ -8,7 +8,7 @@ noise. A quantile over the blocks, scaled to what it would be of white noise, ig
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -62,7 +62,11 @@ class NoiseProfile:
 
     def levels(self, noisy: Tensor, continues: Tensor) -> Tensor:
         """Return the level of a frame, ``(1, 6)``; see :meth:`RegionNoise.levels`."""
-        return self.level.to(noisy.device)
+        return self.level
+
+    def to(self, device: torch.device) -> NoiseProfile:
+        """Return the profile for pictures on a device."""
+        return replace(self, level=self.level.to(device))
 
 
 class RegionNoise:
