@@ -126,7 +126,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeChild]:
     monkeypatch.setattr(FakeChild, "outputs", [], raising=False)
     monkeypatch.setattr(cameras, "Child", FakeChild)
     monkeypatch.setattr(cameras, "_RESTART_SECONDS", 0.01)
-    monkeypatch.setattr("vidnoise.cli.files.summary", lambda stats, output: f"{output}: done")
+    monkeypatch.setattr("vidnoise.cli.cameras.summary", lambda stats, output: f"{output}: done")
     return FakeChild
 
 

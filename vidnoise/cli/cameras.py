@@ -17,6 +17,7 @@ import click
 from vidnoise.cli.batch import Job, existing
 from vidnoise.cli.child import Child, CrashError
 from vidnoise.cli.configuration import defaults_of, parse_with_defaults, read_toml, setting_name
+from vidnoise.cli.files import common_status, summary
 from vidnoise.cli.options import spelled
 from vidnoise.errors import SinkOpenError, SourceError, UsageError, VidnoiseError
 from vidnoise.options import FileOptions
@@ -150,8 +151,7 @@ def run_cameras(found: Sequence[Camera], *, say: Callable[[str], None], should_s
             thread.join(_WAKE_SECONDS)
     if should_stop():
         return 130
-    failed = {code for code in codes if code}
-    return 0 if not failed else failed.pop() if len(failed) == 1 else 1
+    return common_status({code for code in codes if code})
 
 
 class _Run:
@@ -165,8 +165,6 @@ class _Run:
 
     def until_it_ends(self) -> int:
         """Denoise until the camera ends, or the user stops it; returns the exit status."""
-        from vidnoise.cli.files import summary
-
         name, output = self._camera.name, self._camera.output
         while True:
             begun = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -142,7 +142,12 @@ def run_batch(
     say(f"{_count(range(n_done), 'file')} done{skipped}")
     _list_failures(failures, len(batch.jobs), say)
     codes = {code for _, _, code in failures} | ({report.error.exit_code} if report.error else set())
-    return 0 if not codes else codes.pop() if len(codes) == 1 else _MIXED
+    return common_status(codes)
+
+
+def common_status(codes: Set[int]) -> int:
+    """Return 0 without failures, the exit status that all of them have in common, or 1 if they differ."""
+    return 0 if not codes else next(iter(codes)) if len(codes) == 1 else _MIXED
 
 
 def _list_failures(failures: Sequence[tuple[Job, str, int]], n_files: int, say: Say) -> None:
