@@ -100,16 +100,6 @@ def turned(network: DenoiseNetwork, batch: Batch) -> Tensor:
     return torch.stack(results).mean(0)[None]
 
 
-def streamed(network: DenoiseNetwork, batch: Batch) -> Tensor:
-    """Frame after frame, as a stream."""
-    state = network.initial_state(*(batch.noisy.shape[i] for i in (1, 3, 4)))
-    results = []
-    for noisy, sigma in zip(batch.noisy, batch.sigma, strict=True):
-        clean, state, _ = network(noisy, sigma, state)
-        results.append(clean)
-    return torch.stack(results)
-
-
 def separable(blocks: tuple[int, int, int, int, int] | None = None) -> dict[str, Any]:
     """Model settings of a separable core that costs what the tier's costs, by being as much wider as it takes."""
     tier = TIERS[TIER]
@@ -216,7 +206,7 @@ GROUPS = {
             Variant("10-bptt-5", "the same, gradient through 5 frames", {}, {"frames": 10, "batch": 1, "bptt": 5}),
             Variant("fusion-wide", "fusion of width 16", {"model": {"fusion_width": 16}}),
             Variant("hidden-32", "32 hidden channels", {"model": {"hidden": 32}}),
-            Variant("distilled", "learns also from `standard`", teacher=(streamed, "standard")),
+            Variant("distilled", "learns also from `standard`", {"teacher": "standard", "teacher_weight": 0.5}),
             Variant(
                 "both-ways", "the mean with a pass from the end: what the whole future is worth", validated=both_ways
             ),

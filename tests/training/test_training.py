@@ -604,6 +604,23 @@ def test_the_estimator_alone_is_trained_by_what_the_core_makes_of_it(tmp_path: P
     assert not torch.equal(moved[0.0], moved[50.0])
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_teacher_s_pictures_take_the_place_of_the_clean_frames(data: Path, tmp_path: Path, frames: int) -> None:
+    """A network that learns from its own copy alone has nothing to learn; told the truth as well, it has."""
+    stage = Stage("clips", 2, frames, 32, steps=1)
+    settings: dict[str, Any] = {"stages": (stage,), "blind": 0.0, "both_ways": 1.0, "loss": "l1", "fused_weight": 0.0}
+    settings |= {"sigma_power": 0.0, "noise_weight": 0.0, "precision": "fp32"}
+    copy = tmp_path / "copy.safetensors"
+    Trainer(config(**settings), data, tmp_path / "first", cache=tmp_path).export(copy)
+    losses = []
+    for weight in (1.0, 0.5, 0.0):
+        config_ = config(**settings, initial=str(copy), teacher=str(copy), teacher_weight=weight)
+        losses.append(Trainer(config_, data, tmp_path / f"{weight}", cache=tmp_path).train_step()["loss"])
+    assert losses[0] < 1e-4
+    assert losses[1] == pytest.approx(losses[2] / 2, rel=0.05)
+    assert losses[2] > 0.01
+
+
 def test_video_is_centred_by_its_own_matrix() -> None:
     """Encoded clips and noise of planes always, others by chance; then 8 bits are those of the planes."""
     rng = torch.Generator().manual_seed(0)

@@ -11,6 +11,8 @@ import av.stream
 
 LARGEST = 2**62
 """Largest plausible timestamp, in ticks."""
+LONGEST_DELAY = 60
+"""Longest plausible time between decoding and showing a frame, in seconds."""
 
 _MAY_BE_EQUAL = ("subtitle", "data")
 
@@ -38,7 +40,7 @@ class Stamps:
         ticks = packet.time_base / self._stream.time_base  # type: ignore[operator]
         pts, dts = (None if stamp is None else _rounded(stamp * ticks) for stamp in (packet.pts, packet.dts))
         # For streams shorter than its delay, libx265 returns uninitialised memory as decoding times.
-        if dts is None or abs(dts) > LARGEST or (pts is not None and dts > pts):
+        if dts is None or not self._is_plausible(dts, pts):
             dts = (self._next or 0) if pts is None else pts
         if self._next is not None and dts < self._next:
             dts = self._next
@@ -50,6 +52,11 @@ class Stamps:
         packet.pts = dts if pts is None else max(pts, dts)
         packet.duration = duration
         packet.stream = self._stream
+
+    def _is_plausible(self, dts: int, pts: int | None) -> bool:
+        if pts is None:
+            return abs(dts) <= LARGEST
+        return 0 <= (pts - dts) * self._stream.time_base <= LONGEST_DELAY  # type: ignore[operator]
 
 
 def _rounded(ticks: Fraction) -> int:

@@ -166,6 +166,10 @@ class TrainConfig:
     picture_weight: float = 0.0
     """Weight, when the estimator is trained alone, of the loss on the pictures that the core, itself frozen, produces
     with its estimates. Errors to one side cost more than to the other, and this loss knows which."""
+    teacher: str | None = None
+    """Trained model (name or path) to learn from as well; see :mod:`vidnoise.training.distillation`."""
+    teacher_weight: float = 0.5
+    """Share of the teacher's pictures in the targets, 0 to 1; the rest are the clean frames."""
     both_ways: float = 0.0
     """Share of steps with a backward pass over the whole clip first; the others are causal."""
     temporal_weight: float = 0.0
@@ -229,9 +233,9 @@ _WIDEST = 4096
 """Maximum channels or blocks of a network."""
 
 RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("rotate", "elastic", "hsv", "contrast", "fade", "flash", "blind", "alpha"), _SHARE),
+    **dict.fromkeys(("rotate", "elastic", "hsv", "contrast", "fade", "fields", "flash", "blind", "alpha"), _SHARE),
     **dict.fromkeys(("synthetic", "quantised", "video", "gray", "graphics", "warmup", "still_share"), _SHARE),
-    **dict.fromkeys(("ema", "weight_decay", "both_ways"), _SHARE),
+    **dict.fromkeys(("ema", "weight_decay", "both_ways", "teacher_weight"), _SHARE),
     "muon_lr": (0.0, 10.0), "adam_lr": (0.0, 10.0), "sigma_power": (-10.0, 10.0),
     **dict.fromkeys(("fused_weight", "noise_weight", "picture_weight", "temporal_weight"), (0.0, 1e6)),
     "steps": _COUNT, "minutes": (1e-9, 1e9), "batch": (1, 65_536), "frames": (1, 65_536), "bptt": (1, 65_536),

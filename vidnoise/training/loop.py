@@ -22,6 +22,7 @@ from vidnoise.training.batch import Batch, BatchMaker
 from vidnoise.training.codec_pool import open_pool
 from vidnoise.training.config import Stage, TrainConfig
 from vidnoise.training.data import ClipPack, Folders
+from vidnoise.training.distillation import Teacher
 from vidnoise.training.grow import grow, side_by_side
 from vidnoise.training.legs import Leg, joined, legs_of, record
 from vidnoise.training.log import append
@@ -88,6 +89,7 @@ class Trainer:
         if config.reparameterise:
             branch(self.network)
         self.network.place(self.device).requires_grad_(True).train()
+        self.teacher = Teacher.of(config, self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.stage_index = 0
         self.step = 0
@@ -287,6 +289,8 @@ class Trainer:
         batch = self.batches.next(shape)
         blind = self.batches.blind(shape.clips)
         batch = batch.to(self.device)
+        with self.precision.autocast():
+            batch = self.teacher.teach(batch) if self.teacher else batch
         factor = stage.rate(self.progress, self.step)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
