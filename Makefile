@@ -25,7 +25,7 @@ help:
 	@echo "make docs    the guide and API reference as a site: build/docs/index.html"
 	@echo "make clean   remove .venv, demo and caches"
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(wildcard vidnoise/kernels/native/*.[ch]) vidnoise/kernels/compile.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 		echo "vidnoise needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
 		echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

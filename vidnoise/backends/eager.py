@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from vidnoise.kernels.cpu_operations import CpuOperations
+from vidnoise.kernels.native_operations import operations_for_cpu
 from vidnoise.model import Denoised, DenoiseNetwork, Future, Scout, State
 
 
@@ -21,7 +21,7 @@ class Eager:
         self._device = device
         if device.type == "cpu":
             self.network = copy.copy(self.network)  # its layers are shared
-            self.network.operations = CpuOperations()
+            self.network.operations = operations_for_cpu()
 
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self.network.initial_state(n, height, width, device=self._device)

@@ -10,6 +10,7 @@ like an addition. Moving data: none. Bytes: every operation reads its inputs and
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -29,6 +30,8 @@ from torch.utils.flop_counter import flop_registry
 
 from vidnoise.kernels import conversion
 from vidnoise.kernels.cpu_operations import CpuOperations
+from vidnoise.kernels.library import Library
+from vidnoise.kernels.native_operations import NativeOperations
 from vidnoise.model import DenoiseNetwork, ModelConfig, flow, luma_chroma, warp, wavelet
 from vidnoise.model.dncnn import DnCNN
 from vidnoise.model.fusion import TemporalFusion
@@ -38,7 +41,7 @@ from vidnoise.session import cuts
 SIZE = 256
 """Height and width of the frame on which operations are counted. Everything but the weights scales with the pixels."""
 
-_OPERATIONS = (Operations, CpuOperations)
+_OPERATIONS = (Operations, CpuOperations, NativeOperations)
 
 PARTS: dict[str, tuple[Any, ...]] = {
     "colour": (conversion.to_network, conversion.from_network, conversion.add_correction, conversion.difference),
@@ -50,7 +53,7 @@ PARTS: dict[str, tuple[Any, ...]] = {
         *(warp.warp, warp.sampling_grid, warp.outside, warp.resize_flow),
     ),
     "fusion": (TemporalFusion.forward,),
-    "core's input": (DenoiseNetwork._standardised,),
+    "core's input": (DenoiseNetwork._core_input,),
     "core": (DnCNN.forward,),
     "bands": (
         *(f for o in _OPERATIONS for f in (o.rgb_to_bands, o.bands_to_rgb, o.remove_noise)),
@@ -238,6 +241,22 @@ class _Timer(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
 
 
+@contextlib.contextmanager
+def _labelled_kernels() -> Iterator[None]:
+    """Label compiled kernels, too, which PyTorch's dispatcher does not see."""
+    run = Library.run
+
+    def labelled(*args: Any) -> None:
+        with record_function(f"part: {_part_of(sys._getframe(1))}"):
+            run(*args)
+
+    Library.run = labelled  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Library.run = run  # type: ignore[method-assign]
+
+
 def time_by_part(push: Any, frames: list[Any], device: torch.device) -> dict[str, float]:
     """Measure the milliseconds per frame in each part by torch.profiler, in host time on the CPU, else in device time.
 
@@ -250,7 +269,7 @@ def time_by_part(push: Any, frames: list[Any], device: torch.device) -> dict[str
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     for frame in frames[:2]:
         push(frame)
-    with profile(activities=activities) as measured, _Timer():
+    with profile(activities=activities) as measured, _Timer(), _labelled_kernels():
         start = time.perf_counter()
         for frame in frames[2:]:
             push(frame)

@@ -33,8 +33,8 @@ OPTIONS = {"enable_fp_fusion": False}
 nothing, as all kernels are memory-bound."""
 
 
-def enabled(device: torch.device) -> bool:
-    """Return whether the kernels are used: on CUDA where triton is installed, unless ``VIDNOISE_KERNELS=off``.
+def wanted() -> bool:
+    """Return whether kernels are wanted: unless ``VIDNOISE_KERNELS=off``.
 
     Raises:
         UsageError: ``VIDNOISE_KERNELS`` is neither ``on`` nor ``off``.
@@ -42,7 +42,12 @@ def enabled(device: torch.device) -> bool:
     wish = os.environ.get("VIDNOISE_KERNELS", "on")
     if wish not in ("on", "off"):
         raise UsageError(f"VIDNOISE_KERNELS must be on or off, got {wish!r}")
-    return wish == "on" and device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    return wish == "on"
+
+
+def enabled(device: torch.device) -> bool:
+    """Return whether the Triton kernels are used: on CUDA where triton is installed, if :func:`wanted`."""
+    return wanted() and device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def takes(frame: Frame) -> bool:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidnoise.model.luma_chroma import rgb_to_bands
-from vidnoise.model.operations import FLAT, Operations, Pointwise
+from vidnoise.model.operations import FLAT, Operations, Pointwise, upsampled
 from vidnoise.model.state import UNKNOWN, Memory
 from vidnoise.model.warp import outside, resize_flow, sampling_grid
 from vidnoise.opencv import cv2
@@ -76,6 +76,7 @@ _PIECE = 16384
 
 def _pieces(function: Pointwise, tensors: Sequence[Tensor]) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
     """Yield chunks of rows and the results of ``function`` on them."""
+    tensors = upsampled(tensors)
     height, width = tensors[0].shape[2:]
     step = max(1, _PIECE // width)
     for top in range(0, height, step):
@@ -112,13 +113,17 @@ class CpuOperations(Operations):
         return bands
 
     def flat_mask(self, bands: Tensor) -> Tensor:
-        flat = (bands[:, 3:].abs().amax(1, keepdim=True) < FLAT).to(torch.uint8)
-        result = torch.zeros(flat.shape)
-        for picture, target in zip(flat[:, 0], result[:, 0], strict=True):
+        flat = self._is_flat(bands)
+        result = torch.zeros(len(flat), 1, *flat.shape[1:])
+        for picture, target in zip(flat, result[:, 0], strict=True):
             if picture.any():  # noisy footage has no flat areas
                 opened = cv2.morphologyEx(picture.numpy(), cv2.MORPH_OPEN, _SQUARE)
                 target.copy_(torch.from_numpy(opened))
         return result
+
+    def _is_flat(self, bands: Tensor) -> Tensor:
+        """Return bytes ``(N, h, w)``, 1 where all details are next to zero."""
+        return (bands[:, 3:].abs().amax(1) < FLAT).to(torch.uint8)
 
     def warp_state(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
         if not can_remap(pictures[0]):
@@ -160,7 +165,7 @@ class CpuOperations(Operations):
     # In chunks of rows, written directly into the result
 
     def pointwise(self, function: Pointwise, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        height, width = tensors[0].shape[2:]
+        height, width = max(t.shape[2:] for t in tensors)
         results: tuple[Tensor, ...] = ()
         for rows, found in _pieces(function, tensors):
             results = results or tuple(f.new_empty(*f.shape[:2], height, width) for f in found)
@@ -170,7 +175,7 @@ class CpuOperations(Operations):
 
     def pointwise_input(self, function: Pointwise, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
         """Return the result in channels-last layout; rearranging it by PyTorch would take longer than computing it."""
-        n, _, height, width = tensors[0].shape
+        n, (height, width) = len(tensors[0]), max(t.shape[2:] for t in tensors)
         result = torch.empty(0)
         for rows, found in _pieces(function, tensors):
             piece = torch.cat(found, 1).to(next(layer.parameters()).dtype)

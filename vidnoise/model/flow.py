@@ -7,15 +7,12 @@ cost volume gave an output 0.3 to 0.4 dB worse (sigma 30), cost more, and had to
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vidnoise.model.operations import REFERENCE, Operations
-from vidnoise.model.warp import resize_flow
+from vidnoise.model.operations import REFERENCE, Operations, Window
 
 
 class Motion(NamedTuple):
@@ -25,20 +22,6 @@ class Motion(NamedTuple):
     """``(N, 2, h, w)``: the flow as estimated."""
     flow: Tensor
     """``(N, 2, h, w)``: the same, but zero where it explains the frame no better than no motion does."""
-
-
-class Window(NamedTuple):
-    """The neighbourhood of pixels assumed to share one flow, for one pass of the search."""
-
-    pool: int
-    """Side of the squares of pixels whose equations are summed and solved once."""
-    radius: int
-    """The sums are then averaged, twice, over windows of (2 radius + 1)² such squares."""
-    spread: float
-    """Prior standard deviation of the flow around its mean in a window, in pixels."""
-    doubt: float = math.inf
-    """Squared difference from the aligned frame at which a pixel counts half, as a multiple of the noise variance.
-    Finite only once the flow is nearly right: before, everything would be doubted."""
 
 
 LEVELS = (
@@ -73,48 +56,30 @@ def lucas_kanade(
         window: The neighbourhood that shares a flow.
         operations: Implementation of the box filters and warps.
     """
-    aligned = operations.warp(previous, flow)
-    padded = F.pad(aligned, [1] * 4, mode="replicate")
-    gx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
-    gy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    residual = noisy - aligned
-    value = residual + gx * flow[:, :1] + gy * flow[:, 1:]
-    # Cauchy weights, so that outliers (another object, disoccluded background) do not pull the flow away.
-    weight = 1 / (1 + residual.square() / (window.doubt * variance))
-    wx, wy = weight * gx, weight * gy
-    terms = torch.cat([wx * gx, wx * gy, wy * gy, wx * value, wy * value, variance, flow], 1)
-    sums, size = operations.downsample(terms, window.pool), 2 * window.radius + 1
+    terms, size = operations.flow_terms(noisy, previous, flow, variance, window), 2 * window.radius + 1
     # Filtered twice, which gives the middle of a window more weight.
-    xx, xy, yy, xv, yv, noise, u, v = operations.box_filter(operations.box_filter(sums, size), size).split(1, dim=1)
-    # The window has roughly 1.5 independent equations per pixel, as the second filter widens it by about half.
-    prior = noise / (1.5 * (size * window.pool) ** 2 * window.spread**2)
-    # Solved for the difference from the mean flow. Beyond STRIDE, the linearisation no longer holds.
-    xx, yy, xv, yv = xx + prior, yy + prior, xv - xx * u - xy * v, yv - xy * u - yy * v
-    change = torch.cat([yy * xv - xy * yv, xx * yv - xy * xv], 1) / (xx * yy - xy * xy)
-    found = torch.cat([u, v], 1) + change.clamp(-STRIDE, STRIDE)
-    if window.pool > 1:
-        found = F.interpolate(found, scale_factor=window.pool, mode="bilinear", align_corners=False)
-    return found
+    terms = operations.box_filter(operations.box_filter(terms, size), size)
+    # The window has roughly 1.5 independent equations per pixel, as the second filter widens it by about half. Beyond
+    # STRIDE, the linearisation no longer holds.
+    found = operations.solve_flow(terms, 1 / (1.5 * (size * window.pool) ** 2 * window.spread**2), STRIDE)
+    return operations.upsample_flow(found, window.pool) if window.pool > 1 else found
 
 
 STILL_MARGIN, STILL_SOFTNESS = 0.02, 0.01
-"""Threshold and width of the sigmoid in :func:`moving`, in noise variances; chosen on the validation clips."""
+"""Threshold and width of the sigmoid in :func:`trusted`, in noise variances; chosen on the validation clips."""
 
 
-def moving(noisy: Tensor, still: Tensor, aligned: Tensor, variance: Tensor, operations: Operations) -> Tensor:
-    """Return the confidence that the flow explains the frame better than no motion: ``(N, 1, h, w)`` in [0, 1].
+def trusted(noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, operations: Operations) -> Tensor:
+    """Return a flow times the confidence that it explains the frame better than no motion: ``(N, 2, h, w)``.
 
     A measured flow is never exactly zero. Where nothing moves, its jitter would blur, frame after frame, detail that
     the recurrence could keep indefinitely; so motion needs evidence over a 9×9 neighbourhood.
 
     Args:
-        noisy: ``(N, 1, h, w)``, the current frame.
-        still, aligned: The previous clean frame, unwarped and warped.
-        variance: Noise variance.
-        operations: Implementation of the box filters.
+        noisy, previous, flow, variance, operations: As for :func:`lucas_kanade`.
     """
-    gain = ((noisy - still).square() - (noisy - aligned).square()) / variance
-    return torch.sigmoid((operations.box_filter(gain, 9) - STILL_MARGIN) / STILL_SOFTNESS)
+    evidence = operations.box_filter(operations.motion_evidence(noisy, previous, flow, variance), 9)
+    return operations.trusted_flow(evidence, flow, STILL_MARGIN, STILL_SOFTNESS)
 
 
 @torch.no_grad()
@@ -140,5 +105,5 @@ def estimate_motion(noisy: Tensor, previous: Tensor, sigma: Tensor, operations: 
         now, before, variance = pyramid[i]
         for window in windows:
             flow = lucas_kanade(now, before, flow, variance, window, operations)
-        flow = resize_flow(flow, 2) if i else flow
-    return Motion(flow, flow * moving(now, before, operations.warp(before, flow), variance, operations))
+        flow = operations.upsample_flow(flow, 2, 2.0) if i else flow
+    return Motion(flow, trusted(now, before, flow, variance, operations))

@@ -72,12 +72,16 @@ class TemporalFusion(nn.Module):
             ratio: ``(N, 4, h, w)`` warped variance ratio.
             operations: Implementation of the pointwise functions.
         """
-        evidence = operations.pointwise_input(_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment)
+        evidence = operations.pointwise_input(
+            misalignment_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment
+        )
         misalignment = self.misalignment(evidence).float()
-        return Filtered(fused, *operations.pointwise(_filtered, (noisy, fused, ratio, misalignment)))
+        return Filtered(fused, *operations.pointwise(filtered, (noisy, fused, ratio, misalignment)))
 
 
-def _evidence(noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor) -> tuple[Tensor, ...]:
+def misalignment_evidence(
+    noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor
+) -> tuple[Tensor, ...]:
     """Return the evidence of misalignment; arguments as for :meth:`TemporalFusion.forward`."""
     known = ratio.clamp(max=1.0)
     low_deviation, deviation = (sigma * per_channel((1 + known).sqrt())).chunk(2, dim=1)
@@ -90,7 +94,7 @@ def _evidence(noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio:
     return low, detail, drift, known.sqrt(), luma, chroma
 
 
-def _filtered(noisy: Tensor, fused: Tensor, ratio: Tensor, misalignment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def filtered(noisy: Tensor, fused: Tensor, ratio: Tensor, misalignment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the prediction's ratio, the new estimate and its ratio; ``misalignment`` is a log variance."""
     p = ratio + torch.exp(misalignment.clamp(-8.0, 6.0))
     gains = (p / (p + 1)).split(1, dim=1)

@@ -27,6 +27,8 @@ MULTIPLE = 16
 LIMIT = 50.0
 """Clipping limit of the spatial core's inputs, in units of the noise: beyond it, an edge's height is irrelevant."""
 
+LOCAL = 8
+"""Side of the squares over which the local mean is taken, in pixels of the bands."""
 
 REFUSED = (0.85, 0.97)
 """Gains of the low-pass band at which the past starts to lose weight, and has none. The transition is gradual so that
@@ -228,14 +230,9 @@ class DenoiseNetwork(nn.Module):
         estimate, ratio = found.estimate, found.gain
         if future is not None:
             estimate, ratio = operations.pointwise(smoothed, (estimate, ratio, *future))
-        # Where the past is unknown or the fusion refuses it, the fused frame stands in for the previous output, whose
-        # errors the core would let show through behind moving objects.
-        refused = found.gain[:, :2].amax(1, keepdim=True)
-        trust = ((REFUSED[1] - refused) / (REFUSED[1] - REFUSED[0])).clamp(0, 1)
-        guide = torch.lerp(estimate, clean_bands, trust)
-        remaining = per_channel(ratio.sqrt()) * level
-        inputs = self._standardised(estimate, bands, guide, remaining, level)
-        core = self.core(inputs, hidden * F.max_pool2d(trust, 2))
+        (remaining,) = operations.pointwise(remaining_level, (ratio, level))
+        inputs = self._core_input(estimate, bands, clean_bands, found.gain, remaining, level)
+        core = self.core(inputs, hidden * F.max_pool2d(trust_of(found.gain), 2))
         clean, fused = operations.remove_noise(estimate, remaining, core.residual, found.estimate)
         state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
         return clean, state, Trace(motion, estimate, ratio)
@@ -253,8 +250,18 @@ class DenoiseNetwork(nn.Module):
         bands = rgb_to_bands(noisy)
         n, _, h, w = bands.shape
         hidden = torch.zeros(n, self.config.hidden, h // 2, w // 2, device=noisy.device)
-        residual = self.core(self._standardised(bands, bands, bands, level, level), hidden).residual
+        # The gain does not matter, as all three pictures are the same.
+        inputs = self._core_input(bands, bands, bands, bands[:, :4], level, level)
+        residual = self.core(inputs, hidden).residual
         return bands_to_rgb(bands - per_band(level) * residual.float())
+
+    def _core_input(
+        self, fused: Tensor, noisy: Tensor, past: Tensor, gain: Tensor, remaining: Tensor, level: Tensor
+    ) -> Tensor:
+        """Return the input of the spatial core; arguments as for :func:`core_input`."""
+        local = self.operations.downsample(fused[:, :3] * 0.5, LOCAL)
+        known = fused, noisy, past, gain, remaining, level, local
+        return self.operations.pointwise_input(core_input, known, self.core.stem)
 
     def _filter(
         self, bands: Tensor, previous: Tensor, level: Tensor, pictures: tuple[Tensor, ...], ratio: Tensor,
@@ -275,22 +282,10 @@ class DenoiseNetwork(nn.Module):
             The fusion's result, the bands of the warped pictures, and the motion.
         """
         if motion is None:
-            before = self.operations.downsample(previous.mean(1, keepdim=True), 2)
+            before = self.operations.brightness(previous)
             motion = self.estimate_motion(bands[:, :1] * (GRAY / 2), before, level[:, :1], self.operations)
         moved, ratio = self.operations.warp_state(pictures, ratio, motion.flow)
         return self.fusion(bands, moved[0], moved[-1][:, :3], level, ratio, self.operations), moved, motion
-
-    def _standardised(self, fused: Tensor, noisy: Tensor, guide: Tensor, remaining: Tensor, level: Tensor) -> Tensor:
-        """Return the spatial core's input: bands less their local mean, in units of their noise.
-
-        Denoising scales with the picture: ``D(c x; c σ) = c D(x; σ)``. Layers cannot divide, so a network that is
-        given raw pictures must learn each noise level separately. In units of the noise all levels are one problem;
-        the loss on single frames falls several times as fast.
-        """
-        local = F.avg_pool2d(fused[:, :3] * 0.5, 8)
-        local = F.interpolate(local, scale_factor=8, mode="bilinear", align_corners=False)
-        bands = fused, noisy, guide, remaining, level, local
-        return self.operations.pointwise_input(_centred, bands, self.core.stem)
 
 
 SCALE_FLOOR = 2 / 255
@@ -312,13 +307,42 @@ def scaled(level: Tensor, sigma_scale: float | Tensor) -> Tensor:
     return level * sigma_scale + (sigma_scale - 1) * SCALE_FLOOR
 
 
-def _centred(
-    fused: Tensor, noisy: Tensor, guide: Tensor, remaining: Tensor, sigma: Tensor, local: Tensor
+def trust_of(gain: Tensor) -> Tensor:
+    """Return the trust in the previous output, ``(N, 1, h, w)``: none where the past is unknown or was refused.
+
+    Args:
+        gain: ``(N, 4, h, w)``, from the fusion.
+    """
+    refused = gain[:, :2].amax(1, keepdim=True)
+    return ((REFUSED[1] - refused) / (REFUSED[1] - REFUSED[0])).clamp(0, 1)
+
+
+def remaining_level(ratio: Tensor, level: Tensor) -> tuple[Tensor]:
+    """Return the level of the noise that remains in an estimate, from its variance ratio and the frame's level."""
+    return (per_channel(ratio.sqrt()) * level,)
+
+
+def core_input(
+    fused: Tensor, noisy: Tensor, past: Tensor, gain: Tensor, remaining: Tensor, level: Tensor, local: Tensor
 ) -> tuple[Tensor, ...]:
-    """Compute the channels of :meth:`DenoiseNetwork._standardised`; ``local`` is the local mean, ``(N, 3, h, w)``."""
+    """Return the spatial core's input: bands less their local mean, in units of their noise.
+
+    Denoising scales with the picture: ``D(c x; c σ) = c D(x; σ)``. Layers cannot divide, so a network that is given raw
+    pictures must learn each noise level separately. In units of the noise all levels are one problem; the loss on
+    single frames falls several times as fast.
+
+    Args:
+        fused, noisy, past: ``(N, 12, h, w)``: the estimate to be denoised, the frame, and the warped previous output.
+            Where that is not to be trusted, the estimate stands in for it, as the core would let its errors show
+            through behind moving objects.
+        gain: ``(N, 4, h, w)``, from the fusion.
+        remaining, level: ``(N, 6, h, w)``, noise level of the estimate and of the frame.
+        local: ``(N, 3, h, w)``, the local mean.
+    """
+    guide = torch.lerp(fused, past, trust_of(gain))
     standardised = []
-    for bands, level in ((fused, remaining), (noisy, sigma), (guide, remaining)):
+    for bands, noise in ((fused, remaining), (noisy, level), (guide, remaining)):
         low, details = split_bands(bands)
-        low_level, detail_level = level.chunk(2, dim=1)
+        low_level, detail_level = noise.chunk(2, dim=1)
         standardised += (low - 2 * local) / low_level, (details / detail_level.unsqueeze(1)).flatten(1, 2)
     return *(bands.clamp(-LIMIT, LIMIT) for bands in standardised), remaining.log() * 0.3 + 1, local

@@ -50,7 +50,7 @@ def _log_magnitude(x: Tensor) -> Tensor:
     return (x.abs() + 1e-3).log().mul_(0.3).add_(1.1)
 
 
-def _evidence(bands: Tensor, past: Tensor, known: Tensor, noise_mask: Tensor) -> tuple[Tensor, ...]:
+def noise_evidence(bands: Tensor, past: Tensor, known: Tensor, noise_mask: Tensor) -> tuple[Tensor, ...]:
     """Return the encoder's input channels; arguments as for :meth:`NoiseLevel.forward`."""
     low, detail = bands[:, :3], bands[:, 3:]
     # Details are tiny in [0, 1] units; a factor of 4 brings them to the magnitude that layers expect.
@@ -58,10 +58,11 @@ def _evidence(bands: Tensor, past: Tensor, known: Tensor, noise_mask: Tensor) ->
     return *(e * noise_mask for e in evidence), noise_mask
 
 
-def _level(affine: Tensor, low: Tensor, noise_mask: Tensor) -> tuple[Tensor]:
-    slope, offset = affine.exp().chunk(2, dim=1)
+def affine_level(parameters: Tensor, bands: Tensor, noise_mask: Tensor) -> tuple[Tensor]:
+    """Return the noise level ``(N, 6, h, w)`` for the brightness of each pixel, from upsampled parameters."""
+    slope, offset = parameters.exp().chunk(2, dim=1)
     # Brightness in [0, 1]: the low-pass band of a constant c is 2c.
-    signal = (low[:, :1].float() * (GRAY / 2)).clamp(0, 1)
+    signal = (bands[:, :1].float() * (GRAY / 2)).clamp(0, 1)
     # Squared, so that both terms are positive and small levels are learnt as well as large ones.
     variance = slope.square() * signal + offset.square()
     return ((variance.sqrt() * noise_mask).clamp(min=SIGMA_MIN),)
@@ -141,7 +142,7 @@ class NoiseLevel(nn.Module):
 
         They depend on their surroundings only; arguments as for :meth:`forward`.
         """
-        x = self.encoder(operations.pointwise_input(_evidence, (bands, past, known, noise_mask), self.encoder))
+        x = self.encoder(operations.pointwise_input(noise_evidence, (bands, past, known, noise_mask), self.encoder))
         x = x + F.interpolate(self.context(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noise_mask, 4) + 1e-6
         return x, trust
@@ -170,6 +171,4 @@ class NoiseLevel(nn.Module):
     @staticmethod
     def level(parameters: Tensor, bands: Tensor, noise_mask: Tensor, operations: Operations = REFERENCE) -> Tensor:
         """Return the noise level ``(N, 6, h, w)`` of a frame, from its bands and the mask of possible noise."""
-        low = bands[:, :3]
-        affine = F.interpolate(parameters, size=low.shape[-2:], mode="bilinear", align_corners=False)
-        return operations.pointwise(_level, (affine, low, noise_mask))[0]
+        return operations.pointwise(affine_level, (parameters, bands, noise_mask))[0]

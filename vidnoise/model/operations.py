@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, cat, nn
+from torch import Tensor, cat, nn, sigmoid
 
 from vidnoise.model.dncnn import typed
 from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
@@ -16,8 +18,32 @@ from vidnoise.model.wavelet import per_band
 Pointwise = Callable[..., tuple[Tensor, ...]]
 """A function from tensors ``(N, C, h, w)`` to others of the same N, h and w, each pixel by itself."""
 
+
+class Window(NamedTuple):
+    """The neighbourhood of pixels assumed to share one flow, for one pass of the motion search."""
+
+    pool: int
+    """Side of the squares of pixels whose equations are summed and solved once."""
+    radius: int
+    """The sums are then averaged, twice, over windows of (2 radius + 1)² such squares."""
+    spread: float
+    """Prior standard deviation of the flow around its mean in a window, in pixels."""
+    doubt: float = math.inf
+    """Squared difference from the aligned frame at which a pixel counts half, as a multiple of the noise variance.
+    Finite only once the flow is nearly right: before, everything would be doubted."""
+
+
 FLAT = 0.1 / 255
 """Haar details below this count as zero: a fraction of the smallest step of 8-bit samples."""
+
+
+def upsampled(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Upsample tensors bilinearly to the size of the largest, of whose sides theirs are integer fractions."""
+    height, width = max(t.shape[2:] for t in tensors)
+    return [
+        t if t.shape[2] == height else F.interpolate(t, size=(height, width), mode="bilinear", align_corners=False)
+        for t in tensors
+    ]
 
 
 def _dilate(mask: Tensor) -> Tensor:
@@ -102,15 +128,72 @@ class Operations:
         """Warp ``image`` by ``flow``, with bilinear interpolation."""
         return warp(image, sampling_grid(flow))
 
-    # Pointwise functions between convolutions
+    def brightness(self, rgb: Tensor) -> Tensor:
+        """Return the mean of red, green and blue at half resolution, ``(N, 1, H/2, W/2)``, of ``(N, 3, H, W)``."""
+        return self.downsample(rgb.mean(1, keepdim=True), 2)
+
+    def flow_terms(self, noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, window: Window) -> Tensor:
+        """Return the terms of the equations of :func:`~vidnoise.model.flow.lucas_kanade`, averaged over squares.
+
+        Args:
+            noisy, previous, flow, variance, window: As for that function.
+
+        Returns:
+            ``(N, 8, h / pool, w / pool)``: the weighted products of the gradients (xx, xy, yy), those with the values
+            (x, y), the variance, and the flow (x, y).
+        """
+        aligned = self.warp(previous, flow)
+        padded = F.pad(aligned, [1] * 4, mode="replicate")
+        gx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+        gy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+        residual = noisy - aligned
+        value = residual + gx * flow[:, :1] + gy * flow[:, 1:]
+        # Cauchy weights, so that outliers (another object, disoccluded background) do not pull the flow away.
+        weight = 1 / (1 + residual.square() / (window.doubt * variance))
+        wx, wy = weight * gx, weight * gy
+        terms = cat([wx * gx, wx * gy, wy * gy, wx * value, wy * value, variance, flow], 1)
+        return self.downsample(terms, window.pool)
+
+    def solve_flow(self, terms: Tensor, prior: float, stride: float) -> Tensor:
+        """Solve the equations of :func:`~vidnoise.model.flow.lucas_kanade`.
+
+        Args:
+            terms: ``(N, 8, h, w)``, from :meth:`flow_terms`, averaged over windows.
+            prior: Weight of the mean flow of a window, as a multiple of the noise variance.
+            stride: Largest change of the mean flow, in pixels.
+
+        Returns:
+            ``(N, 2, h, w)``.
+        """
+        xx, xy, yy, xv, yv, noise, u, v = terms.split(1, dim=1)
+        # Solved for the difference from the mean flow, to which the prior pulls.
+        xv, yv = xv - xx * u - xy * v, yv - xy * u - yy * v
+        xx, yy = xx + prior * noise, yy + prior * noise
+        change = cat([yy * xv - xy * yv, xx * yv - xy * xv], 1) / (xx * yy - xy * xy)
+        return cat([u, v], 1) + change.clamp(-stride, stride)
+
+    def upsample_flow(self, flow: Tensor, factor: int, scale: float = 1.0) -> Tensor:
+        """Upsample a flow bilinearly by an integer factor, and multiply its vectors by ``scale``."""
+        return F.interpolate(flow, scale_factor=factor, mode="bilinear", align_corners=False) * scale
+
+    def motion_evidence(self, noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor) -> Tensor:
+        """Return by how much a flow explains a frame better than no motion does, in noise variances."""
+        aligned = self.warp(previous, flow)
+        return ((noisy - previous).square() - (noisy - aligned).square()) / variance
+
+    def trusted_flow(self, evidence: Tensor, flow: Tensor, margin: float, softness: float) -> Tensor:
+        """Return a flow times its confidence, a sigmoid of the evidence for it, ``(N, 1, h, w)``."""
+        return flow * sigmoid((evidence - margin) / softness)
+
+    # Pointwise functions between convolutions; tensors of lower resolution are upsampled for them (:func:`upsampled`)
 
     def pointwise(self, function: Pointwise, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return ``function(*tensors)``; an implementation may compute it in chunks that stay in cache."""
-        return function(*tensors)
+        return function(*upsampled(tensors))
 
     def pointwise_input(self, function: Pointwise, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
         """Return the results concatenated along the channels, in the dtype and layout that ``layer`` expects."""
-        return typed(cat(function(*tensors), 1), layer)
+        return typed(cat(function(*upsampled(tensors)), 1), layer)
 
 
 REFERENCE = Operations()

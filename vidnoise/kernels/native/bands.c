@@ -1,0 +1,112 @@
+/* Between RGB and the Haar bands of luma and chroma. */
+#include "common.h"
+
+/* in: RGB (3, 2h, 2w). out: bands (12, h, w). */
+KERNEL(rgb_to_bands) {
+    int64_t n = h * w;
+    for (int64_t y = first; y < last; y++)
+        for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
+            int m = (int)smaller(BLOCK, w - x0);
+            float band[4][3][BLOCK];
+            for (int c = 0; c < 3; c++) {
+                const float *top = in[0] + 4 * c * n + 4 * y * w + 2 * x0, *low = top + 2 * w;
+                for (int i = 0; i < m; i++) {
+                    float ab = top[2 * i] + top[2 * i + 1], cd = low[2 * i] + low[2 * i + 1];
+                    float a_b = top[2 * i] - top[2 * i + 1], c_d = low[2 * i] - low[2 * i + 1];
+                    band[0][c][i] = (ab + cd) * 0.5f;
+                    band[1][c][i] = (a_b + c_d) * 0.5f;
+                    band[2][c][i] = (ab - cd) * 0.5f;
+                    band[3][c][i] = (a_b - c_d) * 0.5f;
+                }
+            }
+            for (int b = 0; b < 4; b++) {
+                float *target = out[0] + 3 * b * n + y * w + x0;
+                for (int i = 0; i < m; i++) {
+                    float red = band[b][0][i], green = band[b][1][i], blue = band[b][2][i], sides = red + blue;
+                    target[i] = (sides + green) * GRAY;
+                    target[n + i] = (red - blue) * ROOT_HALF;
+                    target[2 * n + i] = sides * ROOT_SIXTH - green * ROOT_TWO_THIRDS;
+                }
+            }
+        }
+}
+
+static inline void to_rgb(float band[12][BLOCK], int m, float *target, int64_t n, int64_t stride) {
+    for (int b = 0; b < 4; b++)
+        for (int i = 0; i < m; i++) {
+            float luma = band[3 * b][i] * (0.5f * GRAY), second = band[3 * b + 2][i] * 0.5f;
+            float sides = luma + second * ROOT_SIXTH, difference = band[3 * b + 1][i] * (0.5f * ROOT_HALF);
+            band[3 * b][i] = sides + difference;
+            band[3 * b + 1][i] = luma - second * ROOT_TWO_THIRDS;
+            band[3 * b + 2][i] = sides - difference;
+        }
+    for (int c = 0; c < 3; c++) {
+        float *top = target + c * n, *low = top + stride;
+        for (int i = 0; i < m; i++) {
+            float lv = band[c][i] + band[6 + c][i], hd = band[3 + c][i] + band[9 + c][i];
+            float l_v = band[c][i] - band[6 + c][i], h_d = band[3 + c][i] - band[9 + c][i];
+            top[2 * i] = lv + hd;
+            top[2 * i + 1] = lv - hd;
+            low[2 * i] = l_v + h_d;
+            low[2 * i + 1] = l_v - h_d;
+        }
+    }
+}
+
+/* in: bands (12, h, w). out: RGB (3, 2h, 2w). */
+KERNEL(bands_to_rgb) {
+    int64_t n = h * w;
+    float band[12][BLOCK];
+    for (int64_t y = first; y < last; y++)
+        for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
+            int m = (int)smaller(BLOCK, w - x0);
+            for (int c = 0; c < 12; c++) memcpy(band[c], in[0] + c * n + y * w + x0, m * sizeof(float));
+            to_rgb(band, m, out[0] + 4 * y * w + 2 * x0, 4 * n, 2 * w);
+        }
+}
+
+/* in: bands (12, h, w), remaining level (6, h, w), residual (h, w, 12). out: RGB (3, 2h, 2w). */
+KERNEL(remove_noise) {
+    int64_t n = h * w;
+    float band[12][BLOCK];
+    for (int64_t y = first; y < last; y++)
+        for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
+            int m = (int)smaller(BLOCK, w - x0);
+            int64_t at = y * w + x0;
+            for (int c = 0; c < 12; c++) {
+                const float *level = in[1] + (c < 3 ? c : 3 + c % 3) * n + at;
+                for (int i = 0; i < m; i++) band[c][i] = in[0][c * n + at + i] - level[i] * in[2][12 * (at + i) + c];
+            }
+            to_rgb(band, m, out[0] + 4 * y * w + 2 * x0, 4 * n, 2 * w);
+        }
+}
+
+/* in: bands (12, h, w). out: bytes (h, w), 1 where all details are below p[0]. */
+KERNEL(is_flat) {
+    int64_t n = h * w;
+    for (int64_t y = first; y < last; y++)
+        for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
+            int m = (int)smaller(BLOCK, w - x0);
+            float most[BLOCK] = {0};
+            for (int c = 3; c < 12; c++) {
+                const float *band = in[0] + c * n + y * w + x0;
+                for (int i = 0; i < m; i++) most[i] = fabsf(band[i]) > most[i] ? fabsf(band[i]) : most[i];
+            }
+            uint8_t *flat = (uint8_t *)out[0] + y * w + x0;
+            for (int i = 0; i < m; i++) flat[i] = most[i] < p[0];
+        }
+}
+
+/* in: RGB (3, 2h, 2w). out: brightness (h, w), the mean over channels and 2 x 2 pixels. */
+KERNEL(brightness) {
+    int64_t n = 4 * h * w;
+    for (int64_t y = first; y < last; y++) {
+        const float *top = in[0] + 4 * y * w, *low = top + 2 * w;
+        for (int64_t x = 0; x < w; x++) {
+            float sum = 0;
+            for (int c = 0; c < 3; c++)
+                sum += top[c * n + 2 * x] + top[c * n + 2 * x + 1] + low[c * n + 2 * x] + low[c * n + 2 * x + 1];
+            out[0][y * w + x] = sum * (1.0f / 12);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+/* Pointwise functions between convolutions; each equals its namesake in vidnoise/model.
+ *
+ * The inputs of convolutions are written channels-last, in bfloat16 if p[0] is 1, else in float32. */
+#include "common.h"
+
+/* Of channel c of 12 bands: which of 6 levels and of 4 groups it has. */
+#define LEVEL(c) ((c) < 3 ? (c) : 3 + (c) % 3)
+#define GROUP(c) (((c) < 3 ? 0 : 2) + ((c) % 3 ? 1 : 0))
+
+#define FOR_BLOCKS                                                                    \
+    int64_t n = h * w;                                                                \
+    for (int64_t at = first * w, m = 0; at < last * w; at += m)                       \
+        if ((m = smaller(BLOCK, last * w - at)), 1)
+#define EACH for (int i = 0; i < m; i++)
+#define PLANE(k, c) (in[k] + (int64_t)(c) * n + at)
+
+/* vidnoise.model.noise_level.noise_evidence
+ * in: bands (12, h, w), past (12, h, w), known (h, w), mask (h, w). out: (h, w, 35). */
+KERNEL(noise_evidence) {
+    FOR_BLOCKS {
+        float channel[35][BLOCK];
+        const float *known = in[2] + at, *mask = in[3] + at;
+        for (int c = 0; c < 12; c++) {
+            const float *band = PLANE(0, c), *past = PLANE(1, c);
+            EACH {
+                channel[c][i] = band[i] * (c < 3 ? 1 : 4) * mask[i];
+                channel[21 + c][i] = (log_of(fabsf(band[i] - past[i]) + 1e-3f) * 0.3f + 1.1f) * known[i] * mask[i];
+            }
+            if (c >= 3) EACH channel[9 + c][i] = (log_of(fabsf(band[i]) + 1e-3f) * 0.3f + 1.1f) * mask[i];
+        }
+        EACH {
+            channel[33][i] = known[i] * mask[i];
+            channel[34][i] = mask[i];
+        }
+        interleave(channel, 35, (int)m, out[0], at, p[0] > 0);
+    }
+}
+
+/* vidnoise.model.noise_level.affine_level
+ * in: log parameters (12, h / p[0], w / p[0]), bands (12, h, w), mask (h, w). out: (6, h, w). p[1]: least level. */
+KERNEL(affine_level) {
+    int64_t n = h * w, factor = (int64_t)p[0], sh = h / factor, sw = w / factor;
+    for (int64_t y = first; y < last; y++)
+        for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
+            int m = (int)smaller(BLOCK, w - x0);
+            int64_t at = y * w + x0;
+            const float *luma = in[1] + at, *mask = in[2] + at;
+            for (int c = 0; c < 6; c++) {
+                float slope[BLOCK], offset[BLOCK], *level = out[0] + c * n + at;
+                upsample_row(in[0] + c * sh * sw, sh, sw, (int)factor, y, x0, m, slope);
+                upsample_row(in[0] + (6 + c) * sh * sw, sh, sw, (int)factor, y, x0, m, offset);
+                EACH {
+                    float signal = clamp(luma[i] * (GRAY / 2), 0, 1);
+                    float variance = exp_of(2 * slope[i]) * signal + exp_of(2 * offset[i]);
+                    float found = sqrtf(variance) * mask[i];
+                    level[i] = found < p[1] ? p[1] : found;
+                }
+            }
+        }
+}
+
+/* vidnoise.model.fusion.misalignment_evidence
+ * in: bands (12, h, w), warped estimate (12, h, w), warped output (3 or more, h, w), level (6, h, w), ratio (4, h, w).
+ * out: (h, w, 15). */
+KERNEL(misalignment_evidence) {
+    FOR_BLOCKS {
+        float channel[15][BLOCK], scale[6][BLOCK], root[4][BLOCK];
+        for (int g = 0; g < 4; g++) {
+            const float *ratio = PLANE(4, g);
+            EACH {
+                float known = ratio[i] > 1 ? 1 : ratio[i];
+                channel[9 + g][i] = sqrtf(known);
+                root[g][i] = sqrtf(1 + known);
+            }
+        }
+        float luma[BLOCK] = {0}, chroma[BLOCK] = {0};
+        for (int c = 0; c < 6; c++) {
+            const float *level = PLANE(3, c);
+            int group = (c < 3 ? 0 : 2) + (c % 3 ? 1 : 0);
+            float *sum = c % 3 ? chroma : luma, share = c % 3 ? 0.25f : 0.5f;
+            EACH {
+                scale[c][i] = 1 / (level[i] * root[group][i]);
+                sum[i] += (log_of(level[i]) * 0.3f + 1) * share;
+            }
+        }
+        for (int c = 0; c < 3; c++) {
+            const float *level = PLANE(3, c), *noisy = PLANE(0, c), *fused = PLANE(1, c), *clean = PLANE(2, c);
+            EACH {
+                float low = fabsf(noisy[i] - fused[i]) * scale[c][i];
+                channel[c][i] = low > 20 ? 20 : low;
+                channel[6 + c][i] = clamp((noisy[i] - clean[i]) / level[i], -20, 20);
+                channel[3 + c][i] = 0;
+            }
+            for (int b = 1; b < 4; b++) {
+                const float *noisy_band = PLANE(0, 3 * b + c), *fused_band = PLANE(1, 3 * b + c);
+                EACH {
+                    float detail = fabsf(noisy_band[i] - fused_band[i]) * scale[3 + c][i];
+                    channel[3 + c][i] += (detail > 20 ? 20 : detail) * (1.0f / 3);
+                }
+            }
+        }
+        memcpy(channel[13], luma, sizeof luma);
+        memcpy(channel[14], chroma, sizeof chroma);
+        interleave(channel, 15, (int)m, out[0], at, p[0] > 0);
+    }
+}
+
+/* vidnoise.model.fusion.filtered
+ * in: bands (12, h, w), estimate (12, h, w), ratio (4, h, w), log of misalignment (h, w, 4). out: ratio of the
+ * prediction (4, h, w), estimate (12, h, w), its ratio (4, h, w). p: least gains, 4. */
+KERNEL(filtered) {
+    FOR_BLOCKS {
+        float gain[4][BLOCK];
+        for (int g = 0; g < 4; g++) {
+            const float *ratio = PLANE(2, g), *misalignment = in[3] + 4 * at + g;
+            float *prediction = out[0] + g * n + at, *kept = out[2] + g * n + at;
+            EACH {
+                float sum = ratio[i] + exp_of(clamp(misalignment[4 * i], -8, 6)), k = sum / (sum + 1);
+                prediction[i] = sum;
+                kept[i] = gain[g][i] = k < p[g] ? p[g] : k;
+            }
+        }
+        for (int c = 0; c < 12; c++) {
+            const float *noisy = PLANE(0, c), *fused = PLANE(1, c);
+            float *target = out[1] + c * n + at, *k = gain[GROUP(c)];
+            EACH target[i] = fused[i] + k[i] * (noisy[i] - fused[i]);
+        }
+    }
+}
+
+/* vidnoise.model.fusion.smoothed
+ * in: estimate (12, h, w), its ratio (4, h, w), prediction (12, h, w), its ratio (4, h, w). out: estimate (12, h, w),
+ * its ratio (4, h, w). p[0]: least ratio of the prediction. */
+KERNEL(smoothed) {
+    FOR_BLOCKS {
+        float share[4][BLOCK];
+        for (int g = 0; g < 4; g++) {
+            const float *gain = PLANE(1, g), *ratio = PLANE(3, g);
+            float *left = out[1] + g * n + at;
+            EACH {
+                float r = ratio[i] < p[0] ? p[0] : ratio[i];
+                share[g][i] = gain[i] / (gain[i] + r);
+                left[i] = share[g][i] * r;
+            }
+        }
+        for (int c = 0; c < 12; c++) {
+            const float *estimate = PLANE(0, c), *bands = PLANE(2, c);
+            float *target = out[0] + c * n + at, *s = share[GROUP(c)];
+            EACH target[i] = estimate[i] + s[i] * (bands[i] - estimate[i]);
+        }
+    }
+}
+
+/* vidnoise.model.network.remaining_level
+ * in: ratio (4, h, w), level (6, h, w). out: (6, h, w). */
+KERNEL(remaining_level) {
+    FOR_BLOCKS {
+        for (int c = 0; c < 6; c++) {
+            const float *ratio = PLANE(0, (c < 3 ? 0 : 2) + (c % 3 ? 1 : 0)), *level = PLANE(1, c);
+            float *target = out[0] + c * n + at;
+            EACH target[i] = sqrtf(ratio[i]) * level[i];
+        }
+    }
+}
+
+/* vidnoise.model.network.core_input
+ * in: estimate (12, h, w), bands (12, h, w), warped output (12, h, w), gain (4, h, w), remaining level (6, h, w), level
+ * (6, h, w), local mean (3, h / p[1], w / p[1]). out: (h, w, 45). p[2], p[3]: gains at which the warped output is
+ * trusted wholly, not at all; p[4]: limit of the results. */
+KERNEL(core_input) {
+    int64_t n = h * w, factor = (int64_t)p[1], sh = h / factor, sw = w / factor;
+    float limit = p[4];
+    for (int64_t y = first; y < last; y++)
+        for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
+            int m = (int)smaller(BLOCK, w - x0);
+            int64_t at = y * w + x0;
+            float channel[45][BLOCK], scale[6][BLOCK], remaining_scale[6][BLOCK], trust[BLOCK];
+            const float *luma = PLANE(3, 0), *chroma = PLANE(3, 1);
+            EACH {
+                float refused = luma[i] > chroma[i] ? luma[i] : chroma[i];
+                trust[i] = clamp((p[3] - refused) / (p[3] - p[2]), 0, 1);
+            }
+            for (int c = 0; c < 6; c++) {
+                const float *remaining = PLANE(4, c), *level = PLANE(5, c);
+                EACH {
+                    scale[c][i] = 1 / level[i];
+                    remaining_scale[c][i] = 1 / remaining[i];
+                    channel[36 + c][i] = log_of(remaining[i]) * 0.3f + 1;
+                }
+            }
+            for (int c = 0; c < 3; c++) upsample_row(in[6] + c * sh * sw, sh, sw, (int)factor, y, x0, m, channel[42 + c]);
+            for (int c = 0; c < 12; c++) {
+                const float *fused = PLANE(0, c), *noisy = PLANE(1, c), *past = PLANE(2, c);
+                const float *s = scale[LEVEL(c)], *r = remaining_scale[LEVEL(c)], *local = channel[42 + c % 3];
+                float twice = c < 3 ? 2 : 0;
+                EACH {
+                    float mean = twice * local[i], guide = fused[i] + trust[i] * (past[i] - fused[i]);
+                    channel[c][i] = clamp((fused[i] - mean) * r[i], -limit, limit);
+                    channel[12 + c][i] = clamp((noisy[i] - mean) * s[i], -limit, limit);
+                    channel[24 + c][i] = clamp((guide - mean) * r[i], -limit, limit);
+                }
+            }
+            interleave(channel, 45, m, out[0], at, p[0] > 0);
+        }
+}

@@ -1,0 +1,180 @@
+"""The network's memory-bound operations on the CPU, by compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vidnoise.kernels import wanted
+from vidnoise.kernels.cpu_operations import CpuOperations
+from vidnoise.kernels.library import Library, library
+from vidnoise.model.fusion import LEAST_GAIN, LEAST_PREDICTED, filtered, misalignment_evidence, smoothed
+from vidnoise.model.network import LIMIT, LOCAL, REFUSED, core_input, remaining_level
+from vidnoise.model.noise_level import SIGMA_MIN, affine_level, noise_evidence
+from vidnoise.model.operations import FLAT, Pointwise, Window
+from vidnoise.model.state import UNKNOWN
+
+
+class Form(NamedTuple):
+    """What the kernel of a pointwise function takes and returns."""
+
+    channels: tuple[int, ...]
+    """Channels of each result."""
+    parameters: tuple[float, ...] = ()
+    reduced: int | None = None
+    """Index of the input that has a lower resolution."""
+    reduction: int = 1
+    """By how much it is lower."""
+    by_pixel: int | None = None
+    """Index of the input that comes from a convolution, in channels-last layout."""
+
+
+FORMS: dict[Pointwise, Form] = {
+    noise_evidence: Form((35,)),
+    affine_level: Form((6,), (4, SIGMA_MIN), reduced=0, reduction=4),
+    misalignment_evidence: Form((15,)),
+    filtered: Form((4, 12, 4), LEAST_GAIN, by_pixel=3),
+    smoothed: Form((12, 4), (LEAST_PREDICTED,)),
+    remaining_level: Form((6,)),
+    core_input: Form((45,), (LOCAL, *REFUSED, LIMIT), reduced=6, reduction=LOCAL),
+}
+"""The pointwise functions that have a kernel, which is called as they are."""
+
+DTYPES = (torch.float32, torch.bfloat16)
+"""Types of convolutions whose input the kernels write."""
+
+
+class NativeOperations(CpuOperations):
+    """:class:`vidnoise.model.operations.Operations` by compiled kernels.
+
+    Args:
+        library: The kernels.
+    """
+
+    def __init__(self, library: Library) -> None:
+        super().__init__()
+        self._library = library
+
+    def _run(
+        self, name: str, inputs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], size: tuple[int, int],
+        *parameters: float, dtype: torch.dtype = torch.float32,
+    ) -> list[Tensor]:  # fmt: skip
+        """Run a kernel on each picture of a batch.
+
+        Args:
+            name: The kernel's.
+            inputs: ``(N, …)`` float32.
+            shapes: Shape of each result, for one picture.
+            size, parameters: As for :meth:`Library.run`.
+            dtype: Type of the results.
+        """
+        inputs = [t.contiguous() for t in inputs]
+        outputs = [torch.empty(len(inputs[0]), *shape, dtype=dtype) for shape in shapes]
+        for i in range(len(inputs[0])):
+            self._library.run(name, [t[i] for t in inputs], [t[i] for t in outputs], size, *parameters)
+        return outputs
+
+    # Haar bands
+
+    def rgb_to_bands(self, rgb: Tensor) -> Tensor:
+        if self._noisy is not None and self._noisy[0] is rgb:
+            return self._noisy[1]
+        h, w = rgb.shape[2] // 2, rgb.shape[3] // 2
+        (bands,) = self._run("rgb_to_bands", (rgb,), [(12, h, w)], (h, w))
+        self._noisy = self._noisy or (rgb, bands)
+        return bands
+
+    def bands_to_rgb(self, bands: Tensor) -> Tensor:
+        h, w = bands.shape[2:]
+        return self._run("bands_to_rgb", (bands,), [(3, 2 * h, 2 * w)], (h, w))[0]
+
+    def remove_noise(self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+        self._noisy = None  # the frame is done
+        h, w = bands.shape[2:]
+        inputs = bands, remaining, residual.float().permute(0, 2, 3, 1)
+        (clean,) = self._run("remove_noise", inputs, [(3, 2 * h, 2 * w)], (h, w))
+        return clean, self.bands_to_rgb(fused)
+
+    def _is_flat(self, bands: Tensor) -> Tensor:
+        h, w = bands.shape[2:]
+        return self._run("is_flat", (bands,), [(h, w)], (h, w), FLAT, dtype=torch.uint8)[0]
+
+    # State
+
+    def warp_state(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
+        n, (h, w) = len(pictures), flow.shape[2:]
+        (together,) = self._run(f"interleave_{n}", pictures, [(2 * h, 2 * w, 4 * n)], (2 * h, 2 * w))
+        moved = self._run(f"warp_bands_{n}", (together, flow), [(12, h, w)] * n, (h, w))
+        return moved, self._run("warp_ratio", (ratio, flow), [(4, h, w)], (h, w), UNKNOWN)[0]
+
+    # Motion search
+
+    def brightness(self, rgb: Tensor) -> Tensor:
+        h, w = rgb.shape[2] // 2, rgb.shape[3] // 2
+        return self._run("brightness", (rgb,), [(1, h, w)], (h, w))[0]
+
+    def box_filter(self, x: Tensor, size: int) -> Tensor:
+        if x.shape[1] != 8:  # a wide window on one plane, for which running sums are faster
+            return super().box_filter(x, size)
+        h, w = x.shape[2:]
+        return self._run("box_filter_terms", (x,), [(8, h, w)], (h, w), size // 2)[0]
+
+    def flow_terms(self, noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, window: Window) -> Tensor:
+        h, w = noisy.shape[2] // window.pool, noisy.shape[3] // window.pool
+        inputs = noisy, previous, flow, variance
+        return self._run("equations", inputs, [(8, h, w)], (h, w), min(window.doubt, 1e30), window.pool)[0]
+
+    def solve_flow(self, terms: Tensor, prior: float, stride: float) -> Tensor:
+        h, w = terms.shape[2:]
+        return self._run("solve", (terms,), [(2, h, w)], (h, w), prior, stride)[0]
+
+    def upsample_flow(self, flow: Tensor, factor: int, scale: float = 1.0) -> Tensor:
+        h, w = flow.shape[2] * factor, flow.shape[3] * factor
+        return self._run("upsample_flow", (flow,), [(2, h, w)], (h, w), factor, scale)[0]
+
+    def motion_evidence(self, noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor) -> Tensor:
+        h, w = noisy.shape[2:]
+        return self._run("motion_evidence", (noisy, previous, flow, variance), [(1, h, w)], (h, w))[0]
+
+    def trusted_flow(self, evidence: Tensor, flow: Tensor, margin: float, softness: float) -> Tensor:
+        h, w = flow.shape[2:]
+        return self._run("trusted_flow", (evidence, flow), [(2, h, w)], (h, w), margin, softness)[0]
+
+    # Pointwise functions between convolutions
+
+    def _inputs(self, form: Form, tensors: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, int]] | None:
+        """Return a kernel's inputs and their size, or ``None`` if it does not take their resolutions."""
+        height, width = max(t.shape[2:] for t in tensors)
+        for i, tensor in enumerate(tensors):
+            reduction = form.reduction if i == form.reduced else 1
+            if tensor.shape[2] * reduction != height or tensor.shape[3] * reduction != width:
+                return None
+        inputs = [t.permute(0, 2, 3, 1) if i == form.by_pixel else t for i, t in enumerate(tensors)]
+        return inputs, (height, width)
+
+    def pointwise(self, function: Pointwise, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        form = FORMS.get(function)
+        if form is None or (found := self._inputs(form, tensors)) is None:
+            return super().pointwise(function, tensors)
+        inputs, (h, w) = found
+        shapes = [(channels, h, w) for channels in form.channels]
+        return tuple(self._run(function.__name__, inputs, shapes, (h, w), *form.parameters))
+
+    def pointwise_input(self, function: Pointwise, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
+        dtype = next(layer.parameters()).dtype
+        form = FORMS.get(function)
+        if form is None or dtype not in DTYPES or (found := self._inputs(form, tensors)) is None:
+            return super().pointwise_input(function, tensors, layer)
+        inputs, (h, w) = found
+        parameters = float(dtype is torch.bfloat16), *form.parameters
+        (result,) = self._run(function.__name__, inputs, [(h, w, *form.channels)], (h, w), *parameters, dtype=dtype)
+        return result.permute(0, 3, 1, 2)
+
+
+def operations_for_cpu() -> CpuOperations:
+    """Return the fastest operations for this CPU."""
+    kernels = library() if wanted() else None
+    return NativeOperations(kernels) if kernels else CpuOperations()
