@@ -170,9 +170,9 @@ def test_a_stream(dtype: torch.dtype) -> None:
     difference = (pictures["native"] - pictures["plain"]).abs()
     if dtype is torch.float32:
         assert difference.max() < tolerances.BACKEND_FP32
-    else:  # a pixel here and there, at the border, follows another of two equally good motions
-        assert difference.mean() < tolerances.BACKEND_BF16 / 4
-        assert difference.flatten().quantile(0.99) < 2 * tolerances.BACKEND_BF16
+    else:  # roundings differ; and a pixel here and there, at the border, follows another of two equally good motions
+        assert difference.mean() < 0.25 / 255
+        assert difference.flatten().quantile(0.99) < 1.5 / 255
 
 
 def test_compiled_anew(tmp_path: Path) -> None:
