@@ -1,8 +1,8 @@
 """The library of compiled kernels for the CPU.
 
 Each does in one pass over memory what a chain of PyTorch operations does in many. They are C (``native/``), built into
-a shared library with the package (:mod:`.compile`): for x86 with AVX2, with AVX-512, and elsewhere for what the compiler
-targets by default. Where there is no library, :class:`.CpuOperations` does without.
+a shared library with the package (:mod:`.compile`): for x86 with AVX2, with AVX-512, and elsewhere for what the
+compiler targets by default. Where there is no library, :class:`.CpuOperations` does without.
 
 They run on PyTorch's own threads: the library is linked against no OpenMP runtime, and so finds that of PyTorch.
 """
