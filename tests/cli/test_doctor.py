@@ -39,6 +39,7 @@ def test_json_has_everything(capsys) -> None:
     assert found["versions"]["numpy"]
     assert "libavcodec" in found["ffmpeg"]
     assert all(name.startswith("opencv") and version for name, version in found["opencv"].items())
+    assert found["cpu_kernels"] is None or found["cpu_kernels"].startswith("libvidnoise")
     assert found["backends"].keys() == BACKENDS.keys()
     assert found["backends"]["eager"] == ""
     assert found["backends"]["openvino"] == "~/lib: no openvino"
@@ -71,6 +72,7 @@ def test_packages_with_opencv(capsys, monkeypatch, found: list[str], expected: s
 
 @pytest.mark.usefixtures("quick")
 def test_what_is_missing_is_said(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("VIDNOISE_KERNELS", "off")
     monkeypatch.setattr(environment, "OPTIONAL_PACKAGES", ("no-such-package",))
     monkeypatch.setattr(environment, "cache_folder", lambda: None)
     monkeypatch.setattr(environment, "list_models", list)
@@ -78,6 +80,7 @@ def test_what_is_missing_is_said(capsys, monkeypatch) -> None:
     monkeypatch.setattr(codecs, "_QUALITY", {"ffv1": codecs._QUALITY["ffv1"]})
     found = rows(capsys)
     assert found["no-such-package"] == "not installed"
+    assert found["compiled kernels"].startswith("none: install a C compiler")
     assert found["cache"] == "none: no home directory"
     assert found["models"] == "none found"
     assert found["codec h264"] == "this build of FFmpeg has no encoder for it"

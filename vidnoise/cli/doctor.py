@@ -11,6 +11,8 @@ import click
 from vidnoise.cli.options import spelled
 from vidnoise.text import safe
 
+NO_KERNELS = "none: install a C compiler, then run python -m vidnoise.kernels.compile to denoise faster on this CPU"
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -33,6 +35,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield _row("FFmpeg", ", ".join(f"{name} {version}" for name, version in found["ffmpeg"].items()))
     yield _row("threads", f"{found['threads']['torch']} of {found['threads']['cpus']} CPUs")
     yield _row("GPUs", ", ".join(f"{device}: {name}" for device, name in found["gpus"].items()) or "none found")
+    yield _row("compiled kernels", found["cpu_kernels"] or NO_KERNELS)
     for name, trouble in found["backends"].items():
         yield _row(f"backend {name}", spelled(trouble) or "ok")
     for codec, encoders in found["encoders"].items():

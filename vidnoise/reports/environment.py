@@ -15,6 +15,8 @@ from vidnoise.backends import BACKENDS, open_backend
 from vidnoise.backends.device import resolve_device
 from vidnoise.cache import cache_folder
 from vidnoise.errors import VidnoiseError
+from vidnoise.kernels import wanted
+from vidnoise.kernels.library import library
 from vidnoise.sinks.codecs import library_versions, working_encoders
 from vidnoise.weights import find_model, list_models, load_model, read_card
 
@@ -38,6 +40,7 @@ def inspect_environment() -> dict[str, Any]:
         "ffmpeg": library_versions(),
         "threads": {"cpus": os.cpu_count(), "torch": torch.get_num_threads()},
         "gpus": _gpus(),
+        "cpu_kernels": _cpu_kernels(),
         "backends": _backends(),
         "encoders": working_encoders(),
         "cache": _cache(),
@@ -64,6 +67,12 @@ def _gpus() -> dict[str, str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(count)}
     return found | ({"mps": "Apple GPU"} if torch.backends.mps.is_available() else {})
+
+
+def _cpu_kernels() -> str | None:
+    """Return the name of the library of compiled kernels in use; None if there is none."""
+    kernels = library() if wanted() else None
+    return kernels.path.name if kernels else None
 
 
 def _backends() -> dict[str, str]:
