@@ -71,6 +71,16 @@ def test_bands(size: tuple[int, int]) -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_upsampled_features(size: tuple[int, int], dtype: torch.dtype) -> None:
+    h, w = size
+    fine, coarse = torch.randn(2, 10, 2 * h, 2 * w, dtype=dtype), torch.randn(2, 40, h, w, dtype=dtype)
+    compared(lambda o: o.add_upsampled(fine, coarse), atol=0, rtol=0)
+    fine, coarse = (t.contiguous(memory_format=torch.channels_last) for t in (fine, coarse))
+    compared(lambda o: o.add_upsampled(fine, coarse), atol=0, rtol=0)
+
+
+@needs_kernels
 def test_flat_places(size: tuple[int, int]) -> None:
     h, w = size
     rgb = torch.rand(2, 3, 2 * h, 2 * w)

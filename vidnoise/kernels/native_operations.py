@@ -143,7 +143,16 @@ class NativeOperations(CpuOperations):
         h, w = flow.shape[2:]
         return self._run("trusted_flow", (evidence, flow), [(2, h, w)], (h, w), margin, softness)[0]
 
-    # Pointwise functions between convolutions
+    # Between convolutions
+
+    def add_upsampled(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        if fine.dtype is not torch.float32:
+            return super().add_upsampled(fine, coarse)
+        channels, height, width = fine.shape[1:]
+        inputs = [t.permute(0, 2, 3, 1) for t in (fine, coarse)]
+        size = height // 2, width // 2
+        (result,) = self._run("add_upsampled", inputs, [(height, width, channels)], size, channels)
+        return result.permute(0, 3, 1, 2)
 
     def _inputs(self, form: Form, tensors: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, int]] | None:
         """Return a kernel's inputs and their size, or ``None`` if it does not take their resolutions."""

@@ -7,6 +7,7 @@ arXiv:1710.04026. There are no normalisation layers: batch statistics are meanin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -72,6 +73,14 @@ class CoreOutput(NamedTuple):
     """``(N, hidden, h/2, w/2)``: features for the next frame, in [-1, 1]."""
 
 
+AddUpsampled = Callable[[Tensor, Tensor], Tensor]
+
+
+def add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
+    """Add features ``(N, 4C, h, w)`` of half the resolution to ``(N, C, 2h, 2w)`` others, upsampled."""
+    return fine + F.pixel_shuffle(coarse, 2)
+
+
 class DnCNN(nn.Module):
     """A U-shaped network of residual blocks at three scales with skip connections, on half-resolution bands.
 
@@ -110,16 +119,17 @@ class DnCNN(nn.Module):
         self.up1 = _stage(c1, blocks[4], separable)
         self.head = conv3(c1, outputs, gain=0.3)
 
-    def forward(self, x: Tensor, hidden: Tensor) -> CoreOutput:
+    def forward(self, x: Tensor, hidden: Tensor, add_upsampled: AddUpsampled = add_upsampled) -> CoreOutput:
         """Predict the residual and the next hidden features.
 
         Args:
             x: ``(N, inputs, h, w)``, h and w multiples of 4.
             hidden: ``(N, hidden, h/2, w/2)``.
+            add_upsampled: An implementation of :func:`add_upsampled`.
         """
         x1 = self.down1(self.stem(typed(x, self.stem)).relu_())
         x2 = self.down2(self.to2(x1).add_(self.recall(typed(hidden, self.recall))).relu_())
         x3 = self.middle(self.to3(x2).relu_())
-        y2 = self.up2(x2 + F.pixel_shuffle(self.from3(x3), 2))
-        y1 = self.up1(x1 + F.pixel_shuffle(self.from2(y2), 2))
+        y2 = self.up2(add_upsampled(x2, self.from3(x3)))
+        y1 = self.up1(add_upsampled(x1, self.from2(y2)))
         return CoreOutput(self.head(y1), torch.tanh(self.memory(y2)))

@@ -232,7 +232,7 @@ class DenoiseNetwork(nn.Module):
             estimate, ratio = operations.pointwise(smoothed, (estimate, ratio, *future))
         (remaining,) = operations.pointwise(remaining_level, (ratio, level))
         inputs = self._core_input(estimate, bands, clean_bands, found.gain, remaining, level)
-        core = self.core(inputs, hidden * F.max_pool2d(trust_of(found.gain), 2))
+        core = self.core(inputs, hidden * F.max_pool2d(trust_of(found.gain), 2), operations.add_upsampled)
         clean, fused = operations.remove_noise(estimate, remaining, core.residual, found.estimate)
         state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
         return clean, state, Trace(motion, estimate, ratio)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, cat, nn, sigmoid
 
-from vidnoise.model.dncnn import typed
+from vidnoise.model.dncnn import add_upsampled, typed
 from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
 from vidnoise.model.state import UNKNOWN, Memory, reset_unless
 from vidnoise.model.warp import outside, resize_flow, sampling_grid, warp
@@ -184,6 +184,10 @@ class Operations:
     def trusted_flow(self, evidence: Tensor, flow: Tensor, margin: float, softness: float) -> Tensor:
         """Return a flow times its confidence, a sigmoid of the evidence for it, ``(N, 1, h, w)``."""
         return flow * sigmoid((evidence - margin) / softness)
+
+    def add_upsampled(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """See :func:`~vidnoise.model.dncnn.add_upsampled`."""
+        return add_upsampled(fine, coarse)
 
     # Pointwise functions between convolutions; tensors of lower resolution are upsampled for them (:func:`upsampled`)
 

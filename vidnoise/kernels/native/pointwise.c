@@ -14,6 +14,25 @@
 #define EACH for (int i = 0; i < m; i++)
 #define PLANE(k, c) (in[k] + (int64_t)(c) * n + at)
 
+/* in: features (2h, 2w, p[0]), coarser ones (h, w, 4 p[0]), channels-last. out: their sum (2h, 2w, p[0]), the coarser ones
+ * upsampled as PyTorch's pixel_shuffle does. */
+KERNEL(add_upsampled) {
+    int64_t channels = (int64_t)p[0], row = 2 * w * channels;
+    for (int64_t y = first; y < last; y++)
+        for (int64_t x = 0; x < w; x++) {
+            const float *coarse = in[1] + (y * w + x) * 4 * channels;
+            int64_t at = 2 * y * row + 2 * x * channels;
+            const float *fine = in[0] + at;
+            float *sum = out[0] + at;
+            for (int64_t c = 0; c < channels; c++) {
+                sum[c] = fine[c] + coarse[4 * c];
+                sum[c + channels] = fine[c + channels] + coarse[4 * c + 1];
+                sum[c + row] = fine[c + row] + coarse[4 * c + 2];
+                sum[c + row + channels] = fine[c + row + channels] + coarse[4 * c + 3];
+            }
+        }
+}
+
 /* vidnoise.model.noise_level.noise_evidence
  * in: bands (12, h, w), past (12, h, w), known (h, w), mask (h, w). out: (h, w, 35). */
 KERNEL(noise_evidence) {
