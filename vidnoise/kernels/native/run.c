@@ -8,7 +8,11 @@ typedef void kernel(const float *const *, float *const *, const float *, int64_t
 
 EXPORT void run(kernel *work, const float *const *in, float *const *out, const float *p, int64_t h, int64_t w,
                 int64_t rows, int threads) {
-    int pieces = threads > 1 ? (int)smaller(rows, threads * PIECES_PER_THREAD) : 1;
+    if (threads == 1) { /* without OpenMP, which would change the size of PyTorch's team */
+        work(in, out, p, h, w, 0, rows);
+        return;
+    }
+    int pieces = (int)smaller(rows, threads * PIECES_PER_THREAD);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int i = 0; i < pieces; i++) work(in, out, p, h, w, rows * i / pieces, rows * (i + 1) / pieces);
 }
