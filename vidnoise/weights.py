@@ -194,13 +194,15 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     from vidnoise.model import DenoiseNetwork, ModelConfig
+    from vidnoise.model.quantisation import unpacked
 
     path = find_model(name_or_path)
     card, config = read_card(path)
     try:
-        weights = load_file(path)
+        stored = load_file(path)
+        weights = unpacked(stored)
         _check_numbers(weights, path)
-        if card.sha256 and card.sha256 != checksum(weights):
+        if card.sha256 and card.sha256 != checksum(stored):
             raise WeightsError(f"{path}: is damaged: its weights are not those that its card was written for")
         _check_sizes(config, weights, path)
         network = DenoiseNetwork(ModelConfig.from_dict(config))
@@ -277,13 +279,16 @@ def _check_sizes(config: dict[str, Any], weights: dict[str, torch.Tensor], path:
 def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> None:
     """Write weights, settings and card to one file, atomically.
 
-    Weights are stored in float16, which halves the file and changes pictures by a thousandth of a dB at most.
+    Weights are stored in float16, which halves the file and changes pictures by a thousandth of a dB at most; those
+    that a quantised network rounds, as int8.
     """
     from dataclasses import asdict, replace
 
     from safetensors.torch import save
 
-    weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
+    from vidnoise.model.quantisation import packed
+
+    weights = packed(network)
     card = replace(card, sha256=checksum(weights))
     metadata = {
         "vidnoise_format": FORMAT, "config": json.dumps(network.config.to_dict()), "card": json.dumps(asdict(card)),
