@@ -382,7 +382,7 @@ def _denoiser_factory(
             max_latency_ms=options.max_latency if info.is_live else None, streams=options.jobs or 1,
         )  # fmt: skip
     if info.is_live and isinstance(backend, str):
-        backend = steady_backend(backend, device)
+        backend = steady_backend(backend, device, options.precision)
     if options.is_shared and isinstance(mask, (str, os.PathLike)):
         mask = still_mask(mask)
     fixed = {

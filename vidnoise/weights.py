@@ -23,6 +23,10 @@ FORMAT = "2"
 """Version of the file format. Version 1 was RGB, without separate noise levels and gains for luma and chroma."""
 
 
+INT8 = "-int8"
+"""What the name of a model has at its end in the name of its int8 weights, which are no model of their own."""
+
+
 class Purpose(NamedTuple):
     """Purpose of a model, for users who choose one."""
 
@@ -124,7 +128,7 @@ def list_models() -> list[str]:
     >>> "standard" in vidnoise.list_models()
     True
     """
-    return list(_shipped())
+    return [name for name in _shipped() if not name.endswith(INT8)]
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
@@ -212,6 +216,32 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
     except (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError) as ex:
         raise WeightsError(f"{path}: {ex}") from ex
     return Model(network.place(device).eval().requires_grad_(False), card)
+
+
+def find_int8(name_or_path: str | os.PathLike[str]) -> Path | None:
+    """Return the file of a model's int8 weights: of a shipped model, that of ``<name>-int8``; a file may have its own.
+
+    Raises:
+        UnknownModelError: There is no such model.
+        WeightsError: The file is damaged.
+    """
+    path, text = find_model(name_or_path), os.fspath(name_or_path)
+    own = _shipped().get(f"{text}{INT8}")
+    return own or (path if read_card(path)[1].get("quantised") else None)
+
+
+def load_int8(name_or_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Model:
+    """Load the int8 weights of a model, see :func:`load_model`.
+
+    Raises:
+        UsageError: The model has none.
+        UnknownModelError, WeightsError: See :func:`load_model`.
+    """
+    path = find_int8(name_or_path)
+    if path is None:
+        names = ", ".join(name.removesuffix(INT8) for name in _shipped() if name.endswith(INT8))
+        raise UsageError(f"model {name_or_path} has no int8 weights (these have: {names or 'none'})", "precision")
+    return load_model(path, device)
 
 
 def as_model(model: ModelLike, device: torch.device | str = "cpu") -> Model:

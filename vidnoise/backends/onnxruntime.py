@@ -1,4 +1,4 @@
-"""ONNX Runtime in float32, for CPUs on which PyTorch is slow."""
+"""ONNX Runtime in float32 or int8, for CPUs on which PyTorch is slow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class OnnxRuntime(Exported):
 
     def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
         onnxruntime = import_onnxruntime()
-        if device.type != "cpu" or dtype is not torch.float32:
-            raise BackendError('backend onnxruntime runs on the CPU in fp32: use device="cpu", precision="fp32"')
+        if device.type != "cpu" or dtype not in (torch.float32, torch.int8):
+            raise BackendError(
+                'backend onnxruntime runs on the CPU in fp32 or int8: use device="cpu", precision="fp32"'
+            )
         super().__init__(network, device)
-        self._onnxruntime = onnxruntime
+        self._onnxruntime, self._dtype = onnxruntime, dtype
         self._sessions: dict[str, Any] = {}
 
     def _session(self, kind: str) -> Any:
@@ -33,7 +35,7 @@ class OnnxRuntime(Exported):
             options = self._onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             options.log_severity_level = 3
-            with stored_onnx(self._network, kind) as path:
+            with stored_onnx(self._network, kind, self._dtype) as path:
                 self._sessions[kind] = self._onnxruntime.InferenceSession(
                     path, options, providers=["CPUExecutionProvider"]
                 )

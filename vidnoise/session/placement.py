@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -11,10 +12,14 @@ from vidnoise.backends.device import resolve_device, resolve_precision
 from vidnoise.backends.tiled import Tiled
 from vidnoise.errors import UsageError
 from vidnoise.options import DeviceOptions
-from vidnoise.weights import Model, ModelLike, as_model
+from vidnoise.weights import Model, ModelLike, as_model, find_int8, load_int8, load_model
 
 if TYPE_CHECKING:
     from vidnoise.backends.protocol import Backend
+    from vidnoise.model import DenoiseNetwork
+
+INT8_TOLERANCE_DB = 0.05
+"""Maximum loss of int8 weights, by their card, at which the backend ``auto`` may choose them."""
 
 
 class Placement(NamedTuple):
@@ -39,20 +44,26 @@ def place(model: ModelLike, options: DeviceOptions, lookahead: int) -> Placement
         UnknownModelError, WeightsError: See :func:`vidnoise.load_model`.
         DeviceError: The device does not exist.
         BackendError: The backend is not installed, or does not support the device.
-        UsageError: ``max_memory`` and the backend do not go together.
+        UsageError: ``max_memory`` and the backend do not go together, or the model has no int8 weights.
     """
     backend, max_memory = options.backend, options.max_memory
     device = resolve_device(options.device)
     name = backend if isinstance(backend, str) else backend.name
     is_float32 = options.precision == "auto" and name in FLOAT32_ONLY
     dtype = torch.float32 if is_float32 else resolve_precision(options.precision, device)
-    loaded = as_model(model, device)
+    loaded = _int8_model(model, device) if dtype is torch.int8 else as_model(model, device)
     if not isinstance(backend, str):
         if max_memory is not None:
             raise UsageError("max_memory is that of the session whose backend is shared: leave it out", "max_memory")
         opened = cast("Backend", backend)
     elif max_memory is None:
-        opened = open_backend(backend, loaded.network, device=device, dtype=dtype)
+        int8 = _int8_for_auto(model, loaded) if options.precision == "auto" else None
+        opened = open_backend(backend, loaded.network, device=device, dtype=dtype, int8=int8)
+    elif dtype is torch.int8:
+        raise UsageError(
+            'max_memory goes with the backend eager, which only imitates int8: use precision="fp32"',
+            "max_memory", "precision",
+        )  # fmt: skip
     elif backend not in ("auto", "eager"):
         raise UsageError(
             f"max_memory goes with the backend eager, which denoises in tiles, not with {backend}",
@@ -61,3 +72,29 @@ def place(model: ModelLike, options: DeviceOptions, lookahead: int) -> Placement
     else:
         opened = Tiled(loaded.network, device=device, dtype=dtype, max_memory=max_memory, lookahead=lookahead)
     return Placement(device, dtype, loaded, opened)
+
+
+def _int8_model(model: ModelLike, device: torch.device) -> Model:
+    """Load the int8 weights of a model.
+
+    Raises:
+        UsageError: It has none.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return load_int8(model, device)
+    loaded = as_model(model, device)
+    if not loaded.network.config.quantised:
+        raise UsageError(f"model {loaded.name} was loaded without int8 weights: give its name instead", "precision")
+    return loaded
+
+
+def _int8_for_auto(model: ModelLike, loaded: Model) -> DenoiseNetwork | None:
+    """Return the network with a model's int8 weights, if there are any that lose little enough."""
+    if loaded.network.config.quantised:
+        found = loaded
+    elif isinstance(model, (str, os.PathLike)) and (path := find_int8(model)):
+        found = load_model(path)
+    else:
+        return None
+    loss = found.card.metrics.get("int8_loss_db")
+    return found.network if isinstance(loss, (int, float)) and loss <= INT8_TOLERANCE_DB else None

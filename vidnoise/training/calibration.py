@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,11 +20,14 @@ SHARES = tuple(0.5 ** (i / 2) for i in range(12))
 BATCHES = 2
 """Batches of single frames, and as many of clips, on which ranges are chosen."""
 
+GAIN = 1e-4
+"""Least gain for which a range is narrowed, as a share of the error: smaller ones are chance."""
+
 FLOOR = 1e-6
 """Mean square error below which pictures count as equal: a quarter of an 8-bit step."""
 
 
-def quantise(network: DenoiseNetwork, batches: Iterable[Batch]) -> None:
+def quantise(network: DenoiseNetwork, batches: Sequence[Batch]) -> None:
     """Make a network round to 8 bits, in place, with the same weights.
 
     Args:
@@ -34,49 +37,46 @@ def quantise(network: DenoiseNetwork, batches: Iterable[Batch]) -> None:
     if not network.config.quantised:
         network.config = replace(network.config, quantised=True)
         make_quantisable(network.core)
-        calibrate(network, list(batches))
+        if batches:
+            calibrate(network, batches)
     set_rounding(network, True)
 
 
-def calibration_batches(batches: BatchMaker, stage: Stage) -> Iterator[Batch]:
-    """Yield the batches of :func:`calibrate`, of the shapes of a stage."""
-    for shape in (stage.still, stage.clip) * BATCHES:
-        yield batches.next(shape).to(torch.device("cpu"))
+def calibration_batches(batches: BatchMaker, stage: Stage) -> list[Batch]:
+    """Make the batches of :func:`calibrate`, of the shapes of a stage."""
+    return [batches.next(shape).to(torch.device("cpu")) for shape in (stage.still, stage.clip) * BATCHES]
 
 
 @torch.no_grad()
 def calibrate(network: DenoiseNetwork, batches: Sequence[Batch]) -> None:
     """Set the input ranges of a quantised network, in place, to those with the best pictures on some batches.
 
-    Each range is narrowed until the pictures get worse, with the other layers unrounded. The best ones are far narrower
-    than what occurs: strong edges, which are clipped, pass the residual blocks by, and finer steps for everything else
-    are worth more. The error of the activations themselves would be a bad guide for the same reason.
+    From what occurs, each range is narrowed for as long as the pictures get better, with the other layers unrounded.
+    The best ones are far narrower: strong edges, which are clipped, pass the residual blocks by, and finer steps for
+    everything else are worth more. The error of the inputs themselves would be a bad guide for the same reason.
 
     Args:
         network: With :attr:`ModelConfig.quantised`.
         batches: Clips or single frames.
     """
-    if not batches:
-        return
     set_rounding(network, False)
     ranges = observed_ranges(network, batches)
     for name, layer in quantised_layers(network):
         layer.rounds = True
         low, high = ranges[name]
-        best = SHARES[0]
-        errors = {}
+        best, least = SHARES[0], float("inf")
         for share in SHARES:
             layer.set_input_range(share * low, share * high)
-            errors[share] = _error(network, batches)
-            if errors[share] > errors[best]:
+            error = _error(network, batches)
+            if error > least - GAIN:
                 break
-            best = share
+            best, least = share, error
         layer.set_input_range(best * low, best * high)
         layer.rounds = False
 
 
 def observed_ranges(network: DenoiseNetwork, batches: Iterable[Batch]) -> dict[str, tuple[float, float]]:
-    """Return the smallest and the largest input of each layer that can round, on some batches, by name."""
+    """Return the smallest and the largest input of each layer that can round, on some batches, by its name."""
     ranges: dict[str, tuple[float, float]] = {}
 
     def watch(name: str, layer: QuantisedConv2d) -> torch.utils.hooks.RemovableHandle:
