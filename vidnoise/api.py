@@ -345,7 +345,7 @@ def _for_still(model: ModelLike, options: Options, height: int, width: int) -> t
     """
     device = resolve_device(options.device)
     loaded = as_model(model, device)
-    if options.max_memory is None and options.backend in ("auto", "eager"):
+    if options.max_memory is None and options.backend in ("auto", "eager") and options.precision != "int8":
         options = replace(options, max_memory=room_for_still(loaded.network, height, width, device))
     return loaded, options
 

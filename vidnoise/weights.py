@@ -87,6 +87,8 @@ class Model:
     network: DenoiseNetwork
     """The network, in evaluation mode."""
     card: ModelCard
+    int8: str | None = None
+    """Name of its int8 weights, if there are any."""
 
     @property
     def name(self) -> str:
@@ -215,33 +217,23 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
         raise
     except (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError) as ex:
         raise WeightsError(f"{path}: {ex}") from ex
-    return Model(network.place(device).eval().requires_grad_(False), card)
+    int8 = f"{os.fspath(name_or_path)}{INT8}"
+    return Model(network.place(device).eval().requires_grad_(False), card, int8 if int8 in _shipped() else None)
 
 
-def find_int8(name_or_path: str | os.PathLike[str]) -> Path | None:
-    """Return the file of a model's int8 weights: of a shipped model, that of ``<name>-int8``; a file may have its own.
-
-    Raises:
-        UnknownModelError: There is no such model.
-        WeightsError: The file is damaged.
-    """
-    path, text = find_model(name_or_path), os.fspath(name_or_path)
-    own = _shipped().get(f"{text}{INT8}")
-    return own or (path if read_card(path)[1].get("quantised") else None)
-
-
-def load_int8(name_or_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Model:
-    """Load the int8 weights of a model, see :func:`load_model`.
+def as_int8(model: Model, device: torch.device | str = "cpu") -> Model:
+    """Return a model with int8 weights on ``device``: the given one if it has, or those that belong to it.
 
     Raises:
-        UsageError: The model has none.
+        UsageError: There are none.
         UnknownModelError, WeightsError: See :func:`load_model`.
     """
-    path = find_int8(name_or_path)
-    if path is None:
+    if model.network.config.quantised:
+        return as_model(model, device)
+    if model.int8 is None:
         names = ", ".join(name.removesuffix(INT8) for name in _shipped() if name.endswith(INT8))
-        raise UsageError(f"model {name_or_path} has no int8 weights (these have: {names or 'none'})", "precision")
-    return load_model(path, device)
+        raise UsageError(f"model {model.name} has no int8 weights (these have: {names or 'none'})", "precision")
+    return load_model(model.int8, device)
 
 
 def as_model(model: ModelLike, device: torch.device | str = "cpu") -> Model:

@@ -96,13 +96,16 @@ def export(
     from vidnoise.export.onnx import write_onnx
     from vidnoise.export.openvino import import_openvino, write_openvino
     from vidnoise.export.tensorrt import write_build_script
-    from vidnoise.weights import load_int8, load_model
+    from vidnoise.weights import as_int8, load_model
 
     if kind == "openvino":
         import_openvino()
-    loaded = load_int8(model) if precision == "int8" else load_model(model)
+    loaded = load_model(model)
     dtype = PRECISIONS[precision]
-    network = loaded.network.in_precision(torch.int8) if dtype is torch.int8 else loaded.network
+    network = loaded.network
+    if dtype is torch.int8:
+        loaded = as_int8(loaded)
+        network = loaded.network.in_precision(dtype)
     fixed = None if size is None else (streams, _rounded(size[1]), _rounded(size[0]))
     # Small pictures suffice: the graph is the same for all sizes.
     test_size = fixed or (2, 48, 80)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vidnoise.export.graph import FUTURE, KINDS, SCOUT, Named, NetworkGraph, Size, named_state, next_state, step_kind
-from vidnoise.export.onnxruntime import import_onnxruntime
+from vidnoise.export.onnxruntime import open_session
 from vidnoise.model import DenoiseNetwork, uniform_sigma
 
 Run = Callable[[str, dict[str, Tensor]], Sequence[Tensor]]
@@ -43,13 +43,7 @@ def onnx_runner(paths: Paths) -> Run:
     Raises:
         BackendError: ONNX Runtime is not installed.
     """
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    sessions = {
-        kind: onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-        for kind, path in paths.items()
-    }
+    sessions = {kind: open_session(path) for kind, path in paths.items()}
 
     def run(kind: str, inputs: dict[str, Tensor]) -> list[Tensor]:
         fed = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -12,7 +11,7 @@ from vidnoise.backends.device import resolve_device, resolve_precision
 from vidnoise.backends.tiled import Tiled
 from vidnoise.errors import UsageError
 from vidnoise.options import DeviceOptions
-from vidnoise.weights import Model, ModelLike, as_model, find_int8, load_int8, load_model
+from vidnoise.weights import Model, ModelLike, as_int8, as_model
 
 if TYPE_CHECKING:
     from vidnoise.backends.protocol import Backend
@@ -51,13 +50,16 @@ def place(model: ModelLike, options: DeviceOptions, lookahead: int) -> Placement
     name = backend if isinstance(backend, str) else backend.name
     is_float32 = options.precision == "auto" and name in FLOAT32_ONLY
     dtype = torch.float32 if is_float32 else resolve_precision(options.precision, device)
-    loaded = _int8_model(model, device) if dtype is torch.int8 else as_model(model, device)
+    loaded = as_model(model, device)
+    if dtype is torch.int8:
+        loaded = as_int8(loaded, device)
     if not isinstance(backend, str):
         if max_memory is not None:
             raise UsageError("max_memory is that of the session whose backend is shared: leave it out", "max_memory")
         opened = cast("Backend", backend)
     elif max_memory is None:
-        int8 = _int8_for_auto(model, loaded) if options.precision == "auto" else None
+        may_be_int8 = backend == "auto" and options.precision == "auto" and device.type == "cpu"
+        int8 = _int8_for_auto(loaded) if may_be_int8 else None
         opened = open_backend(backend, loaded.network, device=device, dtype=dtype, int8=int8)
     elif dtype is torch.int8:
         raise UsageError(
@@ -74,27 +76,10 @@ def place(model: ModelLike, options: DeviceOptions, lookahead: int) -> Placement
     return Placement(device, dtype, loaded, opened)
 
 
-def _int8_model(model: ModelLike, device: torch.device) -> Model:
-    """Load the int8 weights of a model.
-
-    Raises:
-        UsageError: It has none.
-    """
-    if isinstance(model, (str, os.PathLike)):
-        return load_int8(model, device)
-    loaded = as_model(model, device)
-    if not loaded.network.config.quantised:
-        raise UsageError(f"model {loaded.name} was loaded without int8 weights: give its name instead", "precision")
-    return loaded
-
-
-def _int8_for_auto(model: ModelLike, loaded: Model) -> DenoiseNetwork | None:
+def _int8_for_auto(loaded: Model) -> DenoiseNetwork | None:
     """Return the network with a model's int8 weights, if there are any that lose little enough."""
-    if loaded.network.config.quantised:
-        found = loaded
-    elif isinstance(model, (str, os.PathLike)) and (path := find_int8(model)):
-        found = load_model(path)
-    else:
+    if loaded.int8 is None and not loaded.network.config.quantised:
         return None
+    found = as_int8(loaded)
     loss = found.card.metrics.get("int8_loss_db")
     return found.network if isinstance(loss, (int, float)) and loss <= INT8_TOLERANCE_DB else None
