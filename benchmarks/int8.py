@@ -1,10 +1,10 @@
-"""What int8 costs: writes the PSNR of a model in float32 and in int8 to the card of its int8 weights, and a table.
+"""What int8 costs: writes the PSNR of a model in float32 and in int8 to the card of its int8 weights, and `int8.md`.
 
     python benchmarks/int8.py fast RUN/fast-int8.safetensors --data DIR --cache DIR
 
 The centres of the validation clips: under white Gaussian noise told, blind and with lookahead, and in the scenarios of
 video noise (:mod:`vidnoise.evaluation.real`), blind. The file is written as ``models/NAME-int8-VERSION.safetensors``,
-with the version of the model in float32; the table is added to ``int8.md``.
+with the version of the model in float32; ``int8.md`` has the figures of all cards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vidnoise.evaluation.clips import find_data
 from vidnoise.evaluation.protocol import centre_crops, mean_psnr, network_method
 from vidnoise.evaluation.real import quick_real_validation
 from vidnoise.model import DenoiseNetwork
-from vidnoise.weights import INT8, Model, find_model, load_model, save_model
+from vidnoise.weights import INT8, Model, find_model, list_models, load_model, save_model
 
 FOLDER = Path(__file__).parent
 SIGMAS = (10, 30, 50)
@@ -41,7 +41,6 @@ def table(model: Model, path: Path, plain: Path) -> str:
     metrics = model.card.metrics
     ratio = 4 * sum(p.numel() for p in model.network.parameters()) / path.stat().st_size
     lines = [
-        f"## {model.name.removesuffix(INT8)}", "",
         f"`{path.name}`: {path.stat().st_size / 1e3:,.0f} kB, {ratio:.1f} times smaller than its weights in float32, "
         f"{plain.stat().st_size / path.stat().st_size:.1f} times smaller than `{plain.name}` (float16).", "",
         "| PSNR (dB) | float32 | int8 | difference |", "|---|---|---|---|",
@@ -72,9 +71,9 @@ def main() -> None:
     version = find_model(given.model).stem.rpartition("-")[2]
     path = FOLDER.parent / "models" / f"{card.name}-{version}.safetensors"
     save_model(small.network, card, path)
-    text = table(load_model(path), path, find_model(given.model))
-    with open(FOLDER / "int8.md", "a", encoding="utf-8") as file:
-        file.write(f"\n{text}")
+    shipped = {name: find_model(f"{name}{INT8}") for name in list_models() if load_model(name).int8}
+    tables = [table(load_model(path), path, find_model(name)) for name, path in shipped.items()]
+    (FOLDER / "int8.md").write_text("\n".join(tables), encoding="utf-8")
 
 
 if __name__ == "__main__":
