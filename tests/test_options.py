@@ -73,7 +73,7 @@ def test_help_shows_every_option(function: Any, kind: Any) -> None:
         ({"strength": None}, "strength must be between 0 and 2, got None"),
         ({"lookahead": "far"}, "lookahead must be auto, or between 0 and 32 frames, got 'far'"),
         ({"preview": "both"}, "preview must be split, got 'both'"),
-        ({"precision": "fp8"}, "precision must be auto, fp32, bf16 or fp16, got 'fp8'"),
+        ({"precision": "fp8"}, "precision must be auto, fp32, bf16, fp16 or int8, got 'fp8'"),
         ({"max_memory": 0}, "max_memory must be more than 0 MB, got 0"),
         ({"threads": 1025}, "threads must be 0 (automatic) to 1024, got 1025"),
         ({"reconnect": -2}, "reconnect must be a number of attempts or forever, got -2"),

@@ -345,7 +345,7 @@ def _for_still(model: ModelLike, options: Options, height: int, width: int) -> t
     """
     device = resolve_device(options.device)
     loaded = as_model(model, device)
-    if options.max_memory is None and options.backend in ("auto", "eager"):
+    if options.max_memory is None and options.backend in ("auto", "eager") and options.precision != "int8":
         options = replace(options, max_memory=room_for_still(loaded.network, height, width, device))
     return loaded, options
 
@@ -382,7 +382,7 @@ def _denoiser_factory(
             max_latency_ms=options.max_latency if info.is_live else None, streams=options.jobs or 1,
         )  # fmt: skip
     if info.is_live and isinstance(backend, str):
-        backend = steady_backend(backend, device)
+        backend = steady_backend(backend, device, options.precision)
     if options.is_shared and isinstance(mask, (str, os.PathLike)):
         mask = still_mask(mask)
     fixed = {

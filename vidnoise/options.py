@@ -50,8 +50,9 @@ class DeviceOptions(Checked):
         help="auto, cpu, cuda, cuda:N or mps; several with commas between them share a video, or the files of a batch.",
         group=MAIN)
     precision: str = option(
-        "auto", """Arithmetic of the network's convolutions: "auto", "fp32", "bf16" or "fp16".""",
-        choices=("auto", "fp32", "bf16", "fp16"), help="Arithmetic of the network.", group=PERFORMANCE)
+        "auto", """Arithmetic of the network's convolutions: "auto", "fp32", "bf16", "fp16", or "int8" on a CPU, with
+        models that have weights for it.""",
+        choices=("auto", "fp32", "bf16", "fp16", "int8"), help="Arithmetic of the network.", group=PERFORMANCE)
     backend: str | Running = option(
         "auto", """How the network runs: "auto", or a name from docs/BACKENDS.md ("eager", "openvino" ...). A Denoiser
         also takes the backend of another one with the same model, device and precision, to share it.""",

@@ -23,6 +23,10 @@ FORMAT = "2"
 """Version of the file format. Version 1 was RGB, without separate noise levels and gains for luma and chroma."""
 
 
+INT8 = "-int8"
+"""What the name of a model has at its end in the name of its int8 weights, which are no model of their own."""
+
+
 class Purpose(NamedTuple):
     """Purpose of a model, for users who choose one."""
 
@@ -83,6 +87,8 @@ class Model:
     network: DenoiseNetwork
     """The network, in evaluation mode."""
     card: ModelCard
+    int8: str | None = None
+    """Name of its int8 weights, if there are any."""
 
     @property
     def name(self) -> str:
@@ -124,7 +130,7 @@ def list_models() -> list[str]:
     >>> "standard" in vidnoise.list_models()
     True
     """
-    return list(_shipped())
+    return [name for name in _shipped() if not name.endswith(INT8)]
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
@@ -194,13 +200,15 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     from vidnoise.model import DenoiseNetwork, ModelConfig
+    from vidnoise.model.quantisation import unpacked
 
     path = find_model(name_or_path)
     card, config = read_card(path)
     try:
-        weights = load_file(path)
+        stored = load_file(path)
+        weights = unpacked(stored)
         _check_numbers(weights, path)
-        if card.sha256 and card.sha256 != checksum(weights):
+        if card.sha256 and card.sha256 != checksum(stored):
             raise WeightsError(f"{path}: is damaged: its weights are not those that its card was written for")
         _check_sizes(config, weights, path)
         network = DenoiseNetwork(ModelConfig.from_dict(config))
@@ -209,7 +217,23 @@ def load_model(name_or_path: str | os.PathLike[str], device: torch.device | str 
         raise
     except (SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError) as ex:
         raise WeightsError(f"{path}: {ex}") from ex
-    return Model(network.place(device).eval().requires_grad_(False), card)
+    int8 = f"{os.fspath(name_or_path)}{INT8}"
+    return Model(network.place(device).eval().requires_grad_(False), card, int8 if int8 in _shipped() else None)
+
+
+def as_int8(model: Model, device: torch.device | str = "cpu") -> Model:
+    """Return a model with int8 weights on ``device``: the given one if it has, or those that belong to it.
+
+    Raises:
+        UsageError: There are none.
+        UnknownModelError, WeightsError: See :func:`load_model`.
+    """
+    if model.network.config.quantised:
+        return as_model(model, device)
+    if model.int8 is None:
+        names = ", ".join(name.removesuffix(INT8) for name in _shipped() if name.endswith(INT8))
+        raise UsageError(f"model {model.name} has no int8 weights (these have: {names or 'none'})", "precision")
+    return load_model(model.int8, device)
 
 
 def as_model(model: ModelLike, device: torch.device | str = "cpu") -> Model:
@@ -277,13 +301,16 @@ def _check_sizes(config: dict[str, Any], weights: dict[str, torch.Tensor], path:
 def save_model(network: DenoiseNetwork, card: ModelCard, path: str | os.PathLike[str]) -> None:
     """Write weights, settings and card to one file, atomically.
 
-    Weights are stored in float16, which halves the file and changes pictures by a thousandth of a dB at most.
+    Weights are stored in float16, which halves the file and changes pictures by a thousandth of a dB at most; those
+    that a quantised network rounds, as int8.
     """
     from dataclasses import asdict, replace
 
     from safetensors.torch import save
 
-    weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
+    from vidnoise.model.quantisation import packed
+
+    weights = packed(network)
     card = replace(card, sha256=checksum(weights))
     metadata = {
         "vidnoise_format": FORMAT, "config": json.dumps(network.config.to_dict()), "card": json.dumps(asdict(card)),

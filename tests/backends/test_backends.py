@@ -419,6 +419,14 @@ def test_auto_stays_where_nothing_better_agrees(
     assert go(make_auto(network, impatient, *names)[0]) == ["eager"] * 6
 
 
+@pytest.mark.parametrize(("cost", "taken"), [(0.009, "openvino:int8"), (0.0099, "swift")])
+def test_auto_takes_int8_only_if_it_gains_on_all_others(
+    network: DenoiseNetwork, impatient: dict[str, float], cost: float, taken: str
+) -> None:
+    impatient[auto.IN_INT8] = cost
+    assert go(make_auto(network, impatient, "swift", auto.IN_INT8)[0]) == ["eager"] + [taken] * 5
+
+
 def test_auto_tries_nothing_in_short_streams(network: DenoiseNetwork, impatient: dict[str, float]) -> None:
     auto.TRIAL_AFTER_SECONDS = 10.0
     made, opened = make_auto(network, impatient, "swift")

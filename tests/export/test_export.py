@@ -27,6 +27,7 @@ from vidnoise.export.check import difference, onnx_runner
 from vidnoise.export.graph import KINDS, NetworkGraph, named_state, next_state, shape_of
 from vidnoise.export.onnx import write_onnx
 from vidnoise.model import DenoiseNetwork
+from vidnoise.model.quantisation import quantised_layers
 from vidnoise.weights import load_model
 
 pytest.importorskip("onnx")
@@ -308,3 +309,51 @@ def test_the_documentation_names_every_input_and_output() -> None:
     for kind in KINDS.values():
         for name in (*kind.inputs, *kind.outputs):
             assert f"`{name}`" in text
+
+
+def quantise_linear(path: Path) -> list[tuple[Any, list[np.ndarray]]]:
+    """The nodes that round, each with those of its inputs that are constants of the file."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    nodes = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    return [(n, [constants[name] for name in n.input if name in constants]) for n in nodes]
+
+
+def test_int8_is_exported_as_integers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, plain = tmp_path / "fast8.onnx", tmp_path / "fast.onnx"
+    assert main(["export", "fast", "-o", str(path), "--precision", "int8"]) == 0
+    assert "fast-int8, blind, int8, any size" in capsys.readouterr().err
+    found = quantise_linear(path)
+    weights = [values[0] for node, values in found if node.op_type == "DequantizeLinear" and values[0].ndim == 4]
+    inputs = [node for node, _ in found if node.op_type == "QuantizeLinear"]
+    assert len(weights) == len(inputs) == sum(1 for _ in quantised_layers(load_model("fast-int8").network))
+    assert {w.dtype for w in weights} == {np.dtype(np.int8)}
+    write_onnx(load_model("fast").network, plain)
+    saved = plain.stat().st_size - path.stat().st_size
+    assert saved > 2.5 * sum(w.size for w in weights), "three bytes a weight, less the scales"
+
+
+@needs_openvino
+def test_int8_as_an_openvino_ir(tmp_path: Path) -> None:
+    path = tmp_path / "fast8.xml"
+    assert main(["export", "fast", "-o", str(path), "--precision", "int8", "--sigma", "told"]) == 0
+    assert 'element_type="i8"' in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fast", "-o", "a.onnx", "--format", "tensorrt"], "is for ONNX Runtime and OpenVINO"),
+        (["standard-awgn", "-o", "a.onnx"], "model standard-awgn has no int8 weights"),
+    ],
+)
+def test_int8_that_cannot_be_exported(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", *arguments, "--precision", "int8"])
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

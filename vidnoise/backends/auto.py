@@ -10,6 +10,7 @@ past is not lost.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,9 @@ Opener = Callable[[str], Backend]
 CANDIDATES = ("openvino", "onnxruntime")
 """Backends to try; not ``compile``, which takes minutes to start."""
 
+IN_INT8 = "openvino:int8"
+"""The backend openvino with the model's int8 weights: another candidate, if there are any."""
+
 TRIAL_AFTER_SECONDS, TRIAL_AFTER_FRAMES = 60.0, 200
 """Time in the network and frames of a stream before other backends are tried: a trial takes about 5 s and 15 frames."""
 
@@ -36,15 +40,17 @@ START_SHARE = 0.1
 """Maximum start-up time of a faster backend, as a share of the time that the stream has already taken."""
 
 GAIN = 0.95
-"""Share of ``eager``'s time that a backend must stay below: differences of a few percent are measurement noise."""
+"""Share of ``eager``'s time that a backend must stay below, and :data:`IN_INT8` of that of all others: differences of a
+few percent are measurement noise."""
 
 STEPS = 4
 """Frames of a trial, after one for warm-up."""
 
-AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 2e-3, torch.float16: 2e-3}
+AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 2e-3, torch.float16: 2e-3, torch.int8: 4e-3}
 """Maximum difference from ``eager`` in a trial, in [0, 1] units: the median over frames of the root mean square. Two
 equally good computations in bfloat16 differ by 0.6e-3 to 1.4e-3, a third of an 8-bit step, at equal PSNR. Single frames
-differ more, where two motions explain a region equally well."""
+differ more, where two motions explain a region equally well. Whether int8 weights are good enough is for their card to
+say; here they must only be those of the same model."""
 
 
 class Auto:
@@ -79,7 +85,7 @@ class Auto:
 
     @property
     def name(self) -> str:
-        return self._now.name
+        return next((name for name, other in self._others.items() if other is self._now), self._eager.name)
 
     def initial_state(self, n: int, height: int, width: int) -> State:
         return self._eager.initial_state(n, height, width)
@@ -123,7 +129,7 @@ class Auto:
         except Exception as ex:  # the stream continues without the fastest backend, whatever is wrong with it
             if self._now is self._eager:
                 raise
-            self._give_up(self._now.name, ex)
+            self._give_up(self.name, ex)
             result = getattr(self._now, work)(*given)
         self._seconds += time.perf_counter() - begin
         return result
@@ -173,11 +179,13 @@ class Auto:
                 continue
             self._others[name] = backend
             difference[name] = float((pictures - reference).square().flatten(1).mean(1).median().sqrt())
-            if difference[name] <= AGREEMENT[self._dtype]:
+            if difference[name] <= AGREEMENT[torch.int8 if name == IN_INT8 else self._dtype]:
                 ms[name] = ms_here
             else:
                 log.info("backend %s is not used: its pictures differ by %.1g", name, difference[name])
-        fastest = min(ms, key=lambda name: ms[name])
+        fastest = min((name for name in ms if name != IN_INT8), key=lambda name: ms[name])
+        if ms.get(IN_INT8, math.inf) < GAIN * ms[fastest]:  # it loses a little, so it must gain something
+            fastest = IN_INT8
         best = fastest if ms[fastest] < GAIN * eager_ms else "eager"
         log.info("backends measured: %s; using %s", ", ".join(f"{n} {t:.0f} ms" for n, t in ms.items()), best)
         return Measurement(best, ms, start, difference)

@@ -29,6 +29,8 @@ class Compile(Exported):
     name = "compile"
 
     def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
+        if dtype is torch.int8:
+            raise BackendError('backend compile does not run in int8: use backend="openvino" or "onnxruntime"')
         _check_compiler(device)
         super().__init__(network.in_precision(dtype), device)
         self._compiled: dict[tuple[str, Size], Callable[..., tuple[Tensor, ...]]] = {}

@@ -8,7 +8,7 @@ import torch
 
 from vidnoise.errors import DeviceError, UsageError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
 def resolve_device(name: str | torch.device | Sequence[str]) -> torch.device:
@@ -39,7 +39,7 @@ def resolve_device(name: str | torch.device | Sequence[str]) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the data type of the network's convolutions for a name: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    """Return the data type of the network's convolutions for a name: ``auto`` or one of :data:`PRECISIONS`.
 
     Raises:
         UsageError: There is no such precision, or the device does not support it.
@@ -53,7 +53,14 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
         raise UsageError(f"unknown precision {name!r}; use auto, {', '.join(PRECISIONS)}", "precision")
     if device.type != "cuda" and name == "fp16":
         raise UsageError(f"precision fp16 is for CUDA devices; on {device.type} use bf16 or fp32", "precision")
+    if device.type != "cpu" and name == "int8":
+        raise UsageError(f"precision int8 is for the CPU; on {device.type} use fp16 or bf16", "precision")
     return PRECISIONS[name]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """Return the name of a precision, such as ``bf16`` for ``torch.bfloat16``."""
+    return next(name for name, d in PRECISIONS.items() if d is dtype)
 
 
 def wait_for(device: torch.device) -> None:

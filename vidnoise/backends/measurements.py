@@ -56,10 +56,13 @@ class Measurements:
 
     Args:
         network, device, dtype: The configuration that the measurements apply to.
+        int8: The network with int8 weights, if that is measured as well.
     """
 
-    def __init__(self, network: DenoiseNetwork, device: torch.device, dtype: torch.dtype) -> None:
-        self._network = network
+    def __init__(
+        self, network: DenoiseNetwork, device: torch.device, dtype: torch.dtype, int8: DenoiseNetwork | None = None
+    ) -> None:
+        self._networks = [network] if int8 is None else [network, int8]
         self._about = (str(device), str(dtype))
         self._fingerprint: str | None = None
         self._entries: dict[str, Any] | None = None
@@ -86,7 +89,7 @@ class Measurements:
 
     def _key(self, kind: Kind) -> str:
         if self._fingerprint is None:
-            about = (fingerprint(self._network), *self._about, _processor(), *map(_version, PACKAGES))
+            about = (*map(fingerprint, self._networks), *self._about, _processor(), *map(_version, PACKAGES))
             self._fingerprint = hashlib.sha256(" ".join(about).encode()).hexdigest()[:24]
         size = "x".join(map(str, kind.shape))
         words = ("blind" if kind.blind else "told", "both ways" if kind.both_ways else "forwards")

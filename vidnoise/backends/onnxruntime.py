@@ -1,4 +1,4 @@
-"""ONNX Runtime in float32, for CPUs on which PyTorch is slow."""
+"""ONNX Runtime in float32 or int8, for CPUs on which PyTorch is slow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from vidnoise.backends.exported import Exported
 from vidnoise.errors import BackendError
 from vidnoise.export.graph import KINDS, Size
-from vidnoise.export.onnxruntime import import_onnxruntime
+from vidnoise.export.onnxruntime import import_onnxruntime, open_session
 from vidnoise.export.store import stored_onnx
 from vidnoise.model import DenoiseNetwork
 
@@ -21,22 +21,19 @@ class OnnxRuntime(Exported):
     name = "onnxruntime"
 
     def __init__(self, network: DenoiseNetwork, *, device: torch.device, dtype: torch.dtype) -> None:
-        onnxruntime = import_onnxruntime()
-        if device.type != "cpu" or dtype is not torch.float32:
-            raise BackendError('backend onnxruntime runs on the CPU in fp32: use device="cpu", precision="fp32"')
+        import_onnxruntime()
+        if device.type != "cpu" or dtype not in (torch.float32, torch.int8):
+            raise BackendError(
+                'backend onnxruntime runs on the CPU in fp32 or int8: use device="cpu", precision="fp32"'
+            )
         super().__init__(network, device)
-        self._onnxruntime = onnxruntime
+        self._dtype = dtype
         self._sessions: dict[str, Any] = {}
 
     def _session(self, kind: str) -> Any:
         if kind not in self._sessions:
-            options = self._onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            options.log_severity_level = 3
-            with stored_onnx(self._network, kind) as path:
-                self._sessions[kind] = self._onnxruntime.InferenceSession(
-                    path, options, providers=["CPUExecutionProvider"]
-                )
+            with stored_onnx(self._network, kind, self._dtype) as path:
+                self._sessions[kind] = open_session(path, torch.get_num_threads())
         return self._sessions[kind]
 
     def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: fuses chains of small operations, and runs convolutions in bf16 where the CPU supports it."""
+"""OpenVINO on the CPU: fuses chains of small operations, and runs convolutions in bf16 or int8 if the CPU can."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidnoise.backends.device import precision_name
 from vidnoise.backends.exported import Exported
 from vidnoise.errors import BackendError
 from vidnoise.export.graph import Size
@@ -33,8 +34,9 @@ class OpenVino(Exported):
         if device.type != "cpu":
             raise BackendError(f'backend openvino runs on the CPU, not on {device}: use device="cpu"')
         self._core = openvino_core()
-        if dtype is not torch.float32 and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise BackendError('OpenVINO has no bf16 on this CPU: use precision="fp32"')
+        name = precision_name(dtype)
+        if name != "fp32" and name.upper() not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise BackendError(f'OpenVINO has no {name} on this CPU: use precision="fp32"')
         super().__init__(network, device)
         self._dtype = dtype
         self._requests: dict[tuple[str, Size], Any] = {}

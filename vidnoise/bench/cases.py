@@ -116,11 +116,6 @@ def make_cases(
     return [Case(model, where, *way, *size, n) for size, model, way, n in combined]
 
 
-def precision_name(dtype: torch.dtype) -> str:
-    """Return the name of a precision, such as ``bf16`` for ``torch.bfloat16``."""
-    return next(name for name, d in PRECISIONS.items() if d is dtype)
-
-
 def config_of(model: str) -> ModelConfig:
     """Return the configuration of a model, without loading its weights."""
     return ModelConfig.from_dict(read_card(find_model(model))[1])

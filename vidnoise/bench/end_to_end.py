@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidnoise.bench.cases import SIGMA, WARM_UP, Case, noisy_frames, precision_name
+from vidnoise.backends.device import precision_name
+from vidnoise.bench.cases import SIGMA, WARM_UP, Case, noisy_frames
 
 RATE = 25
 

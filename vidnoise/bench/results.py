@@ -144,7 +144,8 @@ def _cases_at(size: str, results: Results) -> list[str]:
         f"{size}", "ms a frame", "95 %", "fps", "Mpixel/s", "peak memory, MiB", "arithmetic, %", "memory, %"
     ]  # fmt: skip
     reached = []
-    for precision, ceilings in {r["precision_used"]: r["ceilings"] for r in rows}.items():
+    # In int8 they are those of float32.
+    for precision, ceilings in {r["precision_used"].replace("int8", "fp32"): r["ceilings"] for r in rows}.items():
         reached.append(f"{ceilings['gflops']:,.0f} GFLOP/s in {precision}, {ceilings['gbps']:,.1f} GB/s")
     ceiling = f"Ceilings measured in the same rounds: {'; '.join(reached)}." if reached else ""
     return [*table(head, cells), *(["", ceiling] if ceiling else [])]

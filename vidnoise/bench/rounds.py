@@ -145,7 +145,9 @@ class _Running:
             self._worker = Worker(settings.threads, settings.patience_seconds)
             self.facts = self._worker.call("setup", case)
             # The precision that was used, as a backend may affect the meaning of "auto".
-            self.arithmetic = (torch.device(case.device), PRECISIONS[self.facts["precision_used"]])
+            dtype = PRECISIONS[self.facts["precision_used"]]
+            # PyTorch has no int8 to probe: shares are those of float32, as all but the convolutions is.
+            self.arithmetic = (torch.device(case.device), torch.float32 if dtype is torch.int8 else dtype)
             say(f"{case.label}: ready after {self.facts['setup_seconds']:.1f} s")
         except WorkerError as ex:
             self._fail(str(ex))

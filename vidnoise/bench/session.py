@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from vidnoise.backends.device import wait_for
-from vidnoise.bench.cases import WARM_UP, Case, noisy_frames, precision_name
+from vidnoise.backends.device import precision_name, wait_for
+from vidnoise.bench.cases import WARM_UP, Case, noisy_frames
 from vidnoise.frame import Frame
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.session.stream_batch import StreamBatch

@@ -137,6 +137,8 @@ def bench(
     if roofline:
         if len({(case.height, case.width, case.precision) for case in cases}) > 1:
             raise UsageError("--roofline is a page for one of --sizes and one of --precisions")
+        if cases[0].precision == "int8":
+            raise UsageError("--roofline counts floats: it has no page for --precisions int8")
         torch.set_num_threads(threads)
         _roofline(cases[0], output, console)
         return None

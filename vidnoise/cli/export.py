@@ -52,8 +52,8 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
     help="Also write the graphs for lookahead: model-measure (blind only), model-look, model-smooth.",
 )  # fmt: skip
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
-    help="Precision of the convolutions; everything else is fp32.",
+    "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
+    help="Precision of the convolutions; everything else is fp32. int8 is for ONNX Runtime and OpenVINO.",
 )  # fmt: skip
 def export(
     model: str,
@@ -72,6 +72,8 @@ def export(
     With --both-ways, three more graphs look ahead at the following frames. docs/BACKENDS.md lists the inputs and
     outputs. The written graphs are run and compared with PyTorch.
     """
+    if kind == "tensorrt" and precision == "int8":
+        raise UsageError("--precision int8 is for ONNX Runtime and OpenVINO; with --format tensorrt use fp16")
     if streams > 1 and size is None:
         raise UsageError("--streams goes with --size; a graph of any size takes any number of streams")
     path = Path(output)
@@ -89,18 +91,22 @@ def export(
 
     import torch
 
+    from vidnoise.backends.device import PRECISIONS
     from vidnoise.export.check import LIMIT, difference, onnx_runner, openvino_runner
     from vidnoise.export.onnx import write_onnx
     from vidnoise.export.openvino import import_openvino, write_openvino
     from vidnoise.export.tensorrt import write_build_script
-    from vidnoise.weights import load_model
+    from vidnoise.weights import as_int8, load_model
 
     if kind == "openvino":
         import_openvino()
     loaded = load_model(model)
+    dtype = PRECISIONS[precision]
     network = loaded.network
+    if dtype is torch.int8:
+        loaded = as_int8(loaded)
+        network = loaded.network.in_precision(dtype)
     fixed = None if size is None else (streams, _rounded(size[1]), _rounded(size[0]))
-    dtype = torch.float16 if precision == "fp16" else torch.float32
     # Small pictures suffice: the graph is the same for all sizes.
     test_size = fixed or (2, 48, 80)
     with tempfile.TemporaryDirectory(prefix=".vidnoise-", dir=path.parent) as name:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidnoise.cli.options import choices_text, device_option
+from vidnoise.cli.options import device_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +50,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="Where batches are made: cpu; device, with all clips in its memory; or auto: device if they fit into a GPU.",
 )
-@click.option("--precision", metavar="NAME", help=f"{choices_text('precision')}.  [default: from CONFIG]")
+@click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.  [default: from CONFIG]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Pause after this; run again to resume.")
 @click.option(

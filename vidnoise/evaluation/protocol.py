@@ -92,7 +92,7 @@ def network_method(
     frame_wise: bool = False,
     lookahead: int = 0,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Method:
     """Make a network a method, which runs as in a stream.
 
@@ -102,8 +102,10 @@ def network_method(
         frame_wise: Reset the state at every frame, which leaves the spatial core and its noise map.
         lookahead: Frames that may wait for those after them, see :class:`~vidnoise.backends.window.Window`.
         device: Device of the network.
-        dtype: Precision of the convolutions.
+        dtype: Precision of the convolutions; ``None`` for int8 if the network is quantised, otherwise float32.
     """
+    if dtype is None:
+        dtype = torch.int8 if network.config.quantised else torch.float32
     backend = Eager(network, device=torch.device(device), dtype=dtype)
 
     @torch.inference_mode()
@@ -212,7 +214,7 @@ def quick_validation(
     folder: Path,
     *,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, float]:
     """Compute a quick validation score, on centre crops of the first frames, as a compass for training.
 

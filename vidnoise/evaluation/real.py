@@ -32,7 +32,7 @@ from vidnoise.evaluation.vmaf import vmaf
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model import DenoiseNetwork
 from vidnoise.session.fields import fields
-from vidnoise.weights import ModelLike
+from vidnoise.weights import ModelLike, as_model
 
 PLANES = "yuv"
 
@@ -86,7 +86,7 @@ def photo_pairs(folder: Path) -> list[Shot]:
 def denoising(
     model: ModelLike, *, strength: float = 1.0, lookahead: int = 0, device: str | torch.device = "cpu"
 ) -> Run:
-    """Return a run of a model as for a user: blind, with default options.
+    """Return a run of a model as for a user: blind, with default options; in int8 if that is what the model is for.
 
     Args:
         model, strength, device: As for :func:`vidnoise.denoise`.
@@ -94,10 +94,21 @@ def denoising(
     """
     from vidnoise.api import denoise
 
+    model = as_model(model, device)
+    precision = "int8" if model.network.config.quantised else "auto"
+
     def run(frames: Sequence[Frame]) -> list[Frame]:
         # The backend is explicit, so that a measurement does not depend on earlier trials on this machine.
         return list(
-            denoise(frames, model=model, strength=strength, lookahead=lookahead, device=device, backend="eager")
+            denoise(
+                frames,
+                model=model,
+                strength=strength,
+                lookahead=lookahead,
+                device=device,
+                precision=precision,
+                backend="eager",
+            )
         )
 
     return by_field(run)

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from vidnoise.disk import part_name
 from vidnoise.errors import BackendError
 from vidnoise.export.graph import KINDS, NetworkGraph, Size, scale_of
 from vidnoise.model import DenoiseNetwork
+from vidnoise.model.quantisation import packed
 
 OPSET = 20
 """ONNX operator set: the oldest that defines GridSample as all implementations have it (16 and 18 leave gaps)."""
@@ -64,13 +66,14 @@ def write_onnx(
         path: File to write.
         kind: Kind of graph, see :data:`KINDS`.
         size: Streams, height and width (multiples of 16); ``None`` leaves them dynamic.
-        dtype: Precision of the convolutions; everything else, including inputs and outputs, is float32.
+        dtype: Precision of the convolutions; everything else, including inputs and outputs, is float32. In int8, the
+            convolutions are floats between QuantizeLinear and DequantizeLinear, and their weights are stored as int8.
 
     Raises:
         BackendError: The package ``onnx`` is missing.
     """
     try:
-        import onnx  # noqa: F401 - the tracer needs it
+        import onnx
     except ImportError as ex:
         raise BackendError("writing ONNX needs the package onnx: pip install 'vidnoise[export]'") from ex
     graph = NetworkGraph(network.in_precision(dtype), kind).eval()
@@ -82,4 +85,20 @@ def write_onnx(
             graph, graph.example(size or _EXAMPLE), part, dynamo=False, opset_version=OPSET,
             input_names=inputs, output_names=outputs, dynamic_axes=None if size else _axes(inputs + outputs),
         )  # fmt: skip
+    if dtype is torch.int8:
+        onnx.save(_with_packed_weights(onnx.load(part), graph), part)
     os.replace(part, path)
+
+
+def _with_packed_weights(model: Any, graph: NetworkGraph) -> Any:
+    """Replace the float weights that a graph quantises by the integers that it makes of them."""
+    from onnx import numpy_helper
+
+    whole = model.graph
+    integers = {f"network.{key}": value for key, value in packed(graph.network).items() if value.dtype is torch.int8}
+    initializers = {tensor.name: tensor for tensor in whole.initializer}
+    for node in [node for node in whole.node if node.op_type == "QuantizeLinear" and node.input[0] in integers]:
+        name = node.input[0]
+        initializers[name].CopyFrom(numpy_helper.from_array(integers[name].numpy(), node.output[0]))
+        whole.node.remove(node)
+    return model

@@ -20,6 +20,9 @@ class ModelConfig:
     noise_width: int = 16
     separable: bool = False
     """Depthwise-separable convolutions in the residual blocks of the spatial core (MobileNets, arXiv:1704.04861)."""
+    quantised: bool = False
+    """The spatial core can run in int8, see :mod:`vidnoise.model.quantisation`: its weights are rounded, and the ranges
+    of its activations are known."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

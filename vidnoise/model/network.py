@@ -17,6 +17,7 @@ from vidnoise.model.fusion import Filtered, TemporalFusion, smoothed
 from vidnoise.model.luma_chroma import GRAY, bands_to_rgb, per_channel, rgb_to_bands
 from vidnoise.model.noise_level import NoiseLevel, uniform_sigma
 from vidnoise.model.operations import Operations
+from vidnoise.model.quantisation import make_quantisable, quantised_layers, set_rounding
 from vidnoise.model.state import UNKNOWN, Future, NoiseMemory, Scout, State
 from vidnoise.model.warp import resize_flow, sampling_grid, warp
 from vidnoise.model.wavelet import per_band, split_bands
@@ -83,6 +84,8 @@ class DenoiseNetwork(nn.Module):
         self.core = DnCNN(
             12 + 12 + 12 + 6 + 3, 12, config.widths, config.blocks, config.hidden, separable=config.separable
         )
+        if config.quantised:
+            make_quantisable(self.core)
         self.operations = Operations()
         """A backend may substitute faster ones."""
         self.estimate_motion: Callable[..., Motion] = estimate_motion
@@ -109,10 +112,23 @@ class DenoiseNetwork(nn.Module):
         return self.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def in_precision(self, dtype: torch.dtype) -> DenoiseNetwork:
-        """Return a network whose convolutions run in ``dtype``: this one if they already do. The rest stays float32."""
-        if all(parameter.dtype is dtype for parameter in self.parameters()):
+        """Return a network whose convolutions run in ``dtype``: this one if they already do. The rest stays float32.
+
+        In ``torch.int8``, those of the spatial core round as integer arithmetic would, but compute in float32.
+
+        Raises:
+            ValueError: ``dtype`` is ``torch.int8``, and the network is not :attr:`ModelConfig.quantised`.
+        """
+        rounds = dtype is torch.int8
+        if rounds and not self.config.quantised:
+            raise ValueError("int8 needs a network whose ranges of activations are known")
+        held = torch.float32 if rounds else dtype
+        is_so = all(layer.rounds is rounds for _, layer in quantised_layers(self))
+        if is_so and all(parameter.dtype is held for parameter in self.parameters()):
             return self
-        return copy.deepcopy(self).to(dtype)
+        network = copy.deepcopy(self).to(held)
+        set_rounding(network, rounds)
+        return network
 
     def step(
         self, noisy: Tensor, sigma: float | Tensor | None, sigma_scale: float | Tensor, continues: Tensor, state: State

@@ -68,6 +68,8 @@ def _why_backend(options: FileOptions, denoiser: Denoiser, info: StreamInfo) -> 
         return "as asked"
     if denoiser.device.type != "cpu":
         return f"the fastest on {denoiser.device.type}"
+    if options.precision == "int8":
+        return "the one that runs int8"
     return "live video does not wait for trials" if info.is_live else "a long run may measure others, and change"
 
 

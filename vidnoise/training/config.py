@@ -70,7 +70,7 @@ class Stage:
     still_patch: int | None = None
     """Height and width of single frames; by default those of the clips."""
     part: str = "all"
-    """Part of the network to train: ``all``, or ``noise_level``, the estimator alone."""
+    """Part of the network to train: ``all``, ``core``, or ``noise_level``, the estimator alone."""
     bptt: int | None = None
     """Frames of truncated back-propagation through time, which bounds the memory of long clips; by default errors
     propagate through all frames."""
@@ -187,6 +187,10 @@ class TrainConfig:
     """Precision of convolutions: ``fp32``, ``bf16``, ``fp16`` (with a scaled loss), or ``auto``: bf16 if supported."""
     reparameterise: bool = False
     """Train residual blocks with parallel branches that are folded into plain convolutions in the saved weights."""
+    int8: bool = False
+    """Quantisation-aware training of ``initial``, a model: the convolutions of its core round inputs and weights to 8
+    bits (:mod:`vidnoise.model.quantisation`), in ranges found before the first step
+    (:mod:`vidnoise.training.calibration`), and gradients pass through the rounding."""
     ema: float = 0.998
     """Decay per step of the exponential moving average of the weights, which is saved and validated."""
     seed: int = 1
@@ -216,7 +220,7 @@ class TrainConfig:
 
 
 CHOICES = {
-    "part": ("all", "noise_level"),
+    "part": ("all", "core", "noise_level"),
     "schedule": ("constant", "decay"),
     "tier": tuple(TIERS),
     "loss": ("charbonnier", "l1", "l1_ssim", "psnr"),
@@ -322,6 +326,8 @@ def _check(config: TrainConfig, where: str) -> None:
         raise UsageError(f"{where}: a patch of {largest} needs a pool of that size or more, got {config.pool.size}")
     if config.model and isinstance(config.initial, str):
         raise UsageError(f"{where}: initial brings its own model settings: leave out one of initial and model")
+    if config.int8 and (config.reparameterise or not isinstance(config.initial, str)):
+        raise UsageError(f"{where}: int8 needs the name or file of a model as initial, and no reparameterise")
     for name, value in config.model.items():
         for size in value if isinstance(value, list) else [value]:
             if not isinstance(size, (int, str)) or (isinstance(size, int) and not 0 <= size <= _WIDEST):

@@ -35,23 +35,24 @@ class Teacher:
 
     def teach(self, batch: Batch) -> Batch:
         """Return the batch with targets that are partly the teacher's pictures."""
-        return batch._replace(clean=torch.lerp(batch.clean, self.pictures(batch), self.weight))
+        return batch._replace(clean=torch.lerp(batch.clean, pictures(self.network, batch), self.weight))
 
-    @torch.no_grad()
-    def pictures(self, batch: Batch) -> Tensor:
-        """Denoise a batch of single frames or clips; returns ``(T, N, 3, H, W)``."""
-        frames, n, _, height, width = batch.noisy.shape
-        if frames == 1:
-            return self.network.still(batch.noisy[0], batch.sigma[0])[None]
-        device = batch.noisy.device
-        scout = self.network.initial_scout(n, height, width, device=device)
-        futures = []
-        for noisy, level in zip(batch.noisy.flip(0), batch.sigma.flip(0), strict=True):
-            future, scout = self.network.predict(noisy, level, scout)
-            futures.append(future)
-        state = self.network.initial_state(n, height, width, device=device)
-        pictures = []
-        for noisy, level, future in zip(batch.noisy, batch.sigma, reversed(futures), strict=True):
-            picture, state, _ = self.network(noisy, level, state, future)
-            pictures.append(picture)
-        return torch.stack(pictures)
+
+@torch.no_grad()
+def pictures(network: DenoiseNetwork, batch: Batch) -> Tensor:
+    """Denoise a batch of single frames, or of clips both ways, told the noise level; returns ``(T, N, 3, H, W)``."""
+    frames, n, _, height, width = batch.noisy.shape
+    if frames == 1:
+        return network.still(batch.noisy[0], batch.sigma[0])[None]
+    device = batch.noisy.device
+    scout = network.initial_scout(n, height, width, device=device)
+    futures = []
+    for noisy, level in zip(batch.noisy.flip(0), batch.sigma.flip(0), strict=True):
+        future, scout = network.predict(noisy, level, scout)
+        futures.append(future)
+    state = network.initial_state(n, height, width, device=device)
+    pictures = []
+    for noisy, level, future in zip(batch.noisy, batch.sigma, reversed(futures), strict=True):
+        picture, state, _ = network(noisy, level, state, future)
+        pictures.append(picture)
+    return torch.stack(pictures)

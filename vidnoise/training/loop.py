@@ -19,19 +19,20 @@ from vidnoise.errors import DeviceError, UsageError
 from vidnoise.evaluation.protocol import quick_validation
 from vidnoise.model import DenoiseNetwork, ModelConfig
 from vidnoise.training.batch import Batch, BatchMaker
+from vidnoise.training.calibration import calibration_batches, quantise
 from vidnoise.training.codec_pool import open_pool
 from vidnoise.training.config import Stage, TrainConfig
 from vidnoise.training.data import ClipPack, Folders
 from vidnoise.training.distillation import Teacher
-from vidnoise.training.grow import grow, side_by_side
-from vidnoise.training.legs import Leg, joined, legs_of, record
+from vidnoise.training.initial import starting_network
+from vidnoise.training.legs import record
 from vidnoise.training.log import append
 from vidnoise.training.objectives import clip_loss, estimator_loss, look, still_loss
 from vidnoise.training.optimizers import make_optimizers
 from vidnoise.training.parallel import Ranks
 from vidnoise.training.precision import Precision
 from vidnoise.training.reparameterise import branch, fold
-from vidnoise.weights import ModelCard, load_model, save_model
+from vidnoise.weights import ModelCard, save_model
 
 SPIKE = 6.0
 """Steps whose gradient norm exceeds the usual one by this factor are skipped."""
@@ -73,6 +74,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         self.config, self.run, self.minutes = config, run, minutes
+        self.stage_index = 0
         self.folders = data if isinstance(data, Folders) else Folders.below(data)
         self.ranks = ranks or Ranks(device=torch.device(device))
         self.device = self.ranks.device
@@ -84,14 +86,17 @@ class Trainer:
         seed = config.seed + 1000 * self.ranks.rank  # clips and noise differ between processes, initial weights do not
         self.batches = BatchMaker(config, pack, pool, where=where, device=self.device, seed=seed)
         torch.manual_seed(config.seed)
-        self.earlier: list[Leg] = []  # legs before this run
-        self.network = self._initial()
+        self.network, self.earlier = starting_network(config, self.build)
         if config.reparameterise:
             branch(self.network)
+        if config.int8:
+            # The same batches in every process. A resumed run restores the ranges of the first one.
+            again = self.checkpoint.is_file()
+            batches = BatchMaker(config, pack, pool, where=where, device=self.device, seed=config.seed)
+            quantise(self.network, () if again else calibration_batches(batches, self.stage))
         self.network.place(self.device).requires_grad_(True).train()
         self.teacher = Teacher.of(config, self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.stage_index = 0
         self.step = 0
         self.seconds = 0.0  # time spent in the current stage
         self.total_seconds = 0.0
@@ -104,32 +109,6 @@ class Trainer:
     def build(self, config: ModelConfig) -> DenoiseNetwork:
         """Build a network of the kind to train; experiments override this."""
         return DenoiseNetwork(config)
-
-    def _initial(self) -> DenoiseNetwork:
-        """Return a network with new weights, or with those of one or several other models, as configured.
-
-        Modules that are smaller in their model are grown; those of several models are put side by side.
-        """
-        initial = self.config.initial
-        if isinstance(initial, str):
-            trained = load_model(initial)
-            self.earlier = legs_of(trained.card)
-            network = self.build(trained.network.config)
-            network.load_state_dict(trained.network.state_dict())
-            return network
-        network = self.build(self.config.model_config())
-        for module, names in (initial or {}).items():
-            models = [load_model(name) for name in ([names] if isinstance(names, str) else names)]
-            self.earlier = joined([self.earlier, *(legs_of(model.card) for model in models)])
-            try:
-                parts = [model.network.get_submodule(module).state_dict() for model in models]
-                if len(parts) == 1:
-                    grow(network.get_submodule(module), parts[0])
-                else:
-                    side_by_side(network.get_submodule(module), parts)
-            except (AttributeError, ValueError) as ex:
-                raise UsageError(f"initial: {module} of {names!r} does not fit: {ex}") from ex
-        return network
 
     def averaged(self) -> DenoiseNetwork:
         """Return a plain network with the averaged weights, which are validated and released."""
@@ -253,7 +232,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, blind: Tensor) -> dict[str, Tensor]:
         """Accumulate the gradients of one batch over its spans of ``bptt`` frames; return the parts of the loss."""
-        if self.stage.part == "all" and len(batch.clean) > 1:
+        if self.stage.part != "noise_level" and len(batch.clean) > 1:
             return self._backward_clips(batch, blind)
         with self.precision.autocast():
             if self.stage.part == "noise_level":
@@ -325,7 +304,8 @@ class Trainer:
         if self.folders.val is None:
             return {}
         network = self.averaged().place(self.device).eval()
-        return quick_validation(network, self.folders.val, device=self.device, dtype=self.precision.dtype)
+        dtype = torch.int8 if self.config.int8 else self.precision.dtype
+        return quick_validation(network, self.folders.val, device=self.device, dtype=dtype)
 
     def fit(
         self,
@@ -390,7 +370,7 @@ def describe(trainer: Trainer) -> str:
     parameters = sum(p.numel() for p in trainer.network.parameters())
     stages = ", ".join(json.dumps(s.name) for s in trainer.config.stages)
     text = f"{trainer.config.name}: {parameters / 1e6:.2f} M parameters, stages {stages}, on {trainer.device.type}"
-    text += f" in {trainer.precision.name}"
+    text += f" in {trainer.precision.name}" + (", rounded to int8" if trainer.config.int8 else "")
     if trainer.ranks.count > 1:
         text += f", {trainer.ranks.count} processes"
     return text if trainer.folders.val else f"{text}; no validation clips, so there will be no PSNR"
