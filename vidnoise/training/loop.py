@@ -18,6 +18,7 @@ from torch import Tensor
 from vidnoise.errors import DeviceError, UsageError
 from vidnoise.evaluation.protocol import quick_validation
 from vidnoise.model import DenoiseNetwork, ModelConfig
+from vidnoise.training.activity import dead_layers
 from vidnoise.training.batch import Batch, BatchMaker
 from vidnoise.training.calibration import calibration_batches, quantise
 from vidnoise.training.codec_pool import open_pool
@@ -97,6 +98,8 @@ class Trainer:
         self.network.place(self.device).requires_grad_(True).train()
         self.teacher = Teacher.of(config, self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self._latest: Batch | None = None
+        self._dead: set[str] = set()  # layers that have been warned of
         self.step = 0
         self.seconds = 0.0  # time spent in the current stage
         self.total_seconds = 0.0
@@ -275,6 +278,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
             optimizer.zero_grad(set_to_none=True)
+        self._latest = batch
         losses = self._backward(batch, blind.to(self.device))
         self.ranks.average_gradients(self.network.parameters())
         for optimizer in self.optimizers:
@@ -306,6 +310,18 @@ class Trainer:
         network = self.averaged().place(self.device).eval()
         dtype = torch.int8 if self.config.int8 else self.precision.dtype
         return quick_validation(network, self.folders.val, device=self.device, dtype=dtype)
+
+    def warn_of_dead_layers(self) -> None:
+        """Warn, once each, of layers of the core that are not active anywhere in the latest batch."""
+        if self._latest is None:
+            return
+        for name in dead_layers(self.network, self._latest.noisy[0], self._latest.sigma[0]):
+            if name not in self._dead:
+                logger.warning(
+                    "no channel of the core's %s is ever active: what lies behind it computes constants, and will not"
+                    " learn", name,
+                )  # fmt: skip
+            self._dead.add(name)
 
     def fit(
         self,
@@ -346,6 +362,7 @@ class Trainer:
             due = counts["loss"] == every or session - saved >= every_seconds
             if due or self.progress >= 1 or out_of_time:
                 self._save()
+                self.warn_of_dead_layers()
                 saved = session
                 sums = self.ranks.mean(sums)
                 if not self.ranks.rank:
