@@ -11,7 +11,7 @@ FROM python:3.13-slim
 ARG DEVICE=cpu
 
 WORKDIR /src
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY constraints.txt pyproject.toml hatch_build.py README.md LICENSE ./
 COPY models models
 COPY vidnoise vidnoise
 RUN case "$DEVICE" in \
@@ -19,7 +19,10 @@ RUN case "$DEVICE" in \
         cuda) index="" ;; \
         *) echo "DEVICE is cpu or cuda, not $DEVICE"; exit 1 ;; \
     esac \
+    # A compiler, for the kernels only.
+    && apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
     && pip install --no-cache-dir -c constraints.txt $index . \
+    && apt-get purge -y --auto-remove gcc libc6-dev && rm -rf /var/lib/apt/lists/* \
     # OpenCV without windows, as there is no libGL here.
     && pip uninstall -y opencv-python \
     && pip install --no-cache-dir --no-deps -c constraints.txt opencv-python-headless
