@@ -34,13 +34,7 @@ from vidnoise.model.operations import Operations
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import load_model
 
-
-@pytest.fixture(autouse=True)
-def _cache(traced: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """ONNX files are kept for all tests, measurements for one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(traced))
-    yield
-    (traced / "vidnoise" / "backends").unlink(missing_ok=True)
+pytestmark = pytest.mark.usefixtures("backend_cache")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,7 @@ from vidnoise.session import placement
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import INT8, list_models, load_model
 
-
-@pytest.fixture(autouse=True)
-def _cache(traced: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """ONNX files are kept for all tests, measurements for one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(traced))
-    yield
-    (traced / "vidnoise" / "backends").unlink(missing_ok=True)
+pytestmark = pytest.mark.usefixtures("backend_cache")
 
 
 @pytest.fixture(scope="module")

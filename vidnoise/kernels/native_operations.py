@@ -183,7 +183,12 @@ class NativeOperations(CpuOperations):
         return result.permute(0, 3, 1, 2)
 
 
+def kernels_in_use() -> Library | None:
+    """Return the compiled kernels, if there are any for this CPU and they are wanted."""
+    return library() if wanted() else None
+
+
 def operations_for_cpu() -> CpuOperations:
     """Return the fastest operations for this CPU."""
-    kernels = library() if wanted() else None
+    kernels = kernels_in_use()
     return NativeOperations(kernels) if kernels else CpuOperations()

@@ -15,8 +15,7 @@ from vidnoise.backends import BACKENDS, open_backend
 from vidnoise.backends.device import resolve_device
 from vidnoise.cache import cache_folder
 from vidnoise.errors import VidnoiseError
-from vidnoise.kernels import wanted
-from vidnoise.kernels.library import library
+from vidnoise.kernels.native_operations import kernels_in_use
 from vidnoise.sinks.codecs import library_versions, working_encoders
 from vidnoise.weights import find_model, list_models, load_model, read_card
 
@@ -71,7 +70,7 @@ def _gpus() -> dict[str, str]:
 
 def _cpu_kernels() -> str | None:
     """Return the name of the library of compiled kernels in use; None if there is none."""
-    kernels = library() if wanted() else None
+    kernels = kernels_in_use()
     return kernels.path.name if kernels else None
 
 
