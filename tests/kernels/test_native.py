@@ -137,7 +137,7 @@ def inputs(h: int, w: int) -> dict[object, list[Tensor]]:
         filtered: [bands[0], bands[1], ratio, misalignment],
         smoothed: [bands[0], ratio, bands[1], other],
         remaining_level: [ratio, level],
-        core_input: [*bands, ratio, remaining, level, torch.rand(2, 3, h // LOCAL, w // LOCAL)],
+        core_input: [*bands, torch.rand(2, 1, h, w), remaining, level, torch.rand(2, 3, h // LOCAL, w // LOCAL)],
     }
 
 

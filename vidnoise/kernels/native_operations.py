@@ -12,7 +12,7 @@ from vidnoise.kernels import wanted
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library, library
 from vidnoise.model.fusion import LEAST_GAIN, LEAST_PREDICTED, filtered, misalignment_evidence, smoothed
-from vidnoise.model.network import LIMIT, LOCAL, REFUSED, core_input, remaining_level
+from vidnoise.model.network import LIMIT, LOCAL, core_input, remaining_level
 from vidnoise.model.noise_level import SIGMA_MIN, affine_level, noise_evidence
 from vidnoise.model.operations import FLAT, Pointwise, Window
 from vidnoise.model.state import UNKNOWN
@@ -39,7 +39,7 @@ FORMS: dict[Pointwise, Form] = {
     filtered: Form((4, 12, 4), LEAST_GAIN, by_pixel=3),
     smoothed: Form((12, 4), (LEAST_PREDICTED,)),
     remaining_level: Form((6,)),
-    core_input: Form((45,), (LOCAL, *REFUSED, LIMIT), reduced=6, reduction=LOCAL),
+    core_input: Form((45,), (LOCAL, LIMIT), reduced=6, reduction=LOCAL),
 }
 """The pointwise functions that have a kernel, which is called as they are."""
 

@@ -247,8 +247,9 @@ class DenoiseNetwork(nn.Module):
         if future is not None:
             estimate, ratio = operations.pointwise(smoothed, (estimate, ratio, *future))
         (remaining,) = operations.pointwise(remaining_level, (ratio, level))
-        inputs = self._core_input(estimate, bands, clean_bands, found.gain, remaining, level)
-        core = self.core(inputs, hidden * F.max_pool2d(trust_of(found.gain), 2), operations.add_upsampled)
+        trust = trust_of(found.gain)
+        inputs = self._core_input(estimate, bands, clean_bands, trust, remaining, level)
+        core = self.core(inputs, hidden * F.max_pool2d(trust, 2), operations.add_upsampled)
         clean, fused = operations.remove_noise(estimate, remaining, core.residual, found.estimate)
         state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
         return clean, state, Trace(motion, estimate, ratio)
@@ -266,17 +267,17 @@ class DenoiseNetwork(nn.Module):
         bands = rgb_to_bands(noisy)
         n, _, h, w = bands.shape
         hidden = torch.zeros(n, self.config.hidden, h // 2, w // 2, device=noisy.device)
-        # The gain does not matter, as all three pictures are the same.
-        inputs = self._core_input(bands, bands, bands, bands[:, :4], level, level)
+        # The trust does not matter, as all three pictures are the same.
+        inputs = self._core_input(bands, bands, bands, torch.ones_like(bands[:, :1]), level, level)
         residual = self.core(inputs, hidden).residual
         return bands_to_rgb(bands - per_band(level) * residual.float())
 
     def _core_input(
-        self, fused: Tensor, noisy: Tensor, past: Tensor, gain: Tensor, remaining: Tensor, level: Tensor
+        self, fused: Tensor, noisy: Tensor, past: Tensor, trust: Tensor, remaining: Tensor, level: Tensor
     ) -> Tensor:
         """Return the input of the spatial core; arguments as for :func:`core_input`."""
         local = self.operations.downsample(fused[:, :3] * 0.5, LOCAL)
-        known = fused, noisy, past, gain, remaining, level, local
+        known = fused, noisy, past, trust, remaining, level, local
         return self.operations.pointwise_input(core_input, known, self.core.stem)
 
     def _filter(
@@ -339,7 +340,7 @@ def remaining_level(ratio: Tensor, level: Tensor) -> tuple[Tensor]:
 
 
 def core_input(
-    fused: Tensor, noisy: Tensor, past: Tensor, gain: Tensor, remaining: Tensor, level: Tensor, local: Tensor
+    fused: Tensor, noisy: Tensor, past: Tensor, trust: Tensor, remaining: Tensor, level: Tensor, local: Tensor
 ) -> tuple[Tensor, ...]:
     """Return the spatial core's input: bands less their local mean, in units of their noise.
 
@@ -351,11 +352,11 @@ def core_input(
         fused, noisy, past: ``(N, 12, h, w)``: the estimate to be denoised, the frame, and the warped previous output.
             Where that is not to be trusted, the estimate stands in for it, as the core would let its errors show
             through behind moving objects.
-        gain: ``(N, 4, h, w)``, from the fusion.
+        trust: ``(N, 1, h, w)``, from :func:`trust_of`.
         remaining, level: ``(N, 6, h, w)``, noise level of the estimate and of the frame.
         local: ``(N, 3, h, w)``, the local mean.
     """
-    guide = torch.lerp(fused, past, trust_of(gain))
+    guide = torch.lerp(fused, past, trust)
     standardised = []
     for bands, noise in ((fused, remaining), (noisy, level), (guide, remaining)):
         low, details = split_bands(bands)

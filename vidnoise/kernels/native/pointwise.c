@@ -183,22 +183,18 @@ KERNEL(remaining_level) {
 }
 
 /* vidnoise.model.network.core_input
- * in: estimate (12, h, w), bands (12, h, w), warped output (12, h, w), gain (4, h, w), remaining level (6, h, w), level
- * (6, h, w), local mean (3, h / p[1], w / p[1]). out: (h, w, 45). p[2], p[3]: gains at which the warped output is
- * trusted wholly, not at all; p[4]: limit of the results. */
+ * in: estimate (12, h, w), bands (12, h, w), warped output (12, h, w), trust in it (h, w), remaining level (6, h, w), level
+ * (6, h, w), local mean (3, h / p[1], w / p[1]). out: (h, w, 45). p[2]: limit of
+ * the results. */
 KERNEL(core_input) {
     int64_t n = h * w, factor = (int64_t)p[1], sh = h / factor, sw = w / factor;
-    float limit = p[4];
+    float limit = p[2];
     for (int64_t y = first; y < last; y++)
         for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
             int m = (int)smaller(BLOCK, w - x0);
             int64_t at = y * w + x0;
-            float channel[45][BLOCK], scale[6][BLOCK], remaining_scale[6][BLOCK], trust[BLOCK];
-            const float *luma = PLANE(3, 0), *chroma = PLANE(3, 1);
-            EACH {
-                float refused = luma[i] > chroma[i] ? luma[i] : chroma[i];
-                trust[i] = clamp((p[3] - refused) / (p[3] - p[2]), 0, 1);
-            }
+            float channel[45][BLOCK], scale[6][BLOCK], remaining_scale[6][BLOCK];
+            const float *trust = in[3] + at;
             for (int c = 0; c < 6; c++) {
                 const float *remaining = PLANE(4, c), *level = PLANE(5, c);
                 EACH {
