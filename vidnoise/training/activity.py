@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -27,11 +29,13 @@ def dead_layers(network: DenoiseNetwork, noisy: Tensor, level: Tensor) -> list[s
         noisy: ``(N, 3, H, W)``, single frames.
         level: ``(N, 6, H/2, W/2)``, their noise level.
     """
-    dead = []
-    hooks = [
-        layer.register_forward_hook(lambda _, __, out, name=name: dead.append(name) if out.max() <= 0 else None)
-        for name, layer in before_relu(network.core).items()
-    ]
+    dead: list[str] = []
+
+    def note(name: str, _layer: nn.Module, _inputs: object, out: Tensor) -> None:
+        if out.max() <= 0:
+            dead.append(name)
+
+    hooks = [layer.register_forward_hook(partial(note, name)) for name, layer in before_relu(network.core).items()]
     try:
         network.still(noisy, level)
     finally:
