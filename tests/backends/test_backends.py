@@ -109,16 +109,33 @@ class _Careless:
         return self._eager.smooth(noisy, level, boost, torch.ones_like(keep), state, future)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_openvino_takes_the_cores_input_as_it_lies(trained: DenoiseNetwork, dtype: torch.dtype) -> None:
+    """In channels-last layout and either type, on CPUs without bf16 too."""
+    backend("openvino", trained)
+    from vidnoise.backends.openvino import Core
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 45, 16, 24, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
+    hidden = torch.randn(2, trained.config.hidden, 8, 12, generator=generator).clamp(-1, 1)
+    with torch.inference_mode():
+        expected = trained.in_precision(dtype).core(inputs, hidden)
+        found = Core(trained, dtype)(inputs, hidden)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype is torch.float32
+        assert (a - b.float()).square().mean().sqrt() < (1e-5 if dtype is torch.float32 else 0.02) * b.float().std()
+
+
 TWO_IN_TURN = """
 import signal, torch
 from vidnoise.backends import open_backend
+from vidnoise.export.openvino import openvino_core
 from vidnoise.model import DenoiseNetwork, ModelConfig
 
 network = DenoiseNetwork(ModelConfig((8, 8, 8), (0, 1, 1, 0, 0), 4)).eval()
 first, second = (open_backend("openvino", network, device=torch.device("cpu"), dtype=torch.float32) for _ in range(2))
-for backend in (first, second):
-    backend._core.get_property("CPU", "FULL_DEVICE_NAME")  # starts the plugin, as compiling does, but at once
-del backend, first
+openvino_core().get_property("CPU", "FULL_DEVICE_NAME")  # starts the plugin, as compiling does, but at once
+del first
 del second
 try:
     signal.raise_signal(signal.SIGINT)

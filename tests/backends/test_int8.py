@@ -46,7 +46,7 @@ def test_openvino_computes_on_integers(rounded: DenoiseNetwork) -> None:
     made = backend("openvino", rounded, torch.int8)
     assert isinstance(made, OpenVino)
     outputs(made, blind=False)
-    graph = next(iter(made._requests.values())).get_compiled_model().get_runtime_model()
+    graph = next(iter(made.core._requests.values())).get_compiled_model().get_runtime_model()
     about = [op.get_rt_info() for op in graph.get_ordered_ops()]
     types = [i["primitiveType"].astype(str) for i in about if i["layerType"].astype(str) == "Convolution"]
     layers = sum(

@@ -72,6 +72,11 @@ def _smooth(network: DenoiseNetwork, given: Named) -> Named:
     return {"clean": clean, "level": level, **_after(state)}
 
 
+def _core(network: DenoiseNetwork, given: Named) -> Named:
+    core = network.core(given["core_input"], given["hidden"])
+    return {"residual": core.residual.float(), "next_hidden": core.hidden.float()}
+
+
 _NEXT_TRACK = ("next_fused", "next_ratio", "next_hidden")
 _NEXT_MEMORY = ("next_noise", "next_past")
 
@@ -87,11 +92,12 @@ KINDS: dict[str, Kind] = {
     "smooth": Kind(
         ("noisy", "levels", "boost", "keep", *TRACK, *FUTURE), ("clean", "level", *_NEXT_TRACK), _smooth
     ),
+    "core": Kind(("core_input", "hidden"), ("residual", "next_hidden"), _core),
 }  # fmt: skip
 """Graphs by kind. A causal frame takes ``step``, or ``step-told`` if the noise level is given. With lookahead, a
 window takes ``measure`` for each frame as it arrives, ``look`` from the last to the first, then ``smooth`` from the
 first to the last. These are methods of :class:`DenoiseNetwork`, whose ``sigma_scale`` and ``continues`` the graphs call
-``boost`` and ``keep``."""
+``boost`` and ``keep``. ``core`` is the spatial core alone, for a backend that computes the rest otherwise."""
 
 
 def step_kind(*, blind: bool) -> str:
@@ -103,6 +109,7 @@ _LAYOUT = {
     "noisy": (3, 1), "clean": (3, 1), "fused": (3, 1), "previous": (3, 1), "scout_fused": (3, 1),
     "levels": (6, 2), "ratio": (4, 2), "scout_ratio": (4, 2), "future_ratio": (4, 2),
     "future_bands": (12, 2), "past": (12, 2), "hidden": (0, 4), "noise": (13, 8),
+    "core_input": (45, 2), "residual": (12, 2),
 }  # fmt: skip
 """Channels of each tensor (0: as many as the model has), and the factor by which its resolution is lower than the
 picture's."""

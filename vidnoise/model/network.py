@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidnoise.model.config import ModelConfig
-from vidnoise.model.dncnn import DnCNN
+from vidnoise.model.dncnn import CoreOutput, DnCNN
 from vidnoise.model.flow import Motion, estimate_motion
 from vidnoise.model.fusion import Filtered, TemporalFusion, smoothed
 from vidnoise.model.luma_chroma import GRAY, bands_to_rgb, per_channel, rgb_to_bands
@@ -89,6 +89,8 @@ class DenoiseNetwork(nn.Module):
         self.operations = Operations()
         """A backend may substitute faster ones."""
         self.estimate_motion: Callable[..., Motion] = estimate_motion
+        self.core_elsewhere: Callable[[Tensor, Tensor], CoreOutput] | None = None
+        """Runs the spatial core in place of PyTorch, if a backend sets it: a function of the core's two inputs."""
 
     def initial_state(self, n: int, height: int, width: int, *, device: torch.device | str = "cpu") -> State:
         """Return an empty state: from it, the first frame is denoised as a still picture."""
@@ -249,7 +251,7 @@ class DenoiseNetwork(nn.Module):
         (remaining,) = operations.pointwise(remaining_level, (ratio, level))
         trust = trust_of(found.gain)
         inputs = self._core_input(estimate, bands, clean_bands, trust, remaining, level)
-        core = self.core(inputs, hidden * F.max_pool2d(trust, 2), operations.add_upsampled)
+        core = self._run_core(inputs, hidden * F.max_pool2d(trust, 2))
         clean, fused = operations.remove_noise(estimate, remaining, core.residual, found.estimate)
         state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
         return clean, state, Trace(motion, estimate, ratio)
@@ -271,6 +273,11 @@ class DenoiseNetwork(nn.Module):
         inputs = self._core_input(bands, bands, bands, torch.ones_like(bands[:, :1]), level, level)
         residual = self.core(inputs, hidden).residual
         return bands_to_rgb(bands - per_band(level) * residual.float())
+
+    def _run_core(self, inputs: Tensor, hidden: Tensor) -> CoreOutput:
+        if self.core_elsewhere is not None:
+            return self.core_elsewhere(inputs, hidden)
+        return self.core(inputs, hidden, self.operations.add_upsampled)
 
     def _core_input(
         self, fused: Tensor, noisy: Tensor, past: Tensor, trust: Tensor, remaining: Tensor, level: Tensor
