@@ -22,12 +22,11 @@ from torch import Tensor
 from support import tolerances
 from support.frames import make_frame
 from support.paths import TESTS
+from support.planes import assert_same_codes
 from vidnoise import kernels
-from vidnoise.color import apply_correction, to_rgb
-from vidnoise.errors import FormatError, UsageError
-from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
+from vidnoise.errors import UsageError
+from vidnoise.frame import Frame
 from vidnoise.kernels import conversion
-from vidnoise.kernels.conversion import extended
 from vidnoise.model import DenoiseNetwork, Scout, State
 from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
 from vidnoise.model.operations import Operations
@@ -44,26 +43,6 @@ bands, planes_in, planes_out, warping = (
 )
 CudaOperations = importlib.import_module("vidnoise.kernels.cuda_operations").CudaOperations
 
-FORMATS = (
-    "yuv420p", "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "yuva420p", "yuvj420p", "nv12", "nv21", "nv16",
-    "yuv420p10le", "yuv422p12le", "yuv444p16le", "p010le", "p210le", "rgb24", "bgra", "bgr0", "gbrp", "gbrp10le",
-    "rgb48le", "gray", "gray12le",
-)  # fmt: skip
-"""Every layout: planar, half interleaved, interleaved, with alpha or padding; 8 to 16 bits, at either end of words."""
-
-DIFFERENT = {"yuv420p", "yuv411p", "yuva420p", "nv21", "yuv422p12le", "p010le", "rgb24", "bgr0", "gbrp10le", "gray12le"}
-"""One of each kind, which the interpreter tests by default; a GPU tests all."""
-
-EACH_FORMAT = pytest.mark.parametrize(
-    "name",
-    [n if n in DIFFERENT or torch.cuda.is_available() else pytest.param(n, marks=pytest.mark.slow) for n in FORMATS],
-)
-
-
-SIZE, BLOCKS = (7, 21), 8
-"""Odd, reflected at the bottom and on the right to multiples of these, and a single program's work: the interpreter
-takes its time for each."""
-
 
 def on_device(frame: Frame) -> Frame:
     return replace(frame, planes=tuple(p.to(DEVICE) for p in frame.planes))
@@ -71,104 +50,6 @@ def on_device(frame: Frame) -> Frame:
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
-
-
-@EACH_FORMAT
-def test_planes_to_rgb(name: str) -> None:
-    frame = on_device(make_frame(name, *SIZE))
-    expected = extended(to_rgb(frame, centred=True), BLOCKS)
-    torch.testing.assert_close(planes_in.to_rgb(frame, BLOCKS), expected, rtol=0, atol=tolerances.KERNEL_RGB)
-
-
-@pytest.mark.parametrize("name", ["yuv420p", "gbrp"])
-def test_pictures_of_several_programs(name: str) -> None:
-    frame = on_device(make_frame(name, 13, 141))
-    expected = extended(to_rgb(frame, centred=True), 16)
-    torch.testing.assert_close(planes_in.to_rgb(frame, 16), expected, rtol=0, atol=tolerances.KERNEL_RGB)
-    correction = 0.05 * noise(1, 3, 13, 141)
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
-
-
-@pytest.mark.parametrize("location", range(7))
-@pytest.mark.parametrize(
-    "name", ["yuv420p", *(pytest.param(n, marks=pytest.mark.slow) for n in ("yuv422p10le", "yuv410p"))]
-)
-def test_siting_range_and_matrix(name: str, location: int) -> None:
-    color = ColorInfo(matrix=(1, 5, 7, 9)[location % 4], range=1 + location % 2, chroma_location=location)
-    frame = on_device(make_frame(name, *SIZE, color=color))
-    expected = extended(to_rgb(frame, centred=True), BLOCKS)
-    torch.testing.assert_close(planes_in.to_rgb(frame, BLOCKS), expected, rtol=0, atol=tolerances.KERNEL_RGB)
-    correction = 0.05 * noise(1, 3, *SIZE)
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
-
-
-def test_a_picture_too_small_to_be_reflected_repeats_its_border() -> None:
-    frame = on_device(make_frame("yuv420p", 3, 5))
-    found = planes_in.to_rgb(frame, 16)
-    assert found.shape == (1, 3, 16, 16)
-    torch.testing.assert_close(found, extended(to_rgb(frame, centred=True), 16), rtol=0, atol=tolerances.KERNEL_RGB)
-
-
-def test_a_given_buffer_is_filled() -> None:
-    frame = on_device(make_frame("nv12", 32, 48))
-    buffer = torch.empty(1, 3, 32, 48, device=DEVICE)
-    assert planes_in.to_rgb(frame, 16, rgb=buffer).data_ptr() == buffer.data_ptr()
-    torch.testing.assert_close(buffer, to_rgb(frame, centred=True), rtol=0, atol=tolerances.KERNEL_RGB)
-
-
-def assert_same_codes(found: Frame, expected: Frame) -> None:
-    step = 1 << found.format.msb_shift
-    for a, b in zip(found.planes, expected.planes, strict=True):
-        assert a.dtype == b.dtype
-        assert a.shape == b.shape
-        apart = (a.cpu().to(torch.int32) - b.cpu().to(torch.int32)).abs()
-        assert int(apart.max()) <= step
-        assert float((apart > 0).float().mean()) <= tolerances.KERNEL_TIES
-
-
-@EACH_FORMAT
-def test_correction_onto_planes(name: str) -> None:
-    frame = on_device(make_frame(name, *SIZE))
-    x = extended(to_rgb(frame, centred=True), BLOCKS)
-    clean = x + 0.04 * noise(*x.shape)
-    correction = (clean - x)[..., : SIZE[0], : SIZE[1]] * 0.7
-    assert_same_codes(
-        planes_out.apply_correction(frame, clean, x, 0.7), apply_correction(frame, correction, centred=True)
-    )
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
-
-
-@EACH_FORMAT
-def test_nothing_to_correct_is_bit_exact(name: str) -> None:
-    frame = on_device(make_frame(name, *SIZE))
-    x = planes_in.to_rgb(frame, BLOCKS)
-    for clean, strength in ((x, 1.0), (x + noise(*x.shape), 0.0)):
-        out = planes_out.apply_correction(frame, clean, x, strength)
-        for before, after in zip(frame.planes, out.planes, strict=True):
-            assert torch.equal(before.cpu(), after.cpu())
-
-
-def test_wild_corrections_are_clamped() -> None:
-    frame = on_device(make_frame("yuv420p16le", 18, 20))
-    correction = 1e6 * noise(1, 3, 18, 20)
-    assert_same_codes(planes_out.apply_correction(frame, correction), apply_correction(frame, correction, centred=True))
-
-
-def test_ties_are_rounded_to_even() -> None:
-    frame = on_device(Frame((torch.full((4, 64), 100, dtype=torch.uint8),), PIXEL_FORMATS["gray"], ColorInfo(range=2)))
-    steps = torch.arange(-32, 32) / 2
-    correction = (steps / 255).expand(1, 3, 4, 64).contiguous()
-    out = planes_out.apply_correction(frame, correction.to(DEVICE)).planes[0][0].cpu()
-    codes = correction[0].mean(0).mul_(255).round_()[0]  # as color.apply_correction does it
-    assert out.tolist() == (100 + codes).int().tolist()
-
-
-def test_pictures_that_do_not_fit_are_refused() -> None:
-    frame = on_device(make_frame("gray", 16, 20))
-    with pytest.raises(FormatError, match="smaller than the frame"):
-        planes_out.apply_correction(frame, torch.zeros(1, 3, 16, 16, device=DEVICE))
-    with pytest.raises(FormatError, match="dense rows"):
-        planes_out.apply_correction(frame, torch.zeros(1, 3, 20, 16, device=DEVICE).transpose(2, 3))
 
 
 def test_pictures_to_bands_and_back() -> None:
@@ -250,6 +131,7 @@ def test_a_denoiser_uses_them(name: str, options: dict[str, float], monkeypatch:
 
     monkeypatch.setattr(planes_in, "to_rgb", noted(planes_in.to_rgb))
     monkeypatch.setattr(planes_out, "apply_correction", noted(planes_out.apply_correction))
+    monkeypatch.setattr(conversion, "kernels_in_use", lambda: None)  # those compiled for the CPU
     outputs = []
     for on in (True, False):
         monkeypatch.setattr(conversion, "enabled", lambda device, on=on: on)

@@ -6,16 +6,39 @@ results agree up to the rounding of sums.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from vidnoise.color import apply_correction, to_rgb
 from vidnoise.frame import Frame
-from vidnoise.kernels import enabled, takes
+from vidnoise.kernels import enabled, native_planes, takes
+from vidnoise.kernels.library import kernels_in_use
 
 
-def _has_kernels(frame: Frame) -> bool:
-    return takes(frame) and enabled(frame.planes[0].device)
+class _Kernels(NamedTuple):
+    """Functions in place of those of :mod:`vidnoise.color`."""
+
+    to_rgb: Callable[..., Tensor]
+    apply_correction: Callable[..., Frame]
+
+
+def _kernels(frame: Frame) -> _Kernels | None:
+    """Return the kernels for a frame, if there are any."""
+    device = frame.planes[0].device
+    if not takes(frame):
+        return None
+    if enabled(device):
+        from vidnoise.kernels import planes_in, planes_out
+
+        return _Kernels(planes_in.to_rgb, planes_out.apply_correction)
+    library = kernels_in_use() if device.type == "cpu" else None
+    if library is None:
+        return None
+    return _Kernels(partial(native_planes.to_rgb, library), partial(native_planes.apply_correction, library))
 
 
 def extended(rgb: Tensor, multiple: int) -> Tensor:
@@ -39,10 +62,8 @@ def to_network(frame: Frame, multiple: int, out: Tensor | None = None) -> Tensor
     Returns:
         ``(1, 3, H, W)`` float32 RGB, centred, see :func:`vidnoise.color.to_rgb`, without NaN and infinities.
     """
-    if _has_kernels(frame):
-        from vidnoise.kernels.planes_in import to_rgb as fused
-
-        return fused(frame, multiple, rgb=out)
+    if kernels := _kernels(frame):
+        return kernels.to_rgb(frame, multiple, rgb=out)
     rgb = to_rgb(frame, centred=True)
     if frame.format.is_float:  # a NaN stays one in the output, but must not spread through the state
         rgb = rgb.nan_to_num(nan=0, posinf=1, neginf=0)
@@ -57,10 +78,8 @@ def from_network(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) ->
         clean, noisy: ``(1, 3, H, W)``, padded as by :func:`to_network`.
         strength: Factor on the correction; 0 leaves the samples identical, bit for bit.
     """
-    if _has_kernels(frame):
-        from vidnoise.kernels.planes_out import apply_correction as fused
-
-        return fused(frame, clean, noisy, strength)
+    if kernels := _kernels(frame):
+        return kernels.apply_correction(frame, clean, noisy, strength)
     return apply_correction(frame, difference(frame, clean, noisy, strength), centred=True)
 
 
@@ -71,8 +90,6 @@ def difference(frame: Frame, clean: Tensor, noisy: Tensor, strength: float) -> T
 
 def add_correction(frame: Frame, correction: Tensor) -> Frame:
     """Return ``frame`` with a correction of the same size added to its samples."""
-    if _has_kernels(frame):
-        from vidnoise.kernels.planes_out import apply_correction as fused
-
-        return fused(frame, correction)
+    if kernels := _kernels(frame):
+        return kernels.apply_correction(frame, correction)
     return apply_correction(frame, correction, centred=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vidnoise.kernels import wanted
 from vidnoise.kernels.compile import FOLDER, X86, library_name
 
 LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
@@ -81,3 +82,8 @@ def library() -> Library | None:
         return Library(FOLDER / library_name(level))
     except OSError:
         return None
+
+
+def kernels_in_use() -> Library | None:
+    """Return the compiled kernels, if there are any for this CPU and they are wanted."""
+    return library() if wanted() else None

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vidnoise.kernels import wanted
 from vidnoise.kernels.cpu_operations import CpuOperations
-from vidnoise.kernels.library import Library, library
+from vidnoise.kernels.library import Library, kernels_in_use
 from vidnoise.model.fusion import LEAST_GAIN, LEAST_PREDICTED, filtered, misalignment_evidence, smoothed
 from vidnoise.model.network import LIMIT, LOCAL, core_input, remaining_level
 from vidnoise.model.noise_level import SIGMA_MIN, affine_level, noise_evidence
@@ -181,11 +180,6 @@ class NativeOperations(CpuOperations):
         parameters = float(dtype is torch.bfloat16), *form.parameters
         (result,) = self._run(function.__name__, inputs, [(h, w, *form.channels)], (h, w), *parameters, dtype=dtype)
         return result.permute(0, 3, 1, 2)
-
-
-def kernels_in_use() -> Library | None:
-    """Return the compiled kernels, if there are any for this CPU and they are wanted."""
-    return library() if wanted() else None
 
 
 def operations_for_cpu() -> CpuOperations:

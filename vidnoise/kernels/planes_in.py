@@ -10,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidnoise.color import component
 from vidnoise.color.chroma import siting
 from vidnoise.color.colorimetry import coefficients
 from vidnoise.frame import Frame
 from vidnoise.kernels import OPTIONS, launching_on
+from vidnoise.kernels.planes import components
 
 BLOCK = (4, 64)
 """Rows and columns of half-resolution pixels per program."""
@@ -134,8 +134,7 @@ def to_rgb(frame: Frame, multiple: int = 1, *, rgb: Tensor | None = None) -> Ten
     height, width = frame.height + bottom, frame.width + right
     if rgb is None:
         rgb = torch.empty(1, 3, height, width, device=frame.planes[0].device)
-    names = {"yuv": "yuv", "rgb": "rgb", "gray": "yyy"}[format.family]
-    planes = [component(frame.planes, format, name) for name in names]
+    planes = components(frame)
     k = coefficients(frame)
     site_x, site_y = siting(k.chroma_location, format.log2_chroma_w, format.log2_chroma_h)
     grid = (triton.cdiv(width // 2, BLOCK[1]), triton.cdiv(height // 2, BLOCK[0]))

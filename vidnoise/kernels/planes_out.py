@@ -13,12 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidnoise.color import component
 from vidnoise.color.chroma import siting, taps
 from vidnoise.color.colorimetry import coefficients
 from vidnoise.errors import FormatError
 from vidnoise.frame import Frame
 from vidnoise.kernels import OPTIONS, launching_on
+from vidnoise.kernels.planes import check_covers, components, targets
 
 BLOCK = (4, 64)
 """Rows and columns of chroma samples per program."""
@@ -116,20 +116,9 @@ def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, s
         FormatError: A picture is smaller than the frame, or its rows are not dense.
     """
     format = frame.format
-    for name, image in (("clean", clean), ("noisy", noisy)):
-        if image is not None and (image.shape[2] < frame.height or image.shape[3] < frame.width):
-            raise FormatError(f"{name} is {tuple(image.shape)}, smaller than the frame of {frame.width}x{frame.height}")
-    names = {"yuv": "yuv", "rgb": "rgb", "gray": "yyy"}[format.family]
-    targets = tuple(
-        torch.empty_like(plane, memory_format=torch.contiguous_format)
-        if set(parts) <= set(names)
-        else plane.clone(memory_format=torch.contiguous_format)
-        if set(parts) & set(names)
-        else plane
-        for plane, parts in zip(frame.planes, format.layout, strict=True)
-    )
-    before = [component(frame.planes, format, name) for name in names]
-    after = [component(targets, format, name) for name in names]
+    check_covers(frame, clean=clean, noisy=noisy)
+    made = targets(frame)
+    before, after = components(frame), components(frame, made)
     k = coefficients(frame)
     site_x, site_y = siting(k.chroma_location, format.log2_chroma_w, format.log2_chroma_h)
     factor_x, factor_y = 1 << format.log2_chroma_w, 1 << format.log2_chroma_h
@@ -148,4 +137,4 @@ def apply_correction(frame: Frame, clean: Tensor, noisy: Tensor | None = None, s
             float((1 << (format.bit_depth + format.msb_shift)) - 1), noisy is not None, format.family,
             factor_y, factor_x, first_y, len(weights_y), first_x, len(weights_x), *BLOCK, **OPTIONS,
         )  # fmt: skip
-    return replace(frame, planes=targets)
+    return replace(frame, planes=made)

@@ -15,7 +15,7 @@ from vidnoise.backends import BACKENDS, open_backend
 from vidnoise.backends.device import resolve_device
 from vidnoise.cache import cache_folder
 from vidnoise.errors import VidnoiseError
-from vidnoise.kernels.native_operations import kernels_in_use
+from vidnoise.kernels.library import kernels_in_use
 from vidnoise.sinks.codecs import library_versions, working_encoders
 from vidnoise.weights import find_model, list_models, load_model, read_card
 
