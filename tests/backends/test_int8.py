@@ -30,8 +30,15 @@ def rounded() -> DenoiseNetwork:
     return load_model(f"fast{INT8}").network
 
 
-@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize(("run", "blind"), [(outputs, True), (both_ways, False)])
+@pytest.mark.parametrize(
+    ("name", "run", "blind"),
+    [
+        ("openvino", outputs, True),
+        ("openvino", both_ways, False),
+        ("onnxruntime", outputs, True),
+        pytest.param("onnxruntime", both_ways, False, marks=pytest.mark.slow),
+    ],
+)
 def test_pictures_are_those_of_the_rounded_network(rounded: DenoiseNetwork, name: str, run, blind: bool) -> None:
     reference = run(backend("eager", rounded, torch.int8), blind=blind)
     found = run(backend(name, rounded, torch.int8), blind=blind)

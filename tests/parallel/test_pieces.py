@@ -102,8 +102,10 @@ def test_pieces_that_begin_at_cuts_are_bit_exact(model: Model, lookahead: int, o
     assert max(differences(whole, frames)) > 0
 
 
-@pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize("lookahead", [0, 5])
+@pytest.mark.parametrize(
+    ("lookahead", "interlaced"),
+    [(0, False), (5, True), *(pytest.param(*both, marks=pytest.mark.slow) for both in ((0, True), (5, False)))],
+)
 def test_within_a_scene_a_lead_in_brings_the_state_back(model: Model, lookahead: int, interlaced: bool) -> None:
     # In fields of so few lines, motion is ambiguous, and they do not always agree on cuts.
     frames = [replace(f, interlaced=interlaced) for f in scenes(60, height=64, speed=0 if interlaced else 2)]
