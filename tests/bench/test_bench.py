@@ -30,6 +30,7 @@ from vidnoise.cli import main
 from vidnoise.errors import DeviceError, UnknownModelError, UsageError
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.peers import PEERS
+from vidnoise.kernels.library import kernels_in_use
 from vidnoise.model import TIERS
 from vidnoise.session.denoiser import Denoiser
 
@@ -398,6 +399,14 @@ def test_bounds_of_a_step_that_can_be_done_by_hand() -> None:
     assert with_weights.fused == pytest.approx(found.fused + 2)
 
 
+@pytest.mark.skipif(kernels_in_use() is None, reason="no compiled kernels")
+def test_compiled_kernels_pass_over_memory_less_often() -> None:
+    plain, fused = (count_step(TIERS["fast"], fused=fused) for fused in (False, True))
+    assert fused.convolution_flops == plain.convolution_flops
+    assert fused.unfused_bytes < 0.4 * plain.unfused_bytes
+    assert {"core_input", "warp_bands_2", "rgb_to_bands"} <= {op.name for op in fused.operations}
+
+
 def test_the_roofline_page_has_tiers_parts_machines_and_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidnoise.bench.roofline.ROUNDS", 1)
     page = make_roofline(replace(TINY, precision="fp32"), lambda _: None)
@@ -405,6 +414,7 @@ def test_the_roofline_page_has_tiers_parts_machines_and_sources(monkeypatch: pyt
     for shares in (row["shares"] for row in page["measured"].values()):
         assert sum(shares.values()) == pytest.approx(1, abs=0.01)
     text = roofline_page(page)
+    assert bool(kernels_in_use()) == ("→" in text)
     for word in ("| H100 SXM |", "| Jetson AGX Orin 64 GB |", "| noise level |", "datasheet", "| standard |"):
         assert word in text
     json.dumps(page)

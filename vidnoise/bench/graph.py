@@ -5,7 +5,8 @@ part of an operation is found by which of the network's functions is running.
 
 Counting rules. A convolution: 2 per multiply-add. Per output value, a pooling: its window; a bilinear sample: 8; a
 bicubic one: 32. A reduction: 1 per input value. Any other computation: 1 per output value, with a logarithm counting
-like an addition. Moving data: none. Bytes: every operation reads its inputs and writes its output once; views are free.
+like an addition. Moving data: none. Bytes: every operation reads its inputs and writes its output once; views and
+allocations are free. Of compiled kernels, only the bytes are counted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import inspect
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
@@ -31,7 +32,7 @@ from torch.utils.flop_counter import flop_registry
 from vidnoise.kernels import conversion
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library
-from vidnoise.kernels.native_operations import NativeOperations
+from vidnoise.kernels.native_operations import NativeOperations, operations_for_cpu
 from vidnoise.model import DenoiseNetwork, ModelConfig, flow, luma_chroma, warp, wavelet
 from vidnoise.model.dncnn import DnCNN
 from vidnoise.model.fusion import TemporalFusion
@@ -72,11 +73,12 @@ _PART_OF: dict[CodeType, str] = {
 }
 
 _MOVES = {
-    "_to_copy", "alias", "arange", "cat", "clone", "constant_pad_nd", "copy_", "empty", "empty_like", "fill_", "full",
+    "_to_copy", "alias", "arange", "cat", "clone", "constant_pad_nd", "copy_", "fill_", "full",
     "full_like", "index", "index_select", "lift_fresh", "ones", "pad", "pixel_shuffle", "reflection_pad2d", "repeat",
     "repeat_interleave", "replication_pad2d", "scalar_tensor", "select_copy", "slice_copy", "stack", "zeros",
-    "zeros_like", "contiguous", "to", "new_zeros", "empty_strided",
+    "zeros_like", "contiguous", "to", "new_zeros",
 }  # fmt: skip
+_ALLOCATES = {"empty", "empty_like", "empty_strided", "new_empty"}
 _REDUCES = {"mean", "sum", "amax", "amin", "linalg_vector_norm", "max", "min", "prod", "all", "any"}
 
 
@@ -185,6 +187,8 @@ class _Counter(TorchDispatchMode):
         if outputs and not changes_input and all(_storage(t) in places for t in outputs):
             return out  # a view
         name = func.overloadpacket.__name__
+        if name in _ALLOCATES:
+            return out
         read = {id(t): _bytes(t) for t in inputs if _storage(t) not in self._weights}
         moved = sum(read.values()) + sum(_bytes(t) for t in outputs)
         flops = _flops(func, name, args, kwargs, inputs, outputs)
@@ -196,6 +200,11 @@ class _Counter(TorchDispatchMode):
             )
         )  # fmt: skip
         return out
+
+    def add_kernel(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], part: str) -> None:
+        """Record a compiled kernel, which PyTorch's dispatcher does not see."""
+        moved = sum(_bytes(t) for t in (*inputs, *outputs))
+        self.operations.append(Operation(part, name, 0, moved / self._pixels, False, False))
 
 
 def _flops(func: Any, name: str, args: Any, kwargs: Any, inputs: list[Tensor], outputs: list[Tensor]) -> float:
@@ -216,9 +225,32 @@ def _flops(func: Any, name: str, args: Any, kwargs: Any, inputs: list[Tensor], o
     return float(written)
 
 
+@contextlib.contextmanager
+def _observed_kernels(around: Callable[..., contextlib.AbstractContextManager[object]]) -> Iterator[None]:
+    """Run compiled kernels within ``around(part, name, inputs, outputs)``."""
+    run = Library.run
+
+    def observed(self: Library, name: str, inputs: Any, outputs: Any, *rest: Any) -> None:
+        with around(_part_of(sys._getframe(1)), name, inputs, outputs):
+            run(self, name, inputs, outputs, *rest)
+
+    Library.run = observed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Library.run = run  # type: ignore[method-assign]
+
+
 @functools.cache
-def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Graph:
-    """Count one blind step of a network with a configuration; ``dtype`` is the precision of its convolutions."""
+def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32, *, fused: bool = False) -> Graph:
+    """Count one blind step of a network.
+
+    Args:
+        config: The network's configuration.
+        dtype: Precision of its convolutions.
+        fused: Count it as it runs on a CPU, with :func:`operations_for_cpu`, instead of in its plain form. OpenCV's
+            operations are not seen.
+    """
     network = DenoiseNetwork(config).eval().requires_grad_(False).in_precision(dtype)
     noisy = torch.rand(1, 3, SIZE, SIZE)
     state = network.initial_state(1, SIZE, SIZE)
@@ -226,7 +258,14 @@ def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Graph
     weights = {_storage(p) for p in network.parameters()}
     # Not in inference mode, in which composite operations reach the dispatcher undivided.
     counter = _Counter(weights, SIZE * SIZE)
-    with torch.no_grad(), counter:
+
+    def count(part: str, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Any:
+        counter.add_kernel(name, inputs, outputs, part)
+        return contextlib.nullcontext()
+
+    if fused:
+        network.operations = operations_for_cpu()
+    with torch.no_grad(), counter, _observed_kernels(count):
         network.step(noisy, None, 1.0, continues, state)
     n_weights = sum(p.numel() for p in network.parameters())
     state_bytes = sum(t.numel() * t.element_size() for t in state) / SIZE**2
@@ -241,22 +280,6 @@ class _Timer(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
 
 
-@contextlib.contextmanager
-def _labelled_kernels() -> Iterator[None]:
-    """Label compiled kernels, too, which PyTorch's dispatcher does not see."""
-    run = Library.run
-
-    def labelled(*args: Any) -> None:
-        with record_function(f"part: {_part_of(sys._getframe(1))}"):
-            run(*args)
-
-    Library.run = labelled  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Library.run = run  # type: ignore[method-assign]
-
-
 def time_by_part(push: Any, frames: list[Any], device: torch.device) -> dict[str, float]:
     """Measure the milliseconds per frame in each part by torch.profiler, in host time on the CPU, else in device time.
 
@@ -269,7 +292,11 @@ def time_by_part(push: Any, frames: list[Any], device: torch.device) -> dict[str
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     for frame in frames[:2]:
         push(frame)
-    with profile(activities=activities) as measured, _Timer(), _labelled_kernels():
+
+    def label(part: str, *_: object) -> Any:
+        return record_function(f"part: {part}")
+
+    with profile(activities=activities) as measured, _Timer(), _observed_kernels(label):
         start = time.perf_counter()
         for frame in frames[2:]:
             push(frame)

@@ -20,6 +20,7 @@ from vidnoise.bench.gpus import GPUS
 from vidnoise.bench.graph import Graph, count_step, time_by_part
 from vidnoise.bench.results import table
 from vidnoise.bench.rounds import describe_machine
+from vidnoise.kernels.library import kernels_in_use
 from vidnoise.model import TIERS
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import find_model, list_models, read_card
@@ -78,6 +79,8 @@ def make_roofline(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
     dtype = resolve_precision(case.precision, device)
     pixels = case.padded_pixels
     graphs = {tier: count_step(config, dtype) for tier, config in TIERS.items()}
+    # GPUs have kernels for the same operations, which bear the same bytes.
+    kernels = {tier: count_step(config, dtype, fused=True) for tier, config in TIERS.items() if kernels_in_use()}
     say(f"counted: {', '.join(graphs)}")
     tiers = {name: tier for name in list_models() if (tier := read_card(find_model(name))[0].tier) == name}
     measured = _measure(list(tiers), case, device, dtype, say)
@@ -87,7 +90,7 @@ def make_roofline(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
         "height": case.height,
         "width": case.width,
         "precision": str(dtype).removeprefix("torch."),
-        "tiers": {tier: _counted(graph) for tier, graph in graphs.items()},
+        "tiers": {tier: _counted(graph, kernels.get(tier)) for tier, graph in graphs.items()},
         "gpus": [asdict(gpu) | {"ms": _on_gpu(gpu, graphs, pixels)} for gpu in GPUS],
         "ceilings": measured["ceilings"],
         "measured": {
@@ -97,14 +100,20 @@ def make_roofline(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def _counted(graph: Graph) -> dict[str, Any]:
-    parts = {
+def _counted(graph: Graph, kernels: Graph | None) -> dict[str, Any]:
+    """Return the figures of a step in its plain form and, if there are any, with compiled kernels."""
+    parts: dict[str, dict[str, Any]] = {
         part: {"operations": len(ops), "flops": sum(o.flops for o in ops), "bytes": sum(o.bytes for o in ops)}
         for part, ops in graph.by_part().items()
     }
+    if kernels is not None:
+        for part, ops in kernels.by_part().items():
+            found = parts.setdefault(part, {"operations": 0, "flops": 0.0, "bytes": 0.0})
+            found |= {"kernel_operations": len(ops), "kernel_bytes": sum(o.bytes for o in ops)}
     return {
         "operations": len(graph.operations), "flops": graph.flops, "convolution_flops": graph.convolution_flops,
         "fused_bytes": graph.fused_bytes, "layered_bytes": graph.layered_bytes, "unfused_bytes": graph.unfused_bytes,
+        "kernel_bytes": kernels.unfused_bytes if kernels else None,
         "weight_bytes": graph.weight_bytes, "parts": parts,
     }  # fmt: skip
 
@@ -166,20 +175,18 @@ def markdown(page: dict[str, Any]) -> str:
         f"A blind step with a past, per pixel of the frame; convolutions in {precision}, all else in float32.", "",
     ]  # fmt: skip
     head = ["tier", "FLOP", "of these in convolutions", "bytes, fused", "bytes, by layer", "bytes, unfused",
-            "operations", "weights, MB"]  # fmt: skip
+            "bytes, compiled kernels", "operations", "weights, MB"]  # fmt: skip
     lines += table(head, [
         [t, f"{c['flops']:,.0f}", f"{c['convolution_flops']:,.0f}", f"{c['fused_bytes']:,.0f}",
-         f"{c['layered_bytes']:,.0f}", f"{c['unfused_bytes']:,.0f}", str(c["operations"]),
+         f"{c['layered_bytes']:,.0f}", f"{c['unfused_bytes']:,.0f}",
+         "–" if c["kernel_bytes"] is None else f"{c['kernel_bytes']:,.0f}", str(c["operations"]),
          f"{c['weight_bytes'] / 1e6:.2f}"]
         for t, c in tiers.items()
     ])  # fmt: skip
-    lines += ["", *_ASSUMPTIONS.splitlines(), "", "By part, FLOP and unfused bytes per pixel (operations):", ""]
+    by_part = "By part, per pixel: FLOP; bytes read and written, unfused and by compiled kernels (operations):"
+    lines += ["", *_ASSUMPTIONS.splitlines(), "", by_part, ""]
     parts = list(dict.fromkeys(part for c in tiers.values() for part in c["parts"]))
-    lines += table(["part", *tiers], [
-        [part, *(f"{p['flops']:,.0f}, {p['bytes']:,.0f} ({p['operations']})" if (p := c["parts"].get(part)) else "–"
-                 for c in tiers.values())]
-        for part in parts
-    ])  # fmt: skip
+    lines += table(["part", *tiers], [[part, *(_work(c["parts"].get(part)) for c in tiers.values())] for part in parts])
     lines += ["", "## Minimum time on common GPUs", "",
               f"Milliseconds a frame at {size}: fused / by layer / unfused, by published peaks (float16 convolutions,",
               "float32 for the rest).", ""]  # fmt: skip
@@ -194,17 +201,31 @@ def markdown(page: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_CONVOLUTIONS = {"noise level", "fusion", "core"}
+"""Parts whose arithmetic is in convolutions."""
+
+
+def _work(part: dict[str, Any] | None) -> str:
+    """Format the work of a part of a step."""
+    if part is None:
+        return "–"
+    bytes, operations = f"{part['bytes']:,.0f}", f"{part['operations']}"
+    if "kernel_bytes" in part:
+        bytes, operations = f"{bytes} → {part['kernel_bytes']:,.0f}", f"{operations} → {part['kernel_operations']}"
+    return f"{part['flops']:,.0f}; {bytes} ({operations})"
+
+
 _ASSUMPTIONS = """\
 - *Fused*: only the picture (float32 RGB), the state (read and written) and the weights go through memory. No program
   can need less; none comes close, as tiles of a picture would have to pass through the whole network within the caches.
 - *By layer*: in addition, convolutions and warps read their inputs and write their outputs; all else is fused into
   them, as by a good compiler.
 - *Unfused*: every operation reads its inputs and writes its output, as in eager PyTorch. Caches reduce this: on a CPU
-  the intermediate pictures of a small frame stay in the last-level cache.
+  the intermediate pictures of a small frame stay in the last-level cache. *Compiled kernels*: the same on a CPU, where
+  the chains of operations between convolutions are one kernel each.
 - A multiply-add is 2 FLOP; an addition, a logarithm or an exponential 1; a bilinear sample 8, a bicubic one 32.
-  Operations that only move data have none. The plain form of the network is counted; backends replace some operations
-  (warps by OpenCV, fused kernels), which changes bytes, not convolutions. Kernel launches (microseconds each on a GPU),
-  colour conversion and cut detection are not counted."""
+  Operations that only move data have none. The plain form of the network is counted. Kernel launches (microseconds
+  each on a GPU), colour conversion and cut detection are not counted."""
 
 
 def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[str]:
@@ -227,12 +248,27 @@ def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[
     ])  # fmt: skip
     lines += [
         "",
-        "Share of a frame's time in per cent, by torch.profiler, which makes small operations slower; the bicubic",
-        "warps are OpenCV's and count as outside PyTorch.",
+        "Milliseconds by part, by torch.profiler, which makes small operations slower, scaled to the time above; in",
+        "brackets, the per cent of the ceilings of arithmetic and of memory that the part reaches, by the work counted",
+        "above (that of the compiled kernels, where it is known).",
         "",
     ]
     parts = list(dict.fromkeys(part for row in models.values() for part in row["shares"]))
     lines += table(["part", *models], [
-        [part, *(f"{100 * row['shares'].get(part, 0):.1f}" for row in models.values())] for part in parts
+        [part, *(_reached(part, row, page["tiers"].get(name), page) for name, row in models.items())] for part in parts
     ])  # fmt: skip
     return lines
+
+
+def _reached(part: str, row: dict[str, Any], work: dict[str, Any] | None, page: dict[str, Any]) -> str:
+    """Format the time of a part, with what it reaches of the ceilings."""
+    ms = row["ms"] * row["shares"].get(part, 0)
+    counted = (work or {"parts": {}})["parts"].get(part)
+    if not counted or ms < 0.05:
+        return f"{ms:,.1f}"
+    ceilings, per_second = page["ceilings"], -(-page["height"] // 16) * -(-page["width"] // 16) * 256 / (1e-3 * ms)
+    peak = ceilings["gflops"] if part in _CONVOLUTIONS else ceilings["gflops_fp32"]
+    moved = counted.get("kernel_bytes", counted["bytes"])
+    arithmetic = 100e-9 * per_second * counted["flops"] / peak
+    memory = 100e-9 * per_second * moved / ceilings["gbps"]
+    return f"{ms:,.1f} ({arithmetic:.0f}, {memory:.0f})"
