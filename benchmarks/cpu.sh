@@ -1,7 +1,7 @@
 #!/bin/sh
-# All that is measured on a CPU, into benchmarks/: speed.json, speed-tiers.json, speed-end-to-end.json,
-# speed-streams.json, roofline.json, each with its tables. Ten minutes on two cores; the machine should do nothing else.
-# With "compile" speed-compile.json too, which takes three more.
+# All that is measured on a CPU, into benchmarks/: speed.json (the tiers, other filters, a network of FFDNet's size),
+# speed-backends.json, speed-end-to-end.json, speed-streams.json, roofline.json, each with its tables. A quarter of an hour
+# on two cores; the machine should do nothing else. With "compile" speed-compile.json too, which takes three minutes more.
 #
 #     benchmarks/cpu.sh [THREADS] [NOTE] [compile]
 set -eu
@@ -10,12 +10,12 @@ threads="${1:-$(nproc)}"
 note="${2:-}"
 bench() { "${VIDNOISE:-.venv/bin/vidnoise}" bench --device cpu --threads "$threads" --note "$note" "$@"; }
 
-bench --backends eager,openvino,onnxruntime:fp32,auto --sizes 540p,1080p --frames 20 --seconds-per-case 4 \
-    --peers -o benchmarks/speed.json
-bench --models fast,standard,quality --backends eager --sizes 540p,1080p --frames 6 --seconds-per-case 2 \
-    -o benchmarks/speed-tiers.json
-bench --sizes 540p,1080p --frames 60 --seconds-per-case 6 --end-to-end -o benchmarks/speed-end-to-end.json
-bench --models fast --sizes 320x180,540p --streams 1,2,4,8,16 --frames 10 --seconds-per-case 4 \
+bench --models fast,standard,quality --backends eager --sizes 1080p,2160p --frames 5 --seconds-per-case 2 \
+    --peers hqdn3d,nlmeans,bm3d,opencv-nlm,ffdnet-size -o benchmarks/speed.json
+bench --models fast,standard --backends eager,openvino,openvino:int8,onnxruntime:fp32 --sizes 540p,1080p --frames 10 \
+    --seconds-per-case 3 -o benchmarks/speed-backends.json
+bench --sizes 1080p,2160p --frames 10 --seconds-per-case 5 --end-to-end -o benchmarks/speed-end-to-end.json
+bench --models fast --sizes 320x180,540p --streams 1,2,4,8 --frames 10 --seconds-per-case 4 \
     -o benchmarks/speed-streams.json
 bench --roofline --sizes 1080p -o benchmarks/roofline.md
 [ "${3:-}" = compile ] || exit 0

@@ -17,6 +17,7 @@ import torch
 from vidnoise.backends import BACKENDS
 from vidnoise.bench.cases import Case, config_of, make_cases, noisy_frames, parse_size
 from vidnoise.bench.ceilings import Ceilings, Probe
+from vidnoise.bench.ffdnet_size import FFDNET_SIZE, _network
 from vidnoise.bench.filters import CLIP, FilterCase, choose_filters, filter_clip
 from vidnoise.bench.graph import PARTS, Graph, Operation, _Counter, count_step, time_by_part
 from vidnoise.bench.regression import compare
@@ -199,6 +200,23 @@ def test_results_are_written_as_json_and_tables(results: dict[str, Any], tmp_pat
     assert "- lost, 64x48: it is lost" in text
 
 
+def test_several_sizes_begin_with_a_table_of_frames_per_second(results: dict[str, Any]) -> None:
+    works = results["cases"][0]
+    text = markdown(results | {"cases": [works | {"fps": 12.34}, works | {"width": 128, "fps": 1.5}]})
+    nlm = results["filters"][0]["fps"]
+    assert "| frames per second | 64x48 | 128x48 |\n|---|--:|--:|\n| fast, eager, fp32 | 12 | 1.50 |\n" in text
+    assert f"| opencv-nlm | {nlm:.{2 if nlm < 10 else 0}f} | – |" in text
+
+
+def test_a_network_of_the_size_of_ffdnet_is_timed() -> None:
+    case = FilterCase(FFDNET_SIZE, 33, 47, 60)
+    case.burst(filter_clip(33, 47))
+    row = case.result()
+    assert (row["status"], row["filter"], row["is_below"]) == ("ok", "ffdnet-size", False)
+    # As its authors count it: 0.85 M parameters, on a quarter of the pixels.
+    assert sum(p.numel() for p in _network().parameters()) == pytest.approx(0.85e6, rel=0.01)
+
+
 def test_results_are_drawn(results: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from vidnoise.bench.plot import plot_results
@@ -250,7 +268,7 @@ def test_a_filter_that_is_lost_in_starting_its_program_is_given_as_a_bound(monke
 
 def test_filters_by_name() -> None:
     assert choose_filters("none") == []
-    assert len(choose_filters("all")) == len(PEERS)
+    assert len(choose_filters("all")) == len(PEERS) + 1  # a network that is only timed
     assert [p.name for p in choose_filters("hqdn3d,opencv-nlm")] == ["hqdn3d", "opencv-nlm"]
     with pytest.raises(UsageError, match="unknown peer 'nlm'"):
         choose_filters("nlm")
@@ -259,7 +277,7 @@ def test_filters_by_name() -> None:
 @pytest.mark.slow
 def test_measuring_needs_neither_av_nor_click() -> None:
     """A GPU machine that has torch, NumPy and OpenCV only can measure all but whole runs."""
-    modules = "cases, ceilings, filters, graph, regression, results, roofline, rounds, session, worker"
+    modules = "cases, ceilings, ffdnet_size, filters, graph, regression, results, roofline, rounds, session, worker"
     script = f"""
 import sys
 sys.modules.update(dict.fromkeys(("av", "click", "rich", "matplotlib", "ffmpeg")))

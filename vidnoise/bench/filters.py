@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from vidnoise.bench.cases import SIGMA, noisy_frames
+from vidnoise.bench.ffdnet_size import FFDNET_SIZE
 from vidnoise.color import to_rgb
 from vidnoise.errors import UsageError
 from vidnoise.evaluation.peers import PEERS, Peer
 
 DEFAULT = "hqdn3d,atadenoise,vaguedenoiser,nlmeans,opencv-nlm"
 """Filters that take seconds, not minutes."""
+
+FILTERS: dict[str, Peer] = {**PEERS, FFDNET_SIZE.name: FFDNET_SIZE}
+"""All that can be timed."""
 
 CLIP = 5
 """Frames per call."""
@@ -80,11 +84,11 @@ def choose_filters(names: str) -> list[Peer]:
         UsageError: There is no such filter.
     """
     if names in ("none", "all"):
-        return list(PEERS.values()) if names == "all" else []
-    unknown = [name for name in names.split(",") if name not in PEERS]
+        return list(FILTERS.values()) if names == "all" else []
+    unknown = [name for name in names.split(",") if name not in FILTERS]
     if unknown:
-        raise UsageError(f"unknown peer {unknown[0]!r}; there are: all, none, {', '.join(PEERS)}")
-    return [PEERS[name] for name in names.split(",")]
+        raise UsageError(f"unknown peer {unknown[0]!r}; there are: all, none, {', '.join(FILTERS)}")
+    return [FILTERS[name] for name in names.split(",")]
 
 
 def filter_clip(height: int, width: int) -> Tensor:

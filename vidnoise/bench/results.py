@@ -91,9 +91,11 @@ def _how(results: Results) -> list[str]:
 
 
 def markdown(results: Results) -> str:
-    """Format a table for each size, one of whole runs, and the failures."""
+    """Format the frames per second, a table for each size, one of whole runs, and the failures."""
     lines = _how(results)
     sizes = list(dict.fromkeys(size_of(row) for row in (*results["cases"], *results["filters"])))
+    if len(sizes) > 1:
+        lines += ["", *_summary(sizes, results)]
     for size in sizes:
         lines += ["", *_cases_at(size, results)]
     runs = [row for row in results["end_to_end"] if row["status"] == "ok"]
@@ -113,6 +115,17 @@ def markdown(results: Results) -> str:
     if failed:
         lines += ["", "Not measured:", "", *failed]
     return "\n".join(lines) + "\n"
+
+
+def _summary(sizes: list[str], results: Results) -> list[str]:
+    """Format frames per second by size, of all that were measured."""
+    fps: dict[str, dict[str, str]] = {}
+    for row in (*results["cases"], *results["filters"]):
+        if row["status"] == "ok":
+            name = row.get("filter") or name_of(row)
+            above = "> " if row.get("is_below") else ""
+            fps.setdefault(name, {})[size_of(row)] = f"{above}{row['fps']:.{2 if row['fps'] < 10 else 0}f}"
+    return table(["frames per second", *sizes], [[name, *(by.get(s, "–") for s in sizes)] for name, by in fps.items()])
 
 
 def _cases_at(size: str, results: Results) -> list[str]:

@@ -29,6 +29,7 @@ from vidnoise.bench.graph import count_step
 from vidnoise.bench.worker import Worker, WorkerError
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.peers import Peer
+from vidnoise.kernels.library import kernels_in_use
 from vidnoise.opencv import cv2
 
 ROUNDS = 5
@@ -190,13 +191,14 @@ def _shares(case: Case, ms: float, dtype: torch.dtype, ceilings: dict[str, float
     config = config_of(case.model)
     pixels, seconds = case.padded_pixels, ms / 1e3
     graph = count_step(config, dtype)
+    operations = count_step(config, dtype, fused=case.device == "cpu" and kernels_in_use() is not None)
     gflops = 2e3 * kilo_macs(config) * pixels / seconds / 1e9
     return {
         "gflops": round(gflops, 2),
         "arithmetic_share": round(gflops / ceilings["gflops"], 4),
         "memory_share_fused": round(graph.fused_bytes * pixels / seconds / 1e9 / ceilings["gbps"], 4),
         "memory_share_layered": round(graph.layered_bytes * pixels / seconds / 1e9 / ceilings["gbps"], 4),
-        "memory_share_unfused": round(graph.unfused_bytes * pixels / seconds / 1e9 / ceilings["gbps"], 4),
+        "memory_share_unfused": round(operations.unfused_bytes * pixels / seconds / 1e9 / ceilings["gbps"], 4),
     }
 
 
