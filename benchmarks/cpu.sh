@@ -11,7 +11,7 @@ note="${2:-}"
 bench() { "${VIDNOISE:-.venv/bin/vidnoise}" bench --device cpu --threads "$threads" --note "$note" "$@"; }
 
 bench --models fast,standard,quality --backends eager --sizes 1080p,2160p --frames 5 --seconds-per-case 2 \
-    --peers hqdn3d,nlmeans,bm3d,opencv-nlm,ffdnet-size -o benchmarks/speed.json
+    --peers hqdn3d,nlmeans,bm3d-ffmpeg,opencv-nlm,ffdnet-size -o benchmarks/speed.json
 bench --models fast,standard --backends eager,openvino,openvino:int8,onnxruntime:fp32 --sizes 540p,1080p --frames 10 \
     --seconds-per-case 3 -o benchmarks/speed-backends.json
 bench --sizes 1080p,2160p --frames 10 --seconds-per-case 5 --end-to-end -o benchmarks/speed-end-to-end.json

@@ -37,9 +37,9 @@ class Purpose(NamedTuple):
 
 
 PURPOSES = {
-    "fast": Purpose("a third of the work of standard", "video is live, or a CPU has no time for more"),
+    "fast": Purpose("2.2 times as fast as standard on a CPU", "video is live, or a CPU has no time for more"),
     "standard": Purpose("the default: the best pictures for the work", "in doubt"),
-    "quality": Purpose("better pictures for 3.5 times the work of standard", "there is a GPU, or time"),
+    "quality": Purpose("better pictures in 2.9 times the time of standard on a CPU", "there is a GPU, or time"),
     "standard-awgn": Purpose(
         "the network of standard, for white Gaussian noise only", "the noise is synthetic, as in published tables"
     ),
