@@ -30,7 +30,7 @@ class ParallelDenoiser:
     Args:
         open_team: Begins the workers, when the first frame is asked for; they are ended with the stream.
         cutter: Cuts the stream into pieces.
-        model_name: Name of the model, for statistics.
+        model_name: Name of the model, for statistics, until a worker says which weights it has.
         should_stop: Called regularly; when it returns True, the stream ends with what is finished without a gap.
     """
 
@@ -95,7 +95,8 @@ class ParallelDenoiser:
                 if not must_wait():
                     waiting[0] = _Waiting(work, itertools.chain([frame], wanted))
                     return
-            self.estimated_sigma, self.backend_name, self.dtype = clean.sigma, clean.backend, clean.precision
+            self.estimated_sigma, self.model_name = clean.sigma, clean.model
+            self.backend_name, self.dtype = clean.backend, clean.precision
             yield replace(frame, planes=tuple(map(as_plane, clean.planes)))
 
 

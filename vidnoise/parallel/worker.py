@@ -61,6 +61,8 @@ class Clean(NamedTuple):
     planes: tuple[np.ndarray, ...]
     sigma: float | None
     """Noise level, see :attr:`Denoiser.estimated_sigma`."""
+    model: str
+    """Name of the weights: in int8, not those that were asked for."""
     backend: str
     precision: str
 
@@ -106,7 +108,7 @@ class Worker:
             wanted = itertools.islice(clean, outline.n_lead, outline.n_lead + outline.n_wanted)
             for frame in stack.enter_context(contextlib.closing(transfer.download(wanted))):
                 planes = tuple(plane.numpy() for plane in frame.planes)
-                yield Clean(planes, first.estimated_sigma, first.backend_name, precision)
+                yield Clean(planes, first.estimated_sigma, first.model_name, first.backend_name, precision)
 
 
 def packed(frame: Frame) -> Frame:
