@@ -20,6 +20,7 @@ from vidnoise._version import __version__
 from vidnoise.errors import VidnoiseError
 
 if TYPE_CHECKING:
+    from vidnoise.allocator import keep_freed_memory
     from vidnoise.api import denoise, denoise_file, denoise_image
     from vidnoise.frame import ColorInfo, Frame, Packet, PixelFormat, StreamInfo
     from vidnoise.model import State
@@ -55,6 +56,7 @@ __all__ = [
     "denoise",
     "denoise_file",
     "denoise_image",
+    "keep_freed_memory",
     "list_models",
     "load_model",
     "open_sink",
@@ -64,6 +66,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "allocator": ("keep_freed_memory",),
     "api": ("denoise", "denoise_file", "denoise_image"),
     "frame": ("ColorInfo", "Frame", "Packet", "PixelFormat", "StreamInfo"),
     "model": ("State",),

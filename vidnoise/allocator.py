@@ -43,9 +43,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory for the next frame, instead of returning it to the system each time.
 
     By default, glibc maps large blocks anew for each allocation, and the system clears all their pages, which takes a
-    tenth to a sixth of a frame's time on a CPU. Peak memory is the same, but it is not returned in between. Meant for
-    programs that own their process; other C libraries are left alone, and so are processes with ``MALLOC_*``
-    variables.
+    tenth to a fifth of a frame's time on a CPU. Peak memory is the same, but it is not returned in between. The command
+    does this; programs that own their process may call it once, before the first frame. Other C libraries are left
+    alone, and so are processes with ``MALLOC_*`` variables.
 
     Returns:
         Whether the settings were applied.
