@@ -41,3 +41,12 @@ def test_the_manual_names_every_command_and_option(capsys) -> None:
             for option in command.params:
                 if isinstance(option, click.Option) and not option.hidden:
                     assert all(flag in text for flag in (*option.opts, *option.secondary_opts)), option.opts
+
+
+def test_an_example_file_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cameras", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "\n  [camera.door]\n  input = " in text
+    assert "\\b" not in text
+    assert main(["--man"]) == 0
+    assert "\n    [camera.door]\n    input = " in capsys.readouterr().out

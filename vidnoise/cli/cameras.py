@@ -57,7 +57,7 @@ class Camera:
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 @click.option("-v", "--verbose", count=True, help="Show choices and their reasons; -vv for debugging.")
 def cameras(path: str, quiet: bool, verbose: int) -> int:
-    r"""Denoise the cameras listed in FILE, a TOML file, until they end or Ctrl-C.
+    """Denoise the cameras listed in FILE, a TOML file, until they end or Ctrl-C.
 
     \b
     model = "fast"                # options for all cameras
@@ -68,7 +68,7 @@ def cameras(path: str, quiet: bool, verbose: int) -> int:
 
     A camera that fails does not stop the others, and is started again after 10 seconds. Files then continue in the
     next free name (door-2.mkv).
-    """
+    """  # noqa: D301 - click wants the character itself
     found = read_cameras(Path(path))
     check_places([c.output for c in found], reads=[path, *(c.source for c in found)])
     there = existing([Job(c.source, c.output) for c in found if not c.options.overwrite])

@@ -40,8 +40,12 @@ def _options(command: click.Command, ctx: click.Context) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    for paragraph in text.replace("\b", "").split("\n\n"):
-        yield from (_escaped(" ".join(paragraph.split())), ".PP")
+    for paragraph in text.split("\n\n"):
+        if paragraph.lstrip(" ").startswith("\b"):  # click's mark of lines that stay as they are
+            lines = paragraph.lstrip(" ").removeprefix("\b").strip("\n").split("\n")
+            yield from (".nf", *map(_escaped, lines), ".fi", ".PP")
+        else:
+            yield from (_escaped(" ".join(paragraph.split())), ".PP")
 
 
 def _escaped(text: str) -> str:
