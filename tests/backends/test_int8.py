@@ -36,7 +36,7 @@ def rounded() -> DenoiseNetwork:
         ("openvino", outputs, True),
         ("openvino", both_ways, False),
         ("onnxruntime", outputs, True),
-        pytest.param("onnxruntime", both_ways, False, marks=pytest.mark.slow),
+        ("onnxruntime", both_ways, False),
     ],
 )
 def test_pictures_are_those_of_the_rounded_network(rounded: DenoiseNetwork, name: str, run, blind: bool) -> None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime in float32 or int8, for CPUs on which PyTorch is slow."""
+"""ONNX Runtime for the spatial core on the CPU, for CPUs on which PyTorch's convolutions are slow."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidnoise.backends.exported import Exported
+from vidnoise.backends.eager import Eager
 from vidnoise.errors import BackendError
-from vidnoise.export.graph import KINDS, Size
+from vidnoise.export.graph import KINDS
 from vidnoise.export.onnxruntime import import_onnxruntime, open_session
 from vidnoise.export.store import stored_onnx
 from vidnoise.model import DenoiseNetwork
+from vidnoise.model.dncnn import CoreOutput
 
 
-class OnnxRuntime(Exported):
-    """The ONNX Runtime backend. One session per kind of graph serves all sizes."""
+class OnnxRuntime(Eager):
+    """The ONNX Runtime backend: all but the spatial core as in :class:`Eager`. One session serves all sizes."""
 
     name = "onnxruntime"
 
@@ -26,16 +27,16 @@ class OnnxRuntime(Exported):
             raise BackendError(
                 'backend onnxruntime runs on the CPU in fp32 or int8: use device="cpu", precision="fp32"'
             )
-        super().__init__(network, device)
-        self._dtype = dtype
-        self._sessions: dict[str, Any] = {}
+        super().__init__(network, device=device, dtype=dtype)
+        self._plain, self._dtype = network, dtype
+        self._session: Any = None
+        self.network.core_elsewhere = self._core
 
-    def _session(self, kind: str) -> Any:
-        if kind not in self._sessions:
-            with stored_onnx(self._network, kind, self._dtype) as path:
-                self._sessions[kind] = open_session(path, torch.get_num_threads())
-        return self._sessions[kind]
-
-    def _run(self, kind: str, size: Size, inputs: dict[str, Tensor]) -> list[Tensor]:
-        fed = {name: tensor.numpy() for name, tensor in inputs.items()}
-        return [torch.from_numpy(array) for array in self._session(kind).run(KINDS[kind].outputs, fed)]
+    def _core(self, inputs: Tensor, hidden: Tensor) -> CoreOutput:
+        """Run the core; arguments as for :meth:`DnCNN.forward`."""
+        if self._session is None:
+            with stored_onnx(self._plain, "core", self._dtype) as path:
+                self._session = open_session(path, torch.get_num_threads())
+        names = KINDS["core"]
+        fed = {n: t.contiguous().numpy() for n, t in zip(names.inputs, (inputs, hidden), strict=True)}
+        return CoreOutput(*map(torch.from_numpy, self._session.run(names.outputs, fed)))
