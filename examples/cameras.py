@@ -30,7 +30,6 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for camera-1.mkv, camera-2.mkv, ...")
     parser.add_argument("--model", default="fast", help="one that keeps up with all cameras, as no frame is dropped")
     args = parser.parse_args()
-    vidnoise.keep_freed_memory()  # faster on a CPU, and nothing else in this process minds
     args.output.mkdir(parents=True, exist_ok=True)
     batch, streams = vidnoise.StreamBatch(args.model), {}
     for number, camera in enumerate(args.cameras, 1):
