@@ -163,7 +163,7 @@ def fast() -> DenoiseNetwork:
     [
         (torch.float32, True, outputs, 1),
         (torch.float16, False, outputs, 1),
-        (torch.float32, True, both_ways, 3),
+        pytest.param(torch.float32, True, both_ways, 3, marks=pytest.mark.slow),
         (torch.float32, False, both_ways, 2),
     ],
     ids=["blind", "told in halves", "both ways", "both ways, told"],

@@ -337,6 +337,7 @@ def test_int8_is_exported_as_integers(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_int8_as_an_openvino_ir(tmp_path: Path) -> None:
     path = tmp_path / "fast8.xml"
     assert main(["export", "fast", "-o", str(path), "--precision", "int8", "--sigma", "told"]) == 0

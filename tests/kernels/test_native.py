@@ -185,6 +185,7 @@ def test_a_stream(dtype: torch.dtype) -> None:
         assert difference.flatten().quantile(0.99) < 1.5 / 255
 
 
+@pytest.mark.slow  # a wheel is compiled by the checks of releases, too
 def test_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if KERNELS is not None and KERNELS.path.name != library_name(None):  # one level of two: each takes seconds
         monkeypatch.setattr("vidnoise.kernels.compile.LEVELS", (KERNELS.path.stem.removeprefix("libvidnoise-"),))
