@@ -51,13 +51,13 @@ class Core:
     def __init__(self, network: DenoiseNetwork, dtype: torch.dtype) -> None:
         self._network, self._dtype = network, dtype
         self._openvino = import_openvino()
-        self._requests: dict[tuple[Size, torch.dtype], Any] = {}
+        self._requests: dict[Size, Any] = {}
 
     def __call__(self, inputs: Tensor, hidden: Tensor) -> CoreOutput:
         """Run the core; arguments as for :meth:`DnCNN.forward`."""
         n, _, h, w = inputs.shape
         size = n, 2 * h, 2 * w
-        request = self._request(size, inputs.dtype)
+        request = self._request(size)
         residual, after = (torch.empty(shape_of(name, self._network, size)) for name in ("residual", "hidden"))
         residual = residual.contiguous(memory_format=torch.channels_last)
         request.set_input_tensor(0, self._shared(inputs.permute(0, 2, 3, 1)))
@@ -67,12 +67,12 @@ class Core:
         request.infer()
         return CoreOutput(residual, after)
 
-    def _request(self, size: Size, dtype: torch.dtype) -> Any:
-        if (size, dtype) not in self._requests:
+    def _request(self, size: Size) -> Any:
+        if size not in self._requests:
             with stored_onnx(self._network, "core", self._dtype) as path:
                 graph = read_graph(path, self._network, size)
             compiled = openvino_core().compile_model(
-                self._channels_last(graph, dtype), "CPU",
+                self._channels_last(graph), "CPU",
                 {
                     "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                     # The graph itself defines what is in half precision.
@@ -83,17 +83,17 @@ class Core:
             )  # fmt: skip
             if len(self._requests) >= _KEPT:
                 del self._requests[next(iter(self._requests))]
-            self._requests[size, dtype] = compiled.create_infer_request()
-        return self._requests[size, dtype]
+            self._requests[size] = compiled.create_infer_request()
+        return self._requests[size]
 
-    def _channels_last(self, graph: Any, dtype: torch.dtype) -> Any:
+    def _channels_last(self, graph: Any) -> Any:
         """Let a graph take its input and return its residual in the channels-last layout of what surrounds it."""
         openvino = self._openvino
         around = openvino.preprocess.PrePostProcessor(graph)
         for port in (around.input(0), around.output(0)):
             port.tensor().set_layout(openvino.Layout("NHWC"))
             port.model().set_layout(openvino.Layout("NCHW"))
-        if dtype is torch.bfloat16:
+        if self._dtype is torch.bfloat16:  # then what surrounds it writes its input so
             around.input(0).tensor().set_element_type(openvino.Type.bf16)
         return around.build()
 

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import flop_registry
 
 from vidnoise.kernels import conversion
 from vidnoise.kernels.cpu_operations import CpuOperations
-from vidnoise.kernels.library import Library
+from vidnoise.kernels.library import Library, kernels_in_use
 from vidnoise.kernels.native_operations import NativeOperations, operations_for_cpu
 from vidnoise.model import DenoiseNetwork, ModelConfig, flow, luma_chroma, warp, wavelet
 from vidnoise.model.dncnn import DnCNN
@@ -270,6 +270,13 @@ def count_step(config: ModelConfig, dtype: torch.dtype = torch.float32, *, fused
     n_weights = sum(p.numel() for p in network.parameters())
     state_bytes = sum(t.numel() * t.element_size() for t in state) / SIZE**2
     return Graph(tuple(counter.operations), state_bytes, n_weights * dtype.itemsize)
+
+
+def count_fused(config: ModelConfig, dtype: torch.dtype, device: str) -> Graph | None:
+    """Count a step as it runs with the compiled kernels; ``None`` where there are none for the device."""
+    if torch.device(device).type != "cpu" or kernels_in_use() is None:
+        return None
+    return count_step(config, dtype, fused=True)
 
 
 class _Timer(TorchDispatchMode):

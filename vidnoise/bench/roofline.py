@@ -17,10 +17,9 @@ from vidnoise.backends.device import resolve_precision, wait_for
 from vidnoise.bench.cases import Case, noisy_frames
 from vidnoise.bench.ceilings import Probe
 from vidnoise.bench.gpus import GPUS
-from vidnoise.bench.graph import Graph, count_step, time_by_part
+from vidnoise.bench.graph import Graph, count_fused, count_step, time_by_part
 from vidnoise.bench.results import table
 from vidnoise.bench.rounds import describe_machine
-from vidnoise.kernels.library import kernels_in_use
 from vidnoise.model import TIERS
 from vidnoise.session.denoiser import Denoiser
 from vidnoise.weights import find_model, list_models, read_card
@@ -79,8 +78,7 @@ def make_roofline(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
     dtype = resolve_precision(case.precision, device)
     pixels = case.padded_pixels
     graphs = {tier: count_step(config, dtype) for tier, config in TIERS.items()}
-    # GPUs have kernels for the same operations, which bear the same bytes.
-    kernels = {tier: count_step(config, dtype, fused=True) for tier, config in TIERS.items() if kernels_in_use()}
+    kernels = {tier: count_fused(config, dtype, case.device) for tier, config in TIERS.items()}
     say(f"counted: {', '.join(graphs)}")
     tiers = {name: tier for name in list_models() if (tier := read_card(find_model(name))[0].tier) == name}
     measured = _measure(list(tiers), case, device, dtype, say)
@@ -89,8 +87,9 @@ def make_roofline(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
         "machine": describe_machine(case.device) | {"threads": torch.get_num_threads()},
         "height": case.height,
         "width": case.width,
+        "pixels": pixels,
         "precision": str(dtype).removeprefix("torch."),
-        "tiers": {tier: _counted(graph, kernels.get(tier)) for tier, graph in graphs.items()},
+        "tiers": {tier: _counted(graph, kernels[tier]) for tier, graph in graphs.items()},
         "gpus": [asdict(gpu) | {"ms": _on_gpu(gpu, graphs, pixels)} for gpu in GPUS],
         "ceilings": measured["ceilings"],
         "measured": {
@@ -266,7 +265,7 @@ def _reached(part: str, row: dict[str, Any], work: dict[str, Any] | None, page: 
     counted = (work or {"parts": {}})["parts"].get(part)
     if not counted or ms < 0.05:
         return f"{ms:,.1f}"
-    ceilings, per_second = page["ceilings"], -(-page["height"] // 16) * -(-page["width"] // 16) * 256 / (1e-3 * ms)
+    ceilings, per_second = page["ceilings"], page["pixels"] / (1e-3 * ms)
     peak = ceilings["gflops"] if part in _CONVOLUTIONS else ceilings["gflops_fp32"]
     moved = counted.get("kernel_bytes", counted["bytes"])
     arithmetic = 100e-9 * per_second * counted["flops"] / peak

@@ -25,11 +25,10 @@ from vidnoise.backends.device import PRECISIONS
 from vidnoise.bench.cases import Case, config_of
 from vidnoise.bench.ceilings import Probe
 from vidnoise.bench.filters import FilterCase, filter_clip
-from vidnoise.bench.graph import count_step
+from vidnoise.bench.graph import count_fused, count_step
 from vidnoise.bench.worker import Worker, WorkerError
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.peers import Peer
-from vidnoise.kernels.library import kernels_in_use
 from vidnoise.opencv import cv2
 
 ROUNDS = 5
@@ -191,7 +190,7 @@ def _shares(case: Case, ms: float, dtype: torch.dtype, ceilings: dict[str, float
     config = config_of(case.model)
     pixels, seconds = case.padded_pixels, ms / 1e3
     graph = count_step(config, dtype)
-    operations = count_step(config, dtype, fused=case.device == "cpu" and kernels_in_use() is not None)
+    operations = count_fused(config, dtype, case.device) or graph
     gflops = 2e3 * kilo_macs(config) * pixels / seconds / 1e9
     return {
         "gflops": round(gflops, 2),
