@@ -69,6 +69,13 @@ def _smeared(noise: Tensor, along: Tensor, across: Tensor, radius: int = 5) -> T
     return _filtered(noise, rows, columns)
 
 
+def _averaged(noise: Tensor, spread: Tensor, radius: int) -> Tensor:
+    """Average over neighbours by Gaussian weights of a given spread in samples."""
+    kernels = _kernels(spread, radius)
+    kernels = kernels / kernels.sum(1, keepdim=True)
+    return _filtered(noise, kernels, kernels)
+
+
 def none(clean: Tensor, generator: Generator) -> Tensor:
     """No noise: clips that must come out unchanged."""
     return clean.clone()
@@ -171,7 +178,9 @@ def sensor(clean: Tensor, generator: Generator) -> Tensor:
 
     Variances are affine in linear light under white-balance gains; the noise goes through a Bayer mosaic, a linear
     demosaicking (bilinear to Malvar), a colour matrix, the tone curve, and for most clips the camera's own sharpening
-    or smoothing. Most clips are clipped at black, which brightens dark ones; the others keep values below.
+    or smoothing. A third are at high sensitivity: stronger noise, of which the camera's noise reduction leaves coarse
+    blotches, those of colour wider than those of luma. Most clips are clipped at black, which brightens dark ones; the
+    others keep values below.
 
     The *noise* is mosaicked, not the picture. A linear demosaicking D of (picture + noise) is D(picture) + D(noise);
     so this is exact for a picture that demosaicking recovers perfectly, while the moiré of any other is not noise:
@@ -182,6 +191,8 @@ def sensor(clean: Tensor, generator: Generator) -> Tensor:
              _uniform(clean, generator, 1.0, 2.4)]  # fmt: skip
     shot = _log_uniform(clean, generator, 1e-4, 1e-2)
     read = _log_uniform(clean, generator, 1e-3, 1.25e-2)
+    reduced = _chance(clean, generator, 0.35)
+    sensitivity = torch.where(reduced, _uniform(clean, generator, 1, 5), 1.0)
 
     # The tone curve: a root with a toe, so that its slope at black is finite, as in all cameras.
     power = _uniform(clean, generator, 1 / 2.4, 1 / 2.0)
@@ -195,7 +206,7 @@ def sensor(clean: Tensor, generator: Generator) -> Tensor:
     red_row, red_column = rows ^ _chance(clean, generator, 0.5), columns ^ _chance(clean, generator, 0.5)
     red, green, blue = (gain * (shot * linear[:, :, i : i + 1] + gain * read**2) for i, gain in enumerate(gains))
     variance = torch.where(red_row, torch.where(red_column, red, green), torch.where(red_column, green, blue))
-    mosaic = _normal(clean, generator, 1) * variance.sqrt()
+    mosaic = _normal(clean, generator, 1) * (variance * sensitivity).sqrt()
     noise = _demosaiced(mosaic, red_row, red_column, _uniform(clean, generator, 0, 1))
     # From the sensor's colours to the screen's: grays are unchanged, colours and their noise are amplified.
     gray = noise.mean(2, keepdim=True)
@@ -210,9 +221,11 @@ def sensor(clean: Tensor, generator: Generator) -> Tensor:
         processing < 0.35, _uniform(clean, generator, 0.2, 1.3),
         torch.where(processing < 0.65, _uniform(clean, generator, -1.0, -0.4), 0.0),
     )  # fmt: skip
-    kernels = _kernels(_uniform(clean, generator, 0.5, 1.1), 3)
-    kernels = kernels / kernels.sum(1, keepdim=True)
-    return clean + noise + amount * (noise - _filtered(noise, kernels, kernels))
+    noise = noise + amount * (noise - _averaged(noise, _uniform(clean, generator, 0.5, 1.1), 3))
+    gray = noise.mean(2, keepdim=True)
+    fine = torch.where(reduced, _uniform(clean, generator, 0.3, 1.1), WHITE)
+    coarse = torch.where(reduced, _uniform(clean, generator, 0.5, 2.5), WHITE)
+    return clean + _averaged(gray, fine, 4) + _averaged(noise - gray, coarse, 7)
 
 
 def _grain(clean: Tensor, generator: Generator, sigma: Tensor, common: Tensor) -> Tensor:
