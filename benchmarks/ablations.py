@@ -32,11 +32,9 @@ from vidnoise.model.flow import Motion
 from vidnoise.model.fusion import Filtered
 from vidnoise.model.luma_chroma import per_channel
 from vidnoise.model.wavelet import per_band
-from vidnoise.training.batch import Batch
-from vidnoise.training.config import Augment, Stage, TrainConfig, load_config
+from vidnoise.training.config import Stage, TrainConfig, load_config
 from vidnoise.training.data import Folders
 from vidnoise.training.loop import Trainer
-from vidnoise.weights import load_model
 
 SIGMAS = (10, 30, 50)
 """Noise levels of the validation, 8-bit units."""
@@ -67,6 +65,11 @@ def without_fusion(network: DenoiseNetwork) -> None:
     network.fusion.forward = forward  # type: ignore[method-assign]
 
 
+def without_hidden(network: DenoiseNetwork) -> None:
+    """The core ignores the hidden features."""
+    network.core.recall.register_forward_hook(lambda _layer, _inputs, output: torch.zeros_like(output))
+
+
 def with_one_gain(network: DenoiseNetwork) -> None:
     """Luma and chroma, low-pass and details get the mean of the four gains."""
     fuse = network.fusion.forward
@@ -77,27 +80,6 @@ def with_one_gain(network: DenoiseNetwork) -> None:
         return found._replace(estimate=fused + per_band(per_channel(gain)) * (noisy - fused), gain=gain)
 
     network.fusion.forward = forward  # type: ignore[method-assign]
-
-
-def both_ways(method: Method) -> Method:
-    """The mean of a pass and of a pass from the last frame to the first."""
-    return lambda noisy, sigma: (method(noisy, sigma) + method(noisy.flip(0), sigma).flip(0)) / 2
-
-
-Teacher = Callable[[DenoiseNetwork, Batch], Tensor]
-"""What to learn from beside the clean frames: pictures ``(T, N, 3, H, W)`` for a batch, by a trained network."""
-
-
-def turned(network: DenoiseNetwork, batch: Batch) -> Tensor:
-    """Self-ensemble on single frames: the mean over eight flips and turns."""
-    noisy, sigma = batch.noisy[0], batch.sigma[0]
-    results = []
-    for turns in range(4):
-        for flip in (False, True):
-            x, s = (t.rot90(turns, (2, 3)) for t in (noisy, sigma))
-            clean = network.still(x.flip(3), s.flip(3)).flip(3) if flip else network.still(x, s)
-            results.append(clean.rot90(-turns, (2, 3)))
-    return torch.stack(results).mean(0)[None]
 
 
 def separable(blocks: tuple[int, int, int, int, int] | None = None) -> dict[str, Any]:
@@ -114,6 +96,11 @@ def separable(blocks: tuple[int, int, int, int, int] | None = None) -> dict[str,
     return {"model": found}
 
 
+def sized(blocks: tuple[int, ...], widths: tuple[int, ...], separable: bool = False) -> dict[str, Any]:
+    """Model settings of a core of another size."""
+    return {"model": {"blocks": blocks, "widths": widths, "separable": separable}}
+
+
 @dataclass(frozen=True)
 class Variant:
     """The base of its group, but for what is given here."""
@@ -127,16 +114,8 @@ class Variant:
     """Settings of the :class:`Stage`."""
     change: Callable[[DenoiseNetwork], None] | None = None
     """Done to every network that is built."""
-    teacher: tuple[Teacher, str] | None = None
-    """Targets are the mean of the clean frames and of this one's, by that model: a shipped one, or a group's base."""
-    validated: Callable[[Method], Method] | None = None
-    """Not trained: the base, used in another way."""
     lookahead: int = 0
     """Not trained: the base, each frame waiting for so many after it."""
-
-    @property
-    def is_trained(self) -> bool:
-        return not (self.validated or self.lookahead)
 
 
 @dataclass(frozen=True)
@@ -167,27 +146,34 @@ GROUPS = {
         (
             Variant(BASE, "the `fast` core as it is: Haar, Muon, Charbonnier, loss weighted by sigma^-0.5, EMA"),
             Variant("seed", "the same with another seed: what chance is worth", {"seed": 2}),
-            Variant("adamw-1e-3", "AdamW, rate 1e-3", {"optimizer": "adamw"}),
             Variant("adamw-4e-3", "AdamW, rate 4e-3", {"optimizer": "adamw"}, {"adam_lr": 4e-3}),
-            Variant("separable", "depthwise-separable blocks, same widths", {"model": {"separable": True}}),
             Variant("separable-wide", "depthwise-separable blocks, widths {widths}", separable()),
             Variant("separable-deep", "the same, blocks {blocks}, widths {widths}", separable((0, 2, 2, 2, 2))),
             Variant("branches", "re-parameterised blocks, folded for the result", {"reparameterise": True}),
             Variant("sigma-power-0", "loss not weighted by sigma", {"sigma_power": 0.0}),
-            Variant("l1", "L1 for Charbonnier", {"loss": "l1"}),
             Variant("l1-ssim", "0.84 L1 + 0.16 (1 - SSIM) for Charbonnier", {"loss": "l1_ssim"}),
             Variant(
                 "psnr", "the logarithm of the mean square error for Charbonnier", {"loss": "psnr", "sigma_power": 0.0}
             ),
-            Variant("no-average", "the last weights, not their average", {"ema": 0.0}),
+        ),
+    ),
+    "ladder": Group(
+        "Ladder of the spatial core: single frames, equal steps",
+        Stage("ladder", batch=12, frames=1, patch=64, steps=600),
+        True,
+        (
+            Variant(BASE, "`fast`: blocks 0/1/2/1/1, widths 16/32/64"),
+            Variant("wide", "blocks {blocks}, widths {widths}", sized((0, 1, 2, 1, 1), (24, 48, 96))),
+            Variant("standard", "`standard`: blocks {blocks}, widths {widths}", sized((1, 1, 3, 1, 1), (32, 64, 80))),
+            Variant("fine", "most at 1/2: blocks {blocks}, widths {widths}", sized((2, 1, 1, 1, 2), (32, 48, 64))),
+            Variant("coarse", "most at 1/8: blocks {blocks}, widths {widths}", sized((0, 1, 4, 1, 1), (32, 64, 96))),
+            Variant("deep", "deeper, narrower: blocks {blocks}, widths {widths}", sized((1, 2, 4, 2, 2), (24, 48, 80))),
             Variant(
-                "augment",
-                "rotation, elastic deformation and hsv, each of half the clips",
-                {"augment": Augment(rotate=0.5, elastic=0.5, hsv=0.5)},
+                "separable",
+                "depthwise-separable: blocks {blocks}, widths {widths}",
+                sized((1, 3, 6, 3, 3), (48, 96, 176), separable=True),
             ),
-            Variant(
-                "self-ensemble", "learns also from the base's mean over 8 flips and turns", teacher=(turned, "spatial")
-            ),
+            Variant("quality", "`quality`: blocks {blocks}, widths {widths}", sized((1, 1, 3, 1, 1), (64, 128, 160))),
         ),
     ),
     "recurrent": Group(
@@ -200,19 +186,13 @@ GROUPS = {
             Variant("no-flow", "flow zero", change=without_flow),
             Variant("no-fusion", "gain 1: hidden features and the previous output only", change=without_fusion),
             Variant("one-gain", "one gain for luma and chroma, low-pass and details", change=with_one_gain),
-            Variant("no-fused-loss", "no loss on the fused frame", {"fused_weight": 0.0}),
+            Variant("no-hidden", "no hidden features: the previous output only", change=without_hidden),
             Variant("temporal-loss", "loss on the change from frame to frame, weight 0.2", {"temporal_weight": 0.2}),
             Variant("10-frames", "clips of 10 frames, one a step for two", {}, {"frames": 10, "batch": 1}),
-            Variant("10-bptt-5", "the same, gradient through 5 frames", {}, {"frames": 10, "batch": 1, "bptt": 5}),
             Variant("fusion-wide", "fusion of width 16", {"model": {"fusion_width": 16}}),
-            Variant("hidden-32", "32 hidden channels", {"model": {"hidden": 32}}),
             Variant("distilled", "learns also from `standard`", {"teacher": "standard", "teacher_weight": 0.5}),
-            Variant(
-                "both-ways", "the mean with a pass from the end: what the whole future is worth", validated=both_ways
-            ),
             Variant("lookahead-2", "each frame waits for up to two after it", lookahead=2),
             Variant("lookahead-8", "each frame waits for up to eight after it", lookahead=8),
-            Variant("lookahead-all", "all frames are seen", lookahead=N_FRAMES),
             Variant("causal", "trained on the past alone", {"both_ways": 0.0}),
             Variant("from-scratch", "no spatial training before", {"initial": None}),
         ),
@@ -222,20 +202,11 @@ GROUPS = {
 
 
 class VariantTrainer(Trainer):
-    """A trainer whose networks and targets are changed as the variant says."""
+    """A trainer whose networks are changed as the variant says."""
 
-    def __init__(self, variant: Variant, teacher: DenoiseNetwork | None, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, variant: Variant, *args: Any, **kwargs: Any) -> None:
         self.variant = variant
         super().__init__(*args, **kwargs)
-        if variant.teacher and teacher:
-            draw, teach = self.batches.make, variant.teacher[0]
-
-            def make(n: int, frames: int, patch: int) -> Batch:
-                batch = draw(n, frames, patch)
-                with torch.no_grad(), self.precision.autocast():
-                    return batch._replace(clean=(batch.clean + teach(teacher, batch)) / 2)
-
-            self.batches.make = make  # type: ignore[method-assign]
 
     def build(self, config: ModelConfig) -> DenoiseNetwork:
         network = super().build(config)
@@ -271,7 +242,7 @@ class Bench:
 
     def folder(self, key: str, variant: Variant) -> Path:
         """Of a run; another number of steps is another run."""
-        name = variant.name if variant.is_trained else BASE
+        name = BASE if variant.lookahead else variant.name
         return self.runs / f"{key}-{name}-{self.stage(GROUPS[key], variant).steps}"
 
     def base(self, key: str) -> str:
@@ -291,22 +262,17 @@ class Bench:
     def differs(self, key: str, variant: Variant) -> bool:
         """Whether a variant is another thing than the base: the recipe may already be without what it leaves out."""
         base = GROUPS[key].variants[0]
-        changed = variant.change or variant.teacher or variant.validated or variant.lookahead
+        changed = variant.change or variant.lookahead
         return variant is base or bool(changed) or self.config(key, variant) != self.config(key, base)
 
     def train(self, key: str, variant: Variant, clips: list[tuple[str, Tensor]]) -> dict[str, Any]:
         """Train (or go on with) one variant; returns its row of the results."""
         group, config = GROUPS[key], self.config(key, variant)
         folders = Folders(self.data / "train", None)
-        teacher = None
-        if variant.teacher:
-            name = variant.teacher[1]
-            teacher = load_model(self.base(name) if name in GROUPS else name).network
-        trainer = VariantTrainer(variant, teacher, config, folders, self.folder(key, variant), cache=self.cache)
+        trainer = VariantTrainer(variant, config, folders, self.folder(key, variant), cache=self.cache)
         trainer.fit(every=100)
         network = trainer.averaged().place("cpu").eval()
         method = network_method(network, frame_wise=group.frame_wise, lookahead=variant.lookahead)
-        method = variant.validated(method) if variant.validated else method
         sizes = {k: "/".join(map(str, v)) for k, v in network.config.to_dict().items() if isinstance(v, tuple)}
         return {
             "what": variant.what.format(**sizes),
