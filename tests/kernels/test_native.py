@@ -20,6 +20,7 @@ from vidnoise.kernels.compile import CompileError, compile_kernels, library_name
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library, library
 from vidnoise.kernels.native_operations import FORMS, NativeOperations, operations_for_cpu
+from vidnoise.kernels.winograd import winograd_weights
 from vidnoise.model.fusion import filtered, misalignment_evidence, smoothed
 from vidnoise.model.network import LOCAL, core_input, remaining_level
 from vidnoise.model.noise_level import affine_level, noise_evidence
@@ -78,6 +79,57 @@ def test_upsampled_features(size: tuple[int, int], dtype: torch.dtype) -> None:
     compared(lambda o: o.add_upsampled(fine, coarse), atol=0, rtol=0)
     fine, coarse = (t.contiguous(memory_format=torch.channels_last) for t in (fine, coarse))
     compared(lambda o: o.add_upsampled(fine, coarse), atol=0, rtol=0)
+
+
+LAYERS = [nn.Conv2d(45, 16, 3, padding=1), nn.Conv2d(16, 12, 3, padding=1), nn.Conv2d(8, 40, 3, padding=1, bias=False)]
+
+
+@needs_kernels
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: f"{layer.in_channels}-{layer.out_channels}")
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels-last", "planar"])
+@pytest.mark.parametrize("place", [(0, 0), (1, 3)], ids=["whole-tiles", "parts-of-tiles"])
+def test_convolutions(
+    size: tuple[int, int], layer: nn.Conv2d, layout: torch.memory_format, place: tuple[int, int]
+) -> None:
+    h, w = size[0] - place[0], size[1] - place[1]
+    x = torch.randn(2, layer.in_channels, h, w).contiguous(memory_format=layout)
+    added = torch.randn(2, layer.out_channels, h, w).contiguous(memory_format=layout)
+    for rectified, summand in ((False, None), (True, None), (False, added), (True, added)):
+        compared(
+            lambda o, r=rectified, s=summand: o.convolve(layer, x, rectified=r, added=s),
+            atol=tolerances.WINOGRAD,
+            rtol=0,
+        )
+
+
+@needs_kernels
+def test_convolutions_use_the_weights_of_today() -> None:
+    layer, x = nn.Conv2d(16, 16, 3, padding=1), torch.randn(1, 16, 24, 24)
+    for _ in range(2):
+        compared(lambda o: o.convolve(layer, x), atol=tolerances.WINOGRAD, rtol=0)
+        with torch.no_grad():
+            layer.weight.mul_(3)
+    assert winograd_weights(layer) is winograd_weights(layer)
+
+
+OTHER_LAYERS = {
+    "1x1": nn.Conv2d(16, 16, 1), "5x5": nn.Conv2d(16, 16, 5, padding=2), "strided": nn.Conv2d(16, 16, 3, 2, padding=1),
+    "dilated": nn.Conv2d(16, 16, 3, padding=2, dilation=2), "unpadded": nn.Conv2d(16, 16, 3),
+    "grouped": nn.Conv2d(16, 16, 3, padding=1, groups=2), "few channels": nn.Conv2d(4, 16, 3, padding=1),
+    "reflecting": nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),
+    "two layers": nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 16, 1)),
+    "halves": nn.Conv2d(16, 16, 3, padding=1).bfloat16(),
+}  # fmt: skip
+
+
+@needs_kernels
+@pytest.mark.parametrize("layer", OTHER_LAYERS.values(), ids=OTHER_LAYERS)
+def test_other_convolutions_are_those_of_pytorch(layer: nn.Module) -> None:
+    first = next(layer.modules() if isinstance(layer, nn.Conv2d) else layer.children())
+    assert isinstance(first, nn.Conv2d)
+    x = torch.randn(2, first.in_channels, 24, 40, dtype=first.weight.dtype)
+    assert winograd_weights(layer) is None
+    compared(lambda o: o.convolve(layer, x, rectified=True))
 
 
 @needs_kernels

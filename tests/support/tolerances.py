@@ -98,6 +98,10 @@ REMAP = 5e-4
 """OpenCV's bicubic warp against PyTorch's, on white noise from 0 to 1, per Haar band: weights in float32 in another
 order are off by up to 1e-4 a pixel, and a band sums four of them, halved."""
 
+WINOGRAD = 1e-4
+"""Results of a convolution by minimal filtering, on white noise: its transforms multiply rounding errors by about ten,
+so that sums of a few units in float32 are off by up to 4e-5 for 64 channels."""
+
 RENDERED = 0.5
 """Of a moving photo, in 8-bit steps, mean: OpenCV places its samples to a thirty-second of a pixel and rounds
 weights."""

@@ -50,8 +50,9 @@ class Library:
         return ctypes.cast(getattr(self._library, name), ctypes.c_void_p).value
 
     def run(
-        self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], size: tuple[int, int], *parameters: float
-    ) -> None:
+        self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], size: tuple[int, int], *parameters: float,
+        rows: int | None = None, work: int = 1,
+    ) -> None:  # fmt: skip
         """Run a kernel on one picture, on PyTorch's threads.
 
         Args:
@@ -59,12 +60,14 @@ class Library:
             inputs, outputs: Contiguous, in the order and of the shapes that the kernel's comment lists.
             size: Height and width that the kernel calls h and w.
             parameters: The kernel's.
+            rows: What threads share, if that is not each of the height.
+            work: How much there is to do for a pixel, as a multiple of what most kernels do.
         """
         height, width = size
-        threads = torch.get_num_threads() if height * width > SMALL else 1
+        threads = torch.get_num_threads() if height * width * work > SMALL else 1
         self._run(
             self._address(name), _addresses(inputs), _addresses(outputs),
-            (ctypes.c_float * len(parameters))(*parameters), height, width, height, threads,
+            (ctypes.c_float * len(parameters))(*parameters), height, width, rows or height, threads,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library, kernels_in_use
+from vidnoise.kernels.winograd import TILE, winograd_weights
 from vidnoise.model.fusion import LEAST_GAIN, LEAST_PREDICTED, filtered, misalignment_evidence, smoothed
 from vidnoise.model.network import LIMIT, LOCAL, core_input, remaining_level
 from vidnoise.model.noise_level import SIGMA_MIN, affine_level, noise_evidence
@@ -151,6 +152,21 @@ class NativeOperations(CpuOperations):
         inputs = [t.permute(0, 2, 3, 1) for t in (fine, coarse)]
         size = height // 2, width // 2
         (result,) = self._run("add_upsampled", inputs, [(height, width, channels)], size, channels)
+        return result.permute(0, 3, 1, 2)
+
+    def convolve(self, layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
+        weights = winograd_weights(layer) if x.dtype is torch.float32 else None
+        if weights is None:
+            return super().convolve(layer, x, rectified=rectified, added=added)
+        pictures = x.permute(0, 2, 3, 1).contiguous()
+        summands = None if added is None else added.permute(0, 2, 3, 1).contiguous()
+        n, h, w, channels = pictures.shape
+        result = torch.empty(n, h, w, weights.results)
+        parameters = channels, weights.results, rectified, summands is not None
+        for i in range(n):
+            inputs = [pictures[i], weights.points, weights.bias, *([] if summands is None else [summands[i]])]
+            rows = -(-h // TILE)
+            self._library.run("convolve", inputs, [result[i]], (h, w), *parameters, rows=rows, work=channels)
         return result.permute(0, 3, 1, 2)
 
     def _inputs(self, form: Form, tensors: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, int]] | None:

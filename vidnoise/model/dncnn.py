@@ -47,6 +47,17 @@ def typed(x: Tensor, layer: nn.Module) -> Tensor:
     return x if x.dtype is dtype else x.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
+Convolve = Callable[..., Tensor]
+
+
+def convolve(layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
+    """Apply a convolution, then ReLU if ``rectified``, then add ``added``."""
+    y = layer(x)
+    # In place, as nothing else needs the outputs of the convolutions: saves memory and a pass over it.
+    y = y.relu_() if rectified else y
+    return y if added is None else y.add_(added)
+
+
 class ResidualBlock(nn.Module):
     """Convolution, ReLU and convolution, added to the input."""
 
@@ -55,13 +66,20 @@ class ResidualBlock(nn.Module):
         self.conv1 = separable3(channels) if separable else conv3(channels, channels)
         self.conv2 = separable3(channels, gain=0.1) if separable else conv3(channels, channels, gain=0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        # In place, as nothing else needs the outputs of the convolutions: saves memory and a pass over it.
-        return self.conv2(self.conv1(x).relu_()).add_(x)
+    def forward(self, x: Tensor, convolve: Convolve = convolve) -> Tensor:
+        return convolve(self.conv2, convolve(self.conv1, x, rectified=True), added=x)
 
 
-def _stage(channels: int, blocks: int, separable: bool) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels, separable=separable) for _ in range(blocks)))
+class Stage(nn.Sequential):
+    """Residual blocks at one resolution."""
+
+    def __init__(self, channels: int, blocks: int, separable: bool) -> None:
+        super().__init__(*(ResidualBlock(channels, separable=separable) for _ in range(blocks)))
+
+    def forward(self, x: Tensor, convolve: Convolve = convolve) -> Tensor:
+        for block in self:
+            x = block(x, convolve)
+        return x
 
 
 class CoreOutput(NamedTuple):
@@ -106,30 +124,32 @@ class DnCNN(nn.Module):
         super().__init__()
         c1, c2, c3 = widths
         self.stem = conv3(inputs, c1)
-        self.down1 = _stage(c1, blocks[0], separable)
+        self.down1 = Stage(c1, blocks[0], separable)
         self.to2 = nn.Conv2d(c1, c2, 2, stride=2)
         self.recall = nn.Conv2d(hidden, c2, 1)
-        self.down2 = _stage(c2, blocks[1], separable)
+        self.down2 = Stage(c2, blocks[1], separable)
         self.to3 = nn.Conv2d(c2, c3, 2, stride=2)
-        self.middle = _stage(c3, blocks[2], separable)
+        self.middle = Stage(c3, blocks[2], separable)
         self.from3 = nn.Conv2d(c3, 4 * c2, 1)
-        self.up2 = _stage(c2, blocks[3], separable)
+        self.up2 = Stage(c2, blocks[3], separable)
         self.memory = nn.Conv2d(c2, hidden, 1)
         self.from2 = nn.Conv2d(c2, 4 * c1, 1)
-        self.up1 = _stage(c1, blocks[4], separable)
+        self.up1 = Stage(c1, blocks[4], separable)
         self.head = conv3(c1, outputs, gain=0.3)
 
-    def forward(self, x: Tensor, hidden: Tensor, add_upsampled: AddUpsampled = add_upsampled) -> CoreOutput:
+    def forward(
+        self, x: Tensor, hidden: Tensor, add_upsampled: AddUpsampled = add_upsampled, convolve: Convolve = convolve
+    ) -> CoreOutput:
         """Predict the residual and the next hidden features.
 
         Args:
             x: ``(N, inputs, h, w)``, h and w multiples of 4.
             hidden: ``(N, hidden, h/2, w/2)``.
-            add_upsampled: An implementation of :func:`add_upsampled`.
+            add_upsampled, convolve: Implementations of :func:`add_upsampled` and :func:`convolve`.
         """
-        x1 = self.down1(self.stem(typed(x, self.stem)).relu_())
-        x2 = self.down2(self.to2(x1).add_(self.recall(typed(hidden, self.recall))).relu_())
-        x3 = self.middle(self.to3(x2).relu_())
-        y2 = self.up2(add_upsampled(x2, self.from3(x3)))
-        y1 = self.up1(add_upsampled(x1, self.from2(y2)))
-        return CoreOutput(self.head(y1), torch.tanh(self.memory(y2)))
+        x1 = self.down1(convolve(self.stem, typed(x, self.stem), rectified=True), convolve)
+        x2 = self.down2(self.to2(x1).add_(self.recall(typed(hidden, self.recall))).relu_(), convolve)
+        x3 = self.middle(convolve(self.to3, x2, rectified=True), convolve)
+        y2 = self.up2(add_upsampled(x2, self.from3(x3)), convolve)
+        y1 = self.up1(add_upsampled(x1, self.from2(y2)), convolve)
+        return CoreOutput(convolve(self.head, y1), torch.tanh(self.memory(y2)))

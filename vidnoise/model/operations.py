@@ -1,4 +1,4 @@
-"""The memory-bound operations of a step, separate from its convolutions so that a backend can fuse them."""
+"""The operations of a step for which a backend may have faster ones: all that is bound by memory, and convolutions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, cat, nn, sigmoid
 
-from vidnoise.model.dncnn import add_upsampled, typed
+from vidnoise.model.dncnn import add_upsampled, convolve, typed
 from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
 from vidnoise.model.state import UNKNOWN, Memory, reset_unless
 from vidnoise.model.warp import outside, resize_flow, sampling_grid, warp
@@ -188,6 +188,10 @@ class Operations:
     def add_upsampled(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """See :func:`~vidnoise.model.dncnn.add_upsampled`."""
         return add_upsampled(fine, coarse)
+
+    def convolve(self, layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
+        """See :func:`~vidnoise.model.dncnn.convolve`."""
+        return convolve(layer, x, rectified=rectified, added=added)
 
     # Pointwise functions between convolutions; tensors of lower resolution are upsampled for them (:func:`upsampled`)
 
