@@ -43,6 +43,9 @@ FORMS: dict[Pointwise, Form] = {
 }
 """The pointwise functions that have a kernel, which is called as they are."""
 
+CONVOLVE = "convolve"
+"""The kernel of 3×3 convolutions."""
+
 DTYPES = (torch.float32, torch.bfloat16)
 """Types of convolutions whose input the kernels write."""
 
@@ -166,7 +169,7 @@ class NativeOperations(CpuOperations):
         for i in range(n):
             inputs = [pictures[i], weights.points, weights.bias, *([] if summands is None else [summands[i]])]
             rows = -(-h // TILE)
-            self._library.run("convolve", inputs, [result[i]], (h, w), *parameters, rows=rows, work=channels)
+            self._library.run(CONVOLVE, inputs, [result[i]], (h, w), *parameters, rows=rows, work=channels)
         return result.permute(0, 3, 1, 2)
 
     def _inputs(self, form: Form, tensors: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, int]] | None:
