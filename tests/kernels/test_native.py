@@ -17,10 +17,10 @@ from support.networks import noisy_frames
 from vidnoise.backends.eager import Eager
 from vidnoise.kernels import library as libraries
 from vidnoise.kernels.compile import CompileError, compile_kernels, library_name
+from vidnoise.kernels.convolution import is_suitable, weights_of
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library, library
 from vidnoise.kernels.native_operations import FORMS, NativeOperations, operations_for_cpu
-from vidnoise.kernels.winograd import winograd_weights
 from vidnoise.model.fusion import filtered, misalignment_evidence, smoothed
 from vidnoise.model.network import LOCAL, core_input, remaining_level
 from vidnoise.model.noise_level import affine_level, noise_evidence
@@ -109,7 +109,7 @@ def test_convolutions_use_the_weights_of_today() -> None:
         compared(lambda o: o.convolve(layer, x), atol=tolerances.WINOGRAD, rtol=0)
         with torch.no_grad():
             layer.weight.mul_(3)
-    assert winograd_weights(layer) is winograd_weights(layer)
+    assert weights_of(layer) is weights_of(layer)
 
 
 OTHER_LAYERS = {
@@ -128,7 +128,7 @@ def test_other_convolutions_are_those_of_pytorch(layer: nn.Module) -> None:
     first = next(layer.modules() if isinstance(layer, nn.Conv2d) else layer.children())
     assert isinstance(first, nn.Conv2d)
     x = torch.randn(2, first.in_channels, 24, 40, dtype=first.weight.dtype)
-    assert winograd_weights(layer) is None
+    assert not is_suitable(layer)
     compared(lambda o: o.convolve(layer, x, rectified=True))
 
 

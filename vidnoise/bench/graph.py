@@ -33,7 +33,7 @@ from torch.utils.flop_counter import flop_registry
 from vidnoise.kernels import conversion
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library, kernels_in_use
-from vidnoise.kernels.native_operations import CONVOLVE, NativeOperations, operations_for_cpu
+from vidnoise.kernels.native_operations import NativeOperations, operations_for_cpu
 from vidnoise.model import DenoiseNetwork, ModelConfig, flow, luma_chroma, warp, wavelet
 from vidnoise.model.dncnn import DnCNN
 from vidnoise.model.fusion import TemporalFusion
@@ -204,7 +204,7 @@ class _Counter(TorchDispatchMode):
 
     def add_kernel(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], part: str) -> None:
         """Record a compiled kernel, which PyTorch's dispatcher does not see."""
-        flops, is_convolution = 0, name == CONVOLVE
+        flops, is_convolution = 0, name == "convolve"
         if is_convolution:
             picture, _, _, *summand = inputs  # without the weights
             flops, inputs = 2 * 9 * picture.shape[-1] * outputs[0].numel(), [picture, *summand]

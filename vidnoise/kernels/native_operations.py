@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vidnoise.kernels.convolution import convolved, is_suitable, weights_of
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library, kernels_in_use
-from vidnoise.kernels.winograd import TILE, winograd_weights
 from vidnoise.model.fusion import LEAST_GAIN, LEAST_PREDICTED, filtered, misalignment_evidence, smoothed
 from vidnoise.model.network import LIMIT, LOCAL, core_input, remaining_level
 from vidnoise.model.noise_level import SIGMA_MIN, affine_level, noise_evidence
@@ -42,9 +42,6 @@ FORMS: dict[Pointwise, Form] = {
     core_input: Form((45,), (LOCAL, LIMIT), reduced=6, reduction=LOCAL),
 }
 """The pointwise functions that have a kernel, which is called as they are."""
-
-CONVOLVE = "convolve"
-"""The kernel of 3×3 convolutions."""
 
 DTYPES = (torch.float32, torch.bfloat16)
 """Types of convolutions whose input the kernels write."""
@@ -158,19 +155,9 @@ class NativeOperations(CpuOperations):
         return result.permute(0, 3, 1, 2)
 
     def convolve(self, layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
-        weights = winograd_weights(layer) if x.dtype is torch.float32 else None
-        if weights is None:
-            return super().convolve(layer, x, rectified=rectified, added=added)
-        pictures = x.permute(0, 2, 3, 1).contiguous()
-        summands = None if added is None else added.permute(0, 2, 3, 1).contiguous()
-        n, h, w, channels = pictures.shape
-        result = torch.empty(n, h, w, weights.results)
-        parameters = channels, weights.results, rectified, summands is not None
-        for i in range(n):
-            inputs = [pictures[i], weights.points, weights.bias, *([] if summands is None else [summands[i]])]
-            rows = -(-h // TILE)
-            self._library.run(CONVOLVE, inputs, [result[i]], (h, w), *parameters, rows=rows, work=channels)
-        return result.permute(0, 3, 1, 2)
+        if x.dtype is torch.float32 and is_suitable(layer):
+            return convolved(self._library, weights_of(layer), x, rectified=rectified, added=added)
+        return super().convolve(layer, x, rectified=rectified, added=added)
 
     def _inputs(self, form: Form, tensors: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, int]] | None:
         """Return a kernel's inputs and their size, or ``None`` if it does not take their resolutions."""

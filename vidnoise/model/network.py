@@ -271,7 +271,7 @@ class DenoiseNetwork(nn.Module):
         hidden = torch.zeros(n, self.config.hidden, h // 2, w // 2, device=noisy.device)
         # The trust does not matter, as all three pictures are the same.
         inputs = self._core_input(bands, bands, bands, torch.ones_like(bands[:, :1]), level, level)
-        residual = self.core(inputs, hidden).residual
+        residual = self._run_core(inputs, hidden).residual
         return bands_to_rgb(bands - per_band(level) * residual.float())
 
     def _run_core(self, inputs: Tensor, hidden: Tensor) -> CoreOutput:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vidnoise.errors import DeviceError, UsageError
 from vidnoise.evaluation.protocol import quick_validation
+from vidnoise.kernels.convolution import TrainableOperations
 from vidnoise.model import DenoiseNetwork, ModelConfig
 from vidnoise.training.activity import dead_layers
 from vidnoise.training.batch import Batch, BatchMaker
@@ -96,6 +97,8 @@ class Trainer:
             batches = BatchMaker(config, pack, pool, where=where, device=self.device, seed=config.seed)
             quantise(self.network, () if again else calibration_batches(batches, self.stage))
         self.network.place(self.device).requires_grad_(True).train()
+        if self.device.type == "cpu":
+            self.network.operations = TrainableOperations()
         self.teacher = Teacher.of(config, self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self._latest: Batch | None = None

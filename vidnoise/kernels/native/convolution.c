@@ -19,8 +19,46 @@
 
 typedef int32_t mask8 __attribute__((vector_size(32), aligned(4)));
 
-static _Thread_local float transformed[MOST_FLOATS + POINTS * APART];
+static _Thread_local float transformed[MOST_FLOATS + POINTS * APART], gradients[MOST_FLOATS + POINTS * APART];
 static _Thread_local float products[POINTS * MOST_TILES * LANES] __attribute__((aligned(64)));
+
+/* The pictures of a batch, and the tiles that cover them. */
+typedef struct {
+    int64_t h, w, down, across;
+    int channels;
+} Grid;
+
+/* Where a tile lies. */
+typedef struct {
+    int64_t picture, y, x;
+} Place;
+
+static inline Grid grid_of(int64_t h, int64_t w, int channels) {
+    return (Grid){h, w, (h + TILE - 1) / TILE, (w + TILE - 1) / TILE, channels};
+}
+
+static inline Place place_of(const Grid *g, int64_t tile) {
+    int64_t row = tile / g->across;
+    return (Place){row / g->down, row % g->down * TILE, tile % g->across * TILE};
+}
+
+/* Tiles to transform at once, of which each has so many channels at most. */
+static inline int tiles_at_once(int channels) {
+    int most = (int)smaller(MOST_TILES, MOST_FLOATS / (POINTS * channels));
+    return most > ROWS ? most / ROWS * ROWS : most;
+}
+
+/* Copy `side` x `side` pixels from (top, left) on, with zeros beyond the edges. */
+static inline void copy_part(const float *picture, const Grid *g, int64_t top, int64_t left, int side, float *part) {
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++) {
+            float *pixel = part + (y * side + x) * g->channels;
+            if (top + y < 0 || top + y >= g->h || left + x < 0 || left + x >= g->w)
+                memset(pixel, 0, g->channels * sizeof(float));
+            else
+                memcpy(pixel, picture + ((top + y) * g->w + left + x) * g->channels, g->channels * sizeof(float));
+        }
+}
 
 /* One axis of the transform of an input tile, six values to six. */
 static inline void transform(const float8 d[SIDE], float8 t[SIDE]) {
@@ -61,6 +99,22 @@ static inline void transform_tile(const float *x, int64_t stride, int channels, 
     }
 }
 
+/* Transform input tiles from `begin` on into `transformed`. */
+static void transform_tiles(const float *pictures, const Grid *g, int64_t begin, int tiles, int64_t apart) {
+    for (int i = 0; i < tiles; i++) {
+        Place at = place_of(g, begin + i);
+        const float *picture = pictures + at.picture * g->h * g->w * g->channels;
+        int64_t top = at.y - 1, left = at.x - 1;
+        float *target = transformed + i * g->channels, part[SIDE * SIDE * MOST_INPUTS];
+        if (top >= 0 && left >= 0 && top + SIDE <= g->h && left + SIDE <= g->w) {
+            transform_tile(picture + (top * g->w + left) * g->channels, g->w * g->channels, g->channels, target, apart);
+        } else {
+            copy_part(picture, g, top, left, SIDE, part);
+            transform_tile(part, SIDE * g->channels, g->channels, target, apart);
+        }
+    }
+}
+
 /* Matrix product of n tiles (n, channels) and weights (channels, LANES). */
 static inline __attribute__((always_inline)) void multiply(const float *v, const float *u, int channels, int n, float *m) {
     float8 low[ROWS] = {0}, high[ROWS] = {0};
@@ -92,72 +146,149 @@ static void multiply_all(const float *v, const float *u, int channels, int tiles
     }
 }
 
-/* in: picture (h, w, p[0]), transformed weights (ceil(p[1] / 16), 36, p[0], 16), bias (16 ceil(p[1] / 16)), summand
- * (h, w, p[1]) if p[3]. out: (h, w, p[1]). p[0]: channels of the picture, at least 8; p[1]: of the result; p[2]: whether
- * the sums are rectified; p[3]: whether the summand is added after that. Rows are rows of tiles, ceil(h / 4). */
+/* Transform the products of a tile, with `step` floats from one point to the next, into sums of eight channels. */
+static inline void inverse_tile(const float *m, int64_t step, float8 sums[TILE][TILE]) {
+    float8 t[TILE][SIDE];
+    for (int x = 0; x < SIDE; x++) {
+        float8 column[SIDE], r[TILE];
+        for (int y = 0; y < SIDE; y++) column[y] = *(const float8 *)(m + (y * SIDE + x) * step);
+        inverse(column, r);
+        for (int y = 0; y < TILE; y++) t[y][x] = r[y];
+    }
+    for (int y = 0; y < TILE; y++) inverse(t[y], sums[y]);
+}
+
+/* in: pictures (n, h, w, p[0]), transformed weights (ceil(p[1] / 16), 36, p[0], 16), bias (16 ceil(p[1] / 16)), summand
+ * (n, h, w, p[1]) if p[3]. out: (n, h, w, p[1]). p[0]: channels of the pictures, 8 to MOST_INPUTS; p[1]: of the results;
+ * p[2]: whether the sums are rectified; p[3]: whether the summand is added after that. Rows are tiles. */
 KERNEL(convolve) {
     int channels = (int)p[0], results = (int)p[1], rectified = p[2] > 0, added = p[3] > 0;
-    int64_t stride = w * channels, across = (w + TILE - 1) / TILE;
-    int most = (int)smaller(MOST_TILES, MOST_FLOATS / (POINTS * channels));
-    most = most > ROWS ? most / ROWS * ROWS : most;
-    for (int64_t row = first; row < last; row++)
-        for (int64_t begin = 0; begin < across; begin += most) {
-            int tiles = (int)smaller(most, across - begin);
-            int64_t apart = (int64_t)tiles * channels + APART, y0 = row * TILE;
+    Grid g = grid_of(h, w, channels);
+    int most = tiles_at_once(channels);
+    for (int64_t begin = first; begin < last; begin += most) {
+        int tiles = (int)smaller(most, last - begin);
+        int64_t apart = (int64_t)tiles * channels + APART;
+        transform_tiles(in[0], &g, begin, tiles, apart);
+        for (int block = 0; block < results; block += LANES) {
+            const float *weights = in[1] + (int64_t)block * POINTS * channels, *bias = in[2] + block;
+            for (int point = 0; point < POINTS; point++)
+                multiply_all(transformed + point * apart, weights + (int64_t)point * channels * LANES, channels, tiles,
+                             products + point * tiles * LANES);
             for (int i = 0; i < tiles; i++) {
-                int64_t top = y0 - 1, left = (begin + i) * TILE - 1;
-                float *target = transformed + i * channels;
-                if (top >= 0 && left >= 0 && top + SIDE <= h && left + SIDE <= w) {
-                    transform_tile(in[0] + top * stride + left * channels, stride, channels, target, apart);
-                    continue;
+                Place at = place_of(&g, begin + i);
+                int rows = (int)smaller(TILE, h - at.y), columns = (int)smaller(TILE, w - at.x);
+                for (int half = 0; half < LANES && block + half < results; half += 8) {
+                    float8 sums[TILE][TILE], base = *(const float8 *)(bias + half);
+                    inverse_tile(products + i * LANES + half, tiles * LANES, sums);
+                    int lanes = (int)smaller(8, results - block - half);
+                    for (int y = 0; y < rows; y++)
+                        for (int x = 0; x < columns; x++) {
+                            int64_t to = ((at.picture * h + at.y + y) * w + at.x + x) * results + block + half;
+                            float8 sum = sums[y][x] + base;
+                            if (rectified) sum = (float8)((mask8)sum & (sum > 0));
+                            if (lanes < 8)
+                                for (int c = 0; c < lanes; c++) out[0][to + c] = added ? sum[c] + in[3][to + c] : sum[c];
+                            else
+                                *(float8 *)(out[0] + to) = added ? sum + *(const float8 *)(in[3] + to) : sum;
+                        }
                 }
-                float tile[SIDE * SIDE * MOST_INPUTS]; /* at an edge, beyond which all is zero */
-                for (int y = 0; y < SIDE; y++)
-                    for (int x = 0; x < SIDE; x++) {
-                        float *pixel = tile + (y * SIDE + x) * channels;
-                        if (top + y < 0 || top + y >= h || left + x < 0 || left + x >= w)
-                            memset(pixel, 0, channels * sizeof(float));
-                        else
-                            memcpy(pixel, in[0] + (top + y) * stride + (left + x) * channels, channels * sizeof(float));
-                    }
-                transform_tile(tile, SIDE * channels, channels, target, apart);
-            }
-            for (int block = 0; block * LANES < results; block++) {
-                const float *weights = in[1] + (int64_t)block * POINTS * channels * LANES, *bias = in[2] + block * LANES;
-                int lanes = (int)smaller(LANES, results - block * LANES);
-                for (int point = 0; point < POINTS; point++)
-                    multiply_all(transformed + point * apart, weights + (int64_t)point * channels * LANES, channels, tiles,
-                                 products + point * tiles * LANES);
-                for (int i = 0; i < tiles; i++)
-                    for (int half = 0; half < lanes; half += 8) {
-                        float8 t[TILE][SIDE];
-                        for (int x = 0; x < SIDE; x++) {
-                            float8 m[SIDE], r[TILE];
-                            for (int y = 0; y < SIDE; y++)
-                                m[y] = *(const float8 *)(products + ((y * SIDE + x) * tiles + i) * LANES + half);
-                            inverse(m, r);
-                            for (int y = 0; y < TILE; y++) t[y][x] = r[y];
-                        }
-                        float8 base = *(const float8 *)(bias + half);
-                        int64_t x0 = (begin + i) * TILE;
-                        int rows = (int)smaller(TILE, h - y0), columns = (int)smaller(TILE, w - x0);
-                        for (int y = 0; y < rows; y++) {
-                            float8 r[TILE];
-                            inverse(t[y], r);
-                            for (int x = 0; x < columns; x++) {
-                                int64_t at = ((y0 + y) * w + x0 + x) * results + block * LANES + half;
-                                float8 sum = r[x] + base;
-                                if (rectified) sum = (float8)((mask8)sum & (sum > 0));
-                                if (lanes - half >= 8) {
-                                    if (added) sum += *(const float8 *)(in[3] + at);
-                                    *(float8 *)(out[0] + at) = sum;
-                                } else {
-                                    for (int c = 0; c < lanes - half; c++)
-                                        out[0][at + c] = added ? sum[c] + in[3][at + c] : sum[c];
-                                }
-                            }
-                        }
-                    }
             }
         }
+    }
+}
+
+/* One axis of the transposed inverse, four results to six products. */
+static inline void transposed_inverse(const float8 y[TILE], float8 m[SIDE]) {
+    float8 a = y[0] + y[2], b = y[1] + y[3], c = y[0] + 4 * y[2], e = 2 * y[1] + 8 * y[3];
+    m[0] = y[0];
+    m[1] = a + b;
+    m[2] = a - b;
+    m[3] = c + e;
+    m[4] = c - e;
+    m[5] = y[3];
+}
+
+/* Transform gradients of tiles from `begin` on into `gradients`, of which each has `lanes` channels, zeros at the end. */
+static void transform_gradients(const float *pictures, const Grid *g, int64_t begin, int tiles, int lanes, int64_t apart) {
+    if (lanes > g->channels) memset(gradients, 0, POINTS * apart * sizeof(float));
+    for (int i = 0; i < tiles; i++) {
+        Place at = place_of(g, begin + i);
+        float part[TILE * TILE * MOST_INPUTS], *target = gradients + i * lanes;
+        copy_part(pictures + at.picture * g->h * g->w * g->channels, g, at.y, at.x, TILE, part);
+        for (int k = 0; k < g->channels; k += 8) {
+            int c = (int)smaller(k, g->channels - 8);
+            float8 t[TILE][SIDE], column[SIDE];
+            for (int y = 0; y < TILE; y++) {
+                float8 d[TILE];
+                for (int x = 0; x < TILE; x++) d[x] = *(const float8 *)(part + (y * TILE + x) * g->channels + c);
+                transposed_inverse(d, t[y]);
+            }
+            for (int x = 0; x < SIDE; x++) {
+                float8 d[TILE] = {t[0][x], t[1][x], t[2][x], t[3][x]};
+                transposed_inverse(d, column);
+                for (int y = 0; y < SIDE; y++) *(float8 *)(target + (y * SIDE + x) * apart + c) = column[y];
+            }
+        }
+    }
+}
+
+/* Add the products of n channels of tiles (tiles, channels) and LANES of their gradients (tiles, lanes). */
+static inline __attribute__((always_inline)) void accumulate(const float *v, const float *z, int channels, int lanes,
+                                                             int tiles, int n, float *sums) {
+    float8 low[ROWS], high[ROWS];
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
+        low[i] = *(const float8 *)(sums + i * lanes);
+        high[i] = *(const float8 *)(sums + i * lanes + 8);
+    }
+    for (int k = 0; k < tiles; k++) {
+        float8 z0 = *(const float8 *)(z + k * lanes), z1 = *(const float8 *)(z + k * lanes + 8);
+#pragma GCC unroll 6
+        for (int i = 0; i < n; i++) {
+            low[i] += v[k * channels + i] * z0;
+            high[i] += v[k * channels + i] * z1;
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
+        *(float8 *)(sums + i * lanes) = low[i];
+        *(float8 *)(sums + i * lanes + 8) = high[i];
+    }
+}
+
+static void accumulate_all(const float *v, const float *z, int channels, int lanes, int tiles, float *sums) {
+    int i = 0;
+    for (; i + ROWS <= channels; i += ROWS) accumulate(v + i, z, channels, lanes, tiles, ROWS, sums + i * lanes);
+    v += i, sums += i * lanes;
+    switch (channels - i) {
+        case 1: accumulate(v, z, channels, lanes, tiles, 1, sums); break;
+        case 2: accumulate(v, z, channels, lanes, tiles, 2, sums); break;
+        case 3: accumulate(v, z, channels, lanes, tiles, 3, sums); break;
+        case 4: accumulate(v, z, channels, lanes, tiles, 4, sums); break;
+        case 5: accumulate(v, z, channels, lanes, tiles, 5, sums); break;
+    }
+}
+
+/* Gradient of the weights of `convolve`.
+ * in: pictures (n, h, w, p[0]), gradient of the results (n, h, w, p[1]). out: (rows, 36, p[0], 16 ceil(p[1] / 16)), of
+ * transformed weights, to be added up over the rows, zeros at first. p[0], p[1]: channels, 8 to MOST_INPUTS each; p[2]:
+ * tiles of all pictures; p[3]: rows, which share the tiles. */
+KERNEL(convolve_gradient) {
+    int channels = (int)p[0], results = (int)p[1], lanes = (results + LANES - 1) / LANES * LANES;
+    Grid of_pictures = grid_of(h, w, channels), of_results = grid_of(h, w, results);
+    int most = tiles_at_once(channels > lanes ? channels : lanes);
+    int64_t all = (int64_t)p[2], rows = (int64_t)p[3];
+    for (int64_t row = first; row < last; row++) {
+        int64_t end = all * (row + 1) / rows;
+        for (int64_t begin = all * row / rows; begin < end; begin += most) {
+            int tiles = (int)smaller(most, end - begin);
+            int64_t apart = (int64_t)tiles * channels + APART, apart_z = (int64_t)tiles * lanes + APART;
+            transform_tiles(in[0], &of_pictures, begin, tiles, apart);
+            transform_gradients(in[1], &of_results, begin, tiles, lanes, apart_z);
+            for (int point = 0; point < POINTS; point++)
+                for (int block = 0; block < lanes; block += LANES)
+                    accumulate_all(transformed + point * apart, gradients + point * apart_z + block, channels, lanes, tiles,
+                                   out[0] + (row * POINTS + point) * channels * lanes + block);
+        }
+    }
 }

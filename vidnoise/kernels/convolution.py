@@ -1,0 +1,166 @@
+"""3×3 convolutions on the CPU by minimal filtering (``native/convolution.c``), forwards and backwards.
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308: F(4×4, 3×3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from vidnoise.kernels.library import Library, kernels_in_use
+from vidnoise.model.operations import Operations
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+TILE = 4
+"""Side of the squares of results that are computed together."""
+
+LANES = 16
+"""Channels of results that are computed together."""
+
+CHANNELS = range(8, 257)
+"""Numbers of channels that the kernels take."""
+
+_AXIS = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+"""From three weights along an axis to six points: the paper's G."""
+
+TRANSFORM = torch.kron(_AXIS, _AXIS)
+"""``(36, 9)``: from the weights of a 3×3 convolution to points."""
+
+POINTS = len(TRANSFORM)
+
+
+class Weights(NamedTuple):
+    """Weights of a convolution as the kernel takes them."""
+
+    points: Tensor
+    """``(blocks, 36, inputs, 16)``: 16 results each, the last block filled up with zeros."""
+    bias: Tensor
+    """``(16 blocks,)``."""
+    results: int
+    """Channels of the result."""
+
+
+def is_suitable(layer: nn.Module) -> TypeIs[nn.Conv2d]:
+    """Whether the kernels can do a layer: a plain 3×3 convolution in float32."""
+    if type(layer) is not nn.Conv2d or layer.kernel_size != (3, 3) or layer.padding != (1, 1):
+        return False
+    is_plain = layer.stride == layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == "zeros"
+    return is_plain and layer.in_channels in CHANNELS and layer.weight.dtype is torch.float32
+
+
+_Version = tuple[int, int]
+_KNOWN: WeakKeyDictionary[nn.Conv2d, dict[bool, tuple[_Version, Weights]]] = WeakKeyDictionary()
+
+
+def weights_of(layer: nn.Conv2d, *, transposed: bool = False) -> Weights:
+    """Return a layer's weights for the kernel, which are computed once, and again after the layer's were changed.
+
+    Args:
+        layer: See :func:`is_suitable`.
+        transposed: Those of the convolution that takes the gradient of its results to that of its input.
+    """
+    version = layer.weight.data_ptr(), 0 if layer.weight.is_inference() else layer.weight._version
+    known = _KNOWN.setdefault(layer, {})
+    if transposed not in known or known[transposed][0] != version:
+        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        known[transposed] = (
+            version,
+            _packed(weight.transpose(0, 1).flip(2, 3), None) if transposed else _packed(weight, bias),
+        )
+    return known[transposed][1]
+
+
+def _packed(weight: Tensor, bias: Tensor | None) -> Weights:
+    results, inputs = weight.shape[:2]
+    blocks = -(-results // LANES)
+    padded = torch.zeros(9, inputs, blocks * LANES)
+    padded[..., :results] = weight.permute(2, 3, 1, 0).flatten(0, 1)
+    points = (TRANSFORM @ padded.flatten(1)).view(POINTS, inputs, blocks, LANES).permute(2, 0, 1, 3)
+    biases = torch.zeros(blocks * LANES)
+    if bias is not None:
+        biases[:results] = bias
+    return Weights(points.contiguous(), biases, results)
+
+
+def _by_pixel(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _tiles(x: Tensor) -> int:
+    n, _, h, w = x.shape
+    return n * -(-h // TILE) * -(-w // TILE)
+
+
+def convolved(
+    library: Library, weights: Weights, x: Tensor, *, rectified: bool = False, added: Tensor | None = None
+) -> Tensor:
+    """Convolve ``(N, C, H, W)``, then apply ReLU if ``rectified``, then add ``added``; the result is channels-last."""
+    n, channels, h, w = x.shape
+    result = torch.empty(n, h, w, weights.results)
+    inputs = [_by_pixel(x), weights.points, weights.bias, *([] if added is None else [_by_pixel(added)])]
+    parameters = channels, weights.results, rectified, added is not None
+    library.run("convolve", inputs, [result], (h, w), *parameters, rows=_tiles(x), work=n * channels)
+    return result.permute(0, 3, 1, 2)
+
+
+def gradient_of_weight(library: Library, x: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of a convolution's weight, ``(R, C, 3, 3)``, from ``(N, C, H, W)`` and ``(N, R, H, W)``."""
+    (n, channels, h, w), results = x.shape, gradient.shape[1]
+    rows, blocks = torch.get_num_threads(), -(-results // LANES)
+    sums = torch.zeros(rows, POINTS, channels, blocks * LANES)
+    inputs = [_by_pixel(x), _by_pixel(gradient)]
+    parameters = channels, results, _tiles(x), rows
+    library.run("convolve_gradient", inputs, [sums], (h, w), *parameters, rows=rows, work=n * channels)
+    weight = (TRANSFORM.T @ sums.sum(0).flatten(1)).view(3, 3, channels, -1)
+    return weight[..., :results].permute(3, 2, 0, 1)
+
+
+class Convolution(torch.autograd.Function):
+    """A convolution that can be trained, then ReLU or a sum.
+
+    Not both of them, since the results alone must tell where the ReLU is flat.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None, layer: nn.Conv2d,
+        library: Library, rectified: bool,
+    ) -> Tensor:  # fmt: skip
+        result = convolved(library, weights_of(layer), x, rectified=rectified, added=added)
+        ctx.save_for_backward(x, *([result] if rectified else []))
+        ctx.layer, ctx.library = layer, library
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, *rectified = ctx.saved_tensors
+        of_added = gradient if ctx.needs_input_grad[3] else None
+        if rectified:
+            gradient = gradient * (rectified[0] > 0)
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = convolved(ctx.library, weights_of(ctx.layer, transposed=True), gradient)
+        if ctx.needs_input_grad[1]:
+            of_weight = gradient_of_weight(ctx.library, x, gradient)
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3))
+        return of_x, of_weight, of_bias, of_added, None, None, None
+
+
+class TrainableOperations(Operations):
+    """Plain operations, but for convolutions in float32, which are two to three times as fast."""
+
+    def convolve(self, layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
+        library = kernels_in_use()
+        is_possible = (
+            library and is_suitable(layer) and layer.out_channels in CHANNELS and not (rectified and added is not None)
+        )
+        if not is_possible or x.dtype is not torch.float32 or torch.is_autocast_enabled(x.device.type):
+            return super().convolve(layer, x, rectified=rectified, added=added)
+        return Convolution.apply(x, layer.weight, layer.bias, added, layer, library, rectified)
