@@ -192,12 +192,12 @@ def test_noise_of_many_batches_is_spread_alike(renderers: Renderers) -> None:
     """Strength of the noise, its share of luma and chroma, and its mean, from other draws."""
     settings, levels, groups, means = config(**EVERYTHING), [], [], []
     for seed, where in ((4, "cpu"), (5, "device")):
-        batch = BatchMaker(settings, renderers.pack, where=where, seed=seed).make(500, 1, 32)
-        levels.append(torch.histc(batch.mean_sigma * 255, bins=6, min=0, max=60) / 500)
+        batch = BatchMaker(settings, renderers.pack, where=where, seed=seed).make(1000, 1, 32)
+        levels.append(torch.histc(batch.mean_sigma * 255, bins=6, min=0, max=60) / 1000)
         groups.append(batch.sigma[0].mean((0, 2, 3)))
         means.append((batch.noisy - batch.clean).mean())
-    torch.testing.assert_close(*levels, rtol=0, atol=0.08)  # a bin of 150 varies by 10
-    torch.testing.assert_close(*groups, rtol=0.12, atol=0)
+    torch.testing.assert_close(*levels, rtol=0, atol=0.08)  # a bin of 300 varies by 15
+    torch.testing.assert_close(*groups, rtol=0.2, atol=0)  # a few clips are very noisy: means vary by a tenth
     torch.testing.assert_close(*means, rtol=0, atol=0.004)
 
 
