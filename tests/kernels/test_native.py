@@ -71,16 +71,6 @@ def test_bands(size: tuple[int, int]) -> None:
         compared(lambda o, found=found: o.remove_noise(bands, remaining, found, fused))
 
 
-@needs_kernels
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_upsampled_features(size: tuple[int, int], dtype: torch.dtype) -> None:
-    h, w = size
-    fine, coarse = torch.randn(2, 10, 2 * h, 2 * w, dtype=dtype), torch.randn(2, 40, h, w, dtype=dtype)
-    compared(lambda o: o.add_upsampled(fine, coarse), atol=0, rtol=0)
-    fine, coarse = (t.contiguous(memory_format=torch.channels_last) for t in (fine, coarse))
-    compared(lambda o: o.add_upsampled(fine, coarse), atol=0, rtol=0)
-
-
 LAYERS = [nn.Conv2d(45, 16, 3, padding=1), nn.Conv2d(16, 12, 3, padding=1), nn.Conv2d(8, 40, 3, padding=1, bias=False)]
 
 
@@ -103,6 +93,16 @@ def test_convolutions(
 
 
 @needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolutions_to_twice_the_resolution(size: tuple[int, int], dtype: torch.dtype) -> None:
+    h, w = size[0] // 2 - 1, size[1] // 2 - 3
+    layer = nn.Conv2d(24, 40, 1).to(dtype)
+    x, added = torch.randn(2, 24, h, w, dtype=dtype), torch.randn(2, 10, 2 * h, 2 * w, dtype=dtype)
+    for rectified, summand in ((False, None), (True, None), (False, added), (True, added)):
+        compared(lambda o, r=rectified, s=summand: o.convolve(layer, x, shuffled=True, rectified=r, added=s))
+
+
+@needs_kernels
 def test_convolutions_use_the_weights_of_today() -> None:
     layer, x = nn.Conv2d(16, 16, 3, padding=1), torch.randn(1, 16, 24, 24)
     for _ in range(2):
@@ -113,7 +113,8 @@ def test_convolutions_use_the_weights_of_today() -> None:
 
 
 OTHER_LAYERS = {
-    "1x1": nn.Conv2d(16, 16, 1), "5x5": nn.Conv2d(16, 16, 5, padding=2), "strided": nn.Conv2d(16, 16, 3, 2, padding=1),
+    "1x1": nn.Conv2d(16, 16, 1), "2x2": nn.Conv2d(16, 16, 2, 2),
+    "5x5": nn.Conv2d(16, 16, 5, padding=2), "strided": nn.Conv2d(16, 16, 3, 2, padding=1),
     "dilated": nn.Conv2d(16, 16, 3, padding=2, dilation=2), "unpadded": nn.Conv2d(16, 16, 3),
     "grouped": nn.Conv2d(16, 16, 3, padding=1, groups=2), "few channels": nn.Conv2d(4, 16, 3, padding=1),
     "reflecting": nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),

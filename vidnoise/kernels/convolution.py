@@ -69,10 +69,8 @@ def weights_of(layer: nn.Conv2d, *, transposed: bool = False) -> Weights:
     known = _KNOWN.setdefault(layer, {})
     if transposed not in known or known[transposed][0] != version:
         weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
-        known[transposed] = (
-            version,
-            _packed(weight.transpose(0, 1).flip(2, 3), None) if transposed else _packed(weight, bias),
-        )
+        packed = _packed(weight.transpose(0, 1).flip(2, 3), None) if transposed else _packed(weight, bias)
+        known[transposed] = version, packed
     return known[transposed][1]
 
 
@@ -98,9 +96,9 @@ def _tiles(x: Tensor) -> int:
 
 
 def convolved(
-    library: Library, weights: Weights, x: Tensor, *, rectified: bool = False, added: Tensor | None = None
+    library: Library, weights: Weights, x: Tensor, *, added: Tensor | None = None, rectified: bool = False
 ) -> Tensor:
-    """Convolve ``(N, C, H, W)``, then apply ReLU if ``rectified``, then add ``added``; the result is channels-last."""
+    """Convolve ``(N, C, H, W)``, then add ``added``, then apply ReLU if ``rectified``; the result is channels-last."""
     n, channels, h, w = x.shape
     result = torch.empty(n, h, w, weights.results)
     inputs = [_by_pixel(x), weights.points, weights.bias, *([] if added is None else [_by_pixel(added)])]
@@ -122,17 +120,14 @@ def gradient_of_weight(library: Library, x: Tensor, gradient: Tensor) -> Tensor:
 
 
 class Convolution(torch.autograd.Function):
-    """A convolution that can be trained, then ReLU or a sum.
-
-    Not both of them, since the results alone must tell where the ReLU is flat.
-    """
+    """A 3×3 convolution that can be trained, with a sum and ReLU after it."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None, layer: nn.Conv2d,
         library: Library, rectified: bool,
     ) -> Tensor:  # fmt: skip
-        result = convolved(library, weights_of(layer), x, rectified=rectified, added=added)
+        result = convolved(library, weights_of(layer), x, added=added, rectified=rectified)
         ctx.save_for_backward(x, *([result] if rectified else []))
         ctx.layer, ctx.library = layer, library
         return result
@@ -140,7 +135,6 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, *rectified = ctx.saved_tensors
-        of_added = gradient if ctx.needs_input_grad[3] else None
         if rectified:
             gradient = gradient * (rectified[0] > 0)
         of_x = of_weight = of_bias = None
@@ -150,17 +144,18 @@ class Convolution(torch.autograd.Function):
             of_weight = gradient_of_weight(ctx.library, x, gradient)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3))
-        return of_x, of_weight, of_bias, of_added, None, None, None
+        return of_x, of_weight, of_bias, gradient if ctx.needs_input_grad[3] else None, None, None, None
 
 
 class TrainableOperations(Operations):
-    """Plain operations, but for convolutions in float32, which are two to three times as fast."""
+    """Plain operations, but for 3×3 convolutions in float32, which are two to three times as fast."""
 
-    def convolve(self, layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
+    def convolve(
+        self, layer: nn.Module, x: Tensor, *, shuffled: bool = False, added: Tensor | None = None,
+        rectified: bool = False,
+    ) -> Tensor:  # fmt: skip
         library = kernels_in_use()
-        is_possible = (
-            library and is_suitable(layer) and layer.out_channels in CHANNELS and not (rectified and added is not None)
-        )
+        is_possible = library and is_suitable(layer) and layer.out_channels in CHANNELS and not shuffled
         if not is_possible or x.dtype is not torch.float32 or torch.is_autocast_enabled(x.device.type):
-            return super().convolve(layer, x, rectified=rectified, added=added)
+            return super().convolve(layer, x, shuffled=shuffled, added=added, rectified=rectified)
         return Convolution.apply(x, layer.weight, layer.bias, added, layer, library, rectified)

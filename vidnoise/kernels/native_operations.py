@@ -145,19 +145,22 @@ class NativeOperations(CpuOperations):
 
     # Between convolutions
 
-    def add_upsampled(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        if fine.dtype is not torch.float32:
-            return super().add_upsampled(fine, coarse)
+    def convolve(
+        self, layer: nn.Module, x: Tensor, *, shuffled: bool = False, added: Tensor | None = None,
+        rectified: bool = False,
+    ) -> Tensor:  # fmt: skip
+        if x.dtype is torch.float32 and is_suitable(layer) and not shuffled:
+            return convolved(self._library, weights_of(layer), x, added=added, rectified=rectified)
+        if x.dtype is torch.float32 and shuffled and added is not None and not rectified:
+            return self._add_shuffled(layer(x), added)
+        return super().convolve(layer, x, shuffled=shuffled, added=added, rectified=rectified)
+
+    def _add_shuffled(self, coarse: Tensor, fine: Tensor) -> Tensor:
         channels, height, width = fine.shape[1:]
         inputs = [t.permute(0, 2, 3, 1) for t in (fine, coarse)]
         size = height // 2, width // 2
-        (result,) = self._run("add_upsampled", inputs, [(height, width, channels)], size, channels)
+        (result,) = self._run("add_shuffled", inputs, [(height, width, channels)], size, channels)
         return result.permute(0, 3, 1, 2)
-
-    def convolve(self, layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
-        if x.dtype is torch.float32 and is_suitable(layer):
-            return convolved(self._library, weights_of(layer), x, rectified=rectified, added=added)
-        return super().convolve(layer, x, rectified=rectified, added=added)
 
     def _inputs(self, form: Form, tensors: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, int]] | None:
         """Return a kernel's inputs and their size, or ``None`` if it does not take their resolutions."""

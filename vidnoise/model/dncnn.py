@@ -50,12 +50,23 @@ def typed(x: Tensor, layer: nn.Module) -> Tensor:
 Convolve = Callable[..., Tensor]
 
 
-def convolve(layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
-    """Apply a convolution, then ReLU if ``rectified``, then add ``added``."""
+def convolve(
+    layer: nn.Module, x: Tensor, *, shuffled: bool = False, added: Tensor | None = None, rectified: bool = False
+) -> Tensor:
+    """Apply a convolution, and what follows it.
+
+    Args:
+        layer: The convolution.
+        x: Its input.
+        shuffled: Whether every four channels become a square of pixels, at twice the resolution.
+        added: Features to be added then.
+        rectified: Whether ReLU comes last.
+    """
     y = layer(x)
+    y = F.pixel_shuffle(y, 2) if shuffled else y
     # In place, as nothing else needs the outputs of the convolutions: saves memory and a pass over it.
-    y = y.relu_() if rectified else y
-    return y if added is None else y.add_(added)
+    y = y if added is None else y.add_(added)
+    return y.relu_() if rectified else y
 
 
 class ResidualBlock(nn.Module):
@@ -89,14 +100,6 @@ class CoreOutput(NamedTuple):
     """``(N, outputs, h, w)``: the noise in units of its own standard deviation."""
     hidden: Tensor
     """``(N, hidden, h/2, w/2)``: features for the next frame, in [-1, 1]."""
-
-
-AddUpsampled = Callable[[Tensor, Tensor], Tensor]
-
-
-def add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
-    """Add features ``(N, 4C, h, w)`` of half the resolution to ``(N, C, 2h, 2w)`` others, upsampled."""
-    return fine + F.pixel_shuffle(coarse, 2)
 
 
 class DnCNN(nn.Module):
@@ -137,19 +140,18 @@ class DnCNN(nn.Module):
         self.up1 = Stage(c1, blocks[4], separable)
         self.head = conv3(c1, outputs, gain=0.3)
 
-    def forward(
-        self, x: Tensor, hidden: Tensor, add_upsampled: AddUpsampled = add_upsampled, convolve: Convolve = convolve
-    ) -> CoreOutput:
+    def forward(self, x: Tensor, hidden: Tensor, convolve: Convolve = convolve) -> CoreOutput:
         """Predict the residual and the next hidden features.
 
         Args:
             x: ``(N, inputs, h, w)``, h and w multiples of 4.
             hidden: ``(N, hidden, h/2, w/2)``.
-            add_upsampled, convolve: Implementations of :func:`add_upsampled` and :func:`convolve`.
+            convolve: An implementation of :func:`convolve`.
         """
         x1 = self.down1(convolve(self.stem, typed(x, self.stem), rectified=True), convolve)
-        x2 = self.down2(self.to2(x1).add_(self.recall(typed(hidden, self.recall))).relu_(), convolve)
+        recalled = convolve(self.recall, typed(hidden, self.recall))
+        x2 = self.down2(convolve(self.to2, x1, added=recalled, rectified=True), convolve)
         x3 = self.middle(convolve(self.to3, x2, rectified=True), convolve)
-        y2 = self.up2(add_upsampled(x2, self.from3(x3)), convolve)
-        y1 = self.up1(add_upsampled(x1, self.from2(y2)), convolve)
-        return CoreOutput(convolve(self.head, y1), torch.tanh(self.memory(y2)))
+        y2 = self.up2(convolve(self.from3, x3, shuffled=True, added=x2), convolve)
+        y1 = self.up1(convolve(self.from2, y2, shuffled=True, added=x1), convolve)
+        return CoreOutput(convolve(self.head, y1), torch.tanh(convolve(self.memory, y2)))

@@ -277,7 +277,7 @@ class DenoiseNetwork(nn.Module):
     def _run_core(self, inputs: Tensor, hidden: Tensor) -> CoreOutput:
         if self.core_elsewhere is not None:
             return self.core_elsewhere(inputs, hidden)
-        return self.core(inputs, hidden, self.operations.add_upsampled, self.operations.convolve)
+        return self.core(inputs, hidden, self.operations.convolve)
 
     def _core_input(
         self, fused: Tensor, noisy: Tensor, past: Tensor, trust: Tensor, remaining: Tensor, level: Tensor

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, cat, nn, sigmoid
 
-from vidnoise.model.dncnn import add_upsampled, convolve, typed
+from vidnoise.model.dncnn import convolve, typed
 from vidnoise.model.luma_chroma import bands_to_rgb, rgb_to_bands
 from vidnoise.model.state import UNKNOWN, Memory, reset_unless
 from vidnoise.model.warp import outside, resize_flow, sampling_grid, warp
@@ -185,13 +185,12 @@ class Operations:
         """Return a flow times its confidence, a sigmoid of the evidence for it, ``(N, 1, h, w)``."""
         return flow * sigmoid((evidence - margin) / softness)
 
-    def add_upsampled(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """See :func:`~vidnoise.model.dncnn.add_upsampled`."""
-        return add_upsampled(fine, coarse)
-
-    def convolve(self, layer: nn.Module, x: Tensor, *, rectified: bool = False, added: Tensor | None = None) -> Tensor:
+    def convolve(
+        self, layer: nn.Module, x: Tensor, *, shuffled: bool = False, added: Tensor | None = None,
+        rectified: bool = False,
+    ) -> Tensor:  # fmt: skip
         """See :func:`~vidnoise.model.dncnn.convolve`."""
-        return convolve(layer, x, rectified=rectified, added=added)
+        return convolve(layer, x, shuffled=shuffled, added=added, rectified=rectified)
 
     # Pointwise functions between convolutions; tensors of lower resolution are upsampled for them (:func:`upsampled`)
 

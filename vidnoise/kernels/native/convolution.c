@@ -1,6 +1,6 @@
-/* 3x3 convolutions in channels-last layout by Winograd's minimal filtering F(4x4, 3x3): Lavin and Gray, "Fast Algorithms
- * for Convolutional Neural Networks", arXiv:1509.09308. A tile of 4x4 results takes 36 products per pair of channels
- * where the direct way takes 144; what is lost to rounding is about ten times as much, 1e-6 of the largest sum. */
+/* 3x3 convolutions in channels-last layout, by Winograd's minimal filtering F(4x4, 3x3): Lavin and Gray, "Fast
+ * Algorithms for Convolutional Neural Networks", arXiv:1509.09308. A tile of 4x4 results takes 36 products per pair of
+ * channels where the direct way takes 144; what is lost to rounding is ten times as much, 1e-6 of the largest sum. */
 #include "common.h"
 
 #define TILE 4
@@ -146,6 +146,23 @@ static void multiply_all(const float *v, const float *u, int channels, int tiles
     }
 }
 
+/* Finish up to eight channels of a result: add a summand if there is one, rectify if wanted, and store them. */
+static inline void finish(float8 sum, const float *added, int rectified, int lanes, float *target) {
+    float8 some = {0};
+    if (added) {
+        if (lanes < 8)
+            memcpy(&some, added, lanes * sizeof(float));
+        else
+            some = *(const float8 *)added;
+        sum += some;
+    }
+    if (rectified) sum = (float8)((mask8)sum & (sum > 0));
+    if (lanes < 8)
+        memcpy(target, &sum, lanes * sizeof(float));
+    else
+        *(float8 *)target = sum;
+}
+
 /* Transform the products of a tile, with `step` floats from one point to the next, into sums of eight channels. */
 static inline void inverse_tile(const float *m, int64_t step, float8 sums[TILE][TILE]) {
     float8 t[TILE][SIDE];
@@ -160,9 +177,9 @@ static inline void inverse_tile(const float *m, int64_t step, float8 sums[TILE][
 
 /* in: pictures (n, h, w, p[0]), transformed weights (ceil(p[1] / 16), 36, p[0], 16), bias (16 ceil(p[1] / 16)), summand
  * (n, h, w, p[1]) if p[3]. out: (n, h, w, p[1]). p[0]: channels of the pictures, 8 to MOST_INPUTS; p[1]: of the results;
- * p[2]: whether the sums are rectified; p[3]: whether the summand is added after that. Rows are tiles. */
+ * p[2]: whether the sums are rectified; p[3]: whether there is a summand. Beyond the edges all is zero. Rows are tiles. */
 KERNEL(convolve) {
-    int channels = (int)p[0], results = (int)p[1], rectified = p[2] > 0, added = p[3] > 0;
+    int channels = (int)p[0], results = (int)p[1], rectified = p[2] > 0;
     Grid g = grid_of(h, w, channels);
     int most = tiles_at_once(channels);
     for (int64_t begin = first; begin < last; begin += most) {
@@ -184,12 +201,7 @@ KERNEL(convolve) {
                     for (int y = 0; y < rows; y++)
                         for (int x = 0; x < columns; x++) {
                             int64_t to = ((at.picture * h + at.y + y) * w + at.x + x) * results + block + half;
-                            float8 sum = sums[y][x] + base;
-                            if (rectified) sum = (float8)((mask8)sum & (sum > 0));
-                            if (lanes < 8)
-                                for (int c = 0; c < lanes; c++) out[0][to + c] = added ? sum[c] + in[3][to + c] : sum[c];
-                            else
-                                *(float8 *)(out[0] + to) = added ? sum + *(const float8 *)(in[3] + to) : sum;
+                            finish(sums[y][x] + base, p[3] > 0 ? in[3] + to : 0, rectified, lanes, out[0] + to);
                         }
                 }
             }

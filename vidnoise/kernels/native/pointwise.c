@@ -16,7 +16,7 @@
 
 /* in: features (2h, 2w, p[0]), coarser ones (h, w, 4 p[0]), channels-last. out: their sum (2h, 2w, p[0]), the coarser ones
  * upsampled as PyTorch's pixel_shuffle does. */
-KERNEL(add_upsampled) {
+KERNEL(add_shuffled) {
     int64_t channels = (int64_t)p[0], row = 2 * w * channels;
     for (int64_t y = first; y < last; y++)
         for (int64_t x = 0; x < w; x++) {
