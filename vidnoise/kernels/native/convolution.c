@@ -6,9 +6,17 @@
 #define TILE 4
 #define SIDE 6
 #define POINTS (SIDE * SIDE)
-/* Channels of results that are worked on at once, and tiles: with their sums they fill the 16 registers of AVX2. */
+/* Channels of results that are worked on at once. */
 #define LANES 16
+/* Tiles, or channels of weights, that are worked on at once: their sums fill the registers. */
+#ifdef __AVX512F__
+typedef float vector __attribute__((vector_size(64), aligned(4)));
+#define ROWS 12
+#else
+typedef float8 vector;
 #define ROWS 6
+#endif
+#define VECTORS (LANES * (int)sizeof(float) / (int)sizeof(vector))
 /* Most tiles that are transformed together, and floats that they may have: half of a second-level cache. */
 #define MOST_TILES 48
 #define MOST_FLOATS 73728
@@ -115,35 +123,26 @@ static void transform_tiles(const float *pictures, const Grid *g, int64_t begin,
     }
 }
 
+#define UNROLLED _Pragma("GCC unroll 12")
+#define INLINED static inline __attribute__((always_inline))
+
 /* Matrix product of n tiles (n, channels) and weights (channels, LANES). */
-static inline __attribute__((always_inline)) void multiply(const float *v, const float *u, int channels, int n, float *m) {
-    float8 low[ROWS] = {0}, high[ROWS] = {0};
+INLINED void multiply(const float *v, const float *u, int channels, int n, float *m) {
+    vector sums[ROWS][VECTORS] = {0};
     for (int k = 0; k < channels; k++) {
-        float8 u0 = *(const float8 *)(u + k * LANES), u1 = *(const float8 *)(u + k * LANES + 8);
-#pragma GCC unroll 6
-        for (int i = 0; i < n; i++) {
-            low[i] += v[i * channels + k] * u0;
-            high[i] += v[i * channels + k] * u1;
-        }
+        const vector *weights = (const vector *)(u + k * LANES);
+        UNROLLED for (int i = 0; i < n; i++)
+            UNROLLED for (int j = 0; j < VECTORS; j++) sums[i][j] += v[i * channels + k] * weights[j];
     }
-#pragma GCC unroll 6
-    for (int i = 0; i < n; i++) {
-        *(float8 *)(m + i * LANES) = low[i];
-        *(float8 *)(m + i * LANES + 8) = high[i];
-    }
+    UNROLLED for (int i = 0; i < n; i++)
+        UNROLLED for (int j = 0; j < VECTORS; j++) ((vector *)(m + i * LANES))[j] = sums[i][j];
 }
 
 static void multiply_all(const float *v, const float *u, int channels, int tiles, float *m) {
     int i = 0;
     for (; i + ROWS <= tiles; i += ROWS) multiply(v + i * channels, u, channels, ROWS, m + i * LANES);
-    v += i * channels, m += i * LANES;
-    switch (tiles - i) {
-        case 1: multiply(v, u, channels, 1, m); break;
-        case 2: multiply(v, u, channels, 2, m); break;
-        case 3: multiply(v, u, channels, 3, m); break;
-        case 4: multiply(v, u, channels, 4, m); break;
-        case 5: multiply(v, u, channels, 5, m); break;
-    }
+    for (; i + 4 <= tiles; i += 4) multiply(v + i * channels, u, channels, 4, m + i * LANES);
+    for (; i < tiles; i++) multiply(v + i * channels, u, channels, 1, m + i * LANES);
 }
 
 /* Finish up to eight channels of a result: add a summand if there is one, rectify if wanted, and store them. */
@@ -245,40 +244,24 @@ static void transform_gradients(const float *pictures, const Grid *g, int64_t be
 }
 
 /* Add the products of n channels of tiles (tiles, channels) and LANES of their gradients (tiles, lanes). */
-static inline __attribute__((always_inline)) void accumulate(const float *v, const float *z, int channels, int lanes,
-                                                             int tiles, int n, float *sums) {
-    float8 low[ROWS], high[ROWS];
-#pragma GCC unroll 6
-    for (int i = 0; i < n; i++) {
-        low[i] = *(const float8 *)(sums + i * lanes);
-        high[i] = *(const float8 *)(sums + i * lanes + 8);
-    }
+INLINED void accumulate(const float *v, const float *z, int channels, int lanes, int tiles, int n, float *target) {
+    vector sums[ROWS][VECTORS];
+    UNROLLED for (int i = 0; i < n; i++)
+        UNROLLED for (int j = 0; j < VECTORS; j++) sums[i][j] = ((const vector *)(target + i * lanes))[j];
     for (int k = 0; k < tiles; k++) {
-        float8 z0 = *(const float8 *)(z + k * lanes), z1 = *(const float8 *)(z + k * lanes + 8);
-#pragma GCC unroll 6
-        for (int i = 0; i < n; i++) {
-            low[i] += v[k * channels + i] * z0;
-            high[i] += v[k * channels + i] * z1;
-        }
+        const vector *gradient = (const vector *)(z + k * lanes);
+        UNROLLED for (int i = 0; i < n; i++)
+            UNROLLED for (int j = 0; j < VECTORS; j++) sums[i][j] += v[k * channels + i] * gradient[j];
     }
-#pragma GCC unroll 6
-    for (int i = 0; i < n; i++) {
-        *(float8 *)(sums + i * lanes) = low[i];
-        *(float8 *)(sums + i * lanes + 8) = high[i];
-    }
+    UNROLLED for (int i = 0; i < n; i++)
+        UNROLLED for (int j = 0; j < VECTORS; j++) ((vector *)(target + i * lanes))[j] = sums[i][j];
 }
 
-static void accumulate_all(const float *v, const float *z, int channels, int lanes, int tiles, float *sums) {
+static void accumulate_all(const float *v, const float *z, int channels, int lanes, int tiles, float *target) {
     int i = 0;
-    for (; i + ROWS <= channels; i += ROWS) accumulate(v + i, z, channels, lanes, tiles, ROWS, sums + i * lanes);
-    v += i, sums += i * lanes;
-    switch (channels - i) {
-        case 1: accumulate(v, z, channels, lanes, tiles, 1, sums); break;
-        case 2: accumulate(v, z, channels, lanes, tiles, 2, sums); break;
-        case 3: accumulate(v, z, channels, lanes, tiles, 3, sums); break;
-        case 4: accumulate(v, z, channels, lanes, tiles, 4, sums); break;
-        case 5: accumulate(v, z, channels, lanes, tiles, 5, sums); break;
-    }
+    for (; i + ROWS <= channels; i += ROWS) accumulate(v + i, z, channels, lanes, tiles, ROWS, target + i * lanes);
+    for (; i + 4 <= channels; i += 4) accumulate(v + i, z, channels, lanes, tiles, 4, target + i * lanes);
+    for (; i < channels; i++) accumulate(v + i, z, channels, lanes, tiles, 1, target + i * lanes);
 }
 
 /* Gradient of the weights of `convolve`.
