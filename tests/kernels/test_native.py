@@ -21,7 +21,7 @@ from vidnoise.kernels.convolution import is_suitable, weights_of
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library, library
 from vidnoise.kernels.native_operations import FORMS, NativeOperations, operations_for_cpu
-from vidnoise.model.fusion import filtered, misalignment_evidence, smoothed
+from vidnoise.model.fusion import TemporalFusion, filtered, misalignment_evidence, smoothed
 from vidnoise.model.network import LOCAL, core_input, remaining_level
 from vidnoise.model.noise_level import affine_level, noise_evidence
 from vidnoise.model.operations import Operations, Window
@@ -192,6 +192,20 @@ def inputs(h: int, w: int) -> dict[object, list[Tensor]]:
         remaining_level: [ratio, level],
         core_input: [*bands, torch.rand(2, 1, h, w), remaining, level, torch.rand(2, 3, h // LOCAL, w // LOCAL)],
     }
+
+
+@needs_kernels
+@pytest.mark.parametrize("width", [8, 16, 6], ids=["8-wide", "16-wide", "left-to-pytorch"])
+@pytest.mark.parametrize("place", [(0, 0), (11, 7)], ids=["as-it-is", "a-few-rows"])
+def test_fusion(size: tuple[int, int], width: int, place: tuple[int, int]) -> None:
+    h, w = size[0] - place[0], size[1] - place[1]
+    given = inputs(h, w)[misalignment_evidence]
+    fusion = TemporalFusion(width).requires_grad_(False)
+    for layer in fusion.misalignment.children():
+        if isinstance(layer, nn.Conv2d):
+            layer.bias.normal_(std=0.3)  # type: ignore[union-attr]
+    compared(lambda o: fusion(*given, o), atol=1e-4)
+    compared(lambda o: fusion.bfloat16()(*given, o), atol=0.1, rtol=0.1)
 
 
 @needs_kernels

@@ -73,6 +73,20 @@ _PART_OF: dict[CodeType, str] = {
     inspect.unwrap(f).__code__: part for part, functions in PARTS.items() for f in functions
 }
 
+
+def _convolve(inputs: Sequence[Tensor], result: Tensor) -> tuple[float, Sequence[Tensor]]:
+    picture, _, _, *summand = inputs
+    return 2.0 * 9 * picture.shape[-1] * result.numel(), [picture, *summand]
+
+
+def _fuse(inputs: Sequence[Tensor], result: Tensor) -> tuple[float, Sequence[Tensor]]:
+    weights = inputs[5::2]
+    return 2.0 * sum(t.numel() for t in weights) * result.shape[-2:].numel(), inputs[:5]
+
+
+_FILTERS = {"convolve": _convolve, "fuse": _fuse}
+"""Kernels that convolve: from their inputs and result the FLOP of that, and the inputs but for the weights."""
+
 _MOVES = {
     "_to_copy", "alias", "arange", "cat", "clone", "constant_pad_nd", "copy_", "fill_", "full",
     "full_like", "index", "index_select", "lift_fresh", "ones", "pad", "pixel_shuffle", "reflection_pad2d", "repeat",
@@ -204,10 +218,9 @@ class _Counter(TorchDispatchMode):
 
     def add_kernel(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], part: str) -> None:
         """Record a compiled kernel, which PyTorch's dispatcher does not see."""
-        flops, is_convolution = 0, name == "convolve"
+        flops, is_convolution = 0, name in _FILTERS
         if is_convolution:
-            picture, _, _, *summand = inputs  # without the weights
-            flops, inputs = 2 * 9 * picture.shape[-1] * outputs[0].numel(), [picture, *summand]
+            flops, inputs = _FILTERS[name](inputs, outputs[0])
         moved = sum(_bytes(t) for t in (*inputs, *outputs))
         pixels = self._pixels
         self.operations.append(Operation(part, name, flops / pixels, moved / pixels, is_convolution, is_convolution))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,15 @@ DTYPES = (torch.float32, torch.bfloat16)
 """Types of convolutions whose input the kernels write."""
 
 
+def _fusion_layers(network: nn.Module) -> list[nn.Conv2d] | None:
+    """Return the three convolutions of a fusion's network, or ``None`` if the kernel does not do them."""
+    layers = [layer for layer in network.children() if isinstance(layer, nn.Conv2d)]
+    forms = [(layer.kernel_size, layer.dilation, layer.weight.dtype) for layer in layers]
+    if forms != [((3, 3), (dilation, dilation), torch.float32) for dilation in (1, 2, 1)]:
+        return None
+    return layers if all(layer.out_channels % 4 == 0 and layer.bias is not None for layer in layers) else None
+
+
 class NativeOperations(CpuOperations):
     """:class:`vidnoise.model.operations.Operations` by compiled kernels.
 
@@ -60,7 +69,7 @@ class NativeOperations(CpuOperations):
 
     def _run(
         self, name: str, inputs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], size: tuple[int, int],
-        *parameters: float, dtype: torch.dtype = torch.float32,
+        *parameters: float, dtype: torch.dtype = torch.float32, rows: int | None = None,
     ) -> list[Tensor]:  # fmt: skip
         """Run a kernel on each picture of a batch.
 
@@ -68,13 +77,13 @@ class NativeOperations(CpuOperations):
             name: The kernel's.
             inputs: ``(N, …)`` float32.
             shapes: Shape of each result, for one picture.
-            size, parameters: As for :meth:`Library.run`.
+            size, parameters, rows: As for :meth:`Library.run`.
             dtype: Type of the results.
         """
         inputs = [t.contiguous() for t in inputs]
         outputs = [torch.empty(len(inputs[0]), *shape, dtype=dtype) for shape in shapes]
         for i in range(len(inputs[0])):
-            self._library.run(name, [t[i] for t in inputs], [t[i] for t in outputs], size, *parameters)
+            self._library.run(name, [t[i] for t in inputs], [t[i] for t in outputs], size, *parameters, rows=rows)
         return outputs
 
     # Haar bands
@@ -154,6 +163,19 @@ class NativeOperations(CpuOperations):
         if x.dtype is torch.float32 and shuffled and added is not None and not rectified:
             return self._add_shuffled(layer(x), added)
         return super().convolve(layer, x, shuffled=shuffled, added=added, rectified=rectified)
+
+    def fuse(
+        self, function: Callable[..., tuple[Tensor, ...]], misalignment: nn.Module, *pictures: Tensor
+    ) -> tuple[Tensor, ...]:
+        layers = _fusion_layers(misalignment)
+        if layers is None:
+            return super().fuse(function, misalignment, *pictures)
+        n, h, w = len(pictures[0]), *pictures[0].shape[2:]
+        weights = [t for layer in layers for t in (layer.weight.permute(1, 2, 3, 0), cast("Tensor", layer.bias))]
+        inputs = [*pictures, *(t.detach().expand(n, *t.shape) for t in weights)]
+        strips = min(2 * torch.get_num_threads(), h)
+        parameters = *LEAST_GAIN, layers[0].out_channels, strips
+        return tuple(self._run("fuse", inputs, [(4, h, w), (12, h, w), (4, h, w)], (h, w), *parameters, rows=strips))
 
     def _add_shuffled(self, coarse: Tensor, fine: Tensor) -> Tensor:
         channels, height, width = fine.shape[1:]

@@ -72,11 +72,16 @@ class TemporalFusion(nn.Module):
             ratio: ``(N, 4, h, w)`` warped variance ratio.
             operations: Implementation of the pointwise functions.
         """
-        evidence = operations.pointwise_input(
-            misalignment_evidence, (noisy, fused, clean, sigma, ratio), self.misalignment
-        )
-        misalignment = self.misalignment(evidence).float()
-        return Filtered(fused, *operations.pointwise(filtered, (noisy, fused, ratio, misalignment)))
+        return Filtered(fused, *operations.fuse(fuse, self.misalignment, noisy, fused, clean, sigma, ratio))
+
+
+def fuse(
+    misalignment: nn.Module, noisy: Tensor, fused: Tensor, clean: Tensor, sigma: Tensor, ratio: Tensor,
+    operations: Operations,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Judge the misalignment, then filter: arguments as for :class:`TemporalFusion`, results as of :func:`filtered`."""
+    evidence = operations.pointwise_input(misalignment_evidence, (noisy, fused, clean, sigma, ratio), misalignment)
+    return operations.pointwise(filtered, (noisy, fused, ratio, misalignment(evidence).float()))
 
 
 def misalignment_evidence(

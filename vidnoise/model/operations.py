@@ -192,6 +192,12 @@ class Operations:
         """See :func:`~vidnoise.model.dncnn.convolve`."""
         return convolve(layer, x, shuffled=shuffled, added=added, rectified=rectified)
 
+    def fuse(
+        self, function: Callable[..., tuple[Tensor, ...]], misalignment: nn.Module, *pictures: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return ``function(misalignment, *pictures, self)``, which is :func:`vidnoise.model.fusion.fuse`."""
+        return function(misalignment, *pictures, self)
+
     # Pointwise functions between convolutions; tensors of lower resolution are upsampled for them (:func:`upsampled`)
 
     def pointwise(self, function: Pointwise, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -1,18 +1,7 @@
 /* Pointwise functions between convolutions; each equals its namesake in vidnoise/model.
  *
  * The inputs of convolutions are written channels-last, in bfloat16 if p[0] is 1, else in float32. */
-#include "common.h"
-
-/* Of channel c of 12 bands: which of 6 levels and of 4 groups it has. */
-#define LEVEL(c) ((c) < 3 ? (c) : 3 + (c) % 3)
-#define GROUP(c) (((c) < 3 ? 0 : 2) + ((c) % 3 ? 1 : 0))
-
-#define FOR_BLOCKS                                                                    \
-    int64_t n = h * w;                                                                \
-    for (int64_t at = first * w, m = 0; at < last * w; at += m)                       \
-        if ((m = smaller(BLOCK, last * w - at)), 1)
-#define EACH for (int i = 0; i < m; i++)
-#define PLANE(k, c) (in[k] + (int64_t)(c) * n + at)
+#include "pointwise.h"
 
 /* in: features (2h, 2w, p[0]), coarser ones (h, w, 4 p[0]), channels-last. out: their sum (2h, 2w, p[0]), the coarser ones
  * upsampled as PyTorch's pixel_shuffle does. */
@@ -76,75 +65,6 @@ KERNEL(affine_level) {
                 }
             }
         }
-}
-
-/* vidnoise.model.fusion.misalignment_evidence
- * in: bands (12, h, w), warped estimate (12, h, w), warped output (3 or more, h, w), level (6, h, w), ratio (4, h, w).
- * out: (h, w, 15). */
-KERNEL(misalignment_evidence) {
-    FOR_BLOCKS {
-        float channel[15][BLOCK], scale[6][BLOCK], root[4][BLOCK];
-        for (int g = 0; g < 4; g++) {
-            const float *ratio = PLANE(4, g);
-            EACH {
-                float known = ratio[i] > 1 ? 1 : ratio[i];
-                channel[9 + g][i] = sqrtf(known);
-                root[g][i] = sqrtf(1 + known);
-            }
-        }
-        float luma[BLOCK] = {0}, chroma[BLOCK] = {0};
-        for (int c = 0; c < 6; c++) {
-            const float *level = PLANE(3, c);
-            int group = (c < 3 ? 0 : 2) + (c % 3 ? 1 : 0);
-            float *sum = c % 3 ? chroma : luma, share = c % 3 ? 0.25f : 0.5f;
-            EACH {
-                scale[c][i] = 1 / (level[i] * root[group][i]);
-                sum[i] += (log_of(level[i]) * 0.3f + 1) * share;
-            }
-        }
-        for (int c = 0; c < 3; c++) {
-            const float *level = PLANE(3, c), *noisy = PLANE(0, c), *fused = PLANE(1, c), *clean = PLANE(2, c);
-            EACH {
-                float low = fabsf(noisy[i] - fused[i]) * scale[c][i];
-                channel[c][i] = low > 20 ? 20 : low;
-                channel[6 + c][i] = clamp((noisy[i] - clean[i]) / level[i], -20, 20);
-                channel[3 + c][i] = 0;
-            }
-            for (int b = 1; b < 4; b++) {
-                const float *noisy_band = PLANE(0, 3 * b + c), *fused_band = PLANE(1, 3 * b + c);
-                EACH {
-                    float detail = fabsf(noisy_band[i] - fused_band[i]) * scale[3 + c][i];
-                    channel[3 + c][i] += (detail > 20 ? 20 : detail) * (1.0f / 3);
-                }
-            }
-        }
-        memcpy(channel[13], luma, sizeof luma);
-        memcpy(channel[14], chroma, sizeof chroma);
-        interleave(channel, 15, (int)m, out[0], at, p[0] > 0);
-    }
-}
-
-/* vidnoise.model.fusion.filtered
- * in: bands (12, h, w), estimate (12, h, w), ratio (4, h, w), log of misalignment (h, w, 4). out: ratio of the
- * prediction (4, h, w), estimate (12, h, w), its ratio (4, h, w). p: least gains, 4. */
-KERNEL(filtered) {
-    FOR_BLOCKS {
-        float gain[4][BLOCK];
-        for (int g = 0; g < 4; g++) {
-            const float *ratio = PLANE(2, g), *misalignment = in[3] + 4 * at + g;
-            float *prediction = out[0] + g * n + at, *kept = out[2] + g * n + at;
-            EACH {
-                float sum = ratio[i] + exp_of(clamp(misalignment[4 * i], -8, 6)), k = sum / (sum + 1);
-                prediction[i] = sum;
-                kept[i] = gain[g][i] = k < p[g] ? p[g] : k;
-            }
-        }
-        for (int c = 0; c < 12; c++) {
-            const float *noisy = PLANE(0, c), *fused = PLANE(1, c);
-            float *target = out[1] + c * n + at, *k = gain[GROUP(c)];
-            EACH target[i] = fused[i] + k[i] * (noisy[i] - fused[i]);
-        }
-    }
 }
 
 /* vidnoise.model.fusion.smoothed

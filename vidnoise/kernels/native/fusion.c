@@ -1,0 +1,184 @@
+/* Temporal fusion, vidnoise/model/fusion.py: evidence of misalignment, a small network that judges it, and the filter. */
+#include "pointwise.h"
+
+#define CHANNELS 15
+
+/* Evidence for m pixels from `at` on; inputs as for the kernel below, `n` pixels each. */
+static inline void evidence_of(const float *const *in, int64_t n, int64_t at, int m, float channel[CHANNELS][BLOCK]) {
+    float scale[6][BLOCK], root[4][BLOCK];
+    for (int g = 0; g < 4; g++) {
+        const float *ratio = PLANE(4, g);
+        EACH {
+            float known = ratio[i] > 1 ? 1 : ratio[i];
+            channel[9 + g][i] = sqrtf(known);
+            root[g][i] = sqrtf(1 + known);
+        }
+    }
+    float luma[BLOCK] = {0}, chroma[BLOCK] = {0};
+    for (int c = 0; c < 6; c++) {
+        const float *level = PLANE(3, c);
+        int group = (c < 3 ? 0 : 2) + (c % 3 ? 1 : 0);
+        float *sum = c % 3 ? chroma : luma, share = c % 3 ? 0.25f : 0.5f;
+        EACH {
+            scale[c][i] = 1 / (level[i] * root[group][i]);
+            sum[i] += (log_of(level[i]) * 0.3f + 1) * share;
+        }
+    }
+    for (int c = 0; c < 3; c++) {
+        const float *level = PLANE(3, c), *noisy = PLANE(0, c), *fused = PLANE(1, c), *clean = PLANE(2, c);
+        EACH {
+            float low = fabsf(noisy[i] - fused[i]) * scale[c][i];
+            channel[c][i] = low > 20 ? 20 : low;
+            channel[6 + c][i] = clamp((noisy[i] - clean[i]) / level[i], -20, 20);
+            channel[3 + c][i] = 0;
+        }
+        for (int b = 1; b < 4; b++) {
+            const float *noisy_band = PLANE(0, 3 * b + c), *fused_band = PLANE(1, 3 * b + c);
+            EACH {
+                float detail = fabsf(noisy_band[i] - fused_band[i]) * scale[3 + c][i];
+                channel[3 + c][i] += (detail > 20 ? 20 : detail) * (1.0f / 3);
+            }
+        }
+    }
+    memcpy(channel[13], luma, sizeof luma);
+    memcpy(channel[14], chroma, sizeof chroma);
+}
+
+/* vidnoise.model.fusion.misalignment_evidence
+ * in: bands (12, h, w), warped estimate (12, h, w), warped output (3 or more, h, w), level (6, h, w), ratio (4, h, w).
+ * out: (h, w, 15). */
+KERNEL(misalignment_evidence) {
+    FOR_BLOCKS {
+        float channel[CHANNELS][BLOCK];
+        evidence_of(in, n, at, (int)m, channel);
+        interleave(channel, CHANNELS, (int)m, out[0], at, p[0] > 0);
+    }
+}
+
+/* Filter m pixels from `at` on, given the logarithms of the misalignment of four groups of bands, `step` floats apart. */
+static inline void filter(const float *noisy_bands, const float *fused_bands, const float *ratios, float *const *out,
+                          const float *least, int64_t n, int64_t at, int m, const float *const misalignment[4], int step) {
+    float gain[4][BLOCK];
+    for (int g = 0; g < 4; g++) {
+        const float *ratio = ratios + g * n + at, *x = misalignment[g];
+        float *prediction = out[0] + g * n + at, *kept = out[2] + g * n + at;
+        EACH {
+            float sum = ratio[i] + exp_of(clamp(x[step * i], -8, 6)), k = sum / (sum + 1);
+            prediction[i] = sum;
+            kept[i] = gain[g][i] = k < least[g] ? least[g] : k;
+        }
+    }
+    for (int c = 0; c < 12; c++) {
+        const float *noisy = noisy_bands + c * n + at, *fused = fused_bands + c * n + at;
+        float *target = out[1] + c * n + at, *k = gain[GROUP(c)];
+        EACH target[i] = fused[i] + k[i] * (noisy[i] - fused[i]);
+    }
+}
+
+/* vidnoise.model.fusion.filtered
+ * in: bands (12, h, w), estimate (12, h, w), ratio (4, h, w), log of misalignment (h, w, 4). out: ratio of the
+ * prediction (4, h, w), estimate (12, h, w), its ratio (4, h, w). p: least gains, 4. */
+KERNEL(filtered) {
+    FOR_BLOCKS {
+        const float *x = in[3] + 4 * at, *misalignment[4] = {x, x + 1, x + 2, x + 3};
+        filter(in[0], in[1], in[2], out, p, n, at, (int)m, misalignment, 4);
+    }
+}
+
+/* Rows of features lie in planes, each with zeros around: PAD floats before, and as many after. Pixels are worked on
+ * WIDE at once; results beyond the row are garbage that only other such results come from. */
+#define PAD 8
+#define WIDE 24
+
+typedef int32_t mask8 __attribute__((vector_size(32), aligned(4)));
+
+/* A layer of the network: weights (inputs, 3, 3, outputs), outputs a multiple of 4; taps are `dilation` apart. */
+typedef struct {
+    const float *weights, *bias;
+    int inputs, outputs, dilation, rectified;
+} Layer;
+
+/* One row of a convolution, from the rows above, at and below it; NULL is a row of zeros. */
+static void convolve_row(const Layer *layer, const float *const rows[3], int64_t plane, int64_t w, float *target) {
+    int outputs = layer->outputs, d = layer->dilation;
+    for (int o = 0; o < outputs; o += 4) {
+        for (int64_t x = 0; x < w; x += WIDE) {
+            float8 sums[4][3];
+            for (int i = 0; i < 4; i++)
+                for (int j = 0; j < 3; j++) sums[i][j] = (float8){0} + layer->bias[o + i];
+            for (int y = 0; y < 3; y++) {
+                if (!rows[y]) continue;
+                for (int c = 0; c < layer->inputs; c++) {
+                    const float *row = rows[y] + c * plane + PAD + x, *weights = layer->weights + (c * 3 + y) * 3 * outputs + o;
+                    for (int k = 0; k < 3; k++) {
+                        const float8 *pixels = (const float8 *)(row + (k - 1) * d);
+                        float8 a = pixels[0], b = pixels[1], e = pixels[2];
+#pragma GCC unroll 4
+                        for (int i = 0; i < 4; i++) {
+                            float weight = weights[k * outputs + i];
+                            sums[i][0] += weight * a;
+                            sums[i][1] += weight * b;
+                            sums[i][2] += weight * e;
+                        }
+                    }
+                }
+            }
+            for (int i = 0; i < 4; i++)
+                for (int j = 0; j < 3; j++) {
+                    float8 sum = sums[i][j];
+                    if (layer->rectified) sum = (float8)((mask8)sum & (sum > 0));
+                    *(float8 *)(target + (o + i) * plane + PAD + x + 8 * j) = sum;
+                }
+        }
+        for (int i = 0; i < 4; i++) memset(target + (o + i) * plane + PAD + w, 0, PAD * sizeof(float));
+    }
+}
+
+/* vidnoise.model.fusion.TemporalFusion: evidence, network and filter, row by row, so that all that is between them stays
+ * in cache.
+ * in: as for misalignment_evidence, 5; then for each of three layers weights (inputs, 3, 3, outputs) and bias. out: as for
+ * filtered. p: least gains, 4; p[4]: outputs of the first two layers, a multiple of 4; p[5]: rows, which share the picture. */
+KERNEL(fuse) {
+    int width = (int)p[4];
+    const Layer layers[3] = {
+        {in[5], in[6], CHANNELS, width, 1, 1}, {in[7], in[8], width, width, 2, 1}, {in[9], in[10], width, 4, 1, 0}};
+    int64_t n = h * w, strips = (int64_t)p[5], plane = (w + WIDE - 1) / WIDE * WIDE + 3 * PAD;
+    int64_t evidence_row = CHANNELS * plane, row = width * plane;
+    float *memory = calloc(3 * evidence_row + (5 + 3) * row + 4 * plane, sizeof(float));
+    float *evidence = memory, *first_layer = evidence + 3 * evidence_row, *second = first_layer + 5 * row, *last_layer = second + 3 * row;
+    for (int64_t strip = first; strip < last; strip++) {
+        int64_t begin = h * strip / strips, end = h * (strip + 1) / strips;
+        for (int64_t y = begin - 4; y < end + 4; y++) {
+            if (y >= 0 && y < h)
+                for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
+                    float channel[CHANNELS][BLOCK];
+                    int m = (int)smaller(BLOCK, w - x0);
+                    evidence_of(in, n, y * w + x0, m, channel);
+                    for (int c = 0; c < CHANNELS; c++)
+                        memcpy(evidence + y % 3 * evidence_row + c * plane + PAD + x0, channel[c], m * sizeof(float));
+                }
+#define ROW(buffer, count, size, r) ((r) < 0 || (r) >= h ? 0 : (buffer) + (r) % (count) * (size))
+            int64_t r = y - 1;
+            if (r >= begin - 3 && r >= 0 && r < h) {
+                const float *rows[3] = {ROW(evidence, 3, evidence_row, r - 1), ROW(evidence, 3, evidence_row, r),
+                                        ROW(evidence, 3, evidence_row, r + 1)};
+                convolve_row(layers, rows, plane, w, first_layer + r % 5 * row);
+            }
+            r = y - 3;
+            if (r >= begin - 1 && r >= 0 && r < h) {
+                const float *rows[3] = {ROW(first_layer, 5, row, r - 2), ROW(first_layer, 5, row, r),
+                                        ROW(first_layer, 5, row, r + 2)};
+                convolve_row(layers + 1, rows, plane, w, second + r % 3 * row);
+            }
+            r = y - 4;
+            if (r < begin) continue;
+            const float *rows[3] = {ROW(second, 3, row, r - 1), ROW(second, 3, row, r), ROW(second, 3, row, r + 1)};
+            convolve_row(layers + 2, rows, plane, w, last_layer);
+            for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
+                const float *x = last_layer + PAD + x0, *misalignment[4] = {x, x + plane, x + 2 * plane, x + 3 * plane};
+                filter(in[0], in[1], in[4], out, p, n, r * w + x0, (int)smaller(BLOCK, w - x0), misalignment, 1);
+            }
+        }
+    }
+    free(memory);
+}
