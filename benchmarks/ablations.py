@@ -159,7 +159,7 @@ GROUPS = {
     ),
     "ladder": Group(
         "Ladder of the spatial core: single frames, equal steps",
-        Stage("ladder", batch=12, frames=1, patch=64, steps=300),
+        Stage("ladder", batch=12, frames=1, patch=64, steps=600),
         True,
         (
             Variant(BASE, "`fast`: blocks 0/1/2/1/1, widths 16/32/64"),
@@ -178,7 +178,7 @@ GROUPS = {
     ),
     "recurrent": Group(
         "Recurrence: clips; core from the spatial base, fusion from the shipped model",
-        Stage("recurrent", batch=2, frames=5, patch=96, steps=200),
+        Stage("recurrent", batch=2, frames=5, patch=96, steps=400),
         False,
         (
             Variant(BASE, "5 frames, both ways in most steps; causal"),
