@@ -225,8 +225,8 @@ _ASSUMPTIONS = """\
 - A multiply-add is 2 FLOP; an addition, a logarithm or an exponential 1; a bilinear sample 8, a bicubic one 32.
   Operations that only move data have none. The plain form of the network is counted. Kernel launches (microseconds
   each on a GPU), colour conversion and cut detection are not counted.
-- Convolutions are counted as direct ones. Minimal filtering, by which a CPU does those of 3×3 in float32, takes a quarter of
-  their products: it may take less than the minimum, and reach more than the ceiling."""
+- Convolutions are counted as direct ones. Minimal filtering, by which a CPU does those of 3×3 in float32, takes a
+  quarter of their products: it may take less than the minimum, and reach more than the ceiling."""
 
 
 def _measured(page: dict[str, Any], machine: dict[str, Any], size: str) -> list[str]:
