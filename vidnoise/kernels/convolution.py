@@ -47,7 +47,7 @@ class Weights(NamedTuple):
 
 
 def is_suitable(layer: nn.Module) -> TypeIs[nn.Conv2d]:
-    """Whether the kernels can do a layer: a plain 3×3 convolution in float32."""
+    """Return whether the kernels can do a layer: a plain 3×3 convolution in float32."""
     if type(layer) is not nn.Conv2d or layer.kernel_size != (3, 3) or layer.padding != (1, 1):
         return False
     is_plain = layer.stride == layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == "zeros"
