@@ -78,6 +78,10 @@ static inline float exp_of(float x) {
 
 typedef float float4 __attribute__((vector_size(16), aligned(4)));
 typedef float float8 __attribute__((vector_size(32), aligned(4)));
+typedef int32_t mask8 __attribute__((vector_size(32), aligned(4)));
+
+/* ReLU. */
+static inline float8 rectify(float8 x) { return (float8)((mask8)x & (x > 0)); }
 
 /* Write pixels `at` to `at` + m of channels-last memory, in float32 or bfloat16, from planes of BLOCK pixels each, at
  * least 4 of them. */

@@ -25,8 +25,6 @@ typedef float8 vector;
 #define APART 16
 #define MOST_INPUTS 256
 
-typedef int32_t mask8 __attribute__((vector_size(32), aligned(4)));
-
 static _Thread_local float transformed[MOST_FLOATS + POINTS * APART], gradients[MOST_FLOATS + POINTS * APART];
 static _Thread_local float products[POINTS * MOST_TILES * LANES] __attribute__((aligned(64)));
 
@@ -155,7 +153,7 @@ static inline void finish(float8 sum, const float *added, int rectified, int lan
             some = *(const float8 *)added;
         sum += some;
     }
-    if (rectified) sum = (float8)((mask8)sum & (sum > 0));
+    if (rectified) sum = rectify(sum);
     if (lanes < 8)
         memcpy(target, &sum, lanes * sizeof(float));
     else

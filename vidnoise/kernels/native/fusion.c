@@ -90,8 +90,6 @@ KERNEL(filtered) {
 #define PAD 8
 #define WIDE 24
 
-typedef int32_t mask8 __attribute__((vector_size(32), aligned(4)));
-
 /* A layer of the network: weights (inputs, 3, 3, outputs), outputs a multiple of 4; taps are `dilation` apart. */
 typedef struct {
     const float *weights, *bias;
@@ -126,7 +124,7 @@ static void convolve_row(const Layer *layer, const float *const rows[3], int64_t
             for (int i = 0; i < 4; i++)
                 for (int j = 0; j < 3; j++) {
                     float8 sum = sums[i][j];
-                    if (layer->rectified) sum = (float8)((mask8)sum & (sum > 0));
+                    if (layer->rectified) sum = rectify(sum);
                     *(float8 *)(target + (o + i) * plane + PAD + x + 8 * j) = sum;
                 }
         }
