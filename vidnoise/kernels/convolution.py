@@ -1,14 +1,17 @@
-"""3×3 convolutions on the CPU by minimal filtering (``native/convolution.c``), forwards and backwards.
+"""Convolutions on the CPU: 3×3 ones in float32 by minimal filtering (``native/convolution.c``), forwards and backwards;
+in bfloat16 by oneDNN, which sums and rectifies in the same pass.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308: F(4×4, 3×3).
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidnoise.kernels.library import Library, kernels_in_use
@@ -105,6 +108,41 @@ def convolved(
     parameters = channels, weights.results, rectified, added is not None
     library.run("convolve", inputs, [result], (h, w), *parameters, rows=_tiles(x), work=n * channels)
     return result.permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _has_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def is_fusible(layer: nn.Module) -> TypeIs[nn.Conv2d]:
+    """Return whether :func:`fused` can do a layer."""
+    is_plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return is_plain and layer.weight.dtype is torch.bfloat16 and _has_bfloat16()
+
+
+def fused(layer: nn.Conv2d, x: Tensor, *, added: Tensor | None = None, rectified: bool = False) -> Tensor:
+    """Do as :func:`convolved` does, in bfloat16; the result may take the place of ``added``."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    geometry = [*layer.padding], [*layer.stride], [*layer.dilation], layer.groups
+    arguments = x, layer.weight, layer.bias, *geometry
+    if added is None:
+        return torch.ops.mkldnn._convolution_pointwise(*arguments, "relu" if rectified else "none", [], "")
+    added = added.contiguous(memory_format=torch.channels_last)
+    then = "relu" if rectified else None
+    return torch.ops.mkldnn._convolution_pointwise_.binary(added, *arguments, "add", 1.0, then, [], None)
+
+
+def by_quadrant(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Return the results of a convolution with those for the same pixel of a square of 2×2 together.
+
+    That is, ``(N, 4 C, h, w)`` of which the first C channels are for the upper left pixels, where ``pixel_shuffle`` has
+    the first four for all pixels of a square.
+    """
+    weight, bias = layer.weight, layer.bias
+    weight = weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+    bias = None if bias is None else bias.view(-1, 4).t().flatten()
+    return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 def gradient_of_weight(library: Library, x: Tensor, gradient: Tensor) -> Tensor:

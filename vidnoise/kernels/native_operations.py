@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from vidnoise.kernels.convolution import convolved, is_suitable, weights_of
+from vidnoise.kernels.convolution import by_quadrant, convolved, fused, is_fusible, is_suitable, weights_of
 from vidnoise.kernels.cpu_operations import CpuOperations
 from vidnoise.kernels.library import Library, kernels_in_use
 from vidnoise.model.fusion import LEAST_GAIN, LEAST_PREDICTED, filtered, misalignment_evidence, smoothed
@@ -44,14 +44,19 @@ FORMS: dict[Pointwise, Form] = {
 """The pointwise functions that have a kernel, which is called as they are."""
 
 DTYPES = (torch.float32, torch.bfloat16)
-"""Types of convolutions whose input the kernels write."""
+"""Types of what the kernels exchange with convolutions."""
+
+
+def is_half(x: Tensor) -> float:
+    """Return the kernels' parameter for a tensor of one of :data:`DTYPES`."""
+    return float(x.dtype is torch.bfloat16)
 
 
 def _fusion_layers(network: nn.Module) -> list[nn.Conv2d] | None:
     """Return the three convolutions of a fusion's network, or ``None`` if the kernel does not do them."""
     layers = [layer for layer in network.children() if isinstance(layer, nn.Conv2d)]
-    forms = [(layer.kernel_size, layer.dilation, layer.weight.dtype) for layer in layers]
-    if forms != [((3, 3), (dilation, dilation), torch.float32) for dilation in (1, 2, 1)]:
+    forms = [(layer.kernel_size, layer.dilation) for layer in layers]
+    if forms != [((3, 3), (dilation, dilation)) for dilation in (1, 2, 1)]:
         return None
     return layers if all(layer.out_channels % 4 == 0 and layer.bias is not None for layer in layers) else None
 
@@ -103,8 +108,9 @@ class NativeOperations(CpuOperations):
     def remove_noise(self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
         self._noisy = None  # the frame is done
         h, w = bands.shape[2:]
-        inputs = bands, remaining, residual.float().permute(0, 2, 3, 1)
-        (clean,) = self._run("remove_noise", inputs, [(3, 2 * h, 2 * w)], (h, w))
+        residual = residual if residual.dtype in DTYPES else residual.float()
+        inputs = bands, remaining, residual.permute(0, 2, 3, 1)
+        (clean,) = self._run("remove_noise", inputs, [(3, 2 * h, 2 * w)], (h, w), is_half(residual))
         return clean, self.bands_to_rgb(fused)
 
     def _is_flat(self, bands: Tensor) -> Tensor:
@@ -118,6 +124,11 @@ class NativeOperations(CpuOperations):
         (together,) = self._run(f"interleave_{n}", pictures, [(2 * h, 2 * w, 4 * n)], (2 * h, 2 * w))
         moved = self._run(f"warp_bands_{n}", (together, flow), [(12, h, w)] * n, (h, w))
         return moved, self._run("warp_ratio", (ratio, flow), [(4, h, w)], (h, w), UNKNOWN)[0]
+
+    def warp_hidden(self, hidden: Tensor, flow: Tensor, trust: Tensor) -> Tensor:
+        channels, h, w = hidden.shape[1:]
+        inputs = hidden.permute(0, 2, 3, 1), flow, trust
+        return self._run("warp_hidden", inputs, [(h, w, channels)], (h, w), channels)[0].permute(0, 3, 1, 2)
 
     # Motion search
 
@@ -158,10 +169,12 @@ class NativeOperations(CpuOperations):
         self, layer: nn.Module, x: Tensor, *, shuffled: bool = False, added: Tensor | None = None,
         rectified: bool = False,
     ) -> Tensor:  # fmt: skip
+        if shuffled and added is not None and not rectified and x.dtype in DTYPES and type(layer) is nn.Conv2d:
+            return self._add_shuffled(by_quadrant(layer, x), added)
         if x.dtype is torch.float32 and is_suitable(layer) and not shuffled:
             return convolved(self._library, weights_of(layer), x, added=added, rectified=rectified)
-        if x.dtype is torch.float32 and shuffled and added is not None and not rectified:
-            return self._add_shuffled(layer(x), added)
+        if x.dtype is torch.bfloat16 and is_fusible(layer) and not shuffled:
+            return fused(layer, x, added=added, rectified=rectified)
         return super().convolve(layer, x, shuffled=shuffled, added=added, rectified=rectified)
 
     def fuse(
@@ -172,16 +185,19 @@ class NativeOperations(CpuOperations):
             return super().fuse(function, misalignment, *pictures)
         n, h, w = len(pictures[0]), *pictures[0].shape[2:]
         weights = [t for layer in layers for t in (layer.weight.permute(1, 2, 3, 0), cast("Tensor", layer.bias))]
-        inputs = [*pictures, *(t.detach().expand(n, *t.shape) for t in weights)]
+        # Of weights in half precision too, the kernel computes in float32, which is as fast.
+        inputs = [*pictures, *(t.detach().float().expand(n, *t.shape) for t in weights)]
         strips = min(2 * torch.get_num_threads(), h)
         parameters = *LEAST_GAIN, layers[0].out_channels, strips
         return tuple(self._run("fuse", inputs, [(4, h, w), (12, h, w), (4, h, w)], (h, w), *parameters, rows=strips))
 
     def _add_shuffled(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Add the results of :func:`.by_quadrant` to features of twice their resolution, in place if possible."""
         channels, height, width = fine.shape[1:]
-        inputs = [t.permute(0, 2, 3, 1) for t in (fine, coarse)]
-        size = height // 2, width // 2
-        (result,) = self._run("add_shuffled", inputs, [(height, width, channels)], size, channels)
+        result, coarse = (t.permute(0, 2, 3, 1).contiguous() for t in (fine, coarse))
+        for target, source in zip(result, coarse, strict=True):
+            size = height // 2, width // 2
+            self._library.run("add_shuffled", [source], [target], size, channels, is_half(source))
         return result.permute(0, 3, 1, 2)
 
     def _inputs(self, form: Form, tensors: Sequence[Tensor]) -> tuple[list[Tensor], tuple[int, int]] | None:

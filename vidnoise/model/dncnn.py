@@ -59,7 +59,7 @@ def convolve(
         layer: The convolution.
         x: Its input.
         shuffled: Whether every four channels become a square of pixels, at twice the resolution.
-        added: Features to be added then.
+        added: Features to be added then. An implementation may put the result in their place.
         rectified: Whether ReLU comes last.
     """
     y = layer(x)

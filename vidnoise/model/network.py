@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidnoise.model.config import ModelConfig
@@ -19,7 +18,6 @@ from vidnoise.model.noise_level import NoiseLevel, uniform_sigma
 from vidnoise.model.operations import Operations
 from vidnoise.model.quantisation import make_quantisable, quantised_layers, set_rounding
 from vidnoise.model.state import UNKNOWN, Future, NoiseMemory, Scout, State
-from vidnoise.model.warp import resize_flow, sampling_grid, warp
 from vidnoise.model.wavelet import per_band, split_bands
 
 MULTIPLE = 16
@@ -244,14 +242,13 @@ class DenoiseNetwork(nn.Module):
         found, (_, clean_bands), motion = self._filter(
             bands, state.clean, level, (state.fused, state.clean), state.ratio, motion
         )
-        hidden = warp(state.hidden, sampling_grid(resize_flow(motion.flow, 0.5)))
         estimate, ratio = found.estimate, found.gain
         if future is not None:
             estimate, ratio = operations.pointwise(smoothed, (estimate, ratio, *future))
         (remaining,) = operations.pointwise(remaining_level, (ratio, level))
         trust = trust_of(found.gain)
         inputs = self._core_input(estimate, bands, clean_bands, trust, remaining, level)
-        core = self._run_core(inputs, hidden * F.max_pool2d(trust, 2))
+        core = self._run_core(inputs, operations.warp_hidden(state.hidden, motion.flow, trust))
         clean, fused = operations.remove_noise(estimate, remaining, core.residual, found.estimate)
         state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
         return clean, state, Trace(motion, estimate, ratio)

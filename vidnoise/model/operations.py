@@ -78,6 +78,19 @@ class Operations:
         moved = warp(cat(list(pictures), 1), grid, mode="bicubic").chunk(len(pictures), dim=1)
         return [self.rgb_to_bands(p) for p in moved], warp(ratio, half_grid) + UNKNOWN * outside(half_grid)
 
+    def warp_hidden(self, hidden: Tensor, flow: Tensor, trust: Tensor) -> Tensor:
+        """Warp the core's features from the frame before, and weigh them by the trust in its output.
+
+        Args:
+            hidden: ``(N, C, h/2, w/2)``.
+            flow: ``(N, 2, h, w)``, in pixels of its own resolution.
+            trust: ``(N, 1, h, w)``, 0 to 1; the greatest in a square of 2×2 counts.
+
+        Returns:
+            ``(N, C, h/2, w/2)``.
+        """
+        return warp(hidden, sampling_grid(resize_flow(flow, 0.5))) * F.max_pool2d(trust, 2)
+
     # Haar bands
 
     def rgb_to_bands(self, rgb: Tensor) -> Tensor:

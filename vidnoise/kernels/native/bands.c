@@ -65,17 +65,25 @@ KERNEL(bands_to_rgb) {
         }
 }
 
-/* in: bands (12, h, w), remaining level (6, h, w), residual (h, w, 12). out: RGB (3, 2h, 2w). */
+/* in: bands (12, h, w), remaining level (6, h, w), residual (h, w, 12), in bfloat16 if p[0] is 1, else in float32.
+ * out: RGB (3, 2h, 2w). */
 KERNEL(remove_noise) {
     int64_t n = h * w;
-    float band[12][BLOCK];
+    float band[12][BLOCK], residual[12][BLOCK], whole[12 * BLOCK];
     for (int64_t y = first; y < last; y++)
         for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
             int m = (int)smaller(BLOCK, w - x0);
             int64_t at = y * w + x0;
+            const float *pixels = in[2] + 12 * at;
+            if (p[0] > 0) {
+                const uint16_t *halves = (const uint16_t *)in[2] + 12 * at;
+                for (int i = 0; i < 12 * m; i++) whole[i] = float_of(halves[i]);
+                pixels = whole;
+            }
+            deinterleave(pixels, 12, m, residual[0], BLOCK);
             for (int c = 0; c < 12; c++) {
                 const float *level = in[1] + (c < 3 ? c : 3 + c % 3) * n + at;
-                for (int i = 0; i < m; i++) band[c][i] = in[0][c * n + at + i] - level[i] * in[2][12 * (at + i) + c];
+                for (int i = 0; i < m; i++) band[c][i] = in[0][c * n + at + i] - level[i] * residual[c][i];
             }
             to_rgb(band, m, out[0] + 4 * y * w + 2 * x0, 4 * n, 2 * w);
         }

@@ -78,44 +78,101 @@ static inline float exp_of(float x) {
 
 typedef float float4 __attribute__((vector_size(16), aligned(4)));
 typedef float float8 __attribute__((vector_size(32), aligned(4)));
-typedef int32_t mask8 __attribute__((vector_size(32), aligned(4)));
 
-/* ReLU. */
-static inline float8 rectify(float8 x) { return (float8)((mask8)x & (x > 0)); }
+/* The widest vector that there are registers for. */
+#ifdef __AVX512F__
+typedef float widest __attribute__((vector_size(64), aligned(4)));
+#else
+typedef float8 widest;
+#endif
+#define WIDEST ((int)(sizeof(widest) / sizeof(float)))
 
-/* Write pixels `at` to `at` + m of channels-last memory, in float32 or bfloat16, from planes of BLOCK pixels each, at
- * least 4 of them. */
-static inline void interleave(const float (*planes)[BLOCK], int channels, int m, void *target, int64_t at, int is_half) {
-    float whole[BLOCK * MOST_CHANNELS];
-    float *pixels = is_half ? whole : (float *)target + at * channels;
-    for (int i = 0; i + 4 <= m; i += 4)
-        for (int k = 0; k < channels; k += 4) {
-            int c = (int)smaller(k, channels - 4);
-            float4 a = *(const float4 *)(planes[c] + i), b = *(const float4 *)(planes[c + 1] + i);
-            float4 d = *(const float4 *)(planes[c + 2] + i), e = *(const float4 *)(planes[c + 3] + i);
-            float4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_ = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-            float4 de = __builtin_shufflevector(d, e, 0, 4, 1, 5), de_ = __builtin_shufflevector(d, e, 2, 6, 3, 7);
-            float *pixel = pixels + i * channels + c;
-            *(float4 *)pixel = __builtin_shufflevector(ab, de, 0, 1, 4, 5);
-            *(float4 *)(pixel + channels) = __builtin_shufflevector(ab, de, 2, 3, 6, 7);
-            *(float4 *)(pixel + 2 * channels) = __builtin_shufflevector(ab_, de_, 0, 1, 4, 5);
-            *(float4 *)(pixel + 3 * channels) = __builtin_shufflevector(ab_, de_, 2, 3, 6, 7);
+/* ReLU of a vector of any width. */
+#define RECTIFIED(x) ((__typeof__(x))((__typeof__((x) > 0))(x) & ((x) > 0)))
+
+typedef uint16_t half8 __attribute__((vector_size(16), aligned(2)));
+
+static inline float float_of(uint16_t half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* The nearest bfloat16, ties to even. */
+static inline uint16_t half_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+/* Transpose 4 rows of 4 floats. */
+static inline void transpose4(const float *source, int64_t stride, float *target, int64_t apart) {
+    float4 a = *(const float4 *)source, b = *(const float4 *)(source + stride);
+    float4 c = *(const float4 *)(source + 2 * stride), d = *(const float4 *)(source + 3 * stride);
+    float4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_ = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    float4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_ = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(float4 *)target = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    *(float4 *)(target + apart) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    *(float4 *)(target + 2 * apart) = __builtin_shufflevector(ab_, cd_, 0, 1, 4, 5);
+    *(float4 *)(target + 3 * apart) = __builtin_shufflevector(ab_, cd_, 2, 3, 6, 7);
+}
+
+/* Transpose 8 rows of 8 halves. */
+static inline void transpose8(const uint16_t *source, int64_t stride, uint16_t *target, int64_t apart) {
+    half8 a[8], b[8];
+    for (int i = 0; i < 8; i++) a[i] = *(const half8 *)(source + i * stride);
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 8, 1, 9, 2, 10, 3, 11);
+        b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            a[i + 2 * j] = __builtin_shufflevector(b[i + j], b[i + j + 2], 0, 1, 8, 9, 2, 3, 10, 11);
+            a[i + 2 * j + 1] = __builtin_shufflevector(b[i + j], b[i + j + 2], 4, 5, 12, 13, 6, 7, 14, 15);
         }
-    for (int i = m & ~3; i < m; i++)
-        for (int c = 0; c < channels; c++) pixels[i * channels + c] = planes[c][i];
-    if (!is_half) return;
-    uint16_t *halves = (uint16_t *)target + at * channels;
-    for (int i = 0; i < m * channels; i++) {
-        uint32_t bits;
-        memcpy(&bits, whole + i, 4);
-        halves[i] = (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16); /* to the nearest, ties to even */
+    for (int i = 0; i < 4; i++) {
+        *(half8 *)(target + 2 * i * apart) = __builtin_shufflevector(a[i], a[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        *(half8 *)(target + (2 * i + 1) * apart) = __builtin_shufflevector(a[i], a[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
     }
 }
 
-/* Upsample m pixels from x0 on of row y of a plane (sh, sw), by an even factor up to 8 that divides x0 and m, as PyTorch
- * does with align_corners=False. */
-static inline void upsample_row(const float *plane, int64_t sh, int64_t sw, int factor, int64_t y, int64_t x0, int m,
-                                float *row) {
+/* Write pixels `at` to `at` + m of channels-last memory, in float32 or bfloat16, from planes of BLOCK pixels each, at
+ * least 8 of them. */
+static inline void interleave(const float (*planes)[BLOCK], int channels, int m, void *target, int64_t at, int is_half) {
+    if (!is_half) {
+        float *pixels = (float *)target + at * channels;
+        for (int i = 0; i + 4 <= m; i += 4)
+            for (int k = 0; k < channels; k += 4) {
+                int c = (int)smaller(k, channels - 4);
+                transpose4(planes[c] + i, BLOCK, pixels + i * channels + c, channels);
+            }
+        for (int i = m & ~3; i < m; i++)
+            for (int c = 0; c < channels; c++) pixels[i * channels + c] = planes[c][i];
+        return;
+    }
+    uint16_t *pixels = (uint16_t *)target + at * channels, halves[MOST_CHANNELS][BLOCK];
+    for (int c = 0; c < channels; c++)
+        for (int i = 0; i < m; i++) halves[c][i] = half_of(planes[c][i]);
+    for (int i = 0; i + 8 <= m; i += 8)
+        for (int k = 0; k < channels; k += 8) {
+            int c = (int)smaller(k, channels - 8);
+            transpose8(halves[c] + i, BLOCK, pixels + i * channels + c, channels);
+        }
+    for (int i = m & ~7; i < m; i++)
+        for (int c = 0; c < channels; c++) pixels[i * channels + c] = halves[c][i];
+}
+
+/* The inverse, of m pixels of a number of channels that is a multiple of 4, in float32; planes are `apart` apart. */
+static inline void deinterleave(const float *pixels, int channels, int m, float *planes, int64_t apart) {
+    for (int i = 0; i + 4 <= m; i += 4)
+        for (int c = 0; c < channels; c += 4) transpose4(pixels + i * channels + c, channels, planes + c * apart + i, apart);
+    for (int i = m & ~3; i < m; i++)
+        for (int c = 0; c < channels; c++) planes[c * apart + i] = pixels[i * channels + c];
+}
+
+static inline __attribute__((always_inline)) void upsample_row_by(const float *plane, int64_t sh, int64_t sw, int factor,
+                                                                 int64_t y, int64_t x0, int m, float *row) {
     float scale = 1.0f / factor, position = (y + 0.5f) * scale - 0.5f;
     position = position < 0 ? 0 : position;
     int64_t top = (int64_t)position;
@@ -129,4 +186,16 @@ static inline void upsample_row(const float *plane, int64_t sh, int64_t sw, int 
         for (int k = 0; k < factor; k++) wide[j * factor + k] = l + (k + 0.5f) * step;
     }
     memcpy(row, wide + factor / 2, m * sizeof(float));
+}
+
+/* Upsample m pixels from x0 on of row y of a plane (sh, sw), by 2, 4 or 8, which divides x0 and m, as PyTorch does with
+ * align_corners=False. */
+static inline void upsample_row(const float *plane, int64_t sh, int64_t sw, int factor, int64_t y, int64_t x0, int m,
+                                float *row) {
+    if (factor == 2)
+        upsample_row_by(plane, sh, sw, 2, y, x0, m, row);
+    else if (factor == 4)
+        upsample_row_by(plane, sh, sw, 4, y, x0, m, row);
+    else
+        upsample_row_by(plane, sh, sw, 8, y, x0, m, row);
 }

@@ -9,14 +9,8 @@
 /* Channels of results that are worked on at once. */
 #define LANES 16
 /* Tiles, or channels of weights, that are worked on at once: their sums fill the registers. */
-#ifdef __AVX512F__
-typedef float vector __attribute__((vector_size(64), aligned(4)));
-#define ROWS 12
-#else
-typedef float8 vector;
-#define ROWS 6
-#endif
-#define VECTORS (LANES * (int)sizeof(float) / (int)sizeof(vector))
+#define ROWS (WIDEST * 3 / 4)
+#define VECTORS (LANES / WIDEST)
 /* Most tiles that are transformed together, and floats that they may have: half of a second-level cache. */
 #define MOST_TILES 48
 #define MOST_FLOATS 73728
@@ -126,14 +120,14 @@ static void transform_tiles(const float *pictures, const Grid *g, int64_t begin,
 
 /* Matrix product of n tiles (n, channels) and weights (channels, LANES). */
 INLINED void multiply(const float *v, const float *u, int channels, int n, float *m) {
-    vector sums[ROWS][VECTORS] = {0};
+    widest sums[ROWS][VECTORS] = {0};
     for (int k = 0; k < channels; k++) {
-        const vector *weights = (const vector *)(u + k * LANES);
+        const widest *weights = (const widest *)(u + k * LANES);
         UNROLLED for (int i = 0; i < n; i++)
             UNROLLED for (int j = 0; j < VECTORS; j++) sums[i][j] += v[i * channels + k] * weights[j];
     }
     UNROLLED for (int i = 0; i < n; i++)
-        UNROLLED for (int j = 0; j < VECTORS; j++) ((vector *)(m + i * LANES))[j] = sums[i][j];
+        UNROLLED for (int j = 0; j < VECTORS; j++) ((widest *)(m + i * LANES))[j] = sums[i][j];
 }
 
 static void multiply_all(const float *v, const float *u, int channels, int tiles, float *m) {
@@ -153,7 +147,7 @@ static inline void finish(float8 sum, const float *added, int rectified, int lan
             some = *(const float8 *)added;
         sum += some;
     }
-    if (rectified) sum = rectify(sum);
+    if (rectified) sum = RECTIFIED(sum);
     if (lanes < 8)
         memcpy(target, &sum, lanes * sizeof(float));
     else
@@ -243,16 +237,16 @@ static void transform_gradients(const float *pictures, const Grid *g, int64_t be
 
 /* Add the products of n channels of tiles (tiles, channels) and LANES of their gradients (tiles, lanes). */
 INLINED void accumulate(const float *v, const float *z, int channels, int lanes, int tiles, int n, float *target) {
-    vector sums[ROWS][VECTORS];
+    widest sums[ROWS][VECTORS];
     UNROLLED for (int i = 0; i < n; i++)
-        UNROLLED for (int j = 0; j < VECTORS; j++) sums[i][j] = ((const vector *)(target + i * lanes))[j];
+        UNROLLED for (int j = 0; j < VECTORS; j++) sums[i][j] = ((const widest *)(target + i * lanes))[j];
     for (int k = 0; k < tiles; k++) {
-        const vector *gradient = (const vector *)(z + k * lanes);
+        const widest *gradient = (const widest *)(z + k * lanes);
         UNROLLED for (int i = 0; i < n; i++)
             UNROLLED for (int j = 0; j < VECTORS; j++) sums[i][j] += v[k * channels + i] * gradient[j];
     }
     UNROLLED for (int i = 0; i < n; i++)
-        UNROLLED for (int j = 0; j < VECTORS; j++) ((vector *)(target + i * lanes))[j] = sums[i][j];
+        UNROLLED for (int j = 0; j < VECTORS; j++) ((widest *)(target + i * lanes))[j] = sums[i][j];
 }
 
 static void accumulate_all(const float *v, const float *z, int channels, int lanes, int tiles, float *target) {

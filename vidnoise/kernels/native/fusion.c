@@ -88,7 +88,7 @@ KERNEL(filtered) {
 /* Rows of features lie in planes, each with zeros around: PAD floats before, and as many after. Pixels are worked on
  * WIDE at once; results beyond the row are garbage that only other such results come from. */
 #define PAD 8
-#define WIDE 24
+#define WIDE (3 * WIDEST)
 
 /* A layer of the network: weights (inputs, 3, 3, outputs), outputs a multiple of 4; taps are `dilation` apart. */
 typedef struct {
@@ -101,16 +101,16 @@ static void convolve_row(const Layer *layer, const float *const rows[3], int64_t
     int outputs = layer->outputs, d = layer->dilation;
     for (int o = 0; o < outputs; o += 4) {
         for (int64_t x = 0; x < w; x += WIDE) {
-            float8 sums[4][3];
+            widest sums[4][3];
             for (int i = 0; i < 4; i++)
-                for (int j = 0; j < 3; j++) sums[i][j] = (float8){0} + layer->bias[o + i];
+                for (int j = 0; j < 3; j++) sums[i][j] = (widest){0} + layer->bias[o + i];
             for (int y = 0; y < 3; y++) {
                 if (!rows[y]) continue;
                 for (int c = 0; c < layer->inputs; c++) {
                     const float *row = rows[y] + c * plane + PAD + x, *weights = layer->weights + (c * 3 + y) * 3 * outputs + o;
                     for (int k = 0; k < 3; k++) {
-                        const float8 *pixels = (const float8 *)(row + (k - 1) * d);
-                        float8 a = pixels[0], b = pixels[1], e = pixels[2];
+                        const widest *pixels = (const widest *)(row + (k - 1) * d);
+                        widest a = pixels[0], b = pixels[1], e = pixels[2];
 #pragma GCC unroll 4
                         for (int i = 0; i < 4; i++) {
                             float weight = weights[k * outputs + i];
@@ -123,9 +123,9 @@ static void convolve_row(const Layer *layer, const float *const rows[3], int64_t
             }
             for (int i = 0; i < 4; i++)
                 for (int j = 0; j < 3; j++) {
-                    float8 sum = sums[i][j];
-                    if (layer->rectified) sum = rectify(sum);
-                    *(float8 *)(target + (o + i) * plane + PAD + x + 8 * j) = sum;
+                    widest sum = sums[i][j];
+                    if (layer->rectified) sum = RECTIFIED(sum);
+                    *(widest *)(target + (o + i) * plane + PAD + x + WIDEST * j) = sum;
                 }
         }
         for (int i = 0; i < 4; i++) memset(target + (o + i) * plane + PAD + w, 0, PAD * sizeof(float));

@@ -3,23 +3,22 @@
  * The inputs of convolutions are written channels-last, in bfloat16 if p[0] is 1, else in float32. */
 #include "pointwise.h"
 
-/* in: features (2h, 2w, p[0]), coarser ones (h, w, 4 p[0]), channels-last. out: their sum (2h, 2w, p[0]), the coarser ones
- * upsampled as PyTorch's pixel_shuffle does. */
+/* in and out: features (2h, 2w, p[0]). in: coarser ones (h, w, 4, p[0]), of the four pixels of a square, to be added to
+ * them. In bfloat16 if p[1] is 1, else in float32. */
 KERNEL(add_shuffled) {
-    int64_t channels = (int64_t)p[0], row = 2 * w * channels;
+    int64_t channels = (int64_t)p[0];
     for (int64_t y = first; y < last; y++)
-        for (int64_t x = 0; x < w; x++) {
-            const float *coarse = in[1] + (y * w + x) * 4 * channels;
-            int64_t at = 2 * y * row + 2 * x * channels;
-            const float *fine = in[0] + at;
-            float *sum = out[0] + at;
-            for (int64_t c = 0; c < channels; c++) {
-                sum[c] = fine[c] + coarse[4 * c];
-                sum[c + channels] = fine[c + channels] + coarse[4 * c + 1];
-                sum[c + row] = fine[c + row] + coarse[4 * c + 2];
-                sum[c + row + channels] = fine[c + row + channels] + coarse[4 * c + 3];
+        for (int64_t x = 0; x < w; x++)
+            for (int64_t k = 0; k < 4; k++) {
+                int64_t from = ((y * w + x) * 4 + k) * channels, to = ((2 * y + k / 2) * 2 * w + 2 * x + k % 2) * channels;
+                if (p[1] > 0) {
+                    const uint16_t *coarse = (const uint16_t *)in[0] + from;
+                    uint16_t *sum = (uint16_t *)out[0] + to;
+                    for (int64_t c = 0; c < channels; c++) sum[c] = half_of(float_of(sum[c]) + float_of(coarse[c]));
+                } else {
+                    for (int64_t c = 0; c < channels; c++) out[0][to + c] += in[0][from + c];
+                }
             }
-        }
 }
 
 /* vidnoise.model.noise_level.noise_evidence

@@ -47,3 +47,25 @@ KERNEL(warp_ratio) {
             }
         }
 }
+
+/* in: hidden features (h, w, p[0]), flow (2, 2h, 2w), trust (2h, 2w). out: the features, bilinearly warped, times the
+ * greatest trust in each square of 2 x 2 (h, w, p[0]). */
+KERNEL(warp_hidden) {
+    int64_t channels = (int64_t)p[0], n = 4 * h * w;
+    for (int64_t y = first; y < last; y++)
+        for (int64_t x = 0; x < w; x++) {
+            int64_t at = 4 * y * w + 2 * x, low = at + 2 * w;
+            const float *u = in[1], *v = in[1] + n, *t = in[2];
+            float px = clamp(x + (u[at] + u[at + 1] + u[low] + u[low + 1]) * 0.125f, 0, w - 1);
+            float py = clamp(y + (v[at] + v[at + 1] + v[low] + v[low + 1]) * 0.125f, 0, h - 1);
+            float trust = fmaxf(fmaxf(t[at], t[at + 1]), fmaxf(t[low], t[low + 1]));
+            int64_t left = (int64_t)px, top = (int64_t)py;
+            int64_t right = smaller(left + 1, w - 1), bottom = smaller(top + 1, h - 1);
+            float wx = px - left, wy = py - top, upper = trust * (1 - wy), lower = trust * wy;
+            float ka = upper * (1 - wx), kb = upper * wx, kc = lower * (1 - wx), kd = lower * wx;
+            const float *a = in[0] + (top * w + left) * channels, *b = in[0] + (top * w + right) * channels;
+            const float *c = in[0] + (bottom * w + left) * channels, *d = in[0] + (bottom * w + right) * channels;
+            float *target = out[0] + (y * w + x) * channels;
+            for (int64_t i = 0; i < channels; i++) target[i] = ka * a[i] + kb * b[i] + kc * c[i] + kd * d[i];
+        }
+}

@@ -22,7 +22,7 @@ KERNEL(NAMED(warp_bands)) {
     const float *source = in[0], *flow = in[1];
     int64_t n = h * w, H = 2 * h, W = 2 * w;
     enum { N = 32 };
-    float band[4 * LANES][N];
+    float pixels[N * 4 * LANES], band[4 * LANES][N];
     float offset[2][4][N], k[2][4][4][N]; /* by axis and pixel of the 2 x 2; the weights also by tap */
     int32_t corner[2][4][N];
     for (int64_t y = first; y < last; y++) {
@@ -84,9 +84,9 @@ KERNEL(NAMED(warp_bands)) {
                 }
                 VECTOR ab = v[0] + v[1], cd = v[2] + v[3], a_b = v[0] - v[1], c_d = v[2] - v[3];
                 VECTOR bands[4] = {ab + cd, a_b + c_d, ab - cd, a_b - c_d};
-                for (int b = 0; b < 4; b++)
-                    for (int c = 0; c < LANES; c++) band[b * LANES + c][i] = bands[b][c];
+                memcpy(pixels + i * 4 * LANES, bands, sizeof bands);
             }
+            deinterleave(pixels, 4 * LANES, m, band[0], N);
             for (int t = 0; t < PICTURES; t++)
                 for (int b = 0; b < 4; b++) {
                     float *target = out[t] + 3 * b * n + y * w + x0;
