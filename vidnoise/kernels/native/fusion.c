@@ -3,45 +3,50 @@
 
 #define CHANNELS 15
 
-/* Evidence for m pixels from `at` on; inputs as for the kernel below, `n` pixels each. */
-static inline void evidence_of(const float *const *in, int64_t n, int64_t at, int m, float channel[CHANNELS][BLOCK]) {
+/* Evidence for m pixels from `at` on, in planes that are `apart` apart; inputs as for the kernel below, `n` pixels each. */
+static inline void evidence_of(const float *const *in, int64_t n, int64_t at, int m, float *channel, int64_t apart) {
     float scale[6][BLOCK], root[4][BLOCK];
     for (int g = 0; g < 4; g++) {
         const float *ratio = PLANE(4, g);
+        float *target = channel + (9 + g) * apart;
         EACH {
             float known = ratio[i] > 1 ? 1 : ratio[i];
-            channel[9 + g][i] = sqrtf(known);
+            target[i] = sqrtf(known);
             root[g][i] = sqrtf(1 + known);
         }
     }
-    float luma[BLOCK] = {0}, chroma[BLOCK] = {0};
     for (int c = 0; c < 6; c++) {
-        const float *level = PLANE(3, c);
-        int group = (c < 3 ? 0 : 2) + (c % 3 ? 1 : 0);
-        float *sum = c % 3 ? chroma : luma, share = c % 3 ? 0.25f : 0.5f;
-        EACH {
-            scale[c][i] = 1 / (level[i] * root[group][i]);
-            sum[i] += (log_of(level[i]) * 0.3f + 1) * share;
-        }
+        const float *level = PLANE(3, c), *r = root[(c < 3 ? 0 : 2) + (c % 3 ? 1 : 0)];
+        EACH scale[c][i] = 1 / (level[i] * r[i]);
+    }
+    for (int k = 0; k < 2; k++) { /* means of logarithms, of the levels of luma and of chroma */
+        const float *a = PLANE(3, k), *b = PLANE(3, 3 + k), *c = k ? PLANE(3, 2) : 0, *d = k ? PLANE(3, 5) : 0;
+        float *target = channel + (13 + k) * apart;
+        if (k)
+            EACH target[i] = log_of(sqrtf(a[i] * b[i]) * sqrtf(c[i] * d[i])) * 0.15f + 1;
+        else
+            EACH target[i] = log_of(a[i] * b[i]) * 0.15f + 1;
     }
     for (int c = 0; c < 3; c++) {
         const float *level = PLANE(3, c), *noisy = PLANE(0, c), *fused = PLANE(1, c), *clean = PLANE(2, c);
+        float *lows = channel + c * apart, *drifts = channel + (6 + c) * apart;
         EACH {
             float low = fabsf(noisy[i] - fused[i]) * scale[c][i];
-            channel[c][i] = low > 20 ? 20 : low;
-            channel[6 + c][i] = clamp((noisy[i] - clean[i]) / level[i], -20, 20);
-            channel[3 + c][i] = 0;
+            lows[i] = low > 20 ? 20 : low;
+            drifts[i] = clamp((noisy[i] - clean[i]) / level[i], -20, 20);
         }
-        for (int b = 1; b < 4; b++) {
-            const float *noisy_band = PLANE(0, 3 * b + c), *fused_band = PLANE(1, 3 * b + c);
-            EACH {
-                float detail = fabsf(noisy_band[i] - fused_band[i]) * scale[3 + c][i];
-                channel[3 + c][i] += (detail > 20 ? 20 : detail) * (1.0f / 3);
+        const float *noisy_band[3], *fused_band[3], *s = scale[3 + c];
+        for (int b = 0; b < 3; b++) noisy_band[b] = PLANE(0, 3 * b + 3 + c), fused_band[b] = PLANE(1, 3 * b + 3 + c);
+        float *details = channel + (3 + c) * apart;
+        EACH {
+            float sum = 0;
+            for (int b = 0; b < 3; b++) {
+                float detail = fabsf(noisy_band[b][i] - fused_band[b][i]) * s[i];
+                sum += detail > 20 ? 20 : detail;
             }
+            details[i] = sum * (1.0f / 3);
         }
     }
-    memcpy(channel[13], luma, sizeof luma);
-    memcpy(channel[14], chroma, sizeof chroma);
 }
 
 /* vidnoise.model.fusion.misalignment_evidence
@@ -50,7 +55,7 @@ static inline void evidence_of(const float *const *in, int64_t n, int64_t at, in
 KERNEL(misalignment_evidence) {
     FOR_BLOCKS {
         float channel[CHANNELS][BLOCK];
-        evidence_of(in, n, at, (int)m, channel);
+        evidence_of(in, n, at, (int)m, channel[0], BLOCK);
         interleave(channel, CHANNELS, (int)m, out[0], at, p[0] > 0);
     }
 }
@@ -149,11 +154,8 @@ KERNEL(fuse) {
         for (int64_t y = begin - 4; y < end + 4; y++) {
             if (y >= 0 && y < h)
                 for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
-                    float channel[CHANNELS][BLOCK];
                     int m = (int)smaller(BLOCK, w - x0);
-                    evidence_of(in, n, y * w + x0, m, channel);
-                    for (int c = 0; c < CHANNELS; c++)
-                        memcpy(evidence + y % 3 * evidence_row + c * plane + PAD + x0, channel[c], m * sizeof(float));
+                    evidence_of(in, n, y * w + x0, m, evidence + y % 3 * evidence_row + PAD + x0, plane);
                 }
 #define ROW(buffer, count, size, r) ((r) < 0 || (r) >= h ? 0 : (buffer) + (r) % (count) * (size))
             int64_t r = y - 1;

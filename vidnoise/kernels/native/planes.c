@@ -130,19 +130,18 @@ struct correction {
 static inline void difference(const struct correction *t, const float *const *in, int64_t y, int64_t begin, int n,
                               float rgb[3][SPAN]) {
     int64_t height = (int64_t)t->source.height, width = (int64_t)t->source.width, row_width = (int64_t)t->padded_width;
-    int is_inside = begin >= 0 && begin + n <= width;
+    int first = begin < 0 ? (int)-begin : 0, end = (int)smaller(n, width - begin); /* of those inside */
+    float strength = t->strength;
     for (int c = 0; c < 3; c++) {
         int64_t row = (c * (int64_t)t->padded_height + within(y, height)) * row_width;
-        const float *clean = in[0] + row, *noisy = in[1] + row;
-        if (!is_inside)
-            for (int i = 0; i < n; i++) {
-                int64_t x = within(begin + i, width);
-                rgb[c][i] = t->has_noisy ? (clean[x] - noisy[x]) * t->strength : clean[x];
-            }
-        else if (t->has_noisy)
-            for (int i = 0; i < n; i++) rgb[c][i] = (clean[begin + i] - noisy[begin + i]) * t->strength;
+        const float *clean = in[0] + row + begin, *noisy = in[1] + row + begin;
+        float *target = rgb[c];
+        if (t->has_noisy)
+            for (int i = first; i < end; i++) target[i] = (clean[i] - noisy[i]) * strength;
         else
-            memcpy(rgb[c], clean + begin, n * sizeof(float));
+            for (int i = first; i < end; i++) target[i] = clean[i];
+        for (int i = 0; i < first; i++) target[i] = target[first];
+        for (int i = end; i < n; i++) target[i] = target[end - 1];
     }
 }
 
@@ -203,14 +202,16 @@ KERNEL(correct_planes) {
     for (int64_t y = first; y < last; y++)
         for (int64_t x = 0; x < source[1].width; x += BLOCK) {
             int n = (int)smaller(BLOCK, source[1].width - x), span = (n - 1) * factor_x + (int)t->taps_x;
-            float cb[SPAN] = {0}, cr[SPAN] = {0};
+            float cb[SPAN], cr[SPAN];
+            for (int i = 0; i < span; i++) cb[i] = cr[i] = 0;
             for (int k = 0; k < (int)t->taps_y; k++) {
                 float weight = t->weights_y[k];
                 difference(t, in, y * factor_y + (int64_t)t->first_y + k, x * factor_x + (int64_t)t->first_x, span, rgb);
+                float red = t->red, green = t->green, blue = t->blue, scale = t->scale;
                 for (int i = 0; i < span; i++) {
-                    float luma = rgb[0][i] * t->red + rgb[1][i] * t->green + rgb[2][i] * t->blue;
-                    cb[i] += weight * (luma - rgb[2][i] * t->scale);
-                    cr[i] += weight * (luma - rgb[0][i] * t->scale);
+                    float luma = rgb[0][i] * red + rgb[1][i] * green + rgb[2][i] * blue;
+                    cb[i] += weight * (luma - rgb[2][i] * scale);
+                    cr[i] += weight * (luma - rgb[0][i] * scale);
                 }
             }
             for (int c = 1; c < 3; c++) {

@@ -4,11 +4,13 @@
 /* in: RGB (3, h, w) of each picture. out: (h, w, LANES), so that one load fetches a pixel of all pictures. */
 KERNEL(NAMED(interleave)) {
     int64_t n = h * w;
-    for (int64_t i = first * w; i < last * w; i++) {
-        float *pixel = out[0] + LANES * i;
+    float planes[LANES][BLOCK] = {0}, pixels[BLOCK * LANES];
+    for (int64_t at = first * w, m = 0; at < last * w; at += m) {
+        m = smaller(BLOCK, last * w - at);
         for (int k = 0; k < PICTURES; k++)
-            for (int c = 0; c < 3; c++) pixel[3 * k + c] = in[k][c * n + i];
-        for (int c = 3 * PICTURES; c < LANES; c++) pixel[c] = 0;
+            for (int c = 0; c < 3; c++) memcpy(planes[3 * k + c], in[k] + c * n + at, m * sizeof(float));
+        interleave(planes, LANES, (int)m, pixels, 0, 0);
+        put_aside(out[0] + LANES * at, pixels, (int)m * LANES * (int)sizeof(float));
     }
 }
 
