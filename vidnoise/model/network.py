@@ -58,7 +58,8 @@ class Denoised(NamedTuple):
 def mean_level(level: Tensor) -> Tensor:
     """Average a noise level over place, channel and band: ``(N, 6, h, w)`` to ``(N,)``."""
     # The low-pass band holds a quarter of a pixel's variance, the three detail bands the rest.
-    low, detail = level.float().square().mean((2, 3)).unflatten(1, (2, 3)).mean(2).unbind(1)
+    squares = torch.linalg.vector_norm(level.float(), dim=(2, 3)).square() / (level.shape[2] * level.shape[3])
+    low, detail = squares.unflatten(1, (2, 3)).mean(2).unbind(1)
     return ((low + 3 * detail) / 4).sqrt()
 
 

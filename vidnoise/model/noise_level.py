@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidnoise.model.dncnn import conv3, initialised, typed
+from vidnoise.model.dncnn import Convolve, conv3, convolve, initialised, typed
 from vidnoise.model.luma_chroma import GRAY
 from vidnoise.model.operations import REFERENCE, Operations
 
@@ -80,8 +80,20 @@ class Block(nn.Module):
         self.expand = initialised(nn.Conv2d(channels, 2 * channels, 1), 1.0)
         self.reduce = initialised(nn.Conv2d(2 * channels, channels, 1), 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.reduce(self.expand(self.depthwise(x)).relu_()).add_(x)
+    def forward(self, x: Tensor, convolve: Convolve = convolve) -> Tensor:
+        wide = convolve(self.expand, convolve(self.depthwise, x), rectified=True)
+        return convolve(self.reduce, wide, added=x)
+
+
+def _through(layers: nn.Sequential, x: Tensor, convolve: Convolve) -> Tensor:
+    """Run layers one after the other, a convolution and the ReLU that follows it at once."""
+    modules = list(layers)
+    for layer, following in zip(modules, [*modules[1:], None], strict=True):
+        if isinstance(layer, Block):
+            x = layer(x, convolve)
+        elif not isinstance(layer, nn.ReLU):
+            x = convolve(layer, x, rectified=isinstance(following, nn.ReLU))
+    return x
 
 
 class NoiseLevel(nn.Module):
@@ -142,8 +154,10 @@ class NoiseLevel(nn.Module):
 
         They depend on their surroundings only; arguments as for :meth:`forward`.
         """
-        x = self.encoder(operations.pointwise_input(noise_evidence, (bands, past, known, noise_mask), self.encoder))
-        x = x + F.interpolate(self.context(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        evidence = operations.pointwise_input(noise_evidence, (bands, past, known, noise_mask), self.encoder)
+        x = _through(self.encoder, evidence, operations.convolve)
+        context = _through(self.context, x, operations.convolve)
+        x = x + F.interpolate(context, size=x.shape[-2:], mode="bilinear", align_corners=False)
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noise_mask, 4) + 1e-6
         return x, trust
 

@@ -23,10 +23,11 @@ KERNEL(rgb_to_bands) {
                 float *target = out[0] + 3 * b * n + y * w + x0;
                 for (int i = 0; i < m; i++) {
                     float red = band[b][0][i], green = band[b][1][i], blue = band[b][2][i], sides = red + blue;
-                    target[i] = (sides + green) * GRAY;
-                    target[n + i] = (red - blue) * ROOT_HALF;
-                    target[2 * n + i] = sides * ROOT_SIXTH - green * ROOT_TWO_THIRDS;
+                    band[b][0][i] = (sides + green) * GRAY;
+                    band[b][1][i] = (red - blue) * ROOT_HALF;
+                    band[b][2][i] = sides * ROOT_SIXTH - green * ROOT_TWO_THIRDS;
                 }
+                for (int c = 0; c < 3; c++) put(target + c * n, band[b][c], m * sizeof(float), n > LARGE);
             }
         }
 }
@@ -41,7 +42,7 @@ static inline void to_rgb(float band[12][BLOCK], int m, float *target, int64_t n
             band[3 * b + 2][i] = sides - difference;
         }
     for (int c = 0; c < 3; c++) {
-        float *top = target + c * n, *low = top + stride;
+        float top[2 * BLOCK], low[2 * BLOCK];
         for (int i = 0; i < m; i++) {
             float lv = band[c][i] + band[6 + c][i], hd = band[3 + c][i] + band[9 + c][i];
             float l_v = band[c][i] - band[6 + c][i], h_d = band[3 + c][i] - band[9 + c][i];
@@ -50,6 +51,8 @@ static inline void to_rgb(float band[12][BLOCK], int m, float *target, int64_t n
             low[2 * i] = l_v + h_d;
             low[2 * i + 1] = l_v - h_d;
         }
+        put(target + c * n, top, 2 * m * sizeof(float), n > 4 * LARGE);
+        put(target + c * n + stride, low, 2 * m * sizeof(float), n > 4 * LARGE);
     }
 }
 

@@ -40,16 +40,26 @@ static inline float clamp(float x, float low, float high) {
     return x > high ? high : x;
 }
 
-/* Copy results to memory that nothing reads before the caches are full of other things: past them, so that they need not
- * be read first. */
-static inline void put_aside(void *target, const void *source, int bytes) {
-    int done = 0;
+/* Pictures of more pixels than this do not stay in the caches until the next kernel reads them. */
+#define LARGE (1 << 18)
+
+/* Copy results from a buffer to where they belong; those of a large picture past the caches, as a store into a cache would
+ * first read what it overwrites. */
+static inline void put(void *target, const void *source, int64_t bytes, int is_large) {
+    int64_t done = 0;
 #ifdef __AVX__
-    if (((uintptr_t)target & 31) == 0)
+    if (is_large && ((uintptr_t)target & 31) == 0)
         for (; done + 32 <= bytes; done += 32)
-            _mm256_stream_si256((__m256i *)((char *)target + done), _mm256_loadu_si256((const __m256i *)((const char *)source + done)));
+            _mm256_stream_ps((float *)((char *)target + done), _mm256_loadu_ps((const float *)((const char *)source + done)));
 #endif
     memcpy((char *)target + done, (const char *)source + done, bytes - done);
+}
+
+/* Wait until what was put past the caches can be seen by other threads. */
+static inline void settle(void) {
+#ifdef __AVX__
+    _mm_sfence();
+#endif
 }
 
 /* Natural logarithm of a positive normal number, to about 1e-7: the polynomial of the Cephes library. */
@@ -153,21 +163,20 @@ static inline void transpose8(const uint16_t *source, int64_t stride, uint16_t *
     }
 }
 
-/* Write pixels `at` to `at` + m of channels-last memory, in float32 or bfloat16, from planes of BLOCK pixels each, at
- * least 8 of them. */
-static inline void interleave(const float (*planes)[BLOCK], int channels, int m, void *target, int64_t at, int is_half) {
-    if (!is_half) {
-        float *pixels = (float *)target + at * channels;
-        for (int i = 0; i + 4 <= m; i += 4)
-            for (int k = 0; k < channels; k += 4) {
-                int c = (int)smaller(k, channels - 4);
-                transpose4(planes[c] + i, BLOCK, pixels + i * channels + c, channels);
-            }
-        for (int i = m & ~3; i < m; i++)
-            for (int c = 0; c < channels; c++) pixels[i * channels + c] = planes[c][i];
-        return;
-    }
-    uint16_t *pixels = (uint16_t *)target + at * channels, halves[MOST_CHANNELS][BLOCK];
+/* Make m pixels of channels-last memory from planes of BLOCK pixels each, at least 8 of them. */
+static inline void interleave(const float (*planes)[BLOCK], int channels, int m, float *pixels) {
+    for (int i = 0; i + 4 <= m; i += 4)
+        for (int k = 0; k < channels; k += 4) {
+            int c = (int)smaller(k, channels - 4);
+            transpose4(planes[c] + i, BLOCK, pixels + i * channels + c, channels);
+        }
+    for (int i = m & ~3; i < m; i++)
+        for (int c = 0; c < channels; c++) pixels[i * channels + c] = planes[c][i];
+}
+
+/* The same in bfloat16. */
+static inline void interleave_halves(const float (*planes)[BLOCK], int channels, int m, uint16_t *pixels) {
+    uint16_t halves[MOST_CHANNELS][BLOCK];
     for (int c = 0; c < channels; c++)
         for (int i = 0; i < m; i++) halves[c][i] = half_of(planes[c][i]);
     for (int i = 0; i + 8 <= m; i += 8)
@@ -177,6 +186,18 @@ static inline void interleave(const float (*planes)[BLOCK], int channels, int m,
         }
     for (int i = m & ~7; i < m; i++)
         for (int c = 0; c < channels; c++) pixels[i * channels + c] = halves[c][i];
+}
+
+/* Write pixels `at` to `at` + m of channels-last memory, in float32 or bfloat16. */
+static inline void put_pixels(const float (*planes)[BLOCK], int channels, int m, void *target, int64_t at, int is_half,
+                              int is_large) {
+    float pixels[BLOCK * MOST_CHANNELS];
+    int64_t size = channels * (is_half ? sizeof(uint16_t) : sizeof(float));
+    if (is_half)
+        interleave_halves(planes, channels, m, (uint16_t *)pixels);
+    else
+        interleave(planes, channels, m, pixels);
+    put((char *)target + at * size, pixels, m * size, is_large);
 }
 
 /* The inverse, of m pixels of a number of channels that is a multiple of 4, in float32; planes are `apart` apart. */

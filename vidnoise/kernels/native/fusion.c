@@ -56,27 +56,29 @@ KERNEL(misalignment_evidence) {
     FOR_BLOCKS {
         float channel[CHANNELS][BLOCK];
         evidence_of(in, n, at, (int)m, channel[0], BLOCK);
-        interleave(channel, CHANNELS, (int)m, out[0], at, p[0] > 0);
+        put_pixels(channel, CHANNELS, (int)m, out[0], at, p[0] > 0, n > LARGE);
     }
 }
 
 /* Filter m pixels from `at` on, given the logarithms of the misalignment of four groups of bands, `step` floats apart. */
 static inline void filter(const float *noisy_bands, const float *fused_bands, const float *ratios, float *const *out,
                           const float *least, int64_t n, int64_t at, int m, const float *const misalignment[4], int step) {
-    float gain[4][BLOCK];
+    float gain[4][BLOCK], results[BLOCK];
     for (int g = 0; g < 4; g++) {
         const float *ratio = ratios + g * n + at, *x = misalignment[g];
-        float *prediction = out[0] + g * n + at, *kept = out[2] + g * n + at;
         EACH {
             float sum = ratio[i] + exp_of(clamp(x[step * i], -8, 6)), k = sum / (sum + 1);
-            prediction[i] = sum;
-            kept[i] = gain[g][i] = k < least[g] ? least[g] : k;
+            results[i] = sum;
+            gain[g][i] = k < least[g] ? least[g] : k;
         }
+        put(out[0] + g * n + at, results, m * sizeof(float), n > LARGE);
+        put(out[2] + g * n + at, gain[g], m * sizeof(float), n > LARGE);
     }
     for (int c = 0; c < 12; c++) {
         const float *noisy = noisy_bands + c * n + at, *fused = fused_bands + c * n + at;
-        float *target = out[1] + c * n + at, *k = gain[GROUP(c)];
-        EACH target[i] = fused[i] + k[i] * (noisy[i] - fused[i]);
+        float *k = gain[GROUP(c)];
+        EACH results[i] = fused[i] + k[i] * (noisy[i] - fused[i]);
+        put(out[1] + c * n + at, results, m * sizeof(float), n > LARGE);
     }
 }
 

@@ -111,7 +111,7 @@ KERNEL(planes_to_rgb) {
                 }
             }
             for (int c = 0; c < 3; c++)
-                memcpy(rows[c] + x0, pixels[t->layout.colors == IS_GRAY ? 0 : c], m * sizeof(float));
+                put(rows[c] + x0, pixels[t->layout.colors == IS_GRAY ? 0 : c], m * sizeof(float), h * w > 4 * LARGE);
         }
         for (int c = 0; c < 3; c++)
             for (int64_t x = width; x < w; x++) rows[c][x] = rows[c][t->reflects ? 2 * (width - 1) - x : width - 1];

@@ -39,7 +39,7 @@ KERNEL(noise_evidence) {
             channel[33][i] = known[i] * mask[i];
             channel[34][i] = mask[i];
         }
-        interleave(channel, 35, (int)m, out[0], at, p[0] > 0);
+        put_pixels(channel, 35, (int)m, out[0], at, p[0] > 0, n > LARGE);
     }
 }
 
@@ -47,21 +47,23 @@ KERNEL(noise_evidence) {
  * in: log parameters (12, h / p[0], w / p[0]), bands (12, h, w), mask (h, w). out: (6, h, w). p[1]: least level. */
 KERNEL(affine_level) {
     int64_t n = h * w, factor = (int64_t)p[0], sh = h / factor, sw = w / factor;
+    float least = p[1];
     for (int64_t y = first; y < last; y++)
         for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
             int m = (int)smaller(BLOCK, w - x0);
             int64_t at = y * w + x0;
             const float *luma = in[1] + at, *mask = in[2] + at;
             for (int c = 0; c < 6; c++) {
-                float slope[BLOCK], offset[BLOCK], *level = out[0] + c * n + at;
+                float slope[BLOCK], offset[BLOCK], level[BLOCK];
                 upsample_row(in[0] + c * sh * sw, sh, sw, (int)factor, y, x0, m, slope);
                 upsample_row(in[0] + (6 + c) * sh * sw, sh, sw, (int)factor, y, x0, m, offset);
                 EACH {
                     float signal = clamp(luma[i] * (GRAY / 2), 0, 1);
                     float variance = exp_of(2 * slope[i]) * signal + exp_of(2 * offset[i]);
                     float found = sqrtf(variance) * mask[i];
-                    level[i] = found < p[1] ? p[1] : found;
+                    level[i] = found < least ? least : found;
                 }
+                put(out[0] + c * n + at, level, m * sizeof(float), n > LARGE);
             }
         }
 }
@@ -134,6 +136,6 @@ KERNEL(core_input) {
                     channel[24 + c][i] = clamp((guide - mean) * r[i], -limit, limit);
                 }
             }
-            interleave(channel, 45, m, out[0], at, p[0] > 0);
+            put_pixels(channel, 45, m, out[0], at, p[0] > 0, n > LARGE);
         }
 }

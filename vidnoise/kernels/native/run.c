@@ -10,9 +10,13 @@ EXPORT void run(kernel *work, const float *const *in, float *const *out, const f
                 int64_t rows, int threads) {
     if (threads == 1) { /* without OpenMP, which would change the size of PyTorch's team */
         work(in, out, p, h, w, 0, rows);
+        settle();
         return;
     }
     int pieces = (int)smaller(rows, threads * PIECES_PER_THREAD);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int i = 0; i < pieces; i++) work(in, out, p, h, w, rows * i / pieces, rows * (i + 1) / pieces);
+    for (int i = 0; i < pieces; i++) {
+        work(in, out, p, h, w, rows * i / pieces, rows * (i + 1) / pieces);
+        settle();
+    }
 }

@@ -9,8 +9,8 @@ KERNEL(NAMED(interleave)) {
         m = smaller(BLOCK, last * w - at);
         for (int k = 0; k < PICTURES; k++)
             for (int c = 0; c < 3; c++) memcpy(planes[3 * k + c], in[k] + c * n + at, m * sizeof(float));
-        interleave(planes, LANES, (int)m, pixels, 0, 0);
-        put_aside(out[0] + LANES * at, pixels, (int)m * LANES * (int)sizeof(float));
+        interleave(planes, LANES, (int)m, pixels);
+        put(out[0] + LANES * at, pixels, m * LANES * sizeof(float), n > LARGE);
     }
 }
 
@@ -91,15 +91,16 @@ KERNEL(NAMED(warp_bands)) {
             deinterleave(pixels, 4 * LANES, m, band[0], N);
             for (int t = 0; t < PICTURES; t++)
                 for (int b = 0; b < 4; b++) {
-                    float *target = out[t] + 3 * b * n + y * w + x0;
+                    float *target = out[t] + 3 * b * n + y * w + x0, bands[3][N];
                     const float *red = band[b * LANES + 3 * t], *green = band[b * LANES + 3 * t + 1];
                     const float *blue = band[b * LANES + 3 * t + 2];
                     for (int i = 0; i < m; i++) {
                         float sides = red[i] + blue[i];
-                        target[i] = (sides + green[i]) * (0.5f * GRAY);
-                        target[n + i] = (red[i] - blue[i]) * (0.5f * ROOT_HALF);
-                        target[2 * n + i] = sides * (0.5f * ROOT_SIXTH) - green[i] * (0.5f * ROOT_TWO_THIRDS);
+                        bands[0][i] = (sides + green[i]) * (0.5f * GRAY);
+                        bands[1][i] = (red[i] - blue[i]) * (0.5f * ROOT_HALF);
+                        bands[2][i] = sides * (0.5f * ROOT_SIXTH) - green[i] * (0.5f * ROOT_TWO_THIRDS);
                     }
+                    for (int c = 0; c < 3; c++) put(target + c * n, bands[c], m * sizeof(float), n > LARGE);
                 }
         }
     }
