@@ -14,7 +14,7 @@ from support.networks import TINY
 from vidnoise.backends import open_backend, steady_backend
 from vidnoise.backends.auto import IN_INT8, Auto
 from vidnoise.backends.measurements import Measurements
-from vidnoise.backends.openvino import OpenVino
+from vidnoise.backends.openvino import OpenVino, offers
 from vidnoise.cli import main
 from vidnoise.errors import BackendError, UsageError
 from vidnoise.model import DenoiseNetwork
@@ -43,8 +43,10 @@ def test_pictures_are_those_of_the_rounded_network(rounded: DenoiseNetwork, name
     reference = run(backend("eager", rounded, torch.int8), blind=blind)
     found = run(backend(name, rounded, torch.int8), blind=blind)
     assert worst_rms(found, reference) < tolerances.BACKEND_INT8
-    # The first frame, before any decision of the motion search, is the same up to sums in another order.
-    assert worst_rms(found[:1], reference[:1]) < tolerances.BACKEND_FP32
+    # The first frame, before any decision of the motion search, is the same up to sums in another order; where a CPU has
+    # bfloat16, the layers that are not in int8 run in that.
+    in_half = name == "openvino" and offers("BF16")
+    assert worst_rms(found[:1], reference[:1]) < (tolerances.BACKEND_BF16 if in_half else tolerances.BACKEND_FP32)
     plain = run(backend("eager", load_model("fast").network), blind=blind)
     assert worst_rms(plain[:1], reference[:1]) > 2 * tolerances.BACKEND_FP32, "int8 is something else"
 

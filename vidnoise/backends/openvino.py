@@ -16,6 +16,12 @@ from vidnoise.export.store import stored_onnx
 from vidnoise.model import DenoiseNetwork
 from vidnoise.model.dncnn import CoreOutput
 
+
+def offers(capability: str) -> bool:
+    """Return whether OpenVINO makes use of a capability of this CPU, such as ``BF16`` or ``INT8``."""
+    return capability in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 _KEPT = 8
 """Compiled cores kept at once. Changes of size are rare, but batches of streams grow and shrink."""
 
@@ -34,7 +40,7 @@ class OpenVino(Eager):
         if device.type != "cpu":
             raise BackendError(f'backend openvino runs on the CPU, not on {device}: use device="cpu"')
         name = precision_name(dtype)
-        if name != "fp32" and name.upper() not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if name != "fp32" and not offers(name.upper()):
             raise BackendError(f'OpenVINO has no {name} on this CPU: use precision="fp32"')
         super().__init__(network, device=device, dtype=dtype)
         self.core = Core(network, dtype)
@@ -58,14 +64,17 @@ class Core:
         n, _, h, w = inputs.shape
         size = n, 2 * h, 2 * w
         request = self._request(size)
-        residual, after = (torch.empty(shape_of(name, self._network, size)) for name in ("residual", "hidden"))
-        residual = residual.contiguous(memory_format=torch.channels_last)
-        request.set_input_tensor(0, self._shared(inputs.permute(0, 2, 3, 1)))
-        request.set_input_tensor(1, self._shared(hidden.float()))
-        request.set_output_tensor(0, self._shared(residual.permute(0, 2, 3, 1)))
-        request.set_output_tensor(1, self._shared(after))
+        results = [
+            torch.empty(shape_of(name, self._network, size)).contiguous(memory_format=torch.channels_last)
+            for name in ("residual", "hidden")
+        ]
+        given = [x.permute(0, 2, 3, 1).contiguous() for x in (inputs, hidden.float())]  # kept while the request runs
+        for i, x in enumerate(given):
+            request.set_input_tensor(i, self._shared(x))
+        for i, x in enumerate(results):
+            request.set_output_tensor(i, self._shared(x.permute(0, 2, 3, 1)))
         request.infer()
-        return CoreOutput(residual, after)
+        return CoreOutput(*results)
 
     def _request(self, size: Size) -> Any:
         if size not in self._requests:
@@ -75,8 +84,7 @@ class Core:
                 self._channels_last(graph), "CPU",
                 {
                     "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                    # The graph itself defines what is in half precision.
-                    "INFERENCE_PRECISION_HINT": "f32",
+                    "INFERENCE_PRECISION_HINT": self._hint(),
                     # Decoder and encoder threads share the same cores.
                     "ENABLE_CPU_PINNING": False,
                 },
@@ -86,11 +94,16 @@ class Core:
             self._requests[size] = compiled.create_infer_request()
         return self._requests[size]
 
+    def _hint(self) -> str:
+        """Return the precision of what is not in int8; a graph in floating point defines its own."""
+        is_half = self._dtype is torch.int8 and offers("BF16")
+        return "bf16" if is_half else "f32"
+
     def _channels_last(self, graph: Any) -> Any:
-        """Let a graph take its input and return its residual in the channels-last layout of what surrounds it."""
+        """Let a graph take and return tensors in the channels-last layout of what surrounds it."""
         openvino = self._openvino
         around = openvino.preprocess.PrePostProcessor(graph)
-        for port in (around.input(0), around.output(0)):
+        for port in (*map(around.input, range(2)), *map(around.output, range(2))):
             port.tensor().set_layout(openvino.Layout("NHWC"))
             port.model().set_layout(openvino.Layout("NCHW"))
         if self._dtype is torch.bfloat16:  # then what surrounds it writes its input so
@@ -98,7 +111,7 @@ class Core:
         return around.build()
 
     def _shared(self, tensor: Tensor) -> Any:
-        tensor = tensor.contiguous()
+        """Return a contiguous tensor for OpenVINO, which neither copies nor keeps it."""
         if tensor.dtype is not torch.bfloat16:
             return self._openvino.Tensor(tensor.numpy(), shared_memory=True)
         bits = tensor.view(torch.int16).numpy()  # NumPy has no bfloat16

@@ -1,5 +1,7 @@
-"""Convolutions on the CPU: 3×3 ones in float32 by minimal filtering (``native/convolution.c``), forwards and backwards;
-in bfloat16 by oneDNN, which sums and rectifies in the same pass.
+"""Convolutions on the CPU.
+
+Those of 3×3 in float32 by minimal filtering (``native/convolution.c``), forwards and backwards; those in bfloat16 by
+oneDNN, which sums and rectifies in the same pass.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308: F(4×4, 3×3).
 """

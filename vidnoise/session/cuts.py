@@ -36,7 +36,10 @@ def thumbnail(rgb: Tensor) -> Tensor:
     It is made from the quarter-resolution picture, smoothed further so that noise does not look like change.
     """
     # Averaged over colours and whole rows first, which lie together in memory: four times as fast on a CPU.
-    rows = rgb.unflatten(2, (-1, 4)).mean((1, 3)) if rgb.shape[2] % 4 == 0 else F.avg_pool2d(rgb.mean(1), (4, 1), ceil_mode=True)
+    if rgb.shape[2] % 4 == 0:
+        rows = rgb.unflatten(2, (-1, 4)).mean((1, 3))
+    else:
+        rows = F.avg_pool2d(rgb.mean(1), (4, 1), ceil_mode=True)
     quarter = F.avg_pool2d(rows, (1, 4), ceil_mode=True).unsqueeze(1)
     return F.avg_pool2d(quarter, min(4, *quarter.shape[-2:]), ceil_mode=True)
 
