@@ -58,11 +58,11 @@ class Core:
     Args:
         network: The network.
         dtype: Precision of its convolutions.
-        rest: Precision of those that are not in int8, and of the input.
+        rest: Precision of those that are not in int8, and of the input; that of the others by default.
     """
 
-    def __init__(self, network: DenoiseNetwork, dtype: torch.dtype, rest: torch.dtype) -> None:
-        self._network, self._dtype, self._rest = network, dtype, rest
+    def __init__(self, network: DenoiseNetwork, dtype: torch.dtype, rest: torch.dtype | None = None) -> None:
+        self._network, self._dtype, self._rest = network, dtype, rest or dtype
         self._openvino = import_openvino()
         self._requests: dict[Size, Any] = {}
 
