@@ -35,9 +35,10 @@ def thumbnail(rgb: Tensor) -> Tensor:
 
     It is made from the quarter-resolution picture, smoothed further so that noise does not look like change.
     """
-    # Averaged over colours and whole rows first, which lie together in memory: four times as fast on a CPU.
+    # Averaged over rows and colours first, whole rows at a time: twice as fast on a CPU as by squares.
     if rgb.shape[2] % 4 == 0:
-        rows = rgb.unflatten(2, (-1, 4)).mean((1, 3))
+        first, second, third, last = rgb.unflatten(2, (-1, 4)).unbind(3)
+        rows = (first + second + third + last).sum(1) / 12
     else:
         rows = F.avg_pool2d(rgb.mean(1), (4, 1), ceil_mode=True)
     quarter = F.avg_pool2d(rows, (1, 4), ceil_mode=True).unsqueeze(1)
