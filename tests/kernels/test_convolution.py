@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.autograd.function import BackwardCFunction
 
 from support import tolerances
 from support.training_setup import config
-from vidnoise.kernels.convolution import TrainableOperations
+from vidnoise.kernels.convolution import LEAK, Rectified, TrainableOperations
 from vidnoise.kernels.library import library
 from vidnoise.model import DenoiseNetwork, uniform_sigma
 from vidnoise.model.operations import Operations
@@ -25,6 +26,30 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
+
+
+class Plain(Operations):
+    """What the compiled convolutions are to equal."""
+
+    def convolve(self, layer: nn.Module, x: Tensor, *, rectified: bool = False, **then: Any) -> Tensor:
+        y = super().convolve(layer, x, **then)
+        return Rectified.apply(y) if rectified else y
+
+
+def test_dead_channels_recover() -> None:
+    """A layer that is negative everywhere learns, by a hundredth of the gradient; what lives learns as ever."""
+    layer, x = nn.Conv2d(8, 8, 1), torch.rand(2, 8, 8, 8)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([-9.0] * 4 + [9.0] * 4))
+    found = {}
+    for operations in (Operations(), TrainableOperations()):
+        layer.zero_grad()
+        operations.convolve(layer, x, rectified=True).sum().backward()
+        found[type(operations)] = layer.weight.grad.clone()  # type: ignore[union-attr]
+    plain, leaky = found.values()
+    assert not plain[:4].any()
+    torch.testing.assert_close(leaky[:4], LEAK * plain[4:])
+    torch.testing.assert_close(leaky[4:], plain[4:])
 
 
 def is_compiled(result: Tensor) -> bool:
@@ -49,7 +74,7 @@ def test_gradients(channels: tuple[int, int], size: tuple[int, int, int], form: 
     layer = nn.Conv2d(*channels, 3, padding=1, bias="added" not in form)
     given = [torch.randn(n, channels[0], h, w), *([torch.randn(n, channels[1], h, w)] if "added" in form else [])]
     expected, found = (
-        gradients(o, layer, given, rectified="rectified" in form) for o in (Operations(), TrainableOperations())
+        gradients(o, layer, given, rectified="rectified" in form) for o in (Plain(), TrainableOperations())
     )
     assert is_compiled(TrainableOperations().convolve(layer, given[0]))
     for a, b in zip(found, expected, strict=True):
@@ -70,7 +95,7 @@ def test_other_layers_and_precisions_are_left_to_pytorch() -> None:
 def test_a_network_learns_the_same() -> None:
     """The gradients of all weights, after two steps of a recurrent network."""
     found = {}
-    for operations in (Operations(), TrainableOperations()):
+    for operations in (Plain(), TrainableOperations()):
         torch.manual_seed(0)
         network = DenoiseNetwork(config().model_config())
         network.operations = operations

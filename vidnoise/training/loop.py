@@ -97,8 +97,7 @@ class Trainer:
             batches = BatchMaker(config, pack, pool, where=where, device=self.device, seed=config.seed)
             quantise(self.network, () if again else calibration_batches(batches, self.stage))
         self.network.place(self.device).requires_grad_(True).train()
-        if self.device.type == "cpu":
-            self.network.operations = TrainableOperations()
+        self.network.operations = TrainableOperations()
         self.teacher = Teacher.of(config, self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self._latest: Batch | None = None
