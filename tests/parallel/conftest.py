@@ -19,6 +19,7 @@ class Denoised(NamedTuple):
     source: Path
     options: dict[str, Any]
     contents: list[Any]
+    precision: str
 
 
 def contents(path: Path) -> list[Any]:
@@ -38,4 +39,4 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Denoised
     assert (stats.n_cuts, stats.frames_out) == (2, 78)
     found = contents(folder / "alone.mkv")
     assert not np.array_equal(found[30][1], contents(source)[30][1])
-    return Denoised(source, options, found)
+    return Denoised(source, options, found, stats.precision)

@@ -54,7 +54,7 @@ def test_two_processes_of_which_one_is_killed_make_the_same_file(
     assert "a worker on cpu crashed (SIGKILL); its frames are denoised again" in caplog.text
     assert contents(tmp_path / "out.mkv") == alone.contents
     assert (stats.frames_in, stats.frames_out, stats.n_cuts, stats.backend) == (78, 78, 2, "eager")
-    assert (stats.device, stats.precision, progress[-1]) == ("cpu,cpu", "float32", 78)
+    assert (stats.device, stats.precision, progress[-1]) == ("cpu,cpu", alone.precision, 78)
 
 
 def test_a_piece_that_crashes_processes_again_and_again_is_an_error(

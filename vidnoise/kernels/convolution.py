@@ -160,8 +160,11 @@ def gradient_of_weight(library: Library, x: Tensor, gradient: Tensor) -> Tensor:
 
 
 LEAK = 0.01
-"""Share of the gradient that passes ReLU where it returns zero, in training. Without it, a channel that is negative
-everywhere learns nothing more: under Muon, whose steps are as long for a few live channels as for all, whole layers die."""
+"""Share of the gradient that passes ReLU where it returns zero, in training.
+
+Without it, a channel that is negative everywhere learns nothing more. Under Muon, whose steps are as long for a few live
+channels as for all, whole layers die.
+"""
 
 
 class Rectified(torch.autograd.Function):
