@@ -162,8 +162,8 @@ def gradient_of_weight(library: Library, x: Tensor, gradient: Tensor) -> Tensor:
 LEAK = 0.01
 """Share of the gradient that passes ReLU where it returns zero, in training.
 
-Without it, a channel that is negative everywhere learns nothing more. Under Muon, whose steps are as long for a few live
-channels as for all, whole layers die.
+Without it, a channel that is negative everywhere learns nothing more. Under Muon, whose steps are as long for a few
+live channels as for all, whole layers die.
 """
 
 
