@@ -191,6 +191,7 @@ GROUPS = {
             Variant("10-frames", "clips of 10 frames, one a step for two", {}, {"frames": 10, "batch": 1}),
             Variant("fusion-wide", "fusion of width 16", {"model": {"fusion_width": 16}}),
             Variant("distilled", "learns also from `standard`", {"teacher": "standard", "teacher_weight": 0.5}),
+            Variant("of-quality", "learns also from `quality`", {"teacher": "quality", "teacher_weight": 0.5}),
             Variant("lookahead-2", "each frame waits for up to two after it", lookahead=2),
             Variant("lookahead-8", "each frame waits for up to eight after it", lookahead=8),
             Variant("causal", "trained on the past alone", {"both_ways": 0.0}),
