@@ -83,9 +83,12 @@ BACKEND_FP32 = 1e-4
 BACKEND_BF16 = 2e-3
 """The same in bfloat16: equally good roundings of the same convolutions differ by about a third of an 8-bit step."""
 
-BACKEND_INT8 = 5e-3
+BACKEND_INT8 = 3e-3
 """The same in int8: equal but for values that lie on the border between two steps, until a close decision of the
-motion search falls the other way; where the CPU has bfloat16, what is not in int8 is rounded to that."""
+motion search falls the other way."""
+
+BACKEND_INT8_IN_BF16 = 5e-3
+"""The same where the CPU has bfloat16, and what is not in int8 is rounded to that."""
 
 TILE_MEAN = 0.02
 """8-bit units: tiles against the whole picture over a few frames of real content, on the average of all pixels. What

@@ -195,8 +195,8 @@ class NativeOperations(CpuOperations):
         """Add the results of :func:`.by_quadrant` to features of twice their resolution, in place if possible."""
         channels, height, width = fine.shape[1:]
         result, coarse = (t.permute(0, 2, 3, 1).contiguous() for t in (fine, coarse))
+        size = height // 2, width // 2
         for target, source in zip(result, coarse, strict=True):
-            size = height // 2, width // 2
             self._library.run("add_shuffled", [source], [target], size, channels, is_half(source))
         return result.permute(0, 3, 1, 2)
 
