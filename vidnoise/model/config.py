@@ -10,10 +10,11 @@ from typing import Any
 class ModelConfig:
     """Sizes of a :class:`~vidnoise.model.network.DenoiseNetwork`."""
 
-    widths: tuple[int, int, int]
-    """Channels of the spatial core at 1/2, 1/4 and 1/8 resolution."""
-    blocks: tuple[int, int, int, int, int]
-    """Residual blocks per stage: at 1/2 and 1/4 on the way down, at 1/8, then at 1/4 and 1/2 on the way up."""
+    widths: tuple[int, ...]
+    """Channels of the spatial core at 1/2, 1/4 and, if it has a third scale, 1/8 resolution."""
+    blocks: tuple[int, ...]
+    """Residual blocks per stage, from the finest scale to the coarsest and back: at 1/2, 1/4, 1/2, or at 1/2, 1/4, 1/8,
+    1/4, 1/2."""
     hidden: int
     """Recurrent feature channels at 1/4 resolution."""
     fusion_width: int = 16
@@ -23,6 +24,15 @@ class ModelConfig:
     quantised: bool = False
     """The spatial core can run in int8, see :mod:`vidnoise.model.quantisation`: its weights are rounded, and the ranges
     of its activations are known."""
+
+    def __post_init__(self) -> None:
+        """Check that widths and blocks fit each other.
+
+        Raises:
+            ValueError: They do not.
+        """
+        if len(self.widths) not in (2, 3) or len(self.blocks) != 2 * len(self.widths) - 1:
+            raise ValueError("a network has 2 widths and 3 numbers of blocks, or 3 widths and 5 numbers of blocks")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

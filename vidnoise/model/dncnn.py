@@ -103,13 +103,14 @@ class CoreOutput(NamedTuple):
 
 
 class DnCNN(nn.Module):
-    """A U-shaped network of residual blocks at three scales with skip connections, on half-resolution bands.
+    """A U-shaped network of residual blocks at two or three scales with skip connections, on half-resolution bands.
 
     Args:
         inputs: Channels of the input at 1/2 resolution.
         outputs: Channels of the predicted residual.
-        widths: Channels at 1/2, 1/4, 1/8.
-        blocks: Residual blocks at 1/2, 1/4 (down), 1/8, 1/4, 1/2 (up).
+        widths: Channels at 1/2, 1/4 and, if there is a third scale, 1/8.
+        blocks: Residual blocks from the finest scale to the coarsest and back: at 1/2, 1/4, 1/2, or at 1/2, 1/4, 1/8,
+            1/4, 1/2.
         hidden: Recurrent channels, read and written at 1/4 resolution.
         separable: depthwise-separable convolutions in the residual blocks.
     """
@@ -118,26 +119,28 @@ class DnCNN(nn.Module):
         self,
         inputs: int,
         outputs: int,
-        widths: tuple[int, int, int],
+        widths: tuple[int, ...],
         blocks: tuple[int, ...],
         hidden: int,
         *,
         separable: bool = False,
     ) -> None:
         super().__init__()
-        c1, c2, c3 = widths
+        self.scales = len(widths)
+        c1, c2, coarsest = widths[0], widths[1], widths[-1]
         self.stem = conv3(inputs, c1)
         self.down1 = Stage(c1, blocks[0], separable)
         self.to2 = nn.Conv2d(c1, c2, 2, stride=2)
         self.recall = nn.Conv2d(hidden, c2, 1)
-        self.down2 = Stage(c2, blocks[1], separable)
-        self.to3 = nn.Conv2d(c2, c3, 2, stride=2)
-        self.middle = Stage(c3, blocks[2], separable)
-        self.from3 = nn.Conv2d(c3, 4 * c2, 1)
-        self.up2 = Stage(c2, blocks[3], separable)
+        if self.scales == 3:
+            self.down2 = Stage(c2, blocks[1], separable)
+            self.to3 = nn.Conv2d(c2, coarsest, 2, stride=2)
+            self.from3 = nn.Conv2d(coarsest, 4 * c2, 1)
+            self.up2 = Stage(c2, blocks[3], separable)
+        self.middle = Stage(coarsest, blocks[self.scales - 1], separable)
         self.memory = nn.Conv2d(c2, hidden, 1)
         self.from2 = nn.Conv2d(c2, 4 * c1, 1)
-        self.up1 = Stage(c1, blocks[4], separable)
+        self.up1 = Stage(c1, blocks[-1], separable)
         self.head = conv3(c1, outputs, gain=0.3)
 
     def forward(self, x: Tensor, hidden: Tensor, convolve: Convolve = convolve) -> CoreOutput:
@@ -150,8 +153,12 @@ class DnCNN(nn.Module):
         """
         x1 = self.down1(convolve(self.stem, typed(x, self.stem), rectified=True), convolve)
         recalled = convolve(self.recall, typed(hidden, self.recall))
-        x2 = self.down2(convolve(self.to2, x1, added=recalled, rectified=True), convolve)
-        x3 = self.middle(convolve(self.to3, x2, rectified=True), convolve)
-        y2 = self.up2(convolve(self.from3, x3, shuffled=True, added=x2), convolve)
+        x2 = convolve(self.to2, x1, added=recalled, rectified=True)
+        if self.scales == 3:
+            x2 = self.down2(x2, convolve)
+            x3 = self.middle(convolve(self.to3, x2, rectified=True), convolve)
+            y2 = self.up2(convolve(self.from3, x3, shuffled=True, added=x2), convolve)
+        else:
+            y2 = self.middle(x2, convolve)
         y1 = self.up1(convolve(self.from2, y2, shuffled=True, added=x1), convolve)
         return CoreOutput(convolve(self.head, y1), torch.tanh(convolve(self.memory, y2)))

@@ -13,7 +13,7 @@ from vidnoise.model.dncnn import ResidualBlock
 
 def before_relu(core: nn.Module) -> dict[str, nn.Module]:
     """Return the layers of a spatial core that a ReLU follows, by name."""
-    found = {name: core.get_submodule(name) for name in ("stem", "to2", "to3")}
+    found = {name: layer for name, layer in core.named_children() if name in ("stem", "to2", "to3")}
     blocks = ((name, block) for name, block in core.named_modules() if isinstance(block, ResidualBlock))
     return found | {f"{name}.conv1": block.conv1 for name, block in blocks}
 
