@@ -73,7 +73,7 @@ def test_bands_to_pictures(dtype: torch.dtype, is_smoothed: bool) -> None:
     results = bands.remove_noise(source, left, residual, remembered, clean=clean, fused=fused)
     assert [r.data_ptr() for r in results] == [clean.data_ptr(), fused.data_ptr()]
     expected = Operations().remove_noise(source, left, residual, remembered)
-    for a, b in zip(results, expected, strict=True):
+    for a, b in zip(results, expected[:2], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerances.KERNEL_BANDS)
 
 
@@ -220,7 +220,7 @@ def test_the_bands_of_a_frame_are_made_once_a_step(monkeypatch: pytest.MonkeyPat
     made: list[Tensor] = []
     monkeypatch.setattr(operations, "rgb_to_bands", lambda image: made.append(image) or image * 2)
     monkeypatch.setattr(operations, "reset", lambda *_: None)
-    monkeypatch.setattr(operations, "remove_noise", lambda *_, **__: None)
+    monkeypatch.setattr(operations, "remove_noise", lambda *_, **__: (None, None))
     monkeypatch.setattr(operations, "bands_to_rgb", lambda *_, **__: None)
     fused = operations.CudaOperations()
     state, known = State(*torch.zeros(6, 1)), torch.ones(1, dtype=torch.bool)

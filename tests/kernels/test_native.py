@@ -71,6 +71,38 @@ def test_bands(size: tuple[int, int]) -> None:
         compared(lambda o, found=found: o.remove_noise(bands, remaining, found, fused))
 
 
+@needs_kernels
+@pytest.mark.parametrize("part", [slice(None), slice(1, 2), slice(0, 1)], ids=["batch", "second", "first"])
+def test_remembered_pictures_are_warped_from_where_they_were_left(
+    part: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same result as copies of them; what only looks like them is copied."""
+    h, w = 22, 50
+    ratio, flow = torch.rand(2, 4, h, w)[part], 3 * torch.randn(2, 2, h, w)[part]
+    ran: list[str] = []
+    run = KERNELS.run if KERNELS else None
+    monkeypatch.setattr(KERNELS, "run", lambda name, *a, **k: ran.append(name) or run(name, *a, **k))  # type: ignore[misc]
+    operations = NativeOperations(KERNELS)  # type: ignore[arg-type]
+    inputs = torch.randn(2, 12, h, w), torch.rand(2, 6, h, w), torch.randn(2, h, w, 12).permute(0, 3, 1, 2)
+    clean, fused, previous = (p[part] for p in operations.remove_noise(*inputs, torch.randn(2, 12, h, w)))
+    scout = operations.bands_to_rgb(torch.randn(2, 12, h, w))[part]
+    assert torch.equal(clean, previous)
+    assert torch.equal(operations.brightness(previous), operations.brightness(clean))
+    for pictures in ((fused, previous), (scout,)):
+        ran.clear()
+        found, _ = operations.warp_state(pictures, ratio, flow)
+        assert not any(name.startswith("interleave") for name in ran)
+        expected, _ = operations.warp_state([p.contiguous() for p in pictures], ratio, flow)
+        assert f"interleave_{len(pictures)}" in ran
+        assert all(map(torch.equal, found, expected))
+    for pictures in ((previous, fused), (fused, clean), (fused, fused), (scout, scout), (fused,), (previous,)):
+        ran.clear()
+        found, _ = operations.warp_state(pictures, ratio, flow)
+        assert any(name.startswith("interleave") for name in ran)
+        expected, _ = operations.warp_state([p.contiguous() for p in pictures], ratio, flow)
+        assert all(map(torch.equal, found, expected))
+
+
 LAYERS = [nn.Conv2d(45, 16, 3, padding=1), nn.Conv2d(16, 12, 3, padding=1), nn.Conv2d(8, 40, 3, padding=1, bias=False)]
 
 

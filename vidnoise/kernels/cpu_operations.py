@@ -137,7 +137,9 @@ class CpuOperations(Operations):
         pixels = torch.matmul(self._kernel.flatten(1).t(), bands.flatten(2)).unflatten(2, bands.shape[2:])
         return F.pixel_shuffle(pixels, 2)
 
-    def remove_noise(self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    def remove_noise(
+        self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         self._noisy = None  # the frame is done
         return super().remove_noise(bands, remaining, residual, fused)
 

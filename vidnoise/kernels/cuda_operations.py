@@ -47,6 +47,9 @@ class CudaOperations(Operations):
         self._frame = None
         return bands_to_rgb(bands, out=self._fused)
 
-    def remove_noise(self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    def remove_noise(
+        self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         self._frame = None
-        return remove_noise(bands, remaining, residual, fused, clean=self._clean, fused=self._fused)
+        clean, remembered = remove_noise(bands, remaining, residual, fused, clean=self._clean, fused=self._fused)
+        return clean, remembered, clean

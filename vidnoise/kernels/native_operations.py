@@ -61,6 +61,31 @@ def _fusion_layers(network: nn.Module) -> list[nn.Conv2d] | None:
     return layers if all(layer.out_channels % 4 == 0 and layer.bias is not None for layer in layers) else None
 
 
+def _in_lanes(pixels: Tensor, first: int) -> Tensor:
+    """Return the picture ``(N, 3, H, W)`` that is in three lanes of pixels ``(N, H, W, lanes)``, from the first on."""
+    return pixels[..., first : first + 3].permute(0, 3, 1, 2)
+
+
+def _lanes_of(picture: Tensor) -> tuple[Tensor, int] | None:
+    """Return what :func:`_in_lanes` was given, or ``None`` if a picture is not from there."""
+    n, _, h, w = picture.shape
+    lanes, first = picture.stride(3), picture.storage_offset() % max(picture.stride(3), 1)
+    strides = (h * w * lanes, w * lanes, lanes, 1)
+    if (lanes, first) not in ((4, 0), (8, 0), (8, 3)) or picture.stride() != (strides[0], 1, *strides[1:3]):
+        return None
+    return picture.as_strided((n, h, w, lanes), strides, picture.storage_offset() - first), first
+
+
+def _together(pictures: Sequence[Tensor]) -> Tensor | None:
+    """Return the pixels of all pictures in one tensor, in the order given, if that is where they are."""
+    found = [f for f in map(_lanes_of, pictures) if f is not None]
+    if [first for _, first in found] != [0, 3][: len(pictures)]:
+        return None
+    pixels = found[0][0]
+    is_same = all(p.data_ptr() == pixels.data_ptr() and p.shape == pixels.shape for p, _ in found)
+    return pixels if is_same and pixels.shape[3] == 4 * len(pictures) else None
+
+
 class NativeOperations(CpuOperations):
     """:class:`vidnoise.model.operations.Operations` by compiled kernels.
 
@@ -103,15 +128,19 @@ class NativeOperations(CpuOperations):
 
     def bands_to_rgb(self, bands: Tensor) -> Tensor:
         h, w = bands.shape[2:]
-        return self._run("bands_to_rgb", (bands,), [(3, 2 * h, 2 * w)], (h, w))[0]
+        (pixels,) = self._run("bands_to_rgb", (bands,), [(2 * h, 2 * w, 4)], (h, w))
+        return _in_lanes(pixels, 0)
 
-    def remove_noise(self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    def remove_noise(
+        self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         self._noisy = None  # the frame is done
         h, w = bands.shape[2:]
         residual = residual if residual.dtype in DTYPES else residual.float()
-        inputs = bands, remaining, residual.permute(0, 2, 3, 1)
-        (clean,) = self._run("remove_noise", inputs, [(3, 2 * h, 2 * w)], (h, w), is_half(residual))
-        return clean, self.bands_to_rgb(fused)
+        inputs = bands, remaining, residual.permute(0, 2, 3, 1), fused
+        shapes = [(3, 2 * h, 2 * w), (2 * h, 2 * w, 8)]
+        clean, pixels = self._run("remove_noise", inputs, shapes, (h, w), is_half(residual))
+        return clean, _in_lanes(pixels, 0), _in_lanes(pixels, 3)
 
     def _is_flat(self, bands: Tensor) -> Tensor:
         h, w = bands.shape[2:]
@@ -121,7 +150,9 @@ class NativeOperations(CpuOperations):
 
     def warp_state(self, pictures: Sequence[Tensor], ratio: Tensor, flow: Tensor) -> tuple[list[Tensor], Tensor]:
         n, (h, w) = len(pictures), flow.shape[2:]
-        (together,) = self._run(f"interleave_{n}", pictures, [(2 * h, 2 * w, 4 * n)], (2 * h, 2 * w))
+        together = _together(pictures)
+        if together is None:
+            (together,) = self._run(f"interleave_{n}", pictures, [(2 * h, 2 * w, 4 * n)], (2 * h, 2 * w))
         moved = self._run(f"warp_bands_{n}", (together, flow), [(12, h, w)] * n, (h, w))
         return moved, self._run("warp_ratio", (ratio, flow), [(4, h, w)], (h, w), UNKNOWN)[0]
 
@@ -134,6 +165,8 @@ class NativeOperations(CpuOperations):
 
     def brightness(self, rgb: Tensor) -> Tensor:
         h, w = rgb.shape[2] // 2, rgb.shape[3] // 2
+        if (found := _lanes_of(rgb)) is not None:
+            return self._run("brightness_of_lanes", found[:1], [(1, h, w)], (h, w), found[0].shape[3], found[1])[0]
         return self._run("brightness", (rgb,), [(1, h, w)], (h, w))[0]
 
     def box_filter(self, x: Tensor, size: int) -> Tensor:

@@ -250,8 +250,8 @@ class DenoiseNetwork(nn.Module):
         trust = trust_of(found.gain)
         inputs = self._core_input(estimate, bands, clean_bands, trust, remaining, level)
         core = self._run_core(inputs, operations.warp_hidden(state.hidden, motion.flow, trust))
-        clean, fused = operations.remove_noise(estimate, remaining, core.residual, found.estimate)
-        state = State(fused, found.gain, clean, core.hidden.float(), state.noise, state.past)
+        clean, fused, previous = operations.remove_noise(estimate, remaining, core.residual, found.estimate)
+        state = State(fused, found.gain, previous, core.hidden.float(), state.noise, state.past)
         return clean, state, Trace(motion, estimate, ratio)
 
     def still(self, noisy: Tensor, level: Tensor) -> Tensor:

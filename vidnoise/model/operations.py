@@ -101,7 +101,9 @@ class Operations:
         """See :func:`~vidnoise.model.luma_chroma.bands_to_rgb`."""
         return bands_to_rgb(bands)
 
-    def remove_noise(self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    def remove_noise(
+        self, bands: Tensor, remaining: Tensor, residual: Tensor, fused: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Subtract the residual noise and transform bands back to pictures.
 
         Args:
@@ -111,9 +113,11 @@ class Operations:
             fused: ``(N, 12, h, w)`` of the causal estimate, which is remembered.
 
         Returns:
-            The clean and the fused frame, ``(N, 3, 2h, 2w)`` RGB.
+            The clean frame; and what is remembered, the fused and the clean frame. ``(N, 3, 2h, 2w)`` RGB; what is
+            remembered may lie in memory as :meth:`warp_state` is quickest to read it.
         """
-        return self.bands_to_rgb(bands - per_band(remaining) * residual.float()), self.bands_to_rgb(fused)
+        clean = self.bands_to_rgb(bands - per_band(remaining) * residual.float())
+        return clean, self.bands_to_rgb(fused), clean
 
     def flat_mask(self, bands: Tensor) -> Tensor:
         """Return a mask ``(N, 1, h, w)``, 1 where a picture is exactly flat, else 0, from its bands ``(N, 12, h, w)``.

@@ -32,7 +32,9 @@ KERNEL(rgb_to_bands) {
         }
 }
 
-static inline void to_rgb(float band[12][BLOCK], int m, float *target, int64_t n, int64_t stride) {
+/* Half a block of pixels of bands, which are overwritten, as blocks of two rows of RGB. */
+#define HALF_BLOCK (BLOCK / 2)
+static inline void to_rgb(float band[12][HALF_BLOCK], int m, float (*top)[BLOCK], float (*low)[BLOCK]) {
     for (int b = 0; b < 4; b++)
         for (int i = 0; i < m; i++) {
             float luma = band[3 * b][i] * (0.5f * GRAY), second = band[3 * b + 2][i] * 0.5f;
@@ -41,41 +43,50 @@ static inline void to_rgb(float band[12][BLOCK], int m, float *target, int64_t n
             band[3 * b + 1][i] = luma - second * ROOT_TWO_THIRDS;
             band[3 * b + 2][i] = sides - difference;
         }
-    for (int c = 0; c < 3; c++) {
-        float top[2 * BLOCK], low[2 * BLOCK];
+    for (int c = 0; c < 3; c++)
         for (int i = 0; i < m; i++) {
             float lv = band[c][i] + band[6 + c][i], hd = band[3 + c][i] + band[9 + c][i];
             float l_v = band[c][i] - band[6 + c][i], h_d = band[3 + c][i] - band[9 + c][i];
-            top[2 * i] = lv + hd;
-            top[2 * i + 1] = lv - hd;
-            low[2 * i] = l_v + h_d;
-            low[2 * i + 1] = l_v - h_d;
+            top[c][2 * i] = lv + hd;
+            top[c][2 * i + 1] = lv - hd;
+            low[c][2 * i] = l_v + h_d;
+            low[c][2 * i + 1] = l_v - h_d;
         }
-        put(target + c * n, top, 2 * m * sizeof(float), n > 4 * LARGE);
-        put(target + c * n + stride, low, 2 * m * sizeof(float), n > 4 * LARGE);
-    }
 }
 
-/* in: bands (12, h, w). out: RGB (3, 2h, 2w). */
+static inline void load(const float *bands, int64_t n, int m, float band[12][HALF_BLOCK]) {
+    for (int c = 0; c < 12; c++) memcpy(band[c], bands + c * n, m * sizeof(float));
+}
+
+static inline void put_lanes(const float (*planes)[BLOCK], int lanes, int m, float *target, int is_large) {
+    float pixels[8 * BLOCK];
+    interleave(planes, lanes, m, pixels);
+    put(target, pixels, lanes * m * sizeof(float), is_large);
+}
+
+/* in: bands (12, h, w). out: RGB and a zero (2h, 2w, 4). */
 KERNEL(bands_to_rgb) {
     int64_t n = h * w;
-    float band[12][BLOCK];
+    float band[12][HALF_BLOCK], rows[2][4][BLOCK] = {0};
     for (int64_t y = first; y < last; y++)
-        for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
-            int m = (int)smaller(BLOCK, w - x0);
-            for (int c = 0; c < 12; c++) memcpy(band[c], in[0] + c * n + y * w + x0, m * sizeof(float));
-            to_rgb(band, m, out[0] + 4 * y * w + 2 * x0, 4 * n, 2 * w);
+        for (int64_t x0 = 0; x0 < w; x0 += HALF_BLOCK) {
+            int m = (int)smaller(HALF_BLOCK, w - x0);
+            load(in[0] + y * w + x0, n, m, band);
+            to_rgb(band, m, rows[0], rows[1]);
+            for (int r = 0; r < 2; r++)
+                put_lanes(rows[r], 4, 2 * m, out[0] + 4 * ((2 * y + r) * 2 * w + 2 * x0), n > LARGE / 4);
         }
 }
 
-/* in: bands (12, h, w), remaining level (6, h, w), residual (h, w, 12), in bfloat16 if p[0] is 1, else in float32.
- * out: RGB (3, 2h, 2w). */
+/* in: bands (12, h, w), remaining level (6, h, w), residual (h, w, 12), in bfloat16 if p[0] is 1, else in float32, bands of
+ * the fused frame (12, h, w). out: clean RGB (3, 2h, 2w); RGB of the fused frame, of the clean one, and two zeros
+ * (2h, 2w, 8). */
 KERNEL(remove_noise) {
     int64_t n = h * w;
-    float band[12][BLOCK], residual[12][BLOCK], whole[12 * BLOCK];
+    float band[12][HALF_BLOCK], residual[12][HALF_BLOCK], whole[12 * HALF_BLOCK], rows[2][8][BLOCK] = {0};
     for (int64_t y = first; y < last; y++)
-        for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
-            int m = (int)smaller(BLOCK, w - x0);
+        for (int64_t x0 = 0; x0 < w; x0 += HALF_BLOCK) {
+            int m = (int)smaller(HALF_BLOCK, w - x0);
             int64_t at = y * w + x0;
             const float *pixels = in[2] + 12 * at;
             if (p[0] > 0) {
@@ -83,12 +94,19 @@ KERNEL(remove_noise) {
                 for (int i = 0; i < 12 * m; i++) whole[i] = float_of(halves[i]);
                 pixels = whole;
             }
-            deinterleave(pixels, 12, m, residual[0], BLOCK);
+            deinterleave(pixels, 12, m, residual[0], HALF_BLOCK);
             for (int c = 0; c < 12; c++) {
                 const float *level = in[1] + (c < 3 ? c : 3 + c % 3) * n + at;
                 for (int i = 0; i < m; i++) band[c][i] = in[0][c * n + at + i] - level[i] * residual[c][i];
             }
-            to_rgb(band, m, out[0] + 4 * y * w + 2 * x0, 4 * n, 2 * w);
+            to_rgb(band, m, rows[0] + 3, rows[1] + 3);
+            load(in[3] + at, n, m, band);
+            to_rgb(band, m, rows[0], rows[1]);
+            for (int r = 0; r < 2; r++) {
+                int64_t pixel = (2 * y + r) * 2 * w + 2 * x0;
+                for (int c = 0; c < 3; c++) put(out[0] + c * 4 * n + pixel, rows[r][3 + c], 2 * m * sizeof(float), n > LARGE / 4);
+                put_lanes(rows[r], 8, 2 * m, out[1] + 8 * pixel, n > LARGE / 4);
+            }
         }
 }
 
@@ -118,6 +136,19 @@ KERNEL(brightness) {
             for (int c = 0; c < 3; c++)
                 sum += top[c * n + 2 * x] + top[c * n + 2 * x + 1] + low[c * n + 2 * x] + low[c * n + 2 * x + 1];
             out[0][y * w + x] = sum * (1.0f / 12);
+        }
+    }
+}
+
+/* in: p[0] floats a pixel, of which those from p[1] on are RGB (2h, 2w, p[0]), p[1] + 4 at most p[0]. out: brightness (h, w). */
+KERNEL(brightness_of_lanes) {
+    int64_t lanes = (int64_t)p[0], begin = (int64_t)p[1];
+    for (int64_t y = first; y < last; y++) {
+        const float *top = in[0] + 4 * y * w * lanes + begin, *low = top + 2 * w * lanes;
+        for (int64_t x = 0; x < w; x++, top += 2 * lanes, low += 2 * lanes) {
+            float4 sum = *(const float4 *)top + *(const float4 *)(top + lanes) + *(const float4 *)low +
+                         *(const float4 *)(low + lanes);
+            out[0][y * w + x] = (sum[0] + sum[1] + sum[2]) * (1.0f / 12);
         }
     }
 }
