@@ -23,7 +23,7 @@ from vidnoise.kernels.library import Library, library
 from vidnoise.kernels.native_operations import FORMS, NativeOperations, operations_for_cpu
 from vidnoise.model.fusion import TemporalFusion, filtered, misalignment_evidence, smoothed
 from vidnoise.model.network import LOCAL, core_input, remaining_level
-from vidnoise.model.noise_level import affine_level, noise_evidence
+from vidnoise.model.noise_level import NoiseLevel, affine_level, noise_evidence
 from vidnoise.model.operations import Operations, Window
 from vidnoise.weights import load_model
 
@@ -238,6 +238,19 @@ def test_fusion(size: tuple[int, int], width: int, place: tuple[int, int]) -> No
             layer.bias.normal_(std=0.3)  # type: ignore[union-attr]
     compared(lambda o: fusion(*given, o), atol=1e-4)
     compared(lambda o: fusion.bfloat16()(*given, o), atol=0.1, rtol=0.1)
+
+
+@needs_kernels
+@pytest.mark.parametrize("width", [8, 16, 12, 6, 52], ids=["8-wide", "16-wide", "12-wide", "left-to-pytorch", "too-wide"])
+@pytest.mark.parametrize("place", [(0, 0), (11, 7), (10, 7), (11, 6)], ids=["as-it-is", "odd", "odd-wide", "odd-high"])
+def test_the_first_layer_of_the_noise_estimator(size: tuple[int, int], width: int, place: tuple[int, int]) -> None:
+    h, w = size[0] - place[0], size[1] - place[1]
+    given = inputs(h, w)[noise_evidence]
+    layer = NoiseLevel(width).encoder[0].requires_grad_(False)
+    compared(lambda o: o.first_layer(noise_evidence, given, layer), atol=1e-4)
+    compared(lambda o: o.first_layer(noise_evidence, given, layer.bfloat16()), atol=0.05, rtol=0.05)
+    other = nn.Conv2d(35, 16, 3, padding=1)  # of another stride
+    compared(lambda o: o.first_layer(noise_evidence, given, other), atol=1e-4)
 
 
 @needs_kernels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from vidnoise.model.network import LIMIT, LOCAL, core_input, remaining_level
 from vidnoise.model.noise_level import SIGMA_MIN, affine_level, noise_evidence
 from vidnoise.model.operations import FLAT, Pointwise, Window
 from vidnoise.model.state import UNKNOWN
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 
 class Form(NamedTuple):
@@ -59,6 +62,14 @@ def _fusion_layers(network: nn.Module) -> list[nn.Conv2d] | None:
     if forms != [((3, 3), (dilation, dilation)) for dilation in (1, 2, 1)]:
         return None
     return layers if all(layer.out_channels % 4 == 0 and layer.bias is not None for layer in layers) else None
+
+
+def _is_noise_stem(layer: nn.Module) -> TypeIs[nn.Conv2d]:
+    """Return whether the kernel of that name can do a layer."""
+    if type(layer) is not nn.Conv2d or layer.bias is None or layer.weight.dtype not in DTYPES:
+        return False
+    geometry = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode
+    return geometry == ((3, 3), (2, 2), (1, 1), (1, 1), 1, "zeros") and layer.out_channels in range(8, 49, 4)
 
 
 def _in_lanes(pixels: Tensor, first: int) -> Tensor:
@@ -223,6 +234,19 @@ class NativeOperations(CpuOperations):
         strips = min(2 * torch.get_num_threads(), h)
         parameters = *LEAST_GAIN, layers[0].out_channels, strips
         return tuple(self._run("fuse", inputs, [(4, h, w), (12, h, w), (4, h, w)], (h, w), *parameters, rows=strips))
+
+    def first_layer(self, function: Pointwise, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
+        if function is not noise_evidence or not _is_noise_stem(layer):
+            return super().first_layer(function, tensors, layer)
+        dtype, (h, w) = layer.weight.dtype, tensors[0].shape[2:]
+        rows, outputs = -(-h // 2), layer.out_channels
+        weights = layer.weight.permute(1, 2, 3, 0), cast("Tensor", layer.bias)
+        # Of weights in half precision too, the kernel computes in float32: it saves more than that costs.
+        inputs = [*tensors, *(t.detach().float().expand(len(tensors[0]), *t.shape) for t in weights)]
+        parameters = float(dtype is torch.bfloat16), outputs
+        shapes = [(rows, -(-w // 2), outputs)]
+        (result,) = self._run("noise_stem", inputs, shapes, (h, w), *parameters, dtype=dtype, rows=rows)
+        return result.permute(0, 3, 1, 2)
 
     def _add_shuffled(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Add the results of :func:`.by_quadrant` to features of twice their resolution, in place if possible."""

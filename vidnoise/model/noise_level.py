@@ -154,8 +154,8 @@ class NoiseLevel(nn.Module):
 
         They depend on their surroundings only; arguments as for :meth:`forward`.
         """
-        evidence = operations.pointwise_input(noise_evidence, (bands, past, known, noise_mask), self.encoder)
-        x = _through(self.encoder, evidence, operations.convolve)
+        x = operations.first_layer(noise_evidence, (bands, past, known, noise_mask), self.encoder[0])
+        x = _through(self.encoder[2:], x, operations.convolve)
         context = _through(self.context, x, operations.convolve)
         x = x + F.interpolate(context, size=x.shape[-2:], mode="bilinear", align_corners=False)
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noise_mask, 4) + 1e-6

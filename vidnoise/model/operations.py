@@ -226,4 +226,9 @@ class Operations:
         return typed(cat(function(*upsampled(tensors)), 1), layer)
 
 
+    def first_layer(self, function: Pointwise, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
+        """Return what a layer and the ReLU after it make of :meth:`pointwise_input`."""
+        return self.convolve(layer, self.pointwise_input(function, tensors, layer), rectified=True)
+
+
 REFERENCE = Operations()

@@ -1,5 +1,6 @@
 /* Temporal fusion, vidnoise/model/fusion.py: evidence of misalignment, a small network that judges it, and the filter. */
 #include "pointwise.h"
+#include "rows.h"
 
 #define CHANNELS 15
 
@@ -92,53 +93,6 @@ KERNEL(filtered) {
     }
 }
 
-/* Rows of features lie in planes, each with zeros around: PAD floats before, and as many after. Pixels are worked on
- * WIDE at once; results beyond the row are garbage that only other such results come from. */
-#define PAD 8
-#define WIDE (3 * WIDEST)
-
-/* A layer of the network: weights (inputs, 3, 3, outputs), outputs a multiple of 4; taps are `dilation` apart. */
-typedef struct {
-    const float *weights, *bias;
-    int inputs, outputs, dilation, rectified;
-} Layer;
-
-/* One row of a convolution, from the rows above, at and below it; NULL is a row of zeros. */
-static void convolve_row(const Layer *layer, const float *const rows[3], int64_t plane, int64_t w, float *target) {
-    int outputs = layer->outputs, d = layer->dilation;
-    for (int o = 0; o < outputs; o += 4) {
-        for (int64_t x = 0; x < w; x += WIDE) {
-            widest sums[4][3];
-            for (int i = 0; i < 4; i++)
-                for (int j = 0; j < 3; j++) sums[i][j] = (widest){0} + layer->bias[o + i];
-            for (int y = 0; y < 3; y++) {
-                if (!rows[y]) continue;
-                for (int c = 0; c < layer->inputs; c++) {
-                    const float *row = rows[y] + c * plane + PAD + x, *weights = layer->weights + (c * 3 + y) * 3 * outputs + o;
-                    for (int k = 0; k < 3; k++) {
-                        const widest *pixels = (const widest *)(row + (k - 1) * d);
-                        widest a = pixels[0], b = pixels[1], e = pixels[2];
-#pragma GCC unroll 4
-                        for (int i = 0; i < 4; i++) {
-                            float weight = weights[k * outputs + i];
-                            sums[i][0] += weight * a;
-                            sums[i][1] += weight * b;
-                            sums[i][2] += weight * e;
-                        }
-                    }
-                }
-            }
-            for (int i = 0; i < 4; i++)
-                for (int j = 0; j < 3; j++) {
-                    widest sum = sums[i][j];
-                    if (layer->rectified) sum = RECTIFIED(sum);
-                    *(widest *)(target + (o + i) * plane + PAD + x + WIDEST * j) = sum;
-                }
-        }
-        for (int i = 0; i < 4; i++) memset(target + (o + i) * plane + PAD + w, 0, PAD * sizeof(float));
-    }
-}
-
 /* vidnoise.model.fusion.TemporalFusion: evidence, network and filter, row by row, so that all that is between them stays
  * in cache.
  * in: as for misalignment_evidence, 5; then for each of three layers weights (inputs, 3, 3, outputs) and bias. out: as for
@@ -147,7 +101,7 @@ KERNEL(fuse) {
     int width = (int)p[4];
     const Layer layers[3] = {
         {in[5], in[6], CHANNELS, width, 1, 1}, {in[7], in[8], width, width, 2, 1}, {in[9], in[10], width, 4, 1, 0}};
-    int64_t n = h * w, strips = (int64_t)p[5], plane = (w + WIDE - 1) / WIDE * WIDE + 3 * PAD;
+    int64_t n = h * w, strips = (int64_t)p[5], plane = plane_of(w);
     int64_t evidence_row = CHANNELS * plane, row = width * plane;
     float *memory = calloc(3 * evidence_row + (5 + 3) * row + 4 * plane, sizeof(float));
     float *evidence = memory, *first_layer = evidence + 3 * evidence_row, *second = first_layer + 5 * row, *last_layer = second + 3 * row;
@@ -164,18 +118,18 @@ KERNEL(fuse) {
             if (r >= begin - 3 && r >= 0 && r < h) {
                 const float *rows[3] = {ROW(evidence, 3, evidence_row, r - 1), ROW(evidence, 3, evidence_row, r),
                                         ROW(evidence, 3, evidence_row, r + 1)};
-                convolve_row(layers, rows, plane, w, first_layer + r % 5 * row);
+                convolve_rows(layers, rows, plane, w, first_layer + r % 5 * row);
             }
             r = y - 3;
             if (r >= begin - 1 && r >= 0 && r < h) {
                 const float *rows[3] = {ROW(first_layer, 5, row, r - 2), ROW(first_layer, 5, row, r),
                                         ROW(first_layer, 5, row, r + 2)};
-                convolve_row(layers + 1, rows, plane, w, second + r % 3 * row);
+                convolve_rows(layers + 1, rows, plane, w, second + r % 3 * row);
             }
             r = y - 4;
             if (r < begin) continue;
             const float *rows[3] = {ROW(second, 3, row, r - 1), ROW(second, 3, row, r), ROW(second, 3, row, r + 1)};
-            convolve_row(layers + 2, rows, plane, w, last_layer);
+            convolve_rows(layers + 2, rows, plane, w, last_layer);
             for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
                 const float *x = last_layer + PAD + x0, *misalignment[4] = {x, x + plane, x + 2 * plane, x + 3 * plane};
                 filter(in[0], in[1], in[4], out, p, n, r * w + x0, (int)smaller(BLOCK, w - x0), misalignment, 1);

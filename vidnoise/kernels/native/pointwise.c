@@ -21,28 +21,6 @@ KERNEL(add_shuffled) {
             }
 }
 
-/* vidnoise.model.noise_level.noise_evidence
- * in: bands (12, h, w), past (12, h, w), known (h, w), mask (h, w). out: (h, w, 35). */
-KERNEL(noise_evidence) {
-    FOR_BLOCKS {
-        float channel[35][BLOCK];
-        const float *known = in[2] + at, *mask = in[3] + at;
-        for (int c = 0; c < 12; c++) {
-            const float *band = PLANE(0, c), *past = PLANE(1, c);
-            EACH {
-                channel[c][i] = band[i] * (c < 3 ? 1 : 4) * mask[i];
-                channel[21 + c][i] = (log_of(fabsf(band[i] - past[i]) + 1e-3f) * 0.3f + 1.1f) * known[i] * mask[i];
-            }
-            if (c >= 3) EACH channel[9 + c][i] = (log_of(fabsf(band[i]) + 1e-3f) * 0.3f + 1.1f) * mask[i];
-        }
-        EACH {
-            channel[33][i] = known[i] * mask[i];
-            channel[34][i] = mask[i];
-        }
-        put_pixels(channel, 35, (int)m, out[0], at, p[0] > 0, n > LARGE);
-    }
-}
-
 /* vidnoise.model.noise_level.affine_level
  * in: log parameters (12, h / p[0], w / p[0]), bands (12, h, w), mask (h, w). out: (6, h, w). p[1]: least level. */
 KERNEL(affine_level) {
