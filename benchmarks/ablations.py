@@ -82,7 +82,7 @@ def with_one_gain(network: DenoiseNetwork) -> None:
     network.fusion.forward = forward  # type: ignore[method-assign]
 
 
-def separable(blocks: tuple[int, int, int, int, int] | None = None) -> dict[str, Any]:
+def separable(blocks: tuple[int, ...] | None = None) -> dict[str, Any]:
     """Model settings of a separable core that costs what the tier's costs, by being as much wider as it takes."""
     tier = TIERS[TIER]
     limit = kilo_macs(tier, frame_wise=True)
@@ -148,7 +148,7 @@ GROUPS = {
             Variant("seed", "the same with another seed: what chance is worth", {"seed": 2}),
             Variant("adamw-4e-3", "AdamW, rate 4e-3", {"optimizer": "adamw"}, {"adam_lr": 4e-3}),
             Variant("separable-wide", "depthwise-separable blocks, widths {widths}", separable()),
-            Variant("separable-deep", "the same, blocks {blocks}, widths {widths}", separable((0, 2, 2, 2, 2))),
+            Variant("separable-deep", "the same, blocks {blocks}, widths {widths}", separable((2, 4, 2))),
             Variant("branches", "re-parameterised blocks, folded for the result", {"reparameterise": True}),
             Variant("sigma-power-0", "loss not weighted by sigma", {"sigma_power": 0.0}),
             Variant("l1-ssim", "0.84 L1 + 0.16 (1 - SSIM) for Charbonnier", {"loss": "l1_ssim"}),
@@ -162,18 +162,25 @@ GROUPS = {
         Stage("ladder", batch=12, frames=1, patch=64, steps=600),
         True,
         (
-            Variant(BASE, "`fast`: blocks 0/1/2/1/1, widths 16/32/64"),
-            Variant("wide", "blocks {blocks}, widths {widths}", sized((0, 1, 2, 1, 1), (24, 48, 96))),
-            Variant("standard", "`standard`: blocks {blocks}, widths {widths}", sized((1, 1, 3, 1, 1), (32, 64, 80))),
-            Variant("fine", "most at 1/2: blocks {blocks}, widths {widths}", sized((2, 1, 1, 1, 2), (32, 48, 64))),
-            Variant("coarse", "most at 1/8: blocks {blocks}, widths {widths}", sized((0, 1, 4, 1, 1), (32, 64, 96))),
-            Variant("deep", "deeper, narrower: blocks {blocks}, widths {widths}", sized((1, 2, 4, 2, 2), (24, 48, 80))),
+            Variant(BASE, "`fast`: blocks 1/2/1, widths 16/32"),
+            Variant(
+                "small-3",
+                "a third scale, at 1/8: blocks {blocks}, widths {widths}",
+                sized((0, 1, 2, 1, 1), (16, 32, 64)),
+            ),
+            Variant("wide", "blocks {blocks}, widths {widths}", sized((1, 2, 1), (24, 48))),
+            Variant("standard", "`standard`: blocks {blocks}, widths {widths}", sized((1, 2, 1), (32, 64))),
+            Variant("fine", "most at 1/2: blocks {blocks}, widths {widths}", sized((2, 1, 2), (32, 40))),
+            Variant("coarse", "most at 1/4: blocks {blocks}, widths {widths}", sized((0, 3, 1), (32, 64))),
+            Variant("even-3", "a third scale: blocks {blocks}, widths {widths}", sized((1, 1, 1, 1, 1), (32, 56, 80))),
+            Variant("coarse-3", "most at 1/8: blocks {blocks}, widths {widths}", sized((0, 1, 3, 1, 1), (32, 60, 80))),
+            Variant("deep", "deeper, narrower: blocks {blocks}, widths {widths}", sized((2, 4, 2), (24, 48))),
             Variant(
                 "separable",
                 "depthwise-separable: blocks {blocks}, widths {widths}",
-                sized((1, 3, 6, 3, 3), (48, 96, 176), separable=True),
+                sized((3, 6, 3), (48, 96), separable=True),
             ),
-            Variant("quality", "`quality`: blocks {blocks}, widths {widths}", sized((1, 1, 3, 1, 1), (64, 128, 160))),
+            Variant("quality", "`quality`: blocks {blocks}, widths {widths}", sized((1, 2, 1), (64, 128))),
         ),
     ),
     "recurrent": Group(

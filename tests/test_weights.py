@@ -140,7 +140,7 @@ def test_weights_that_are_not_the_cards_are_refused(saved: Path) -> None:
     [
         {"blocks": [1e7, 1, 1, 1, 1]}, {"blocks": [10**7, 1, 1, 1, 1]}, {"widths": [10**9, 8, 8]}, {"hidden": -1},
         {"hidden": 10**30}, {"hidden": "8"}, {"hidden": None}, {"widths": [[8], 8, 8]}, {"widths": {"a": 8}},
-        {"widths": []}, {"blocks": "11111"}, {"widths": [8] * 10**5},
+        {"widths": []}, {"blocks": "11111"}, {"widths": [8] * 10**5}, {"widths": [8, 8]}, {"blocks": [1, 1, 1]},
     ],
     ids=lambda s: str(s)[:30],
 )  # fmt: skip

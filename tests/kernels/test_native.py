@@ -73,9 +73,7 @@ def test_bands(size: tuple[int, int]) -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("part", [slice(None), slice(1, 2), slice(0, 1)], ids=["batch", "second", "first"])
-def test_remembered_pictures_are_warped_from_where_they_were_left(
-    part: slice, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remembered_pictures_are_warped_from_where_they_were_left(part: slice, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the same result as copies of them; what only looks like them is copied."""
     h, w = 22, 50
     ratio, flow = torch.rand(2, 4, h, w)[part], 3 * torch.randn(2, 2, h, w)[part]
@@ -241,7 +239,9 @@ def test_fusion(size: tuple[int, int], width: int, place: tuple[int, int]) -> No
 
 
 @needs_kernels
-@pytest.mark.parametrize("width", [8, 16, 12, 6, 52], ids=["8-wide", "16-wide", "12-wide", "left-to-pytorch", "too-wide"])
+@pytest.mark.parametrize(
+    "width", [8, 16, 12, 6, 52], ids=["8-wide", "16-wide", "12-wide", "left-to-pytorch", "too-wide"]
+)
 @pytest.mark.parametrize("place", [(0, 0), (11, 7), (10, 7), (11, 6)], ids=["as-it-is", "odd", "odd-wide", "odd-high"])
 def test_the_first_layer_of_the_noise_estimator(size: tuple[int, int], width: int, place: tuple[int, int]) -> None:
     h, w = size[0] - place[0], size[1] - place[1]

@@ -33,7 +33,7 @@ frames = 2
 patch = 32
 steps = 1
 [model]
-widths = [8, 8, 8]
+widths = [8, 8]
 """
 
 

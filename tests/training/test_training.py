@@ -545,7 +545,7 @@ def test_the_command_trains_with_and_without_validation(
 ) -> None:
     monkeypatch.delenv("VIDNOISE_DATA", raising=False)
     path = tmp_path / "tiny.toml"
-    path.write_text(GOOD.replace("steps = 1", "steps = 2") + "[model]\nwidths = [8, 8, 8]\n")
+    path.write_text(GOOD.replace("steps = 1", "steps = 2") + "[model]\nwidths = [8, 8]\n")
     where = ["--cache", str(tmp_path), "--run", str(tmp_path / "run")]
     assert main(["train", str(path), "--train", str(data / "train"), *where]) == 0
     shown = " ".join(capsys.readouterr().err.split())

@@ -84,7 +84,11 @@ def _fuse(inputs: Sequence[Tensor], result: Tensor) -> tuple[float, Sequence[Ten
     return 2.0 * sum(t.numel() for t in weights) * result.shape[-2:].numel(), inputs[:5]
 
 
-_FILTERS = {"convolve": _convolve, "fuse": _fuse}
+def _noise_stem(inputs: Sequence[Tensor], result: Tensor) -> tuple[float, Sequence[Tensor]]:
+    return 2.0 * inputs[4].numel() * result.shape[:2].numel(), inputs[:4]
+
+
+_FILTERS = {"convolve": _convolve, "fuse": _fuse, "noise_stem": _noise_stem}
 """Kernels that convolve: from their inputs and result the FLOP of that, and the inputs but for the weights."""
 
 _MOVES = {

@@ -84,7 +84,7 @@ def _lanes_of(picture: Tensor) -> tuple[Tensor, int] | None:
     strides = (h * w * lanes, w * lanes, lanes, 1)
     if (lanes, first) not in ((4, 0), (8, 0), (8, 3)) or picture.stride() != (strides[0], 1, *strides[1:3]):
         return None
-    return picture.as_strided((n, h, w, lanes), strides, picture.storage_offset() - first), first
+    return picture.as_strided((n, h, w, lanes), strides, picture.storage_offset() - first), int(first)
 
 
 def _together(pictures: Sequence[Tensor]) -> Tensor | None:

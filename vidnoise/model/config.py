@@ -55,8 +55,8 @@ class ModelConfig:
 
 
 TIERS: dict[str, ModelConfig] = {
-    "fast": ModelConfig(widths=(16, 32, 64), blocks=(0, 1, 2, 1, 1), hidden=12, fusion_width=8),
-    "standard": ModelConfig(widths=(32, 64, 80), blocks=(1, 1, 3, 1, 1), hidden=16, fusion_width=8),
-    "quality": ModelConfig(widths=(64, 128, 160), blocks=(1, 1, 3, 1, 1), hidden=32, fusion_width=8),
+    "fast": ModelConfig(widths=(16, 32), blocks=(1, 2, 1), hidden=12, fusion_width=8),
+    "standard": ModelConfig(widths=(32, 64), blocks=(1, 2, 1), hidden=16, fusion_width=8),
+    "quality": ModelConfig(widths=(64, 128), blocks=(1, 2, 1), hidden=32, fusion_width=8),
 }  # fmt: skip
 """Tiers by name. A new tier needs one entry here and a training configuration."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,7 +87,7 @@ class Block(nn.Module):
         return convolve(self.reduce, wide, added=x)
 
 
-def _through(layers: nn.Sequential, x: Tensor, convolve: Convolve) -> Tensor:
+def _through(layers: Iterable[nn.Module], x: Tensor, convolve: Convolve) -> Tensor:
     """Run layers one after the other, a convolution and the ReLU that follows it at once."""
     modules = list(layers)
     for layer, following in zip(modules, [*modules[1:], None], strict=True):
@@ -155,7 +157,7 @@ class NoiseLevel(nn.Module):
         They depend on their surroundings only; arguments as for :meth:`forward`.
         """
         x = operations.first_layer(noise_evidence, (bands, past, known, noise_mask), self.encoder[0])
-        x = _through(self.encoder[2:], x, operations.convolve)
+        x = _through(list(self.encoder)[2:], x, operations.convolve)
         context = _through(self.context, x, operations.convolve)
         x = x + F.interpolate(context, size=x.shape[-2:], mode="bilinear", align_corners=False)
         trust = (torch.sigmoid(self.trust(x).float()) + 1e-4) * F.avg_pool2d(noise_mask, 4) + 1e-6

@@ -225,7 +225,6 @@ class Operations:
         """Return the results concatenated along the channels, in the dtype and layout that ``layer`` expects."""
         return typed(cat(function(*upsampled(tensors)), 1), layer)
 
-
     def first_layer(self, function: Pointwise, tensors: Sequence[Tensor], layer: nn.Module) -> Tensor:
         """Return what a layer and the ReLU after it make of :meth:`pointwise_input`."""
         return self.convolve(layer, self.pointwise_input(function, tensors, layer), rectified=True)
