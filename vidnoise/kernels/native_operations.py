@@ -165,7 +165,8 @@ class NativeOperations(CpuOperations):
         if together is None:
             (together,) = self._run(f"interleave_{n}", pictures, [(2 * h, 2 * w, 4 * n)], (2 * h, 2 * w))
         moved = self._run(f"warp_bands_{n}", (together, flow), [(12, h, w)] * n, (h, w))
-        return moved, self._run("warp_ratio", (ratio, flow), [(4, h, w)], (h, w), UNKNOWN)[0]
+        (lanes,) = self._run("in_lanes", (ratio,), [(h, w, 4)], (h, w))
+        return moved, self._run("warp_ratio", (lanes, flow), [(4, h, w)], (h, w), UNKNOWN)[0]
 
     def warp_hidden(self, hidden: Tensor, flow: Tensor, trust: Tensor) -> Tensor:
         channels, h, w = hidden.shape[1:]

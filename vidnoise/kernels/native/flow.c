@@ -1,6 +1,9 @@
 /* Lucas-Kanade motion search; see vidnoise/model/flow.py. */
 #include "common.h"
 
+/* Of this doubt and more, all pixels count in full. */
+#define NO_DOUBT 1e30f
+
 /* Align row y of `before` (h, w), bilinearly. */
 static inline void align_row(const float *before, const float *flow, int64_t h, int64_t w, int64_t y, float *row) {
     const float *u = flow + y * w, *v = flow + h * w + y * w;
@@ -16,53 +19,71 @@ static inline void align_row(const float *before, const float *flow, int64_t h, 
     }
 }
 
-/* in: now (H, W), before (H, W), flow (2, H, W), variance (H, W), where H, W are p[1] times h, w.
- * out: means of the terms of the equations (8, h, w). p[0]: doubt; p[1]: side of the squares that share one equation. */
-KERNEL(equations) {
-    int64_t pool = (int64_t)p[1], H = h * pool, W = w * pool, n = h * w;
-    const float *now = in[0], *u = in[2], *v = in[2] + H * W, *variance = in[3];
-    float doubt = p[0], share = 1.0f / (pool * pool);
-    /* Three aligned rows with a border of one pixel, then the sums of a row of squares. */
-    float *memory = malloc((3 * (W + 2) + 8 * W) * sizeof(float));
-    if (!memory) return;
-    float *ring[3] = {memory + 1, memory + 1 + (W + 2), memory + 1 + 2 * (W + 2)}, *sums = memory + 3 * (W + 2);
-    for (int64_t y = first * pool - 1; y <= last * pool; y++) {
-        float *next = ring[(y + 3) % 3];
-        align_row(in[1], in[2], H, W, within(y, H), next);
-        next[-1] = next[0];
-        next[W] = next[W - 1];
-        int64_t row = y - 1; /* whose neighbours are there now */
-        if (row < first * pool) continue;
-        const float *above = ring[(row + 2) % 3], *middle = ring[row % 3], *below = next;
-        if (row % pool == 0) memset(sums, 0, 8 * W * sizeof(float));
-        const float *t = now + row * W, *du = u + row * W, *dv = v + row * W, *var = variance + row * W;
-        float *s0 = sums, *s1 = s0 + W, *s2 = s1 + W, *s3 = s2 + W, *s4 = s3 + W, *s5 = s4 + W, *s6 = s5 + W,
-              *s7 = s6 + W;
-        for (int64_t x = 0; x < W; x++) {
-            float gx = (middle[x + 1] - middle[x - 1]) * 0.5f, gy = (below[x] - above[x]) * 0.5f;
-            float residual = t[x] - middle[x], value = residual + gx * du[x] + gy * dv[x];
-            float weight = 1 / (1 + residual * residual / (doubt * var[x]));
-            float wx = weight * gx, wy = weight * gy;
-            s0[x] += wx * gx;
-            s1[x] += wx * gy;
-            s2[x] += wy * gy;
-            s3[x] += wx * value;
-            s4[x] += wy * value;
-            s5[x] += var[x];
-            s6[x] += du[x];
-            s7[x] += dv[x];
+/* Terms of the equations of m pixels, in units of a square's share, added to those of the rows above. `middle` and its
+ * neighbours above and below are aligned with `now`. */
+static inline __attribute__((always_inline)) void add_terms(const float *now, const float *above, const float *middle,
+                                                            const float *below, const float *u, const float *v,
+                                                            const float *variance, float doubt, int is_first, int m,
+                                                            float (*sums)[BLOCK]) {
+    for (int i = 0; i < m; i++) {
+        float gx = (middle[i + 1] - middle[i - 1]) * 0.5f, gy = (below[i] - above[i]) * 0.5f;
+        float residual = now[i] - middle[i], value = residual + gx * u[i] + gy * v[i];
+        float weight = doubt < NO_DOUBT ? 1 / (1 + residual * residual / (doubt * variance[i])) : 1;
+        float wx = weight * gx, wy = weight * gy;
+        float terms[8] = {wx * gx, wx * gy, wy * gy, wx * value, wy * value, variance[i], u[i], v[i]};
+        for (int c = 0; c < 8; c++) sums[c][i] = is_first ? terms[c] : sums[c][i] + terms[c];
+    }
+}
+
+static inline __attribute__((always_inline)) void equations_by(int pool, const float *const *in, float *const *out, float doubt,
+                                                               int64_t h, int64_t w, int64_t first, int64_t last) {
+    int64_t H = h * pool, W = w * pool, n = h * w;
+    float share = 1.0f / (pool * pool), sums[8][BLOCK];
+    /* Aligned rows with a border of one pixel: those of a row of squares, the one above and the one below. */
+    int64_t stride = W + 2, held = pool + 2;
+    float *ring = malloc(held * stride * sizeof(float));
+    if (!ring) return;
+#define ALIGNED(row) (ring + ((row) + held) % held * stride + 1)
+    int64_t done = first * pool - 1;
+    for (int64_t y = first; y < last; y++) {
+        for (; done <= (y + 1) * pool; done++) {
+            float *row = ALIGNED(done);
+            align_row(in[1], in[2], H, W, within(done, H), row);
+            row[-1] = row[0];
+            row[W] = row[W - 1];
         }
-        if (row % pool != pool - 1) continue;
-        for (int c = 0; c < 8; c++) {
-            float *target = out[0] + c * n + row / pool * w;
-            for (int64_t x = 0; x < w; x++) {
-                float sum = 0;
-                for (int64_t k = 0; k < pool; k++) sum += sums[c * W + x * pool + k];
-                target[x] = sum * share;
+        for (int64_t x0 = 0; x0 < W; x0 += BLOCK) {
+            int m = (int)smaller(BLOCK, W - x0);
+            for (int k = 0; k < pool; k++) {
+                int64_t row = y * pool + k, at = row * W + x0;
+                add_terms(in[0] + at, ALIGNED(row - 1) + x0, ALIGNED(row) + x0, ALIGNED(row + 1) + x0, in[2] + at,
+                          in[2] + H * W + at, in[3] + at, doubt, k == 0, m, sums);
+            }
+            for (int c = 0; c < 8; c++) {
+                float *target = out[0] + c * n + y * w + x0 / pool;
+                for (int i = 0; i < m / pool; i++) {
+                    float sum = 0;
+                    for (int k = 0; k < pool; k++) sum += sums[c][i * pool + k];
+                    target[i] = sum * share;
+                }
             }
         }
     }
-    free(memory);
+    free(ring);
+}
+
+/* in: now (H, W), before (H, W), flow (2, H, W), variance (H, W), where H, W are p[1] times h, w.
+ * out: means of the terms of the equations (8, h, w). p[0]: doubt; p[1]: side of the squares that share one equation: 1, 2
+ * or 4. */
+KERNEL(equations) {
+    if (p[1] == 4)
+        equations_by(4, in, out, p[0], h, w, first, last);
+    else if (p[1] == 2)
+        equations_by(2, in, out, p[0], h, w, first, last);
+    else if (p[0] < NO_DOUBT)
+        equations_by(1, in, out, p[0], h, w, first, last);
+    else
+        equations_by(1, in, out, NO_DOUBT, h, w, first, last);
 }
 
 /* in: planes (8, h, w). out: their means over windows of (2 p[0] + 1) squared pixels, borders repeated (8, h, w). */

@@ -13,37 +13,51 @@
 #define NAMED(name) name##_2
 #include "warp_bands.h"
 
-/* in: ratio (4, h, w), flow (2, h, w). out: the ratio, bilinearly warped (4, h, w); p[0] is added where the flow points
- * outside the picture. */
+/* in: planes (4, h, w). out: the same (h, w, 4). */
+KERNEL(in_lanes) {
+    int64_t n = h * w;
+    float planes[4][BLOCK], pixels[4 * BLOCK];
+    for (int64_t at = first * w, m = 0; at < last * w; at += m) {
+        m = smaller(BLOCK, last * w - at);
+        for (int c = 0; c < 4; c++) memcpy(planes[c], in[0] + c * n + at, m * sizeof(float));
+        interleave(planes, 4, (int)m, pixels);
+        memcpy(out[0] + 4 * at, pixels, 4 * m * sizeof(float));
+    }
+}
+
+/* in: ratio (h, w, 4), so that one load fetches a pixel, flow (2, h, w). out: the ratio, bilinearly warped (4, h, w); p[0]
+ * is added where the flow points outside the picture. */
 KERNEL(warp_ratio) {
     int64_t n = h * w;
     for (int64_t y = first; y < last; y++)
         for (int64_t x0 = 0; x0 < w; x0 += BLOCK) {
             int m = (int)smaller(BLOCK, w - x0);
             int64_t at = y * w + x0;
-            int32_t a[BLOCK], b[BLOCK], c[BLOCK], d[BLOCK];
-            float wx[BLOCK], wy[BLOCK], unknown[BLOCK];
+            int32_t corner[BLOCK], right[BLOCK], below[BLOCK]; /* in floats: the upper left pixel, and what the next are from it */
+            float wx[BLOCK], wy[BLOCK], unknown[BLOCK], pixels[4 * BLOCK], planes[4][BLOCK];
             for (int i = 0; i < m; i++) {
                 float x = x0 + i + in[1][at + i], z = y + in[1][n + at + i];
                 unknown[i] = (x < -0.5f) | (x > w - 0.5f) | (z < -0.5f) | (z > h - 0.5f) ? p[0] : 0;
                 x = clamp(x, 0, w - 1);
                 z = clamp(z, 0, h - 1);
                 int32_t left = (int32_t)x, top = (int32_t)z;
-                int32_t right = left + 1 < w ? left + 1 : left, low = top + 1 < h ? top + 1 : top;
+                right[i] = left + 1 < w ? 4 : 0;
+                below[i] = top + 1 < h ? 4 * (int32_t)w : 0;
                 wx[i] = x - left;
                 wy[i] = z - top;
-                a[i] = top * (int32_t)w + left;
-                b[i] = top * (int32_t)w + right;
-                c[i] = low * (int32_t)w + left;
-                d[i] = low * (int32_t)w + right;
+                corner[i] = 4 * (top * (int32_t)w + left);
             }
+            for (int i = 0; i < m; i++) {
+                const float *a = in[0] + corner[i], *b = a + below[i];
+                float4 l = *(const float4 *)a, r = *(const float4 *)(a + right[i]);
+                float4 L = *(const float4 *)b, R = *(const float4 *)(b + right[i]);
+                float4 upper = l + wx[i] * (r - l), lower = L + wx[i] * (R - L);
+                *(float4 *)(pixels + 4 * i) = upper + wy[i] * (lower - upper);
+            }
+            deinterleave(pixels, 4, m, planes[0], BLOCK);
             for (int k = 0; k < 4; k++) {
-                const float *s = in[0] + k * n;
-                float *target = out[0] + k * n + at;
-                for (int i = 0; i < m; i++) {
-                    float upper = s[a[i]] + wx[i] * (s[b[i]] - s[a[i]]), lower = s[c[i]] + wx[i] * (s[d[i]] - s[c[i]]);
-                    target[i] = upper + wy[i] * (lower - upper) + unknown[i];
-                }
+                for (int i = 0; i < m; i++) planes[k][i] += unknown[i];
+                put(out[0] + k * n + at, planes[k], m * sizeof(float), n > LARGE);
             }
         }
 }

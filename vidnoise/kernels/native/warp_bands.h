@@ -14,9 +14,20 @@ KERNEL(NAMED(interleave)) {
     }
 }
 
-static inline VECTOR NAMED(row)(const float *r, const float *k) {
-    return *(const VECTOR *)r * k[0] + *(const VECTOR *)(r + LANES) * k[1] + *(const VECTOR *)(r + 2 * LANES) * k[2] +
-           *(const VECTOR *)(r + 3 * LANES) * k[3];
+/* 4 x 4 pixels from r on, times weights by column and by row. */
+static inline VECTOR NAMED(filtered)(const float *r, int64_t stride, const float *kx, const float *ky) {
+#if LANES == 4 /* two pixels in a vector */
+    float8 a = {kx[0], kx[0], kx[0], kx[0], kx[1], kx[1], kx[1], kx[1]};
+    float8 b = {kx[2], kx[2], kx[2], kx[2], kx[3], kx[3], kx[3], kx[3]}, sum = {0};
+    for (int j = 0; j < 4; j++, r += stride) sum += (*(const float8 *)r * a + *(const float8 *)(r + 8) * b) * ky[j];
+    return __builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7);
+#else
+    VECTOR sum = {0};
+    for (int j = 0; j < 4; j++, r += stride)
+        sum += (*(const VECTOR *)r * kx[0] + *(const VECTOR *)(r + LANES) * kx[1] + *(const VECTOR *)(r + 2 * LANES) * kx[2] +
+                *(const VECTOR *)(r + 3 * LANES) * kx[3]) * ky[j];
+    return sum;
+#endif
 }
 
 /* in: interleaved pictures (2h, 2w, LANES), flow (2, h, w). out: bands (12, h, w) of each picture. */
@@ -68,11 +79,9 @@ KERNEL(NAMED(warp_bands)) {
                 for (int q = 0; q < 4; q++) {
                     int64_t x = corner[0][q][i], z = corner[1][q][i];
                     float kx[4] = {k[0][q][0][i], k[0][q][1][i], k[0][q][2][i], k[0][q][3][i]};
+                    float ky[4] = {k[1][q][0][i], k[1][q][1][i], k[1][q][2][i], k[1][q][3][i]};
                     if (__builtin_expect(x >= 0 && x + 3 < W && z >= 0 && z + 3 < H, 1)) {
-                        const float *r = source + (z * W + x) * LANES;
-                        v[q] = NAMED(row)(r, kx) * k[1][q][0][i] + NAMED(row)(r + W * LANES, kx) * k[1][q][1][i] +
-                               NAMED(row)(r + 2 * W * LANES, kx) * k[1][q][2][i] +
-                               NAMED(row)(r + 3 * W * LANES, kx) * k[1][q][3][i];
+                        v[q] = NAMED(filtered)(source + (z * W + x) * LANES, W * LANES, kx, ky);
                     } else {
                         v[q] = (VECTOR){0};
                         for (int j = 0; j < 4; j++) {
@@ -80,7 +89,7 @@ KERNEL(NAMED(warp_bands)) {
                             VECTOR line = {0};
                             for (int t = 0; t < 4; t++)
                                 line += *(const VECTOR *)(r + within(x + t, W) * LANES) * kx[t];
-                            v[q] += line * k[1][q][j][i];
+                            v[q] += line * ky[j];
                         }
                     }
                 }
