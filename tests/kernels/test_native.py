@@ -198,8 +198,8 @@ def test_motion_search(size: tuple[int, int], window: Window) -> None:
     variance, flow = torch.rand(2, 1, h, w) * 0.01 + 1e-4, torch.randn(2, 2, h, w) * 3
     compared(lambda o: o.flow_terms(noisy, previous, flow, variance, window), atol=1e-4)
     terms = Operations().flow_terms(noisy, previous, flow, variance, window)
-    compared(lambda o: o.box_filter(o.box_filter(terms, 2 * window.radius + 1), 3))
-    compared(lambda o: o.solve_flow(Operations().box_filter(terms, 3), 0.3, 2.0), atol=1e-4)
+    for radius in (1, 2, 3):  # the last is left to PyTorch
+        compared(lambda o, radius=radius: o.solve_flow(terms, radius, 0.3, 2.0), atol=1e-4)
     for factor in (2, 4):
         compared(lambda o, factor=factor: o.upsample_flow(flow, factor, 2.0))
     compared(lambda o: o.motion_evidence(noisy, previous, flow, variance), atol=1e-2, rtol=1e-4)

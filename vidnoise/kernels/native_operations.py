@@ -181,20 +181,18 @@ class NativeOperations(CpuOperations):
             return self._run("brightness_of_lanes", found[:1], [(1, h, w)], (h, w), found[0].shape[3], found[1])[0]
         return self._run("brightness", (rgb,), [(1, h, w)], (h, w))[0]
 
-    def box_filter(self, x: Tensor, size: int) -> Tensor:
-        if x.shape[1] != 8:  # a wide window on one plane, for which running sums are faster
-            return super().box_filter(x, size)
-        h, w = x.shape[2:]
-        return self._run("box_filter_terms", (x,), [(8, h, w)], (h, w), size // 2)[0]
-
     def flow_terms(self, noisy: Tensor, previous: Tensor, flow: Tensor, variance: Tensor, window: Window) -> Tensor:
+        if window.pool not in (1, 2, 4):
+            return super().flow_terms(noisy, previous, flow, variance, window)
         h, w = noisy.shape[2] // window.pool, noisy.shape[3] // window.pool
         inputs = noisy, previous, flow, variance
         return self._run("equations", inputs, [(8, h, w)], (h, w), min(window.doubt, 1e30), window.pool)[0]
 
-    def solve_flow(self, terms: Tensor, prior: float, stride: float) -> Tensor:
+    def solve_flow(self, terms: Tensor, radius: int, prior: float, stride: float) -> Tensor:
+        if radius not in (1, 2):
+            return super().solve_flow(terms, radius, prior, stride)
         h, w = terms.shape[2:]
-        return self._run("solve", (terms,), [(2, h, w)], (h, w), prior, stride)[0]
+        return self._run("solve", (terms,), [(2, h, w)], (h, w), radius, prior, stride)[0]
 
     def upsample_flow(self, flow: Tensor, factor: int, scale: float = 1.0) -> Tensor:
         h, w = flow.shape[2] * factor, flow.shape[3] * factor

@@ -57,11 +57,10 @@ def lucas_kanade(
         operations: Implementation of the box filters and warps.
     """
     terms, size = operations.flow_terms(noisy, previous, flow, variance, window), 2 * window.radius + 1
-    # Filtered twice, which gives the middle of a window more weight.
-    terms = operations.box_filter(operations.box_filter(terms, size), size)
-    # The window has roughly 1.5 independent equations per pixel, as the second filter widens it by about half. Beyond
+    # The window has roughly 1.5 independent equations per pixel, as averaging twice widens it by about half. Beyond
     # STRIDE, the linearisation no longer holds.
-    found = operations.solve_flow(terms, 1 / (1.5 * (size * window.pool) ** 2 * window.spread**2), STRIDE)
+    prior = 1 / (1.5 * (size * window.pool) ** 2 * window.spread**2)
+    found = operations.solve_flow(terms, window.radius, prior, STRIDE)
     return operations.upsample_flow(found, window.pool) if window.pool > 1 else found
 
 

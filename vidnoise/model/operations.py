@@ -171,18 +171,20 @@ class Operations:
         terms = cat([wx * gx, wx * gy, wy * gy, wx * value, wy * value, variance, flow], 1)
         return self.downsample(terms, window.pool)
 
-    def solve_flow(self, terms: Tensor, prior: float, stride: float) -> Tensor:
+    def solve_flow(self, terms: Tensor, radius: int, prior: float, stride: float) -> Tensor:
         """Solve the equations of :func:`~vidnoise.model.flow.lucas_kanade`.
 
         Args:
-            terms: ``(N, 8, h, w)``, from :meth:`flow_terms`, averaged over windows.
+            terms: ``(N, 8, h, w)``, from :meth:`flow_terms`.
+            radius: Of the windows of (2 radius + 1)² over which they are averaged, twice.
             prior: Weight of the mean flow of a window, as a multiple of the noise variance.
             stride: Largest change of the mean flow, in pixels.
 
         Returns:
             ``(N, 2, h, w)``.
         """
-        xx, xy, yy, xv, yv, noise, u, v = terms.split(1, dim=1)
+        size = 2 * radius + 1  # twice gives the middle of a window more weight
+        xx, xy, yy, xv, yv, noise, u, v = self.box_filter(self.box_filter(terms, size), size).split(1, dim=1)
         # Solved for the difference from the mean flow, to which the prior pulls.
         xv, yv = xv - xx * u - xy * v, yv - xy * u - yy * v
         xx, yy = xx + prior * noise, yy + prior * noise

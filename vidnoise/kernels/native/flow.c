@@ -86,44 +86,64 @@ KERNEL(equations) {
         equations_by(1, in, out, NO_DOUBT, h, w, first, last);
 }
 
-/* in: planes (8, h, w). out: their means over windows of (2 p[0] + 1) squared pixels, borders repeated (8, h, w). */
-KERNEL(box_filter_terms) {
-    int64_t radius = (int64_t)p[0], n = h * w;
+/* Row y of planes (8, h, w), averaged over a window, borders repeated: 8 rows of w. */
+static inline __attribute__((always_inline)) void box_row(const float *const rows[], int radius, int64_t apart, int64_t w,
+                                                          float *columns, float *target) {
     float share = 1.0f / ((2 * radius + 1) * (2 * radius + 1));
-    float *columns = malloc((w + 2 * radius) * sizeof(float));
-    if (!columns) return;
-    for (int c = 0; c < 8; c++)
-        for (int64_t y = first; y < last; y++) {
-            float *sums = columns + radius, *target = out[0] + c * n + y * w;
-            memset(sums, 0, w * sizeof(float));
-            for (int64_t j = -radius; j <= radius; j++) {
-                const float *row = in[0] + c * n + within(y + j, h) * w;
-                for (int64_t x = 0; x < w; x++) sums[x] += row[x];
-            }
-            for (int64_t i = 1; i <= radius; i++) {
-                sums[-i] = sums[0];
-                sums[w - 1 + i] = sums[w - 1];
-            }
-            for (int64_t x = 0; x < w; x++) target[x] = 0;
-            for (int64_t i = -radius; i <= radius; i++)
-                for (int64_t x = 0; x < w; x++) target[x] += sums[x + i];
-            for (int64_t x = 0; x < w; x++) target[x] *= share;
+    for (int c = 0; c < 8; c++) {
+        float *sums = columns + radius, *means = target + c * w;
+        for (int64_t x = 0; x < w; x++) {
+            float sum = 0;
+            for (int j = 0; j <= 2 * radius; j++) sum += rows[j][c * apart + x];
+            sums[x] = sum * share;
         }
-    free(columns);
+        for (int i = 1; i <= radius; i++) {
+            sums[-i] = sums[0];
+            sums[w - 1 + i] = sums[w - 1];
+        }
+        for (int64_t x = 0; x < w; x++) {
+            float sum = 0;
+            for (int i = -radius; i <= radius; i++) sum += sums[x + i];
+            means[x] = sum;
+        }
+    }
 }
 
-/* in: filtered terms (8, h, w). out: flow (2, h, w). p[0]: factor from the noise variance to the prior; p[1]: largest
- * change. */
-KERNEL(solve) {
-    int64_t n = h * w;
-    for (int64_t i = first * w; i < last * w; i++) {
-        const float *t = in[0] + i;
-        float prior = t[5 * n] * p[0], xx = t[0] + prior, xy = t[n], yy = t[2 * n] + prior, u = t[6 * n], v = t[7 * n];
-        float xv = t[3 * n] - t[0] * u - xy * v, yv = t[4 * n] - xy * u - t[2 * n] * v;
-        float determinant = xx * yy - xy * xy;
-        out[0][i] = u + clamp((yy * xv - xy * yv) / determinant, -p[1], p[1]);
-        out[0][n + i] = v + clamp((xx * yv - xy * xv) / determinant, -p[1], p[1]);
+static inline __attribute__((always_inline)) void solve_by(int radius, const float *terms, float *flow, float prior_factor,
+                                                           float most, int64_t h, int64_t w, int64_t first, int64_t last) {
+    int64_t n = h * w, held = 2 * radius + 1;
+    float *memory = malloc((8 * w * (held + 1) + w + 2 * radius) * sizeof(float));
+    if (!memory) return;
+    float *twice = memory + 8 * w * held, *columns = twice + 8 * w;
+    const float *rows[5];
+    int64_t done = first - radius > 0 ? first - radius : 0;
+    for (int64_t y = first; y < last; y++) {
+        for (; done <= smaller(y + radius, h - 1); done++) {
+            for (int j = 0; j < held; j++) rows[j] = terms + within(done + j - radius, h) * w;
+            box_row(rows, radius, n, w, columns, memory + done % held * 8 * w);
+        }
+        for (int j = 0; j < held; j++) rows[j] = memory + within(y + j - radius, h) % held * 8 * w;
+        box_row(rows, radius, w, w, columns, twice);
+        for (int64_t x = 0; x < w; x++) {
+            const float *t = twice + x;
+            float prior = t[5 * w] * prior_factor, xy = t[w], u = t[6 * w], v = t[7 * w];
+            float xx = t[0] + prior, yy = t[2 * w] + prior;
+            float xv = t[3 * w] - t[0] * u - xy * v, yv = t[4 * w] - xy * u - t[2 * w] * v;
+            float determinant = xx * yy - xy * xy;
+            flow[y * w + x] = u + clamp((yy * xv - xy * yv) / determinant, -most, most);
+            flow[n + y * w + x] = v + clamp((xx * yv - xy * xv) / determinant, -most, most);
+        }
     }
+    free(memory);
+}
+
+/* in: terms (8, h, w), to be averaged twice over windows of (2 p[0] + 1) squared pixels, p[0] 1 or 2. out: flow (2, h, w).
+ * p[1]: factor from the noise variance to the prior; p[2]: largest change. */
+KERNEL(solve) {
+    if (p[0] == 1)
+        solve_by(1, in[0], out[0], p[1], p[2], h, w, first, last);
+    else
+        solve_by(2, in[0], out[0], p[1], p[2], h, w, first, last);
 }
 
 /* in: flow (2, h / p[0], w / p[0]). out: bilinearly upsampled by p[0] and multiplied by p[1], (2, h, w). */
