@@ -135,9 +135,10 @@ class DnCNN(nn.Module):
         if self.scales == 3:
             self.down2 = Stage(c2, blocks[1], separable)
             self.to3 = nn.Conv2d(c2, coarsest, 2, stride=2)
+        self.middle = Stage(coarsest, blocks[self.scales - 1], separable)
+        if self.scales == 3:
             self.from3 = nn.Conv2d(coarsest, 4 * c2, 1)
             self.up2 = Stage(c2, blocks[3], separable)
-        self.middle = Stage(coarsest, blocks[self.scales - 1], separable)
         self.memory = nn.Conv2d(c2, hidden, 1)
         self.from2 = nn.Conv2d(c2, 4 * c1, 1)
         self.up1 = Stage(c1, blocks[-1], separable)
