@@ -31,6 +31,7 @@ from vidnoise.cli import main
 from vidnoise.errors import DeviceError, UnknownModelError, UsageError
 from vidnoise.evaluation.cost import kilo_macs
 from vidnoise.evaluation.peers import PEERS
+from vidnoise.frame import Frame
 from vidnoise.kernels.library import kernels_in_use
 from vidnoise.model import TIERS
 from vidnoise.session.denoiser import Denoiser
@@ -70,6 +71,9 @@ def test_cases_are_all_combinations_by_size() -> None:
         ({"device": "tpu"}, DeviceError),
         ({"sizes": ["big"]}, UsageError),
         ({"streams": [0]}, UsageError),
+        ({"lookaheads": [-1]}, UsageError),
+        ({"lookaheads": [33]}, UsageError),
+        ({"streams": [1], "lookaheads": [0, 8]}, UsageError),
     ],
 )
 def test_unknown_names_are_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:
@@ -107,6 +111,25 @@ def test_a_session_times_every_step_of_a_burst(streams: int | None) -> None:
     assert (facts["backend_used"], facts["precision_used"]) == ("eager", "fp32")
     if sys.platform.startswith("linux"):
         assert facts["peak_mib"] > 0
+
+
+def test_with_a_lookahead_a_step_is_a_block_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8 frames, 3 are only looked at, and 6 come out at once."""
+    session = Session(replace(TINY, lookahead=8))
+    came: list[tuple[int | None, int]] = []
+    push = Denoiser.push
+
+    def observed(self: Denoiser, frame: Frame) -> list[Frame]:
+        out = push(self, frame)
+        came.append((frame.index, len(out)))
+        return out
+
+    monkeypatch.setattr(Denoiser, "push", observed)
+    session._step(0)
+    assert [index for index, _ in came] == [0, 1, 2, 3, 0, 1]
+    assert sorted(n for _, n in came) == [0] * 5 + [6]
+    session._between = lambda a, b: 30.0  # type: ignore[method-assign]
+    assert session.burst(2, 60) == [5.0, 5.0]
 
 
 def test_the_share_of_a_stream_is_what_is_reported() -> None:

@@ -16,6 +16,7 @@ from vidnoise.errors import UsageError
 from vidnoise.frame import PIXEL_FORMATS, ColorInfo, Frame
 from vidnoise.model import ModelConfig
 from vidnoise.model.network import MULTIPLE
+from vidnoise.options import DenoiseOptions
 from vidnoise.weights import find_model, read_card
 
 SIZES = {"540p": (540, 960), "720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}
@@ -40,11 +41,14 @@ class Case:
     width: int
     streams: int | None = None
     """Number of streams in one :class:`vidnoise.StreamBatch`; None for a single :class:`vidnoise.Denoiser`."""
+    lookahead: int = 0
+    """Frames that each frame of a single stream waits for; 0 is causal."""
 
     @property
     def label(self) -> str:
         """Short description."""
         streams = "" if self.streams is None else f", {self.streams} stream{'s' * (self.streams > 1)}"
+        streams += f", lookahead {self.lookahead}" if self.lookahead else ""
         return f"{self.model}, {self.backend}, {self.precision}, {self.device}, {self.width}x{self.height}{streams}"
 
     @property
@@ -82,6 +86,7 @@ def make_cases(
     precisions: Sequence[str] = ("auto",),
     sizes: Sequence[str] = ("1080p",),
     streams: Sequence[int] = (),
+    lookaheads: Sequence[int] = (),
 ) -> list[Case]:
     """Make all combinations, after checking every name.
 
@@ -92,9 +97,10 @@ def make_cases(
         precisions: Precisions of backends without one.
         sizes: See :func:`parse_size`.
         streams: See :attr:`Case.streams`.
+        lookaheads: See :attr:`Case.lookahead`.
 
     Raises:
-        UsageError, UnknownModelError, DeviceError: There is no such model, device, backend, precision or size.
+        UsageError, UnknownModelError, DeviceError: There is no such model, device, backend, precision, size or lookahead.
     """
     for model in models:
         find_model(model)
@@ -110,10 +116,14 @@ def make_cases(
             raise UsageError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
     if any(n < 1 for n in streams):
         raise UsageError("there must be at least 1 stream")
+    for n in lookaheads:
+        DenoiseOptions(lookahead=n)
+    if streams and any(lookaheads):
+        raise UsageError("lookahead is of a single stream: leave out one of streams and lookaheads")
     where = str(resolve_device(device))
     parsed = [parse_size(size) for size in sizes]
-    combined = itertools.product(parsed, models, ways, streams or (None,))
-    return [Case(model, where, *way, *size, n) for size, model, way, n in combined]
+    combined = itertools.product(parsed, models, ways, streams or (None,), lookaheads or (0,))
+    return [Case(model, where, *way, *size, n, ahead) for size, model, way, n, ahead in combined]
 
 
 def config_of(model: str) -> ModelConfig:

@@ -48,7 +48,8 @@ def run_clip(case: Case, clip: str, seconds: float, *, threads: int) -> dict[str
     from vidnoise.sources import open_source
 
     begin = time.perf_counter()
-    denoiser = Denoiser(case.model, device=case.device, precision=case.precision, backend=case.backend)
+    ways = {"precision": case.precision, "backend": case.backend, "lookahead": case.lookahead}
+    denoiser = Denoiser(case.model, device=case.device, **ways)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(open_source(clip, threads=threads)) as source:
         for frame in noisy_frames(source.info.height, source.info.width, WARM_UP, denoiser.device):
             denoiser.push(frame)

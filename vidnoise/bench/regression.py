@@ -61,7 +61,8 @@ def compare(old: Results, new: Results) -> tuple[list[Change], list[str]]:
 
 def _rows(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
     keys = ("model", "device", "backend", "precision", "height", "width", "streams")
-    return {tuple(row[k] for k in keys): row for row in results["cases"]}
+    # Files from before there was a lookahead have none.
+    return {(*(row[k] for k in keys), row.get("lookahead", 0)): row for row in results["cases"]}
 
 
 def _change(name: str, a: dict[str, Any], b: dict[str, Any]) -> Change:

@@ -70,6 +70,7 @@ def name_of(row: dict[str, Any]) -> str:
 
     backend = with_choice(row["backend"], row.get("backend_used"))
     streams = "" if row["streams"] is None else f", {row['streams']} stream{'s' * (row['streams'] > 1)}"
+    streams += f", lookahead {row['lookahead']}" if row.get("lookahead") else ""
     return f"{row['model']}, {backend}, {with_choice(row['precision'], row.get('precision_used'))}{streams}"
 
 
@@ -79,6 +80,14 @@ def _ms(value: float) -> str:
 
 def _share(value: float) -> str:
     return f"{100 * value:.0f}" if value >= 0.1 else f"{100 * value:.1f}"
+
+
+def _shares(row: dict[str, Any]) -> list[str]:
+    """Format the shares of arithmetic and of memory; of lookahead, they are not counted."""
+    if "arithmetic_share" not in row:
+        return ["–", "–"]
+    memory = f"{_share(row['memory_share_fused'])} to {_share(row['memory_share_unfused'])}"
+    return [_share(row["arithmetic_share"]), memory]
 
 
 def _how(results: Results) -> list[str]:
@@ -136,8 +145,7 @@ def _cases_at(size: str, results: Results) -> list[str]:
     cells = [
         [
             name_of(r), _ms(r["ms_p50"]), _ms(r["ms_p95"]), f"{r['fps']:.2f}", f"{r['mpixel_per_second']:.2f}",
-            "–" if r["peak_mib"] is None else f"{r['peak_mib']:,.0f}", _share(r["arithmetic_share"]),
-            f"{_share(r['memory_share_fused'])} to {_share(r['memory_share_unfused'])}",
+            "–" if r["peak_mib"] is None else f"{r['peak_mib']:,.0f}", *_shares(r),
         ]
         for r in rows
     ]  # fmt: skip

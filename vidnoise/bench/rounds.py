@@ -178,7 +178,8 @@ class _Running:
             "fps": round(1e3 / statistics.mean(self.ms), 3),
             "mpixel_per_second": round(1e3 * self.case.megapixels / p50, 3), "frames": len(self.ms),
         }  # fmt: skip
-        return row | {"ceilings": ceilings} | _shares(self.case, p50, self.arithmetic[1], ceilings)
+        shares = {} if self.case.lookahead else _shares(self.case, p50, self.arithmetic[1], ceilings)
+        return row | {"ceilings": ceilings} | shares
 
     def close(self) -> None:
         if self._worker is not None:

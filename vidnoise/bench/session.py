@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vidnoise.backends.device import precision_name, wait_for
+from vidnoise.backends.window import block_of
 from vidnoise.bench.cases import WARM_UP, Case, noisy_frames
 from vidnoise.frame import Frame
 from vidnoise.session.denoiser import Denoiser
@@ -43,10 +44,16 @@ class Session:
             self._before = torch.cuda.memory_allocated(device) / 2**20
         start = time.perf_counter()
         options: dict[str, Any] = {"device": device, "precision": case.precision, "backend": case.backend}
+        # What a lookahead costs differs from frame to frame, but not from block to block.
+        block = block_of(case.lookahead)[0]
         self._owner: Denoiser | StreamBatch
         if case.streams is None:
-            self._owner = denoiser = Denoiser(case.model, **options)
-            self._step: Callable[[int], object] = lambda i: denoiser.push(frames[i % PICTURES])
+            self._owner = denoiser = Denoiser(case.model, **options, lookahead=case.lookahead)
+
+            def push(i: int) -> object:
+                return [denoiser.push(frames[(block * i + k) % PICTURES]) for k in range(block)]
+
+            self._step: Callable[[int], object] = push
         else:
             self._owner = batch = StreamBatch(case.model, **options)
             sessions = [batch.open() for _ in range(case.streams)]
@@ -55,14 +62,16 @@ class Session:
                 return batch.push({s: frames[(i + k) % PICTURES] for k, s in enumerate(sessions)})
 
             self._step = step
-        self._device, self._streams, self._count = device, case.streams or 1, 0
+        self._device, self._frames, self._count = device, case.streams or block, 0
         for _ in range(WARM_UP):
             self._push()
         wait_for(self._device)
         self._setup_seconds = time.perf_counter() - start
 
     def burst(self, frames: int, seconds: float) -> list[float]:
-        """Time the next steps, in milliseconds per frame (with several streams, the time of a step divided by them).
+        """Time the next steps, in milliseconds per frame.
+
+        With several streams, the time of a step is divided by them; with a lookahead, a step is a block of frames.
 
         Args:
             frames: Number of steps, after one that is not counted, because caches are full of another case's data.
@@ -76,7 +85,7 @@ class Session:
             if done and time.perf_counter() > end:
                 break
         wait_for(self._device)
-        ms = [self._between(a, b) / self._streams for a, b in itertools.pairwise(marks)]
+        ms = [self._between(a, b) / self._frames for a, b in itertools.pairwise(marks)]
         return ms[1:]
 
     def facts(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--precisions", default="auto", show_default=True, help=f"Comma-separated: {choices_text('precision')}.")
 @click.option("--sizes", help="540p, 720p, 1080p, 2160p or WIDTHxHEIGHT.  [540p,1080p; with --roofline 1080p]")
 @click.option("--streams", callback=_numbers, help="Numbers of streams through one network, as in 1,2,4,8,16.")
+@click.option("--lookaheads", callback=_numbers, help="Frames of lookahead, as in 0,8.  [0; files have 8 by default]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads, also for filters.  [torch's choice]")
 @click.option("--frames", type=click.IntRange(min=1), default=20, show_default=True, help="Frames of each case.")
 @click.option(
@@ -92,6 +93,7 @@ def bench(
     precisions: str,
     sizes: str | None,
     streams: list[int],
+    lookaheads: list[int],
     threads: int | None,
     frames: int,
     seconds_per_case: float,
@@ -122,7 +124,7 @@ def bench(
 
     if roofline:
         source = click.get_current_context().get_parameter_source
-        for name in ("models", "backends", "streams", "peers", "end_to_end"):
+        for name in ("models", "backends", "streams", "lookaheads", "peers", "end_to_end"):
             if source(name) is not ParameterSource.DEFAULT:
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} does not go with --roofline, which is of all tiers and the backend eager")
@@ -130,6 +132,7 @@ def bench(
     cases = make_cases(
         _list(models), device=device, backends=_list(backends), precisions=_list(precisions),
         sizes=_list(sizes or ("1080p" if roofline else "540p,1080p")), streams=streams,
+        lookaheads=lookaheads,
     )  # fmt: skip
     if not cases:
         raise UsageError("nothing to measure: each of --models, --backends, --precisions and --sizes needs a name")
