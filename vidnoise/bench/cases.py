@@ -100,7 +100,7 @@ def make_cases(
         lookaheads: See :attr:`Case.lookahead`.
 
     Raises:
-        UsageError, UnknownModelError, DeviceError: There is no such model, device, backend, precision, size or lookahead.
+        UsageError, UnknownModelError, DeviceError: There is no such model, device, backend, precision, size, lookahead.
     """
     for model in models:
         find_model(model)
