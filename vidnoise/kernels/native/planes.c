@@ -175,6 +175,52 @@ static inline void gather(const struct correction *t, const float *pixels, int n
     }
 }
 
+/* Correct row y of luma, or of red, green and blue. */
+static inline void correct_row(const struct correction *t, const float *const *in, const struct plane source[3],
+                               const struct plane target[3], int64_t y) {
+    int is_rgb = (int)t->source.colors == IS_RGB;
+    float rgb[3][SPAN], codes[BLOCK];
+    for (int64_t x = 0; x < source[0].width; x += BLOCK) {
+        int n = (int)smaller(BLOCK, source[0].width - x);
+        difference(t, in, y, x, n, rgb);
+        for (int c = 0; c < (is_rgb ? 3 : 1); c++) {
+            for (int i = 0; i < n; i++) /* the mean of three is gray, and the Y' of centred pictures */
+                codes[i] = (is_rgb ? rgb[c][i] : (rgb[0][i] + rgb[1][i] + rgb[2][i]) / 3) * t->scale;
+            add(t, &source[c], &target[c], y, x, n, codes);
+        }
+    }
+}
+
+/* Correct row y of both chroma planes. */
+static inline void correct_chroma_row(const struct correction *t, const float *const *in, const struct plane source[3],
+                                      const struct plane target[3], int64_t y) {
+    int factor_y = (int)t->source.factor_y, factor_x = (int)t->source.factor_x;
+    float rgb[3][SPAN], codes[BLOCK], cb[SPAN], cr[SPAN];
+    for (int64_t x = 0; x < source[1].width; x += BLOCK) {
+        int n = (int)smaller(BLOCK, source[1].width - x), span = (n - 1) * factor_x + (int)t->taps_x;
+        for (int i = 0; i < span; i++) cb[i] = cr[i] = 0;
+        for (int k = 0; k < (int)t->taps_y; k++) {
+            float weight = t->weights_y[k];
+            difference(t, in, y * factor_y + (int64_t)t->first_y + k, x * factor_x + (int64_t)t->first_x, span, rgb);
+            float red = t->red, green = t->green, blue = t->blue, scale = t->scale;
+            for (int i = 0; i < span; i++) {
+                float luma = rgb[0][i] * red + rgb[1][i] * green + rgb[2][i] * blue;
+                cb[i] += weight * (luma - rgb[2][i] * scale);
+                cr[i] += weight * (luma - rgb[0][i] * scale);
+            }
+        }
+        for (int c = 1; c < 3; c++) {
+            const float *pixels = c == 1 ? cb : cr;
+            float scale = c == 1 ? t->to_cb : t->to_cr;
+            if (factor_x == 2)
+                gather(t, pixels, n, 2, scale, codes);
+            else
+                gather(t, pixels, n, factor_x, scale, codes);
+            add(t, &source[c], &target[c], y, x, n, codes);
+        }
+    }
+}
+
 /* in: clean and noisy RGB (3, padded height, padded width), samples of three components. out: their samples after the
  * correction. h: rows of the chroma planes, or of the others if there are none. p: struct correction. */
 KERNEL(correct_planes) {
@@ -185,43 +231,11 @@ KERNEL(correct_planes) {
         source[c] = plane_of(&t->source, in[2 + c], c);
         target[c] = plane_of(&t->target, out[c], c);
     }
-    int64_t height = source[0].height, width = source[0].width;
-    int factor_y = (int)t->source.factor_y, factor_x = (int)t->source.factor_x, colors = (int)t->source.colors;
-    float rgb[3][SPAN], codes[BLOCK];
-    for (int64_t y = first * factor_y; y < smaller(last * factor_y, height); y++)
-        for (int64_t x = 0; x < width; x += BLOCK) {
-            int n = (int)smaller(BLOCK, width - x);
-            difference(t, in, y, x, n, rgb);
-            for (int c = 0; c < (colors == IS_RGB ? 3 : 1); c++) {
-                for (int i = 0; i < n; i++) /* the mean of three is gray, and the Y' of centred pictures */
-                    codes[i] = (colors == IS_RGB ? rgb[c][i] : (rgb[0][i] + rgb[1][i] + rgb[2][i]) / 3) * t->scale;
-                add(t, &source[c], &target[c], y, x, n, codes);
-            }
-        }
-    if (colors != IS_YUV) return;
-    for (int64_t y = first; y < last; y++)
-        for (int64_t x = 0; x < source[1].width; x += BLOCK) {
-            int n = (int)smaller(BLOCK, source[1].width - x), span = (n - 1) * factor_x + (int)t->taps_x;
-            float cb[SPAN], cr[SPAN];
-            for (int i = 0; i < span; i++) cb[i] = cr[i] = 0;
-            for (int k = 0; k < (int)t->taps_y; k++) {
-                float weight = t->weights_y[k];
-                difference(t, in, y * factor_y + (int64_t)t->first_y + k, x * factor_x + (int64_t)t->first_x, span, rgb);
-                float red = t->red, green = t->green, blue = t->blue, scale = t->scale;
-                for (int i = 0; i < span; i++) {
-                    float luma = rgb[0][i] * red + rgb[1][i] * green + rgb[2][i] * blue;
-                    cb[i] += weight * (luma - rgb[2][i] * scale);
-                    cr[i] += weight * (luma - rgb[0][i] * scale);
-                }
-            }
-            for (int c = 1; c < 3; c++) {
-                const float *pixels = c == 1 ? cb : cr;
-                float scale = c == 1 ? t->to_cb : t->to_cr;
-                if (factor_x == 2)
-                    gather(t, pixels, n, 2, scale, codes);
-                else
-                    gather(t, pixels, n, factor_x, scale, codes);
-                add(t, &source[c], &target[c], y, x, n, codes);
-            }
-        }
+    int factor = (int)t->source.factor_y;
+    /* Rows of chroma by turns with those of luma from the same pixels, which are then still in cache. */
+    for (int64_t y = first; y < last; y++) {
+        for (int64_t row = y * factor; row < smaller((y + 1) * factor, source[0].height); row++)
+            correct_row(t, in, source, target, row);
+        if ((int)t->source.colors == IS_YUV) correct_chroma_row(t, in, source, target, y);
+    }
 }
