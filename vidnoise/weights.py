@@ -37,10 +37,10 @@ class Purpose(NamedTuple):
 
 
 PURPOSES = {
-    "fast": Purpose("1.7 to 1.9 times as fast as standard on a CPU", "video is live, or a CPU has no time for more"),
+    "fast": Purpose("1.4 to 1.7 times as fast as standard on a CPU", "video is live, or a CPU has no time for more"),
     "standard": Purpose("the default: the best pictures for the work", "in doubt"),
     "quality": Purpose(
-        "slightly better than standard in 2.4 to 2.9 times its time on a CPU", "there is a GPU, or time"
+        "slightly better than standard in 2.2 to 2.5 times its time on a CPU", "there is a GPU, or time"
     ),
     "standard-awgn": Purpose(
         "the network of standard, for white Gaussian noise only", "the noise is synthetic, as in published tables"

@@ -17,6 +17,7 @@ import torch
 from vidnoise.backends import BACKENDS
 from vidnoise.bench.cases import Case, config_of, make_cases, noisy_frames, parse_size
 from vidnoise.bench.ceilings import Ceilings, Probe
+from vidnoise.bench.end_to_end import make_clip, run_clip
 from vidnoise.bench.ffdnet_size import FFDNET_SIZE, _network
 from vidnoise.bench.filters import CLIP, FilterCase, choose_filters, filter_clip
 from vidnoise.bench.graph import PARTS, Graph, Operation, _Counter, count_step, time_by_part
@@ -130,6 +131,14 @@ def test_with_a_lookahead_a_step_is_a_block_of_frames(monkeypatch: pytest.Monkey
     assert sorted(n for _, n in came) == [0] * 5 + [6]
     session._between = lambda a, b: 30.0  # type: ignore[method-assign]
     assert session.burst(2, 60) == [5.0, 5.0]
+
+
+@pytest.mark.parametrize("lookahead", [0, 8])
+def test_a_whole_run_is_of_the_clip_alone(lookahead: int, tmp_path: Path) -> None:
+    """The frames of the warm-up are not in it."""
+    make_clip(tmp_path / "clip.mkv", 48, 64, 10)
+    found = run_clip(replace(TINY, lookahead=lookahead), str(tmp_path / "clip.mkv"), 60, threads=1)
+    assert found["frames"] == 10
 
 
 def test_the_share_of_a_stream_is_what_is_reported() -> None:

@@ -53,6 +53,7 @@ def run_clip(case: Case, clip: str, seconds: float, *, threads: int) -> dict[str
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(open_source(clip, threads=threads)) as source:
         for frame in noisy_frames(source.info.height, source.info.width, WARM_UP, denoiser.device):
             denoiser.push(frame)
+        denoiser.drain()
         denoiser.reset()
         sink = open_sink(os.path.join(folder, "out.mkv"), codec="h264", preset="veryfast", threads=threads)
         start = time.perf_counter()
