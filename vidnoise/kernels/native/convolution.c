@@ -138,7 +138,7 @@ static void multiply_all(const float *v, const float *u, int channels, int tiles
 }
 
 /* Finish up to eight channels of a result: add a summand if there is one, rectify if wanted, and store them. */
-static inline void finish(float8 sum, const float *added, int rectified, int lanes, float *target) {
+static inline void finish(float8 sum, const float *added, int rectified, int lanes, int streams, float *target) {
     float8 some = {0};
     if (added) {
         if (lanes < 8)
@@ -148,6 +148,12 @@ static inline void finish(float8 sum, const float *added, int rectified, int lan
         sum += some;
     }
     if (rectified) sum = RECTIFIED(sum);
+#ifdef __AVX__
+    if (streams) {
+        _mm256_stream_ps(target, (__m256)sum);
+        return;
+    }
+#endif
     if (lanes < 8)
         memcpy(target, &sum, lanes * sizeof(float));
     else
@@ -173,6 +179,8 @@ KERNEL(convolve) {
     int channels = (int)p[0], results = (int)p[1], rectified = p[2] > 0;
     Grid g = grid_of(h, w, channels);
     int most = tiles_at_once(channels);
+    /* Past the caches, where they do not stay until the next layer, and lines are written as a whole. */
+    int streams = h * w > LARGE && results % LANES == 0 && ((uintptr_t)out[0] & 63) == 0;
     for (int64_t begin = first; begin < last; begin += most) {
         int tiles = (int)smaller(most, last - begin);
         int64_t apart = (int64_t)tiles * channels + APART;
@@ -185,16 +193,17 @@ KERNEL(convolve) {
             for (int i = 0; i < tiles; i++) {
                 Place at = place_of(&g, begin + i);
                 int rows = (int)smaller(TILE, h - at.y), columns = (int)smaller(TILE, w - at.x);
-                for (int half = 0; half < LANES && block + half < results; half += 8) {
-                    float8 sums[TILE][TILE], base = *(const float8 *)(bias + half);
-                    inverse_tile(products + i * LANES + half, tiles * LANES, sums);
-                    int lanes = (int)smaller(8, results - block - half);
-                    for (int y = 0; y < rows; y++)
-                        for (int x = 0; x < columns; x++) {
-                            int64_t to = ((at.picture * h + at.y + y) * w + at.x + x) * results + block + half;
-                            finish(sums[y][x] + base, p[3] > 0 ? in[3] + to : 0, rectified, lanes, out[0] + to);
+                float8 sums[LANES / 8][TILE][TILE];
+                int halves = (int)smaller(LANES / 8, (results - block + 7) / 8);
+                for (int k = 0; k < halves; k++) inverse_tile(products + i * LANES + 8 * k, tiles * LANES, sums[k]);
+                for (int y = 0; y < rows; y++)
+                    for (int x = 0; x < columns; x++)
+                        for (int k = 0; k < halves; k++) { /* all channels of a pixel: whole lines of the cache */
+                            int channel = block + 8 * k, lanes = (int)smaller(8, results - channel);
+                            int64_t to = ((at.picture * h + at.y + y) * w + at.x + x) * results + channel;
+                            finish(sums[k][y][x] + *(const float8 *)(bias + 8 * k), p[3] > 0 ? in[3] + to : 0, rectified, lanes,
+                                   streams, out[0] + to);
                         }
-                }
             }
         }
     }
