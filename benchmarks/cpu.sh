@@ -1,8 +1,8 @@
 #!/bin/sh
 # All that is measured on a CPU, into benchmarks/: speed.json (the tiers, other filters, a network of FFDNet's size),
 # speed-avx2.json (where there is AVX-512: the tiers without it), speed-lookahead.json (both ways, as files are by default),
-# speed-backends.json, speed-end-to-end.json, speed-streams.json, roofline.json, each with its tables. A quarter of an hour on two cores; the machine should do nothing
-# else. With "compile" speed-compile.json too, which takes three minutes more.
+# speed-backends.json, speed-end-to-end.json, speed-streams.json, roofline.json, each with its tables. A quarter of an
+# hour on two cores; the machine should do nothing else. With "compile" speed-compile.json too, which takes three minutes more.
 #
 #     benchmarks/cpu.sh [THREADS] [NOTE] [compile]
 set -eu

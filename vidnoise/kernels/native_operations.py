@@ -64,6 +64,16 @@ def _fusion_layers(network: nn.Module) -> list[nn.Conv2d] | None:
     return layers if all(layer.out_channels % 4 == 0 and layer.bias is not None for layer in layers) else None
 
 
+def _in_float(layers: Sequence[nn.Conv2d], n: int) -> list[Tensor]:
+    """Return the weights ``(inputs, 3, 3, outputs)`` and the bias of each layer, for each of ``n`` pictures.
+
+    Of weights in half precision too, the kernels that make a layer's input compute in float32: it costs no more than
+    they save.
+    """
+    weights = [t for layer in layers for t in (layer.weight.permute(1, 2, 3, 0), cast("Tensor", layer.bias))]
+    return [t.detach().float().expand(n, *t.shape) for t in weights]
+
+
 def _is_noise_stem(layer: nn.Module) -> TypeIs[nn.Conv2d]:
     """Return whether the kernel of that name can do a layer."""
     if type(layer) is not nn.Conv2d or layer.bias is None or layer.weight.dtype not in DTYPES:
@@ -227,9 +237,7 @@ class NativeOperations(CpuOperations):
         if layers is None:
             return super().fuse(function, misalignment, *pictures)
         n, h, w = len(pictures[0]), *pictures[0].shape[2:]
-        weights = [t for layer in layers for t in (layer.weight.permute(1, 2, 3, 0), cast("Tensor", layer.bias))]
-        # Of weights in half precision too, the kernel computes in float32, which is as fast.
-        inputs = [*pictures, *(t.detach().float().expand(n, *t.shape) for t in weights)]
+        inputs = [*pictures, *_in_float(layers, n)]
         strips = min(2 * torch.get_num_threads(), h)
         parameters = *LEAST_GAIN, layers[0].out_channels, strips
         return tuple(self._run("fuse", inputs, [(4, h, w), (12, h, w), (4, h, w)], (h, w), *parameters, rows=strips))
@@ -239,9 +247,7 @@ class NativeOperations(CpuOperations):
             return super().first_layer(function, tensors, layer)
         dtype, (h, w) = layer.weight.dtype, tensors[0].shape[2:]
         rows, outputs = -(-h // 2), layer.out_channels
-        weights = layer.weight.permute(1, 2, 3, 0), cast("Tensor", layer.bias)
-        # Of weights in half precision too, the kernel computes in float32: it saves more than that costs.
-        inputs = [*tensors, *(t.detach().float().expand(len(tensors[0]), *t.shape) for t in weights)]
+        inputs = [*tensors, *_in_float([layer], len(tensors[0]))]
         parameters = float(dtype is torch.bfloat16), outputs
         shapes = [(rows, -(-w // 2), outputs)]
         (result,) = self._run("noise_stem", inputs, shapes, (h, w), *parameters, dtype=dtype, rows=rows)

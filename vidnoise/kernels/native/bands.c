@@ -58,12 +58,6 @@ static inline void load(const float *bands, int64_t n, int m, float band[12][HAL
     for (int c = 0; c < 12; c++) memcpy(band[c], bands + c * n, m * sizeof(float));
 }
 
-static inline void put_lanes(const float (*planes)[BLOCK], int lanes, int m, float *target, int is_large) {
-    float pixels[8 * BLOCK];
-    interleave(planes, lanes, m, pixels);
-    put(target, pixels, lanes * m * sizeof(float), is_large);
-}
-
 /* in: bands (12, h, w). out: RGB and a zero (2h, 2w, 4). */
 KERNEL(bands_to_rgb) {
     int64_t n = h * w;
@@ -74,7 +68,7 @@ KERNEL(bands_to_rgb) {
             load(in[0] + y * w + x0, n, m, band);
             to_rgb(band, m, rows[0], rows[1]);
             for (int r = 0; r < 2; r++)
-                put_lanes(rows[r], 4, 2 * m, out[0] + 4 * ((2 * y + r) * 2 * w + 2 * x0), n > LARGE / 4);
+                put_pixels(rows[r], 4, 2 * m, out[0], (2 * y + r) * 2 * w + 2 * x0, 0, n > LARGE / 4);
         }
 }
 
@@ -105,7 +99,7 @@ KERNEL(remove_noise) {
             for (int r = 0; r < 2; r++) {
                 int64_t pixel = (2 * y + r) * 2 * w + 2 * x0;
                 for (int c = 0; c < 3; c++) put(out[0] + c * 4 * n + pixel, rows[r][3 + c], 2 * m * sizeof(float), n > LARGE / 4);
-                put_lanes(rows[r], 8, 2 * m, out[1] + 8 * pixel, n > LARGE / 4);
+                put_pixels(rows[r], 8, 2 * m, out[1], pixel, 0, n > LARGE / 4);
             }
         }
 }

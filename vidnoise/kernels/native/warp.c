@@ -16,12 +16,11 @@
 /* in: planes (4, h, w). out: the same (h, w, 4). */
 KERNEL(in_lanes) {
     int64_t n = h * w;
-    float planes[4][BLOCK], pixels[4 * BLOCK];
+    float planes[4][BLOCK];
     for (int64_t at = first * w, m = 0; at < last * w; at += m) {
         m = smaller(BLOCK, last * w - at);
         for (int c = 0; c < 4; c++) memcpy(planes[c], in[0] + c * n + at, m * sizeof(float));
-        interleave(planes, 4, (int)m, pixels);
-        memcpy(out[0] + 4 * at, pixels, 4 * m * sizeof(float));
+        put_pixels(planes, 4, (int)m, out[0], at, 0, 0);
     }
 }
 

@@ -4,13 +4,12 @@
 /* in: RGB (3, h, w) of each picture. out: (h, w, LANES), so that one load fetches a pixel of all pictures. */
 KERNEL(NAMED(interleave)) {
     int64_t n = h * w;
-    float planes[LANES][BLOCK] = {0}, pixels[BLOCK * LANES];
+    float planes[LANES][BLOCK] = {0};
     for (int64_t at = first * w, m = 0; at < last * w; at += m) {
         m = smaller(BLOCK, last * w - at);
         for (int k = 0; k < PICTURES; k++)
             for (int c = 0; c < 3; c++) memcpy(planes[3 * k + c], in[k] + c * n + at, m * sizeof(float));
-        interleave(planes, LANES, (int)m, pixels);
-        put(out[0] + LANES * at, pixels, m * LANES * sizeof(float), n > LARGE);
+        put_pixels(planes, LANES, (int)m, out[0], at, 0, n > LARGE);
     }
 }
 
